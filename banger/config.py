@@ -1,0 +1,144 @@
+"""Settings: defaults, then the system's or user's ``config.toml``, then the environment. Each value knows its origin.
+
+Every key ``section.name`` is also the environment variable ``BANGER_SECTION_NAME``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from banger.core.errors import BangerError, ErrorKind
+from banger.core.units import parse_size
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One setting: its default decides its type; ``help`` is what ``banger config show`` prints beside it."""
+
+    name: str
+    default: str | int | float | bool
+    help: str
+    choices: tuple[str, ...] = ()
+    is_size_mib: bool = False
+
+
+KEYS: tuple[Key, ...] = (
+    Key("vm.image", "debian", "image of `vm run` when none is named"),
+    Key("vm.kernel", "debian-cloud", "kernel of a VM that names none"),
+    Key("vm.cpus", 1, "virtual CPUs of a VM"),
+    Key("vm.memory_mib", 512, "memory of a VM, in MiB", is_size_mib=True),
+    Key("vm.disk_mib", 10240, "size of a VM's writable disk (sparse), in MiB", is_size_mib=True),
+    Key("vm.network", "user", "network of a VM", ("user", "none")),
+    Key("vm.boot_timeout_s", 120.0, "seconds a guest may take until it answers"),
+    Key("vm.stop_timeout_s", 20.0, "seconds a guest may take to power off before it is killed"),
+    Key("vmm.driver", "qemu", "VMM driver", ("qemu",)),
+    Key("vmm.machine", "microvm", "QEMU machine type", ("microvm", "q35")),
+    Key("vmm.accelerator", "auto", "auto proves KVM by running a guest, else emulates", ("auto", "kvm", "tcg")),
+    Key("image.size_mib", 0, "size of a pulled image's file system, 0 to choose by content", is_size_mib=True),
+    Key("image.parallel_downloads", 4, "layers of one image fetched at once"),
+    Key("registry.insecure", "", "registries to talk plain http to, separated by commas (loopback always may)"),
+    Key("registry.credentials", "", "Docker credential file, when not ~/.docker/config.json"),
+    Key("daemon.log_level", "INFO", "least severe level that is logged", ("DEBUG", "INFO", "WARNING", "ERROR")),
+    Key("daemon.idle_exit_s", 0.0, "stop a daemon the CLI started after so many idle seconds, 0 for never"),
+    Key("daemon.reconcile_interval_s", 60.0, "seconds between two reconciles"),
+    Key("daemon.shutdown_timeout_s", 15.0, "seconds that running work may take when the daemon stops"),
+)
+_BY_NAME = {key.name: key for key in KEYS}
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A value and where it came from: ``default``, a file's path, or an environment variable's name."""
+
+    key: Key
+    value: Any
+    origin: str
+
+
+class Config:
+    """All settings, typed by their defaults."""
+
+    def __init__(self, settings: Mapping[str, Setting]) -> None:
+        self._settings = settings
+
+    @classmethod
+    def load(cls, file: Path, env: Mapping[str, str] | None = None) -> Config:
+        """Read the file (absent is fine) and the environment. Unknown keys and wrong values are ``usage`` errors."""
+        env = os.environ if env is None else env
+        settings = {key.name: Setting(key, key.default, "default") for key in KEYS}
+        for name, value in _read_file(file).items():
+            key = _BY_NAME.get(name)
+            if key is None:
+                raise _bad(name, str(file), f"it knows {', '.join(_BY_NAME)}", f'unknown key "{name}"')
+            settings[name] = Setting(key, _convert(key, value, str(file)), str(file))
+        for key in KEYS:
+            variable = variable_of(key.name)
+            if variable in env:
+                settings[key.name] = Setting(key, _convert(key, env[variable], variable), variable)
+        return cls(settings)
+
+    def __iter__(self) -> Any:
+        return iter(self._settings.values())
+
+    def text(self, name: str) -> str:
+        """A string setting."""
+        return str(self._settings[name].value)
+
+    def number(self, name: str) -> int:
+        """A whole-number setting."""
+        return int(self._settings[name].value)
+
+    def seconds(self, name: str) -> float:
+        """A duration setting, in seconds."""
+        return float(self._settings[name].value)
+
+
+def variable_of(name: str) -> str:
+    """``vm.memory_mib`` is ``BANGER_VM_MEMORY_MIB``."""
+    return "BANGER_" + name.upper().replace(".", "_")
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    try:
+        text = file.read_text()
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise BangerError(ErrorKind.DENIED, f'cannot read "{file}"', subject=str(file), cause=str(error)) from error
+    import tomllib  # noqa: PLC0415  # most commands run without a config file
+
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise _bad("", str(file), str(error), "the file is not TOML") from None
+    return {
+        f"{section}.{name}": value
+        for section, values in data.items()
+        for name, value in (values.items() if isinstance(values, dict) else [("", values)])
+    }
+
+
+def _convert(key: Key, value: Any, origin: str) -> Any:
+    wanted = type(key.default)
+    try:
+        if key.is_size_mib and isinstance(value, str):
+            value = parse_size(value, bare=1 << 20) >> 20
+        elif wanted is float and not isinstance(value, bool):
+            value = float(value)
+        elif wanted is int and isinstance(value, str):
+            value = int(value)
+    except (ValueError, BangerError) as error:
+        raise _bad(key.name, origin, str(error), f'"{value}" is no value for {key.name}') from None
+    if not isinstance(value, wanted) or isinstance(value, bool) is not (wanted is bool):
+        raise _bad(key.name, origin, f"it must be of type {wanted.__name__}", f'"{value}" is no value for {key.name}')
+    if key.choices and value not in key.choices:
+        raise _bad(key.name, origin, f"choose from {', '.join(key.choices)}", f'"{value}" is no value for {key.name}')
+    return value
+
+
+def _bad(name: str, origin: str, cause: str, message: str) -> BangerError:
+    return BangerError(ErrorKind.USAGE, f"{origin}: {message}", subject=name, cause=cause, hint="banger config show")

@@ -1,0 +1,223 @@
+"""What banger keeps and shows: images, kernels, VMs. Field names are those of the JSON (snake_case, with units).
+
+All are frozen: a change is a new value, written to the store first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from banger.core.errors import BangerError, ErrorKind
+from banger.core.operation import StepTiming
+
+
+@dataclass(frozen=True, slots=True)
+class ImageConfig:
+    """The part of an OCI image configuration that a VM may use. Data only: never a path or an argument of the host."""
+
+    env: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+    user: str = ""
+    workdir: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """A root file system that VMs boot from: ``images/ID/rootfs.ext4``, read-only.
+
+    Attributes:
+        name: unique; empty for content that a moved tag left behind and that VMs still use.
+        source: where it came from: ``docker.io/library/debian:12``, ``mmdebstrap:bookworm``.
+        digest: ``sha256:…`` of the platform's manifest (or of what was bootstrapped); equal content, equal digest.
+        platform: ``linux/amd64``.
+        size_bytes: apparent size of the file system.
+        disk_bytes: what it occupies.
+    """
+
+    id: str
+    name: str
+    source: str
+    digest: str
+    platform: str
+    size_bytes: int
+    disk_bytes: int
+    created_at: datetime
+    owner_uid: int = 0
+    managed: bool = True
+    config: ImageConfig = ImageConfig()
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A guest kernel: ``kernels/ID/`` holds ``vmlinuz`` (or ``vmlinux``), ``modules/`` and an optional ``initrd``.
+
+    Attributes:
+        version: the release, as ``uname -r`` will say, or empty when the file does not tell.
+        format: ``bzimage`` or ``elf``.
+        has_modules: ``modules/`` is there.
+        cmdline: arguments this kernel wants besides banger's own.
+    """
+
+    id: str
+    name: str
+    version: str
+    source: str
+    digest: str
+    platform: str
+    format: str
+    size_bytes: int
+    created_at: datetime
+    owner_uid: int = 0
+    has_modules: bool = False
+    has_initrd: bool = False
+    cmdline: str = ""
+
+
+class VmState(StrEnum):
+    """Where a VM stands; legal moves are in :mod:`banger.core.states`."""
+
+    CREATING = "creating"
+    STOPPED = "stopped"
+    STARTING = "starting"
+    RUNNING = "running"
+    PAUSED = "paused"
+    STOPPING = "stopping"
+    FAILED = "failed"
+    DELETING = "deleting"
+
+
+class ExitReason(StrEnum):
+    """Why a VM is not running any more."""
+
+    NONE = ""
+    REQUESTED = "requested"
+    GUEST_POWEROFF = "guest_poweroff"
+    GUEST_REBOOT = "guest_reboot"
+    GUEST_PANIC = "guest_panic"
+    VMM_CRASH = "vmm_crash"
+    KILLED = "killed"
+    HOST_REBOOT = "host_reboot"
+
+
+class InitChoice(StrEnum):
+    """Which process is pid 1 of the guest once the root file system is in place."""
+
+    AUTO = "auto"
+    IMAGE = "image"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class PortForward:
+    """A TCP port of the host that reaches a port of the guest. ``host_port`` 0: banger picks one."""
+
+    guest_port: int
+    host_port: int = 0
+    host_address: str = "127.0.0.1"
+
+    @classmethod
+    def parse(cls, text: str) -> PortForward:
+        """Read ``GUEST``, ``HOST:GUEST`` or ``ADDRESS:HOST:GUEST``."""
+        match = re.fullmatch(r"(?:(?:(?P<address>[0-9.]+):)?(?P<host>\d{1,5}):)?(?P<guest>\d{1,5})", text)
+        if match:
+            host, guest = int(match["host"] or 0), int(match["guest"])
+            if guest in range(1, 65536) and host < 65536:
+                return cls(guest, host, match["address"] or "127.0.0.1")
+        raise BangerError(ErrorKind.USAGE, f'"{text}" is not a port forward', subject=text, hint="write 8080:80 or 80")
+
+    def __str__(self) -> str:
+        return f"{self.host_address}:{self.host_port}->{self.guest_port}"
+
+
+@dataclass(frozen=True, slots=True)
+class VmSpec:
+    """What the user wished for. Never changed by what happens on the host.
+
+    Attributes:
+        image: as it was asked for; ``Vm.image_id`` is what it resolved to.
+        kernel: as it was asked for; empty means the default kernel.
+        memory_mib, disk_mib: sizes in MiB; ``disk_mib`` is the size of the writable layer (sparse).
+        network: ``user`` or ``none``.
+        machine: QEMU machine: ``microvm`` or ``q35``; empty means the configured default.
+        ephemeral: delete the VM when its run session ends or when it stops by itself.
+    """
+
+    image: str
+    kernel: str = ""
+    cpus: int = 1
+    memory_mib: int = 512
+    disk_mib: int = 10240
+    init: InitChoice = InitChoice.AUTO
+    env: tuple[str, ...] = ()
+    user: str = ""
+    workdir: str = ""
+    ports: tuple[PortForward, ...] = ()
+    network: str = "user"
+    machine: str = ""
+    ephemeral: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Vm:
+    """A virtual machine: wish (``spec``) and fact (everything else).
+
+    Attributes:
+        reason: why the state is what it is, for people; set with ``failed`` and by unexpected stops.
+        ssh_port: loopback port that reaches banger's own ssh server in the guest; 0 while not running.
+        accelerator: ``kvm`` or ``tcg`` of the running VMM.
+        pid: of the VMM; 0 while not running.
+        timings: steps of the last start, for the waterfall.
+    """
+
+    id: str
+    name: str
+    spec: VmSpec
+    state: VmState
+    created_at: datetime
+    owner_uid: int = 0
+    image_id: str = ""
+    kernel_id: str = ""
+    reason: str = ""
+    exit_reason: ExitReason = ExitReason.NONE
+    started_at: datetime | None = None
+    stopped_at: datetime | None = None
+    address: str = ""
+    ports: tuple[PortForward, ...] = ()
+    ssh_port: int = 0
+    accelerator: str = ""
+    pid: int = 0
+    timings: tuple[StepTiming, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessIdentity:
+    """What proves that a process is the one we started: a pid alone is reused."""
+
+    pid: int
+    start_ticks: int
+    boot_id: str
+    marker: str
+
+    @property
+    def known(self) -> bool:
+        """False for the empty identity of a process that was never started."""
+        return self.pid > 0
+
+
+@dataclass(frozen=True, slots=True)
+class GuestAccess:
+    """How to reach banger's ssh server in one guest. The host key is known in advance, so checking is strict."""
+
+    vm_id: str
+    host: str
+    port: int
+    host_key: str
+    private_key_path: str
+    user: str = "root"

@@ -1,0 +1,58 @@
+"""Ids and names: what they look like, how they are made up, and what is refused."""
+
+from __future__ import annotations
+
+import re
+import secrets
+
+from banger.core.errors import BangerError, ErrorKind
+
+VM_NAME = re.compile(r"[a-z][a-z0-9-]{0,39}\Z")
+#: Image and kernel names may look like references (``python:3.12-slim``, ``ghcr.io/org/app:1``).
+ARTIFACT_NAME = re.compile(r"[a-z0-9][a-z0-9._:/@-]{0,254}\Z")
+ID_LENGTH = 12
+
+_ADJECTIVES = """
+able agile amber ample apt azure bold brave brief bright brisk calm candid clean clear clever cosy crisp
+daring deft eager early easy epic fair fast fine firm fleet fond frank free fresh gentle glad golden grand
+happy hardy honest humble ideal jolly keen kind lively loyal lucid lucky mellow merry mild neat nimble noble
+novel patient plain polite prime proud pure quick quiet rapid ready robust royal rustic sage sharp silent
+simple sleek smart smooth snug solar solid sound spry steady still sunny sure swift tidy true upbeat valid
+vivid warm wise witty young zesty
+""".split()
+_NOUNS = """
+acorn alder arch aspen badger basin bay beacon beech birch bison breeze bridge brook cabin canyon cedar
+cliff cloud cove crane creek crow cypress dale dawn delta dove dune eagle elm ember falcon fern field finch fjord
+forest fox garden glade glen grove harbor hare hawk hazel heath heron hill inlet ivy jay juniper kestrel lagoon
+lake lark laurel ledge lily linden lotus lynx maple marsh meadow mesa moor moss oak orchid otter owl palm peak
+pebble pine plover pond poplar prairie quail quartz rain raven reef ridge river robin sage shore sky sparrow
+spruce stone stream summit swan thicket thrush tide trail tulip vale valley wave willow wolf wren
+""".split()
+
+
+def new_id() -> str:
+    """Twelve random lower-case hexadecimal digits: an object's id, unique on a host in practice."""
+    return secrets.token_hex(ID_LENGTH // 2)
+
+
+def made_up_name() -> str:
+    """An adjective-noun name for a VM that was given none."""
+    return f"{secrets.choice(_ADJECTIVES)}-{secrets.choice(_NOUNS)}"
+
+
+def check_vm_name(name: str) -> str:
+    """Return ``name`` if it may name a VM; raises a ``usage`` error otherwise."""
+    return _check(name, VM_NAME, "VM", "use 1 to 40 of a-z, 0-9 and '-', starting with a letter")
+
+
+def check_artifact_name(name: str, noun: str) -> str:
+    """Return ``name`` if it may name an image or a kernel (``noun``); raises a ``usage`` error otherwise."""
+    return _check(name, ARTIFACT_NAME, noun, "use lower-case letters, digits and . _ : / @ -, at most 255")
+
+
+def _check(name: str, pattern: re.Pattern[str], noun: str, rule: str) -> str:
+    if not name:
+        raise BangerError(ErrorKind.USAGE, f"the {noun} name is empty", hint=rule)
+    if not pattern.match(name):
+        raise BangerError(ErrorKind.USAGE, f'"{name}" is not a valid {noun} name', subject=name, hint=rule)
+    return name

@@ -1,0 +1,440 @@
+"""Operations: one piece of work, its steps and progress, and everybody who waits for it.
+
+An :class:`Operation` is the work; a :class:`Listener` is one caller's interest in it. Callers create the
+listener first and hand it to the supervisor, which attaches it to a new operation or to one in flight that
+grants the same wish. A listener that leaves detaches only itself; the last one leaving cancels the work.
+
+Thread-safe. Subscribers are called in the thread that made the news and must neither block nor raise.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from banger.core import clock
+from banger.core.cancel import CancelToken, Deadline
+from banger.core.errors import BangerError, ErrorKind, cancelled
+from banger.core.names import new_id
+
+
+class OperationState(StrEnum):
+    """Where an operation stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+@dataclass(frozen=True, slots=True)
+class StepTiming:
+    """One finished (or still running) step: what ``vm show`` draws the waterfall from.
+
+    ``started_s`` counts from the start of the operation; ``duration_s`` is ``None`` while the step runs.
+    """
+
+    name: str
+    started_s: float
+    duration_s: float | None = None
+    done: int = 0
+    total: int | None = None
+    unit: str = ""
+    failed: bool = False
+
+
+class EventKind(StrEnum):
+    """What an event tells."""
+
+    QUEUED = "queued"
+    STARTED = "started"
+    STEP_STARTED = "step_started"
+    PROGRESS = "progress"
+    STEP_FINISHED = "step_finished"
+    NOTE = "note"
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True, slots=True)
+class OperationEvent:
+    """One line of an operation's stream. ``step`` and ``message`` are empty where they say nothing."""
+
+    kind: EventKind
+    operation_id: str
+    at: datetime
+    step: str = ""
+    done: int = 0
+    total: int | None = None
+    unit: str = ""
+    elapsed_s: float | None = None
+    message: str = ""
+
+
+Subscriber = Callable[[OperationEvent], None]
+
+#: Progress events closer together than this are dropped, except the last one of a step.
+PROGRESS_INTERVAL_S = 0.1
+
+
+class Step:
+    """A running step; made by :meth:`Operation.step`."""
+
+    def __init__(self, operation: Operation, index: int, name: str) -> None:
+        self._operation = operation
+        self._index = index
+        self.name = name
+        self._last_event = 0.0
+        self.done = 0
+        self.total: int | None = None
+        self.unit = ""
+
+    def update(self, done: int, total: int | None = None, unit: str = "bytes") -> None:
+        """Report progress in absolute terms: ``done`` of ``total`` (``None``: unknown) ``unit``."""
+        self.done, self.total, self.unit = done, total if total is not None else self.total, unit
+        now = time.monotonic()
+        if now - self._last_event < PROGRESS_INTERVAL_S:
+            return
+        self._last_event = now
+        self._operation.publish(EventKind.PROGRESS, step=self.name, done=done, total=self.total, unit=unit)
+
+
+class Operation:
+    """One piece of work with a cancel token, a deadline, progress, step timings and an outcome."""
+
+    def __init__(self, kind: str, subject: str, operation_id: str = "") -> None:
+        """Create a queued operation.
+
+        Args:
+            kind: what is done, as ``noun.verb``: ``image.pull``, ``vm.start``.
+            subject: the name it is done to.
+            operation_id: given only by tests.
+        """
+        self.id = operation_id or new_id()
+        self.kind = kind
+        self.subject = subject
+        self.token = CancelToken()
+        self.created_at = clock.now()
+        self.finished_at: datetime | None = None
+        self.result: Any = None
+        self.error: BangerError | None = None
+        self._state = OperationState.QUEUED
+        self._lock = threading.RLock()
+        self._done = threading.Event()
+        self._started = time.monotonic()
+        self._steps: list[StepTiming] = []
+        self._events: list[OperationEvent] = []
+        self._listeners: list[Listener] = []
+        self._subscribers: list[Subscriber] = []
+
+    # -- what the worker calls -------------------------------------------------------------------------
+
+    def begin(self) -> bool:
+        """Move from queued to running; False if it was cancelled while it waited (then skip it)."""
+        with self._lock:
+            if self._state is not OperationState.QUEUED:
+                return False
+            self._state = OperationState.RUNNING
+            self._started = time.monotonic()
+        self.publish(EventKind.STARTED)
+        return True
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[Step]:
+        """Time one step; checks the token and the deadline first."""
+        self.token.raise_if_cancelled()
+        self.deadline.raise_if_expired(f"waiting to {name}")
+        started = time.monotonic()
+        with self._lock:
+            index = len(self._steps)
+            self._steps.append(StepTiming(name, started - self._started))
+        self.publish(EventKind.STEP_STARTED, step=name)
+        step = Step(self, index, name)
+        failed = True
+        try:
+            yield step
+            failed = False
+        finally:
+            elapsed = time.monotonic() - started
+            timing = StepTiming(name, started - self._started, elapsed, step.done, step.total, step.unit, failed=failed)
+            with self._lock:
+                self._steps[index] = timing
+            self.publish(
+                EventKind.STEP_FINISHED,
+                step=name,
+                done=step.done,
+                total=step.total,
+                unit=step.unit,
+                elapsed_s=elapsed,
+                message="failed" if failed else "",
+            )
+
+    def add_timing(self, name: str, started_s: float, duration_s: float) -> None:
+        """Record a step that was measured elsewhere (by the guest, say)."""
+        with self._lock:
+            self._steps.append(StepTiming(name, started_s, duration_s))
+
+    def note(self, message: str) -> None:
+        """Tell every listener one line of text that is not a step (a fallback taken, a warning)."""
+        self.publish(EventKind.NOTE, message=message)
+
+    def succeed(self, result: Any) -> None:
+        """End well. Ignored if the operation has already ended."""
+        self._finish(OperationState.SUCCEEDED, result, None)
+
+    def fail(self, error: BangerError) -> None:
+        """End with ``error``; one of kind ``cancelled`` ends the operation as cancelled."""
+        state = OperationState.CANCELLED if error.kind is ErrorKind.CANCELLED else OperationState.FAILED
+        error.operation_id = error.operation_id or self.id
+        self._finish(state, None, error)
+
+    # -- what everybody may ask ------------------------------------------------------------------------
+
+    @property
+    def state(self) -> OperationState:
+        """Where the operation stands now."""
+        return self._state
+
+    @property
+    def finished(self) -> bool:
+        """True once there is an outcome."""
+        return self._done.is_set()
+
+    @property
+    def steps(self) -> Sequence[StepTiming]:
+        """The steps so far, in the order they began."""
+        with self._lock:
+            return tuple(self._steps)
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the work began (or was queued, if it has not)."""
+        return time.monotonic() - self._started
+
+    @property
+    def deadline(self) -> Deadline:
+        """The latest deadline among those who listen: work goes on while anybody may still use it."""
+        with self._lock:
+            if not self._listeners:
+                return Deadline.never()
+            latest: Deadline | None = None
+            for listener in self._listeners:
+                left = listener.deadline.remaining_s
+                if left is None:
+                    return Deadline.never()
+                if latest is None or left > (latest.remaining_s or 0.0):
+                    latest = listener.deadline
+            return latest or Deadline.never()
+
+    def cancel(self, reason: str = "cancelled") -> None:
+        """Cancel for everybody. Queued: ended at once. Running: the token is set and the worker unwinds."""
+        self.token.cancel(reason)
+        with self._lock:
+            queued = self._state is OperationState.QUEUED
+        if queued:
+            self.fail(cancelled(reason))
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Block until there is an outcome; False on timeout. Listeners wait with :meth:`Listener.wait`."""
+        return self._done.wait(timeout_s)
+
+    def publish(self, kind: EventKind, **facts: Any) -> None:
+        """Tell every subscriber and listener; keeps all but progress for those who come later."""
+        event = OperationEvent(kind, self.id, clock.now(), **facts)
+        with self._lock:
+            if kind is not EventKind.PROGRESS:
+                self._events.append(event)
+            targets = list(self._subscribers)
+        for target in targets:
+            with suppress(Exception):
+                target(event)
+
+    def subscribe(self, subscriber: Subscriber) -> Callable[[], None]:
+        """Hear everything so far, then everything new; returns the unsubscription."""
+        with self._lock:
+            for event in self._events:
+                with suppress(Exception):
+                    subscriber(event)
+            self._subscribers.append(subscriber)
+
+        def unsubscribe() -> None:
+            with self._lock, suppress(ValueError):
+                self._subscribers.remove(subscriber)
+
+        return unsubscribe
+
+    # -- joining ---------------------------------------------------------------------------------------
+
+    def join(self, listener: Listener) -> bool:
+        """Attach a listener; False if the work has ended or is being cancelled, so that it can't be shared."""
+        with self._lock:
+            if self.token.cancelled or self._done.is_set():
+                return False
+            self._listeners.append(listener)
+        listener.attach(self)
+        return True
+
+    def detach(self, listener: Listener) -> None:
+        """Remove a listener; if it was the last one the work is cancelled."""
+        with self._lock:
+            if listener not in self._listeners:
+                return
+            self._listeners.remove(listener)
+            orphaned = not self._listeners and not self._done.is_set()
+        if orphaned:
+            self.cancel("nobody waits for it any more")
+
+    @property
+    def listener_count(self) -> int:
+        """How many callers want this work."""
+        with self._lock:
+            return len(self._listeners)
+
+    def _finish(self, state: OperationState, result: Any, error: BangerError | None) -> None:
+        with self._lock:
+            if self._done.is_set():
+                return
+            self._state, self.result, self.error = state, result, error
+            self.finished_at = clock.now()
+            self._done.set()
+            listeners = list(self._listeners)
+        self.publish(EventKind.FINISHED, elapsed_s=self.elapsed_s, message=str(error) if error else "")
+        for listener in listeners:
+            listener.finished()
+
+
+@dataclass(eq=False)
+class Listener:
+    """One caller's interest in an operation. Created by the caller, attached by the supervisor."""
+
+    deadline: Deadline = field(default_factory=Deadline.never)
+
+    def __post_init__(self) -> None:
+        """Set up the private state."""
+        self._lock = threading.RLock()
+        self._wake = threading.Event()
+        self._operation: Operation | None = None
+        self._refusal: BangerError | None = None
+        self._left = False
+        self._subscribers: list[Subscriber] = []
+        self._unsubscribes: list[Callable[[], None]] = []
+        self._on_finished: list[Callable[[], None]] = []
+
+    @property
+    def operation(self) -> Operation | None:
+        """The operation this listener was attached to, once it was."""
+        return self._operation
+
+    @property
+    def left(self) -> bool:
+        """True after :meth:`leave`: the supervisor need not start anything for it."""
+        return self._left
+
+    @property
+    def answered(self) -> bool:
+        """True once :meth:`outcome` can tell."""
+        return self._wake.is_set()
+
+    def attach(self, operation: Operation) -> None:
+        """Called by :meth:`Operation.join`."""
+        with self._lock:
+            self._operation = operation
+            subscribers = list(self._subscribers)
+            left = self._left
+        self._unsubscribes.extend(operation.subscribe(subscriber) for subscriber in subscribers)
+        if left:
+            operation.detach(self)
+        if operation.finished:
+            self.finished()
+
+    def refuse(self, error: BangerError) -> None:
+        """Answer without any operation: the supervisor is shutting down, or the wish is impossible."""
+        with self._lock:
+            self._refusal = error
+        self.finished()
+
+    def subscribe(self, subscriber: Subscriber) -> None:
+        """Hear the operation's events, also when it is attached later."""
+        with self._lock:
+            operation = self._operation
+            if operation is None:
+                self._subscribers.append(subscriber)
+                return
+        self._unsubscribes.append(operation.subscribe(subscriber))
+
+    def when_answered(self, callback: Callable[[], None]) -> None:
+        """Run ``callback`` once there is an outcome (now, if there already is one)."""
+        with self._lock:
+            if not self._wake.is_set():
+                self._on_finished.append(callback)
+                return
+        callback()
+
+    def finished(self) -> None:
+        """Wake whoever waits. Called by the operation."""
+        with self._lock:
+            if self._wake.is_set():
+                return
+            self._wake.set()
+            callbacks = list(self._on_finished)
+        for callback in callbacks:
+            with suppress(Exception):
+                callback()
+
+    def leave(self) -> None:
+        """Lose interest: detach at once, wherever the work stands. Idempotent."""
+        with self._lock:
+            if self._left:
+                return
+            self._left = True
+            operation = self._operation
+        for unsubscribe in self._unsubscribes:
+            unsubscribe()
+        if operation is not None:
+            operation.detach(self)
+        self.finished()
+
+    def outcome(self) -> Any:
+        """The result, or the operation's error raised; only after :attr:`answered`."""
+        if self._refusal is not None:
+            raise self._refusal
+        operation = self._operation
+        if operation is None or not operation.finished:
+            raise cancelled("the caller left")
+        if operation.error is not None:
+            raise operation.error
+        return operation.result
+
+    def wait(self, token: CancelToken | None = None) -> Any:
+        """Block for the result.
+
+        Args:
+            token: the waiter's own cancel token; when it is set, the wait is left at once.
+
+        Raises:
+            BangerError: the operation's own error; ``timeout`` when this listener's deadline passed;
+                ``cancelled`` when ``token`` was set.
+        """
+        forget = token.on_cancel(self.leave) if token is not None else lambda: None
+        try:
+            answered = self._wake.wait(self.deadline.remaining_s)
+        finally:
+            forget()
+        if not answered:
+            self.leave()
+            operation = self._operation
+            what = f'{operation.kind} of "{operation.subject}"' if operation else "the request"
+            raise BangerError(
+                ErrorKind.TIMEOUT,
+                f"timed out waiting for {what}",
+                operation_id=operation.id if operation else "",
+            )
+        if token is not None:
+            token.raise_if_cancelled()
+        return self.outcome()

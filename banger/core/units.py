@@ -1,0 +1,65 @@
+"""Sizes, durations and addresses as people type them and read them."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+
+from banger.core.errors import BangerError, ErrorKind
+
+KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\Z", re.IGNORECASE)
+_FACTORS = {"": 1, "k": KIB, "m": MIB, "g": GIB, "t": TIB}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def parse_size(text: str, bare: int = 1) -> int:
+    """Bytes in ``512``, ``512M``, ``1.5GiB``; a number without a unit counts ``bare`` bytes each."""
+    match = _SIZE.match(text.strip())
+    if not match:
+        raise BangerError(ErrorKind.USAGE, f'"{text}" is not a size', subject=text, hint="write 512M or 2G")
+    number, unit = match.groups()
+    has_unit = unit or text.strip().lower().endswith("b")
+    return int(float(number) * (_FACTORS[unit.lower()] if has_unit else bare))
+
+
+def parse_duration(text: str) -> float:
+    """Seconds in ``90``, ``90s``, ``1h30m``, ``250ms``."""
+    stripped = text.strip().lower()
+    if re.fullmatch(r"\d+(\.\d+)?", stripped):
+        return float(stripped)
+    parts = _DURATION.findall(stripped)
+    if not parts or "".join(number + unit for number, unit in parts) != stripped:
+        raise BangerError(ErrorKind.USAGE, f'"{text}" is not a duration', subject=text, hint="write 90s, 5m or 1h30m")
+    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+
+
+def format_size(size_bytes: int) -> str:
+    """IEC units with at most three digits: ``512 MiB``, ``1.4 GiB``, ``17 B``."""
+    value, unit = float(size_bytes), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if value < 1000:
+            break
+        value, unit = value / 1024, larger
+    digits = 0 if value >= 10 or unit == "B" else 1
+    return f"{value:.{digits}f} {unit}"
+
+
+def format_age(moment: datetime, now: datetime) -> str:
+    """The time from ``moment`` to ``now`` in its largest unit: ``12s``, ``3m``, ``5h``, ``2d``."""
+    seconds = max(0, int((now - moment) / timedelta(seconds=1)))
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def format_duration(seconds: float) -> str:
+    """``8 ms``, ``1.24 s``, ``2m 03s``."""
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.2f} s"
+    return f"{int(seconds) // 60}m {int(seconds) % 60:02d}s"

@@ -1,0 +1,131 @@
+"""Every path banger uses, from one object. Imports nothing heavy: the CLI uses it too."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where everything lives.
+
+    Attributes:
+        data: what must survive a reboot; ``images``, ``kernels``, ``vms``, ``staging`` and ``trash`` share its file
+            system, so that publishing is one rename.
+        run: sockets; gone after a reboot.
+        config: ``config.toml`` and ``catalog.d``.
+        cache: what can be made again.
+    """
+
+    data: Path
+    run: Path
+    config: Path
+    cache: Path
+
+    @classmethod
+    def from_environment(cls, env: Mapping[str, str] | None = None, uid: int | None = None) -> Layout:
+        """System paths for root, XDG paths for a user; ``BANGER_HOME`` moves all of it under one directory."""
+        env = os.environ if env is None else env
+        uid = os.getuid() if uid is None else uid
+        if home := env.get("BANGER_HOME"):
+            root = Path(home).absolute()
+            return cls(root / "data", root / "run", root / "config", root / "cache")
+        if uid == 0:
+            return cls(Path("/var/lib/banger"), Path("/run/banger"), Path("/etc/banger"), Path("/var/cache/banger"))
+        base = Path(env.get("HOME") or "/")
+        data = Path(env.get("XDG_DATA_HOME") or base / ".local/share")
+        config = Path(env.get("XDG_CONFIG_HOME") or base / ".config")
+        cache = Path(env.get("XDG_CACHE_HOME") or base / ".cache")
+        run = Path(env.get("XDG_RUNTIME_DIR") or cache)
+        return cls(data / "banger", run / "banger", config / "banger", cache / "banger")
+
+    @property
+    def database(self) -> Path:
+        """The SQLite store."""
+        return self.data / "banger.db"
+
+    @property
+    def lock_file(self) -> Path:
+        """Held by the one daemon of this state directory."""
+        return self.data / "daemon.lock"
+
+    @property
+    def daemon_log(self) -> Path:
+        """The daemon's log when it was started by the CLI."""
+        return self.data / "daemon.log"
+
+    @property
+    def installation_id_file(self) -> Path:
+        """Twelve hex digits that mark every host object of this installation."""
+        return self.data / "installation-id"
+
+    @property
+    def socket(self) -> Path:
+        """The API's Unix socket."""
+        return self.run / "banger.sock"
+
+    @property
+    def blobs(self) -> Path:
+        """Verified registry blobs: ``sha256/<hex>``; ``.part`` while they arrive."""
+        return self.data / "blobs"
+
+    @property
+    def staging(self) -> Path:
+        """What is being built."""
+        return self.data / "staging"
+
+    @property
+    def trash(self) -> Path:
+        """What is being deleted."""
+        return self.data / "trash"
+
+    @property
+    def config_file(self) -> Path:
+        """The settings."""
+        return self.config / "config.toml"
+
+    @property
+    def catalog_dir(self) -> Path:
+        """The user's own catalog files, overriding the shipped ones."""
+        return self.config / "catalog.d"
+
+    @property
+    def toolbox(self) -> Path:
+        """Cached toolbox initrds."""
+        return self.cache / "toolbox"
+
+    @property
+    def ssh_key(self) -> Path:
+        """The private key that opens every guest of this installation; ``.pub`` beside it."""
+        return self.data / "ssh" / "id_ed25519"
+
+    def image_dir(self, image_id: str) -> Path:
+        """``images/ID``."""
+        return self.data / "images" / image_id
+
+    def image_rootfs(self, image_id: str) -> Path:
+        """The read-only root file system of an image."""
+        return self.image_dir(image_id) / "rootfs.ext4"
+
+    def kernel_dir(self, kernel_id: str) -> Path:
+        """``kernels/ID``."""
+        return self.data / "kernels" / kernel_id
+
+    def vm_dir(self, vm_id: str) -> Path:
+        """A VM's disk, handles and logs."""
+        return self.data / "vms" / vm_id
+
+    def vm_run_dir(self, vm_id: str) -> Path:
+        """A VM's sockets."""
+        return self.run / "vms" / vm_id
+
+    def make_directories(self) -> None:
+        """Create what the daemon needs, private to its user (mode 0700)."""
+        for path in (
+            self.data, self.run, self.cache, self.blobs / "sha256", self.staging, self.trash, self.toolbox,
+            self.data / "images", self.data / "kernels", self.data / "vms", self.run / "vms", self.ssh_key.parent,
+        ):  # fmt: skip
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
