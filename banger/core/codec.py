@@ -47,7 +47,7 @@ def from_plain(cls: type[T], data: Any, where: str = "") -> T:
     """
     if not isinstance(data, Mapping):
         raise _wrong(where or cls.__name__, "an object")
-    hints: dict[str, Any] = field_types(cls)  # type: ignore[arg-type]  # a class is hashable
+    hints: dict[str, Any] = field_types(cls)
     unknown = sorted(set(data) - set(hints))
     if unknown:
         raise BangerError(
@@ -65,9 +65,13 @@ def from_plain(cls: type[T], data: Any, where: str = "") -> T:
     return cls(**arguments)
 
 
+def field_types(cls: type[Any]) -> dict[str, Any]:
+    """Field name to resolved annotation, for a dataclass. Cached: resolving costs more than decoding."""
+    return _field_types(cls)  # type: ignore[arg-type]  # mypy does not see that a class is hashable
+
+
 @cache
-def field_types(cls: type) -> dict[str, Any]:
-    """Field name to resolved annotation, for a dataclass."""
+def _field_types(cls: Any) -> dict[str, Any]:
     hints = get_type_hints(cls)
     return {f.name: hints[f.name] for f in fields(cls)}
 

@@ -1,0 +1,50 @@
+"""Plans: ordered steps that are undone together when one of them fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from banger.core.operation import Operation
+
+
+def _nothing() -> None:
+    """The step needs no such part."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanStep:
+    """One step of a plan; every part is idempotent.
+
+    Attributes:
+        name: shown to the user with its time.
+        do: makes it, and raises unless it verified that it is there.
+        intend: writes down what ``do`` will make, before it is made.
+        undo: takes it down, also when ``do`` got only half way.
+    """
+
+    name: str
+    do: Callable[[], None]
+    intend: Callable[[], None] = _nothing
+    undo: Callable[[], None] = _nothing
+
+
+def run_plan(steps: Sequence[PlanStep], operation: Operation) -> None:
+    """Run all steps in order; if one fails, undo every step that was begun, last first, and raise its error.
+
+    Failures of the undoing do not hide the error: they are added to it as notes.
+    """
+    begun: list[PlanStep] = []
+    try:
+        for step in steps:
+            with operation.step(step.name):
+                begun.append(step)
+                step.intend()
+                step.do()
+    except BaseException as error:
+        for step in reversed(begun):
+            try:
+                step.undo()
+            except Exception as failure:  # noqa: BLE001  # one failing undo must not keep the others from running
+                error.add_note(f'undoing "{step.name}" failed: {failure}')
+        raise

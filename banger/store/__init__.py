@@ -1,0 +1,5 @@
+"""What banger remembers: SQLite, and the only place with SQL."""
+
+from banger.store.store import Store
+
+__all__ = ["Store"]

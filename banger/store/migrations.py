@@ -1,0 +1,75 @@
+"""The schema, as numbered steps. A step that was released is never edited; changes are new steps at the end.
+
+``PRAGMA user_version`` counts the steps that a database has seen. Times are RFC 3339 text in UTC, which sorts.
+"""
+
+from __future__ import annotations
+
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE images (
+        id TEXT PRIMARY KEY,
+        name TEXT UNIQUE,               -- NULL: a moved tag left this content behind for the VMs that use it
+        source TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        platform TEXT NOT NULL,
+        size_bytes INTEGER NOT NULL,
+        disk_bytes INTEGER NOT NULL,
+        created_at TEXT NOT NULL,
+        owner_uid INTEGER NOT NULL,
+        managed INTEGER NOT NULL,
+        config TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX images_by_digest ON images (digest);
+
+    CREATE TABLE kernels (
+        id TEXT PRIMARY KEY,
+        name TEXT UNIQUE,
+        version TEXT NOT NULL,
+        source TEXT NOT NULL,
+        digest TEXT NOT NULL,
+        platform TEXT NOT NULL,
+        format TEXT NOT NULL,
+        size_bytes INTEGER NOT NULL,
+        created_at TEXT NOT NULL,
+        owner_uid INTEGER NOT NULL,
+        has_modules INTEGER NOT NULL,
+        has_initrd INTEGER NOT NULL,
+        cmdline TEXT NOT NULL
+    ) STRICT;
+
+    CREATE TABLE vms (
+        id TEXT PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        spec TEXT NOT NULL,
+        state TEXT NOT NULL,
+        created_at TEXT NOT NULL,
+        owner_uid INTEGER NOT NULL,
+        -- RESTRICT: an image delete and a VM create that race have exactly one winner, decided here
+        image_id TEXT REFERENCES images (id) ON DELETE RESTRICT,
+        kernel_id TEXT REFERENCES kernels (id) ON DELETE RESTRICT,
+        reason TEXT NOT NULL,
+        exit_reason TEXT NOT NULL,
+        started_at TEXT,
+        stopped_at TEXT,
+        address TEXT NOT NULL,
+        ports TEXT NOT NULL,
+        ssh_port INTEGER NOT NULL,
+        accelerator TEXT NOT NULL,
+        pid INTEGER NOT NULL,
+        timings TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX vms_by_image ON vms (image_id);
+    CREATE INDEX vms_by_kernel ON vms (kernel_id);
+
+    CREATE TABLE handles (
+        vm_id TEXT NOT NULL REFERENCES vms (id) ON DELETE RESTRICT,
+        kind TEXT NOT NULL,
+        key TEXT NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('intended', 'active', 'releasing')),
+        detail TEXT NOT NULL,
+        created_at TEXT NOT NULL,
+        PRIMARY KEY (vm_id, kind, key)
+    ) STRICT, WITHOUT ROWID;
+    """,
+)
