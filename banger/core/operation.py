@@ -77,6 +77,8 @@ class OperationEvent:
     message: str = ""
 
 
+_MIRRORED = (EventKind.STEP_STARTED, EventKind.PROGRESS, EventKind.STEP_FINISHED, EventKind.NOTE)
+
 Subscriber = Callable[[OperationEvent], None]
 
 #: Progress events closer together than this are dropped, except the last one of a step.
@@ -132,6 +134,7 @@ class Operation:
         self._events: list[OperationEvent] = []
         self._listeners: list[Listener] = []
         self._subscribers: list[Subscriber] = []
+        self.publish(EventKind.QUEUED, message=f"{kind} {subject}")
 
     # -- what the worker calls -------------------------------------------------------------------------
 
@@ -183,6 +186,27 @@ class Operation:
     def note(self, message: str) -> None:
         """Tell every listener one line of text that is not a step (a fallback taken, a warning)."""
         self.publish(EventKind.NOTE, message=message)
+
+    def mirror(self, event: OperationEvent) -> None:
+        """Pass on another operation's news as our own: its steps become ours. Made for :meth:`subscribe`."""
+        if event.kind is EventKind.STEP_FINISHED and event.elapsed_s is not None:
+            elapsed = event.elapsed_s
+            started = time.monotonic() - elapsed - self._started
+            timing = StepTiming(
+                event.step, started, elapsed, event.done, event.total, event.unit, failed=event.message == "failed"
+            )
+            with self._lock:
+                self._steps.append(timing)
+        if event.kind in _MIRRORED:
+            self.publish(
+                event.kind,
+                step=event.step,
+                done=event.done,
+                total=event.total,
+                unit=event.unit,
+                elapsed_s=event.elapsed_s,
+                message=event.message,
+            )
 
     def succeed(self, result: Any) -> None:
         """End well. Ignored if the operation has already ended."""

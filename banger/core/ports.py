@@ -149,6 +149,24 @@ class VmmConfig:
     vmm_log: Path
 
 
+class Storage(Protocol):
+    """A storage driver: how a VM gets a disk of its own over a shared, read-only image."""
+
+    name: str
+
+    def create(self, vm_dir: Path, rootfs: Path, size_mib: int) -> None:
+        """Make the VM's writable layer in ``vm_dir``. Idempotent. Raises ``exhausted`` when there is no room."""
+        ...
+
+    def drives(self, vm_dir: Path, rootfs: Path) -> Sequence[Drive]:
+        """The block devices to attach, with the serials that the guest looks for."""
+        ...
+
+    def remove(self, vm_dir: Path) -> None:
+        """Take the writable layer down; already gone is success."""
+        ...
+
+
 class Vmm(Protocol):
     """A VMM driver. Every method is safe to repeat; none holds state of its own about a VM."""
 
@@ -165,6 +183,14 @@ class Vmm(Protocol):
         Raises ``conflict`` if a forwarded port is taken, ``unavailable`` with the VMM's own words otherwise; then
         no process is left.
         """
+        ...
+
+    def find(self, marker: str) -> ProcessIdentity | None:
+        """The process whose command line carries ``marker``: for a handle that was intended but never recorded."""
+        ...
+
+    def of_this_boot(self, identity: ProcessIdentity) -> bool:
+        """False if the host rebooted since: then every runtime handle is void."""
         ...
 
     def is_alive(self, identity: ProcessIdentity) -> bool:
@@ -217,6 +243,8 @@ class GuestConfig:
 class GuestBoot(Protocol):
     """Makes what the kernel boots into."""
 
+    ssh_port: int
+
     def toolbox(self, kernel_dir: Path, kernel_id: str, operation: Operation) -> Path:
         """The toolbox initrd for a kernel, from the cache or made now."""
         ...
@@ -227,4 +255,8 @@ class GuestBoot(Protocol):
 
     def cmdline(self) -> str:
         """The kernel arguments that the toolbox's init wants."""
+        ...
+
+    def poweroff_command(self) -> str:
+        """What to run through :meth:`Guests.run` to have the guest power itself off in an orderly way."""
         ...

@@ -1,0 +1,1 @@
+"""The owners: one actor for each image name, kernel name and VM."""

@@ -1,0 +1,78 @@
+"""What the owners of images and of kernels have in common: publishing under a name, replacing, deleting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from banger.actors.base import OwnerActor
+from banger.core.errors import BangerError, ErrorKind
+from banger.core.models import Image, Kernel, Vm
+from banger.core.operation import Operation
+from banger.host import publish
+from banger.store.artifacts import ArtifactTable
+
+T = TypeVar("T", bound=Image | Kernel)
+
+
+class ArtifactOwner(OwnerActor):
+    """Owner of one name in a table of artefacts. The order of every step here is a promise, see ARCHITECTURE.md."""
+
+    def publish(
+        self,
+        table: ArtifactTable[T],
+        new: T,
+        staged: Path,
+        directory_of: Callable[[str], Path],
+        users: Callable[[str], list[Vm]],
+    ) -> None:
+        """Sync, rename into place, then the row: a reader sees the whole thing or nothing.
+
+        The former holder of the name, if there is one, keeps its content while VMs use it.
+        """
+        final = directory_of(new.id)
+        publish.publish(staged, final)
+        try:
+            old = table.publish(new)
+        except BaseException:
+            publish.discard(final, self.services.layout)
+            raise
+        if old is not None and not users(old.id):
+            self.remove(table, old, directory_of)
+
+    def remove(self, table: ArtifactTable[T], value: T, directory_of: Callable[[str], Path]) -> None:
+        """The reverse of publishing: the row first, then the files."""
+        table.delete(value.id)
+        publish.discard(directory_of(value.id), self.services.layout)
+
+    def delete(
+        self,
+        table: ArtifactTable[T],
+        value: T | None,
+        noun: str,
+        users: Callable[[str], list[Vm]],
+        directory_of: Callable[[str], Path],
+        operation: Operation,
+    ) -> dict[str, Any]:
+        """Delete unless a VM uses it; what is gone already is an error of kind ``not_found``."""
+        if value is None:
+            raise BangerError(
+                ErrorKind.NOT_FOUND,
+                f'{noun} "{self.key.name}" not found',
+                subject=self.key.name,
+                hint=f"banger {noun} list",
+            )
+        using = users(value.id)
+        if using:
+            names = ", ".join(vm.name for vm in using)
+            raise BangerError(
+                ErrorKind.CONFLICT,
+                f'{noun} "{value.name or value.id}" is in use',
+                subject=value.name or value.id,
+                cause=f"by VM {names}",
+                hint=f"banger vm delete {' '.join(vm.name for vm in using)}",
+            )
+        with operation.step(f"delete {noun}"):
+            self.remove(table, value, directory_of)
+        return {"id": value.id, "name": value.name}

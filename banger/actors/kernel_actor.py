@@ -1,0 +1,84 @@
+"""The owner of one kernel name: pull, import and delete take turns in its mailbox."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from banger.actors.artifact_owner import ArtifactOwner
+from banger.actors.messages import Command, DeleteKernel, PullKernel
+from banger.core import clock
+from banger.core.errors import BangerError, ErrorKind
+from banger.core.models import Kernel
+from banger.core.names import new_id
+from banger.core.operation import Operation
+from banger.core.ports import KernelSource
+from banger.host import publish
+
+
+class KernelActor(ArtifactOwner):
+    """Owns one kernel name."""
+
+    def handle(self, command: Command, operation: Operation) -> Any:
+        """Pull (or import) or delete."""
+        match command:
+            case PullKernel():
+                return self._pull(command, operation)
+            case DeleteKernel():
+                return self._delete(command, operation)
+        raise TypeError(f"a kernel's owner cannot do {command.verb}")
+
+    def _pull(self, command: PullKernel, operation: Operation) -> Kernel:
+        # Recheck: whoever waited in the mailbox behind a pull finds its result here and does no work twice.
+        store = self.services.store
+        present = store.kernels.by_name(command.name)
+        if present is not None and not command.refresh:
+            return present
+        if present is not None and command.request.kernel_path:
+            raise BangerError(
+                ErrorKind.ALREADY_EXISTS,
+                f'kernel "{command.name}" already exists',
+                subject=command.name,
+                hint=f"banger kernel delete {command.name}",
+            )
+        source = self._source(command)
+        with publish.staging_dir(self.services.layout, "kernel-") as staged:
+            built = source.build(command.request, staged, operation)
+            if present is not None and present.digest == built.digest:
+                operation.note(f"{command.name} is up to date")
+                return present
+            with operation.step("publish"):
+                kernel = Kernel(
+                    id=new_id(),
+                    name=command.name,
+                    version=built.version,
+                    source=built.source,
+                    digest=built.digest,
+                    platform=built.platform,
+                    format=built.format,
+                    size_bytes=built.size_bytes,
+                    created_at=clock.now(),
+                    owner_uid=command.owner_uid,
+                    has_modules=built.has_modules,
+                    has_initrd=built.has_initrd,
+                    cmdline=built.cmdline,
+                )
+                self.publish(store.kernels, kernel, staged, self.services.layout.kernel_dir, store.vms.using_kernel)
+        return kernel
+
+    def _source(self, command: PullKernel) -> KernelSource:
+        for source in self.services.kernel_sources:
+            if source.handles(command.request):
+                return source
+        raise BangerError(
+            ErrorKind.USAGE,
+            f'"{command.request.source}" is no kernel source',
+            subject=command.request.source,
+            hint="banger catalog list",
+        )
+
+    def _delete(self, command: DeleteKernel, operation: Operation) -> dict[str, Any]:
+        store = self.services.store
+        kernel = store.kernels.get(command.kernel_id)
+        return self.delete(
+            store.kernels, kernel, "kernel", store.vms.using_kernel, self.services.layout.kernel_dir, operation
+        )

@@ -1,0 +1,260 @@
+"""What travels between the supervisor and the owners: commands (imperative) and facts (past tense).
+
+All are frozen, because pykka passes messages by reference. Two equal commands are the same wish: while the
+first is in flight the second joins it, unless the command says ``joinable = False``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ClassVar
+
+from banger.core.models import ProcessIdentity, VmSpec
+from banger.core.operation import Listener, Operation
+from banger.core.ports import ImageRequest, KernelRequest
+
+
+class OwnerKind(StrEnum):
+    """Kinds of owners."""
+
+    IMAGE = "image"
+    KERNEL = "kernel"
+    VM = "vm"
+    HOST = "host"
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerKey:
+    """Who owns what: one actor for each key. ``name`` is an image's or kernel's name, or a VM's id."""
+
+    kind: OwnerKind
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind.value}:{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """Something an owner is asked to do."""
+
+    verb: ClassVar[str] = ""
+    joinable: ClassVar[bool] = True
+
+    @property
+    def key(self) -> OwnerKey:
+        """The owner that does it."""
+        raise NotImplementedError
+
+    @property
+    def subject(self) -> str:
+        """The name that people know it by."""
+        return self.key.name
+
+
+@dataclass(frozen=True, slots=True)
+class ImageCommand(Command):
+    """A command to the owner of one image name."""
+
+    name: str
+
+    @property
+    def key(self) -> OwnerKey:
+        """The image name's owner."""
+        return OwnerKey(OwnerKind.IMAGE, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class PullImage(ImageCommand):
+    """Have the image under this name; answers the :class:`~banger.core.models.Image`.
+
+    With ``refresh`` the reference is resolved anew, so that a tag that moved is seen; without it an image that is
+    there is good enough.
+    """
+
+    verb: ClassVar[str] = "image.pull"
+    request: ImageRequest
+    refresh: bool = False
+    owner_uid: int = 0
+    fallback: ImageRequest | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteImage(ImageCommand):
+    """Delete the image with this name (or, for one that lost its name, this id)."""
+
+    verb: ClassVar[str] = "image.delete"
+    image_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class KernelCommand(Command):
+    """A command to the owner of one kernel name."""
+
+    name: str
+
+    @property
+    def key(self) -> OwnerKey:
+        """The kernel name's owner."""
+        return OwnerKey(OwnerKind.KERNEL, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class PullKernel(KernelCommand):
+    """Have the kernel under this name; answers the :class:`~banger.core.models.Kernel`. Imports travel as this too."""
+
+    verb: ClassVar[str] = "kernel.pull"
+    request: KernelRequest
+    refresh: bool = False
+    owner_uid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteKernel(KernelCommand):
+    """Delete the kernel with this name (or, for one that lost its name, this id)."""
+
+    verb: ClassVar[str] = "kernel.delete"
+    kernel_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class VmCommand(Command):
+    """A command to the owner of one VM; answers the :class:`~banger.core.models.Vm` unless it says otherwise."""
+
+    vm_id: str
+    vm_name: str
+
+    @property
+    def key(self) -> OwnerKey:
+        """The VM's owner."""
+        return OwnerKey(OwnerKind.VM, self.vm_id)
+
+    @property
+    def subject(self) -> str:
+        """The VM's name."""
+        return self.vm_name
+
+
+@dataclass(frozen=True, slots=True)
+class CreateVm(VmCommand):
+    """Make a VM from its spec; with ``start``, start it too, and leave nothing behind if that fails."""
+
+    verb: ClassVar[str] = "vm.create"
+    joinable: ClassVar[bool] = False
+    spec: VmSpec
+    owner_uid: int = 0
+    start: bool = False
+
+    def __hash__(self) -> int:
+        return hash(self.vm_id)  # the spec's labels are a mapping
+
+
+@dataclass(frozen=True, slots=True)
+class StartVm(VmCommand):
+    """Start it; one that runs is left alone."""
+
+    verb: ClassVar[str] = "vm.start"
+
+
+@dataclass(frozen=True, slots=True)
+class StopVm(VmCommand):
+    """Ask the guest to power off, wait ``timeout_s``, then kill."""
+
+    verb: ClassVar[str] = "vm.stop"
+    timeout_s: float = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class KillVm(VmCommand):
+    """End it at once."""
+
+    verb: ClassVar[str] = "vm.kill"
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteVm(VmCommand):
+    """Remove it and its disk; with ``force`` also while it runs."""
+
+    verb: ClassVar[str] = "vm.delete"
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SettleVm(VmCommand):
+    """Make row, ledger and host agree: adopt what lives, finish or undo what was half done.
+
+    ``exited`` names a process that is known to have ended, with its status where we were its parent.
+    """
+
+    verb: ClassVar[str] = "vm.settle"
+    exited: ProcessIdentity | None = None
+    status: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reconcile(Command):
+    """Settle every VM and collect what belongs to nobody; answers a ``ReconcileReport``.
+
+    ``at_start``: nothing is being built, so staging is swept too.
+    """
+
+    verb: ClassVar[str] = "system.reconcile"
+    at_start: bool = False
+
+    @property
+    def key(self) -> OwnerKey:
+        """There is one host."""
+        return OwnerKey(OwnerKind.HOST, "host")
+
+
+# -- to the supervisor -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """A command and who waits for it."""
+
+    command: Command
+    listener: Listener
+
+
+@dataclass(frozen=True, slots=True)
+class CommandFinished:
+    """An owner is done with one command."""
+
+    key: OwnerKey
+    generation: int
+    operation_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class OwnerTerminated:
+    """An owner's thread ended; ``error`` tells a crash from an orderly stop."""
+
+    key: OwnerKey
+    generation: int
+    error: BaseException | None
+
+
+@dataclass(frozen=True, slots=True)
+class Respawn:
+    """The backoff of a crashed owner is over."""
+
+    key: OwnerKey
+
+
+@dataclass(frozen=True, slots=True)
+class BeginShutdown:
+    """Refuse what is new and cancel what runs."""
+
+
+# -- to an owner -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Perform:
+    """Do a command as this operation."""
+
+    command: Command
+    operation: Operation

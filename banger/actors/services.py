@@ -1,0 +1,68 @@
+"""What the owners work with, wired once by the daemon and replaced piecewise by tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from banger.actors.messages import Command, PullImage, PullKernel
+from banger.config import Config
+from banger.core.cancel import Deadline
+from banger.core.models import GuestAccess, Image, Kernel, ProcessIdentity, Vm
+from banger.core.operation import Listener
+from banger.core.ports import GuestBoot, Guests, ImageSource, KernelSource, Storage, Vmm
+from banger.layout import Layout
+from banger.store import Store
+
+Submitter = Callable[[Command, Deadline], Listener]
+
+
+class Resolver(Protocol):
+    """What a name that somebody typed means: something that is there, or how to get it."""
+
+    def image(self, query: str, owner_uid: int) -> Image | PullImage:
+        """The image itself, or the command that brings it."""
+        ...
+
+    def kernel(self, query: str, owner_uid: int) -> Kernel | PullKernel:
+        """The kernel itself, or the command that brings it."""
+        ...
+
+
+class Watcher(Protocol):
+    """Tells when a VMM process ends."""
+
+    def watch(self, vm_id: str, identity: ProcessIdentity) -> None:
+        """Begin to watch; an exit comes back as a ``SettleVm``."""
+        ...
+
+    def unwatch(self, vm_id: str) -> None:
+        """Stop watching."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """Everything an owner may use.
+
+    Attributes:
+        submit: asks other owners, by way of the supervisor, without blocking.
+        access: how to reach the guest of a running VM.
+        authorized_key: the OpenSSH public key that every guest of this installation lets in.
+    """
+
+    layout: Layout
+    config: Config
+    store: Store
+    submit: Submitter
+    resolver: Resolver
+    image_sources: Sequence[ImageSource]
+    kernel_sources: Sequence[KernelSource]
+    storage: Storage
+    vmm: Vmm
+    guests: Guests
+    boot: GuestBoot
+    watcher: Watcher
+    access: Callable[[Vm], GuestAccess]
+    authorized_key: str

@@ -1,0 +1,73 @@
+"""One VM's place on the disk, and what is read from there."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from banger.layout import Layout
+
+#: The tail of a console that is looked at for the end of a machine.
+CONSOLE_TAIL_BYTES = 16 * 1024
+
+
+class VmFiles:
+    """Paths of one VM under ``vms/ID`` and the few files in it that its owner reads and writes itself."""
+
+    def __init__(self, layout: Layout, vm_id: str) -> None:
+        self.directory = layout.vm_dir(vm_id)
+        self.run_dir = layout.vm_run_dir(vm_id)
+
+    @property
+    def console_log(self) -> Path:
+        """What the guest wrote to its serial console."""
+        return self.directory / "console.log"
+
+    @property
+    def vmm_log(self) -> Path:
+        """What the VMM itself wrote."""
+        return self.directory / "vmm.log"
+
+    @property
+    def initrd(self) -> Path:
+        """Toolbox and per-VM archive; holds the guest's host key, so it is private and made anew at each start."""
+        return self.directory / "initrd.img"
+
+    @property
+    def host_key_seed_file(self) -> Path:
+        """The 32 bytes that the guest's ssh host key is made of."""
+        return self.directory / "host_key.seed"
+
+    def make(self) -> None:
+        """Create the directory and the host key's seed. Idempotent."""
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not self.host_key_seed_file.exists():
+            descriptor = os.open(self.host_key_seed_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(secrets.token_bytes(32))
+                os.fsync(file.fileno())
+
+    def host_key_seed(self) -> bytes:
+        """The host key's seed."""
+        return self.host_key_seed_file.read_bytes()
+
+    def console_size(self) -> int:
+        """How long the console log is now: where the next boot's part begins."""
+        try:
+            return self.console_log.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def console_from(self, offset: int, limit: int = 1 << 20) -> str:
+        """The console from a byte offset on, at most ``limit`` bytes of it."""
+        try:
+            with self.console_log.open("rb") as file:
+                file.seek(offset)
+                return file.read(limit).decode(errors="replace")
+        except FileNotFoundError:
+            return ""
+
+    def console_tail(self) -> str:
+        """The end of the console."""
+        return self.console_from(max(0, self.console_size() - CONSOLE_TAIL_BYTES))

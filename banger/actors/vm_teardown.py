@@ -1,0 +1,77 @@
+"""How a VM comes down, and what the ledger says it holds.
+
+The order frees nothing that a live process may use, and a step that fails stops none of the others: its handle
+stays in the ledger for the next reconcile.
+"""
+
+from __future__ import annotations
+
+from banger.actors.services import Services
+from banger.actors.vm_files import VmFiles
+from banger.core.models import ProcessIdentity, Vm
+from banger.host.cascade import CleanupStep, run_all
+from banger.host.publish import discard
+
+
+def vmm_marker(vm_id: str) -> str:
+    """What the command line of a VM's VMM contains, so that the process is found even if its pid was lost."""
+    return f"banger-vm-{vm_id}"
+
+
+def recorded_identity(services: Services, vm_id: str) -> ProcessIdentity | None:
+    """The VMM process in the ledger, or None if there is none.
+
+    If the daemon died between intending and recording it, the process is looked for by its marker.
+    """
+    handles = services.store.handles.of(vm_id, "process")
+    if not handles:
+        return None
+    if handles[0].detail:
+        return ProcessIdentity(**handles[0].detail)
+    return services.vmm.find(handles[0].key) or ProcessIdentity(0, 0, "", handles[0].key)
+
+
+def ports_in_use(services: Services, besides: str) -> dict[tuple[str, int], str]:
+    """``(address, port)`` to the name of the VM that holds it, for every VM but ``besides``."""
+    names = {vm.id: vm.name for vm in services.store.vms.all()}
+    taken: dict[tuple[str, int], str] = {}
+    for handle in services.store.handles.all():
+        if handle.kind == "port" and handle.vm_id != besides:
+            address, _, port = handle.key.rpartition(":")
+            taken[address, int(port)] = names.get(handle.vm_id, handle.vm_id)
+    return taken
+
+
+def tear_down(services: Services, vm: Vm, identity: ProcessIdentity | None, *, files: bool = False) -> None:
+    """Run the whole cascade: what a started VM holds, and with ``files`` its disk and directory too.
+
+    Raises:
+        ExceptionGroup: with one failure a step that failed, after all steps ran.
+    """
+    place = VmFiles(services.layout, vm.id)
+    handles = services.store.handles
+
+    def end_process() -> None:
+        if identity is not None and identity.known:
+            services.vmm.kill(identity)
+        handles.strike(vm.id, "process")
+
+    def remove_run_dir() -> None:
+        discard(place.run_dir, services.layout)
+        handles.strike(vm.id, "run_dir")
+
+    def remove_files() -> None:
+        services.storage.remove(place.directory)
+        discard(place.directory, services.layout)
+
+    services.watcher.unwatch(vm.id)
+    steps = [
+        CleanupStep("guest channel", lambda: services.guests.disconnect(vm.id)),
+        CleanupStep(f"VMM process of {vm.name}", end_process),
+        CleanupStep(f"sockets in {place.run_dir}", remove_run_dir),
+        CleanupStep("ports", lambda: handles.strike(vm.id, "port")),
+        CleanupStep(f"initrd {place.initrd}", lambda: place.initrd.unlink(missing_ok=True)),
+    ]
+    if files:
+        steps.append(CleanupStep(f"files in {place.directory}", remove_files))
+    run_all(steps)

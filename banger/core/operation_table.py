@@ -1,0 +1,54 @@
+"""The operations of one daemon: those under way and the latest that ended."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from banger.core import lookup
+from banger.core.errors import BangerError, ErrorKind
+from banger.core.operation import Operation
+
+#: How many finished operations are kept for ``op list`` and ``op show``.
+KEPT = 200
+
+
+class OperationTable:
+    """Thread-safe. Read by the API while owners work, so that progress never waits for a mailbox."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._operations: dict[str, Operation] = {}
+
+    def open(self, kind: str, subject: str) -> Operation:
+        """A new queued operation."""
+        operation = Operation(kind, subject)
+        with self._lock:
+            self._operations[operation.id] = operation
+            finished = [op for op in self._operations.values() if op.finished]
+            for old in finished[: max(0, len(finished) - KEPT)]:
+                del self._operations[old.id]
+        return operation
+
+    def all(self) -> Sequence[Operation]:
+        """Every operation known, oldest first."""
+        with self._lock:
+            return tuple(self._operations.values())
+
+    def active(self) -> Sequence[Operation]:
+        """Those that have no outcome yet."""
+        return [operation for operation in self.all() if not operation.finished]
+
+    def find(self, query: str) -> Operation:
+        """The operation with this id or unique prefix of one."""
+        if not query:
+            raise BangerError(ErrorKind.USAGE, "the operation id is empty", hint="banger op list")
+        matches = [op for op in self.all() if op.id.startswith(query)]
+        if len(matches) == 1:
+            return matches[0]
+        if matches:
+            listed = ", ".join(op.id for op in matches)
+            raise BangerError(
+                ErrorKind.AMBIGUOUS, f'operation "{query}" is ambiguous', subject=query, cause=f"it could be {listed}"
+            )
+        raise lookup.not_found(query, "op", [])
