@@ -210,6 +210,8 @@ class Supervisor:
     def __init__(self, spawn: Spawner, operations: OperationTable, backoff: Backoff | None = None) -> None:
         self.operations = operations
         self._idle = threading.Event()
+        self._telling = threading.Lock()
+        self._closed = False
         self._ref: pykka.ActorRef[SupervisorActor] = SupervisorActor.start(
             spawn, operations, self._idle, backoff or Backoff()
         )
@@ -217,7 +219,9 @@ class Supervisor:
     def submit(self, command: Command, deadline: Deadline | None = None) -> Listener:
         """Ask for a command; returns at once. Wait on the listener, or leave it to lose interest."""
         listener = Listener(deadline or Deadline.never())
-        if not safe_tell(self._ref, Submit(command, listener)):
+        with self._telling:  # a message told after the stop would stay unread: pykka only notices dead actors
+            told = not self._closed and safe_tell(self._ref, Submit(command, listener))
+        if not told:
             listener.refuse(cancelled("the daemon has stopped"))
         return listener
 
@@ -225,5 +229,7 @@ class Supervisor:
         """Cancel what runs and wait until every owner is done; False if one did not end in time."""
         safe_tell(self._ref, BeginShutdown())
         clean = self._idle.wait(timeout_s)
+        with self._telling:
+            self._closed = True
         self._ref.stop(block=False)
         return clean

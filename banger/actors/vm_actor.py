@@ -37,11 +37,11 @@ class VmActor(OwnerActor):
             case CreateVm():
                 return self._create(command, operation)
             case StartVm():
-                return self._start(self._load(command.vm_name), operation)
+                return self._start_vm(self._load(command.vm_name), operation)
             case StopVm():
-                return self._stop(self._load(command.vm_name), command.timeout_s, operation)
+                return self._stop_vm(self._load(command.vm_name), command.timeout_s, operation)
             case KillVm():
-                return self._kill(self._load(command.vm_name), operation)
+                return self._kill_vm(self._load(command.vm_name), operation)
             case DeleteVm():
                 return self._delete(self._load(command.vm_name), operation, force=command.force)
             case SettleVm():
@@ -70,7 +70,7 @@ class VmActor(OwnerActor):
                 files.make()
                 services.storage.create(files.directory, services.layout.image_rootfs(image.id), vm.spec.disk_mib)
             vm = self._save(vm, state=VmState.STOPPED)
-            return self._start(vm, operation) if command.start else vm
+            return self._start_vm(vm, operation) if command.start else vm
         except BaseException as error:
             self._undo_create(vm, error)
             raise
@@ -94,7 +94,7 @@ class VmActor(OwnerActor):
         assert isinstance(kernel, Kernel)
         return image, kernel
 
-    def _start(self, vm: Vm, operation: Operation) -> Vm:
+    def _start_vm(self, vm: Vm, operation: Operation) -> Vm:
         if vm.state is VmState.RUNNING and self._alive(vm):
             return vm
         check_move(vm, VmState.STARTING)
@@ -124,7 +124,7 @@ class VmActor(OwnerActor):
 
     # -- down ------------------------------------------------------------------------------------------
 
-    def _stop(self, vm: Vm, timeout_s: float, operation: Operation) -> Vm:
+    def _stop_vm(self, vm: Vm, timeout_s: float, operation: Operation) -> Vm:
         if vm.state is VmState.STOPPED:
             return vm
         identity = recorded_identity(self.services, vm.id)
@@ -147,7 +147,7 @@ class VmActor(OwnerActor):
             if identity is not None:
                 self.services.vmm.power_down(identity, self.services.layout.vm_run_dir(vm.id))
 
-    def _kill(self, vm: Vm, operation: Operation) -> Vm:
+    def _kill_vm(self, vm: Vm, operation: Operation) -> Vm:
         if vm.state is VmState.STOPPED:
             return vm
         return self._down(self._moved(vm, VmState.STOPPING), ExitReason.KILLED, "", operation)

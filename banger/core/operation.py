@@ -348,7 +348,7 @@ class Listener:
         self._left = False
         self._subscribers: list[Subscriber] = []
         self._unsubscribes: list[Callable[[], None]] = []
-        self._on_finished: list[Callable[[], None]] = []
+        self._on_finished: list[Callable[[], object]] = []
 
     @property
     def operation(self) -> Operation | None:
@@ -392,7 +392,7 @@ class Listener:
                 return
         self._unsubscribes.append(operation.subscribe(subscriber))
 
-    def when_answered(self, callback: Callable[[], None]) -> None:
+    def when_answered(self, callback: Callable[[], object]) -> None:
         """Run ``callback`` once there is an outcome (now, if there already is one)."""
         with self._lock:
             if not self._wake.is_set():

@@ -1,0 +1,107 @@
+"""All routes in one table; the application and its OpenAPI description are both made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from loguru import logger
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from banger.api import artifacts, sessions, system, vms
+from banger.api.bodies import CreateVmBody, ImportKernelBody, PullImageBody, PullKernelBody
+from banger.api.context import ApiContext
+from banger.api.openapi import Described, document
+from banger.core.errors import BangerError, ErrorKind, internal_error
+from banger.core.models import Image, Kernel, Vm
+
+Endpoint = Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A route and its description."""
+
+    described: Described
+    endpoint: Endpoint
+
+
+def _entry(method: str, path: str, endpoint: Endpoint, summary: str, **facts: Any) -> Entry:
+    return Entry(Described(method, path, summary, **facts), endpoint)
+
+
+_FRAMES = {"frames": True}
+ROUTES: tuple[Entry, ...] = (
+    _entry("GET", "/v1/system", system.show_system, "the daemon"),
+    _entry("POST", "/v1/system/shutdown", system.shutdown, "stop the daemon; VMs go on"),
+    _entry("POST", "/v1/system/reconcile", system.reconcile, "settle everything now", long=True),
+    _entry("GET", "/v1/system/df", system.disk_usage, "disk usage"),
+    _entry("GET", "/v1/images", artifacts.list_images, "every image", answer=Image, many=True),
+    _entry("POST", "/v1/images/pull", artifacts.pull_image, "pull", body=PullImageBody, answer=Image, long=True),
+    _entry("GET", "/v1/images/{query:path}", artifacts.show_image, "one image", answer=Image),
+    _entry("DELETE", "/v1/images/{query:path}", artifacts.delete_image, "delete", long=True),
+    _entry("GET", "/v1/kernels", artifacts.list_kernels, "every kernel", answer=Kernel, many=True),
+    _entry("POST", "/v1/kernels/pull", artifacts.pull_kernel, "pull", body=PullKernelBody, answer=Kernel, long=True),
+    _entry("POST", "/v1/kernels/import", artifacts.import_kernel, "import", body=ImportKernelBody, long=True),
+    _entry("GET", "/v1/kernels/{query:path}", artifacts.show_kernel, "one kernel", answer=Kernel),
+    _entry("DELETE", "/v1/kernels/{query:path}", artifacts.delete_kernel, "delete", long=True),
+    _entry("GET", "/v1/catalog", artifacts.list_catalog, "what short names mean"),
+    _entry("GET", "/v1/vms", vms.list_vms, "every VM", answer=Vm, many=True, query=("state", "label")),
+    _entry("POST", "/v1/vms", vms.create_vm, "create", body=CreateVmBody, answer=Vm, long=True),
+    _entry("POST", "/v1/vms/run", sessions.FrameEndpoint(sessions.run), "create, start, exec", **_FRAMES),
+    _entry("GET", "/v1/vms/{query}", vms.show_vm, "one VM", answer=Vm),
+    _entry("DELETE", "/v1/vms/{query}", vms.delete_vm, "delete", long=True, query=("force",)),
+    _entry("POST", "/v1/vms/{query}/start", vms.start_vm, "start", answer=Vm, long=True),
+    _entry("POST", "/v1/vms/{query}/stop", vms.stop_vm, "stop", answer=Vm, long=True, query=("timeout_s",)),
+    _entry("POST", "/v1/vms/{query}/kill", vms.kill_vm, "kill", answer=Vm, long=True),
+    _entry("GET", "/v1/vms/{query}/wait", vms.wait_vm, "wait for a state", answer=Vm, query=("until", "timeout_s")),
+    _entry("GET", "/v1/vms/{query}/logs", vms.logs, "console or VMM log", query=("source", "follow", "tail")),
+    _entry("GET", "/v1/vms/{query}/access", vms.access, "what ssh needs"),
+    _entry("POST", "/v1/vms/{query}/exec", sessions.FrameEndpoint(sessions.exec_), "run a command", **_FRAMES),
+    _entry("GET", "/v1/vms/{query}/files/stat", sessions.stat, "what a path is", query=("path",)),
+    _entry("POST", "/v1/vms/{query}/files/put", sessions.FrameEndpoint(sessions.put_files), "unpack a tar", **_FRAMES),
+    _entry("POST", "/v1/vms/{query}/files/get", sessions.FrameEndpoint(sessions.get_files), "pack a tar", **_FRAMES),
+    _entry("GET", "/v1/operations", system.list_operations, "operations", query=("state",)),
+    _entry("GET", "/v1/operations/{query}", system.show_operation, "one operation"),
+    _entry("GET", "/v1/operations/{query}/events", system.follow_operation, "its events"),
+    _entry("POST", "/v1/operations/{query}/cancel", system.cancel_operation, "cancel it"),
+)
+
+
+def make_app(context: ApiContext) -> Starlette:
+    """The ASGI application."""
+    routes = [Route(e.described.path, e.endpoint, methods=[e.described.method]) for e in ROUTES]
+    routes.append(Route("/v1/openapi.json", _openapi, methods=["GET"]))
+    app = Starlette(
+        routes=routes,
+        exception_handlers={BangerError: _expected, HTTPException: _http, Exception: _unexpected},
+    )
+    app.state.context = context
+    return app
+
+
+async def _openapi(_request: Request) -> Response:
+    return JSONResponse(document([entry.described for entry in ROUTES]))
+
+
+async def _expected(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, BangerError)
+    return JSONResponse({"error": error.to_dict()}, status_code=error.http_status)
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    kind = ErrorKind.NOT_FOUND if error.status_code == 404 else ErrorKind.USAGE
+    told = BangerError(kind, f"{request.method} {request.url.path}: {error.detail}", subject=request.url.path)
+    return JSONResponse({"error": told.to_dict()}, status_code=error.status_code)
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    logger.opt(exception=error).error("{} {} failed", request.method, request.url.path)
+    told = internal_error(error, f"answering {request.method} {request.url.path}")
+    return JSONResponse({"error": told.to_dict()}, status_code=500)

@@ -1,0 +1,106 @@
+"""Request bodies: what each route takes, as dataclasses that the codec checks and OpenAPI describes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+
+from banger.core import codec
+from banger.core.errors import BangerError, ErrorKind
+from banger.core.models import VmSpec
+
+#: No request but a frame stream needs more.
+MAX_BODY_BYTES = 1 << 20
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class PullImageBody:
+    """``POST /v1/images/pull``. ``reference`` is a catalog name or an OCI reference."""
+
+    reference: str
+    name: str = ""
+    platform: str = ""
+    plain_http: bool = False
+    size_mib: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PullKernelBody:
+    """``POST /v1/kernels/pull``: the name of a catalog entry."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImportKernelBody:
+    """``POST /v1/kernels/import``: absolute paths on this host."""
+
+    name: str
+    kernel_path: str
+    modules_path: str = ""
+    initrd_path: str = ""
+    cmdline: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CreateVmBody:
+    """``POST /v1/vms``. An empty ``name`` is made up."""
+
+    spec: VmSpec
+    name: str = ""
+    start: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TerminalBody:
+    """The caller's terminal."""
+
+    rows: int = 24
+    columns: int = 80
+    term: str = "xterm-256color"
+
+
+@dataclass(frozen=True, slots=True)
+class ExecBody:
+    """CONFIG of an exec: an empty ``argv`` is the image's own command, or a shell."""
+
+    argv: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    user: str = ""
+    workdir: str = ""
+    tty: TerminalBody | None = None
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunBody:
+    """CONFIG of a run: make and start a VM, then exec in it."""
+
+    spec: VmSpec
+    name: str = ""
+    exec: ExecBody = ExecBody()
+    detach: bool = False
+
+
+async def read_body(request: Request, cls: type[T]) -> T:
+    """The request's JSON body as ``cls``; ``usage`` errors name the field."""
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > MAX_BODY_BYTES:
+            raise BangerError(ErrorKind.USAGE, "the request is too large")
+    return decode(bytes(data), cls)
+
+
+def decode(data: bytes, cls: type[T]) -> T:
+    """JSON bytes as ``cls``."""
+    try:
+        value: Any = json.loads(data or b"{}")
+    except ValueError as error:
+        raise BangerError(ErrorKind.USAGE, "the request is not JSON", cause=str(error)) from None
+    return codec.from_plain(cls, value)

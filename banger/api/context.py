@@ -1,0 +1,43 @@
+"""What the routes work with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from starlette.requests import HTTPConnection
+
+from banger.catalog import Catalog
+from banger.config import Config
+from banger.core.models import GuestAccess, Vm
+from banger.core.ports import Vmm
+from banger.guest.channel import GuestChannels
+from banger.layout import Layout
+from banger.resolver import StoreResolver
+from banger.store import Store
+from banger.supervisor import Supervisor
+
+
+@dataclass(frozen=True, slots=True)
+class ApiContext:
+    """Wired by the daemon. ``stop`` begins an orderly shutdown and returns at once."""
+
+    layout: Layout
+    config: Config
+    store: Store
+    supervisor: Supervisor
+    resolver: StoreResolver
+    catalog: Catalog
+    channels: GuestChannels
+    access: Callable[[Vm], GuestAccess]
+    vmm: Vmm
+    started_at: datetime
+    stop: Callable[[], object]
+
+
+def context_of(connection: HTTPConnection) -> ApiContext:
+    """The context of the application that serves a request."""
+    context = connection.app.state.context
+    assert isinstance(context, ApiContext)
+    return context

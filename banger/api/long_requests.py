@@ -1,0 +1,124 @@
+"""Long requests: ``202`` with the operation, or with ``?wait=true`` its events and its result as a stream."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from banger.actors.messages import Command
+from banger.api.context import context_of
+from banger.api.ndjson import MEDIA_TYPE, line
+from banger.core import codec
+from banger.core.cancel import Deadline
+from banger.core.errors import BangerError
+from banger.core.operation import Listener, Operation, OperationEvent
+from banger.core.units import parse_duration
+
+
+def operation_view(operation: Operation) -> dict[str, Any]:
+    """An operation as JSON."""
+    return {
+        "id": operation.id,
+        "kind": operation.kind,
+        "subject": operation.subject,
+        "state": operation.state.value,
+        "created_at": codec.to_plain(operation.created_at),
+        "finished_at": codec.to_plain(operation.finished_at),
+        "elapsed_s": operation.elapsed_s,
+        "steps": codec.to_plain(operation.steps),
+        "error": operation.error.to_dict() if operation.error else None,
+    }
+
+
+def wants_to_wait(request: Request) -> bool:
+    """True for ``?wait=true``."""
+    return request.query_params.get("wait", "").lower() in ("1", "true", "yes")
+
+
+def deadline_of(request: Request) -> Deadline:
+    """The caller's ``?timeout_s=``, or none."""
+    text = request.query_params.get("timeout_s")
+    return Deadline.after(parse_duration(text) if text else None)
+
+
+async def perform(
+    request: Request,
+    command: Command,
+    present: Callable[[Any], Any] = codec.to_plain,
+    deadline: Deadline | None = None,
+) -> Response:
+    """Submit ``command`` and answer as the caller asked; ``present`` turns its result into JSON."""
+    listener = context_of(request).supervisor.submit(command, deadline or deadline_of(request))
+    if wants_to_wait(request):
+        return StreamingResponse(_lines(listener, present), media_type=MEDIA_TYPE)
+    news = News(listener)
+    await news.next()  # the first event, or the end, comes with the operation attached
+    operation = listener.operation
+    if operation is None:
+        listener.outcome()
+    assert operation is not None
+    return JSONResponse({"operation": operation_view(operation)}, status_code=202)
+
+
+async def follow(operation: Operation) -> AsyncIterator[bytes]:
+    """The stream of an operation that somebody else began: watching neither keeps it alive nor cancels it."""
+    loop = asyncio.get_running_loop()
+    queue: asyncio.Queue[OperationEvent] = asyncio.Queue()
+    unsubscribe = operation.subscribe(lambda event: _hand_over(loop, queue, event))
+    try:
+        while not (operation.finished and queue.empty()):
+            event = await queue.get()
+            yield line({"event": codec.to_plain(event)})
+            if event.kind == "finished":
+                break
+        yield line({"error": operation.error.to_dict()} if operation.error else {"result": None})
+    finally:
+        unsubscribe()
+
+
+class News:
+    """A listener's events, awaitable. ``None`` from :meth:`next` means that there is an outcome."""
+
+    def __init__(self, listener: Listener) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[OperationEvent | None] = asyncio.Queue()
+        listener.subscribe(lambda event: _hand_over(self._loop, self._queue, event))
+        listener.when_answered(lambda: _hand_over(self._loop, self._queue, None))
+
+    async def next(self) -> OperationEvent | None:
+        """The next event."""
+        return await self._queue.get()
+
+
+async def _lines(listener: Listener, present: Callable[[Any], Any]) -> AsyncIterator[bytes]:
+    """Events, then the result or the error. Closing the stream early is the caller hanging up."""
+    news = News(listener)
+    try:
+        async with asyncio.timeout(listener.deadline.remaining_s):
+            while (event := await news.next()) is not None:
+                yield line({"event": codec.to_plain(event)})
+        yield line({"result": present(listener.outcome())})
+    except TimeoutError:
+        yield line({"error": timed_out(listener).to_dict()})
+    except BangerError as error:
+        yield line({"error": error.to_dict()})
+    finally:
+        listener.leave()
+
+
+def timed_out(listener: Listener) -> BangerError:
+    """The error of a listener whose deadline has passed."""
+    try:
+        listener.wait()
+    except BangerError as error:
+        return error
+    raise AssertionError("the deadline had passed")
+
+
+def _hand_over(loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[Any], item: Any) -> None:
+    if not loop.is_closed():
+        loop.call_soon_threadsafe(queue.put_nowait, item)

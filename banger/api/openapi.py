@@ -1,0 +1,127 @@
+"""The OpenAPI 3.1 description, made from the routes and the dataclasses that they take and give."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, get_args, get_origin
+
+from banger import __version__
+from banger.core import codec
+from banger.core.errors import ErrorKind
+from banger.core.frames import MEDIA_TYPE
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """One route as the description needs it. ``frames``: its bodies are frame streams."""
+
+    method: str
+    path: str
+    summary: str
+    body: type[Any] | None = None
+    answer: type[Any] | None = None
+    many: bool = False
+    long: bool = False
+    frames: bool = False
+    query: tuple[str, ...] = ()
+
+
+def document(routes: Sequence[Described]) -> dict[str, Any]:
+    """The whole document."""
+    schemas: dict[str, Any] = {
+        "Error": {
+            "type": "object",
+            "properties": {
+                "kind": {"enum": [kind.value for kind in ErrorKind]},
+                **{name: {"type": "string"} for name in ("subject", "message", "cause", "hint", "operation_id")},
+            },
+        }
+    }
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schemas)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "banger", "version": __version__, "description": "Disposable Linux machines on this host."},
+        "paths": paths,
+        "components": {"schemas": dict(sorted(schemas.items()))},
+    }
+
+
+def _operation(route: Described, schemas: dict[str, Any]) -> dict[str, Any]:
+    names = [*route.query, *(("wait", "timeout_s") if route.long else ())]
+    parameters = [{"name": name, "in": "query", "schema": {"type": "string"}} for name in names]
+    if "{query}" in route.path:
+        described = "a name, an id, or a unique prefix of either"
+        parameters.append(
+            {"name": "query", "in": "path", "required": True, "schema": {"type": "string"}, "description": described}
+        )
+    error = {"type": "object", "properties": {"error": {"$ref": "#/components/schemas/Error"}}}
+    operation: dict[str, Any] = {
+        "summary": route.summary,
+        "parameters": parameters,
+        "responses": {
+            **_answers(route, schemas),
+            "default": {"description": "failed", "content": {"application/json": {"schema": error}}},
+        },
+    }
+    if route.frames:
+        operation["requestBody"] = {"content": {MEDIA_TYPE: {}}}
+    elif route.body is not None:
+        operation["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": _schema(route.body, schemas)}},
+        }
+    return operation
+
+
+def _answers(route: Described, schemas: dict[str, Any]) -> dict[str, Any]:
+    if route.frames:
+        return {"200": {"description": "frames", "content": {MEDIA_TYPE: {}}}}
+    schema = _schema(route.answer, schemas) if route.answer else {"type": "object"}
+    if route.many:
+        schema = {"type": "array", "items": schema}
+    if route.long:
+        return {
+            "200": {"description": "events, then the result", "content": {"application/x-ndjson": {"schema": schema}}},
+            "202": {"description": "the operation has begun", "content": {"application/json": {}}},
+        }
+    return {"200": {"description": "done", "content": {"application/json": {"schema": schema}}}}
+
+
+def _schema(annotation: Any, schemas: dict[str, Any]) -> dict[str, Any]:
+    """JSON Schema of an annotation; dataclasses go to ``schemas`` and are referred to."""
+    if codec.is_optional(annotation):
+        return {"anyOf": [_schema(codec.without_none(annotation), schemas), {"type": "null"}]}
+    origin = get_origin(annotation)
+    if origin is tuple:
+        return {"type": "array", "items": _schema(get_args(annotation)[0], schemas)}
+    if origin is not None and issubclass(origin, Mapping):
+        return {"type": "object", "additionalProperties": _schema(get_args(annotation)[1], schemas)}
+    if is_dataclass(annotation):
+        return _reference(annotation, schemas)
+    if isinstance(annotation, type) and issubclass(annotation, StrEnum):
+        return {"enum": [member.value for member in annotation]}
+    if annotation is datetime:
+        return {"type": "string", "format": "date-time"}
+    return {"type": {str: "string", int: "integer", float: "number", bool: "boolean"}.get(annotation, "object")}
+
+
+def _reference(cls: Any, schemas: dict[str, Any]) -> dict[str, Any]:
+    name = cls.__name__
+    if name not in schemas:
+        schemas[name] = {}  # a cycle must find it
+        hints = codec.field_types(cls)
+        schemas[name] = {
+            "type": "object",
+            "description": (cls.__doc__ or "").split("\n\n")[0].strip(),
+            "properties": {item.name: _schema(hints[item.name], schemas) for item in fields(cls)},
+            "required": [
+                item.name for item in fields(cls) if item.default is MISSING and item.default_factory is MISSING
+            ],
+            "additionalProperties": False,
+        }
+    return {"$ref": f"#/components/schemas/{name}"}

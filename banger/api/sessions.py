@@ -1,0 +1,219 @@
+"""The frame streams: ``run``, ``exec`` and the two directions of ``cp``."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import PurePosixPath
+from typing import Any
+
+from loguru import logger
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import Receive, Scope, Send
+
+from banger.actors.messages import DeleteVm
+from banger.api.bodies import CreateVmBody, ExecBody, RunBody, decode
+from banger.api.context import ApiContext, context_of
+from banger.api.frame_channel import FrameChannel
+from banger.api.long_requests import News
+from banger.api.peer import peer_uid
+from banger.api.vms import create_command
+from banger.core import codec
+from banger.core.errors import BangerError, ErrorKind, internal_error
+from banger.core.frames import FrameType
+from banger.core.models import Vm
+from banger.core.operation import Listener
+from banger.core.states import check_running
+from banger.guest.command import ExecRequest, Terminal
+from banger.guest.session_output import Stream
+from banger.guest.sessions import Session
+
+Work = Callable[[ApiContext, FrameChannel, Request], Awaitable[dict[str, Any]]]
+
+
+class FrameEndpoint:
+    """An ASGI endpoint that does its work on a frame stream and ends it with what the work returns."""
+
+    def __init__(self, work: Work) -> None:
+        self._work = work
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run until the work is done or the caller hangs up, whichever is first."""
+        request = Request(scope)
+        channel = FrameChannel(receive, send)
+        pump = asyncio.create_task(channel.pump())
+        work = asyncio.create_task(self._answer(request, channel))
+        hang_up = asyncio.create_task(channel.hung_up.wait())
+        try:
+            await asyncio.wait({work, hang_up}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (work, hang_up, pump):
+                task.cancel()
+            await asyncio.gather(work, hang_up, pump, return_exceptions=True)
+
+    async def _answer(self, request: Request, channel: FrameChannel) -> None:
+        try:
+            outcome = await self._work(context_of(request), channel, request)
+        except BangerError as error:
+            outcome = {"error": error.to_dict()}
+        except Exception as error:  # noqa: BLE001  # the boundary: a bug must not end the stream without a word
+            logger.opt(exception=error).error("a session failed")
+            outcome = {"error": internal_error(error, "serving a session").to_dict()}
+        with suppress(OSError):
+            await channel.finish(outcome)
+
+
+async def run(context: ApiContext, channel: FrameChannel, request: Request) -> dict[str, Any]:
+    """Make and start a VM, run a command in it; an ephemeral one is deleted however the session ends."""
+    body = decode(await channel.config(), RunBody)
+    command = create_command(context, CreateVmBody(body.spec, body.name, start=True), peer_uid(request))
+    listener = context.supervisor.submit(command)
+    try:
+        vm = await _follow(listener, channel)
+        await channel.send_json(FrameType.STARTED, {"vm_id": vm.id, "vm_name": vm.name})
+        if body.detach:
+            return {"code": 0, "signal": ""}
+        outcome = await _exec(context, channel, vm, body.exec)
+    finally:
+        listener.leave()
+        if body.spec.ephemeral and not body.detach and context.store.vms.get(command.vm_id) is not None:
+            await _delete(context, command.vm_id, command.vm_name)
+    return outcome
+
+
+async def exec_(context: ApiContext, channel: FrameChannel, request: Request) -> dict[str, Any]:
+    """Run a command in a running VM."""
+    vm = context.store.vms.find(request.path_params["query"])
+    body = decode(await channel.config(), ExecBody)
+    check_running(vm)
+    await channel.send_json(FrameType.STARTED, {"vm_id": vm.id, "vm_name": vm.name})
+    return await _exec(context, channel, vm, body)
+
+
+async def put_files(context: ApiContext, channel: FrameChannel, request: Request) -> dict[str, Any]:
+    """Unpack the tar stream that comes as STDIN into ``?directory=``."""
+    directory = _absolute(request.query_params.get("directory", ""))
+    return await _tool(context, channel, request, ["tar", "-x", "-p", "-f", "-", "-C", str(directory)])
+
+
+async def get_files(context: ApiContext, channel: FrameChannel, request: Request) -> dict[str, Any]:
+    """Send ``?path=`` as a tar stream with one top-level entry."""
+    path = _absolute(request.query_params.get("path", ""))
+    return await _tool(
+        context, channel, request, ["tar", "-c", "-f", "-", "-C", str(path.parent), "--", path.name or "."]
+    )
+
+
+def _absolute(text: str) -> PurePosixPath:
+    path = PurePosixPath(text)
+    if not path.is_absolute():
+        raise BangerError(ErrorKind.USAGE, f'"{text}" is not an absolute path in the guest', subject=text)
+    return path
+
+
+async def stat(request: Request) -> Response:
+    """What ``?path=`` is in the guest."""
+    context = context_of(request)
+    vm = context.store.vms.find(request.path_params["query"])
+    check_running(vm)
+    path = str(_absolute(request.query_params.get("path", "")))
+    session = await context.channels.open_tool(context.access(vm), ["stat", "-L", "-c", "%F", path])
+    try:
+        session.write_eof()
+        said = b"".join([chunk async for stream, chunk in session.output() if stream is Stream.STDOUT])
+        status = await session.wait()
+    finally:
+        await session.close()
+    kinds = {"directory": "directory", "regular file": "file", "regular empty file": "file"}
+    kind = "missing" if status.code else kinds.get(said.decode(errors="replace").strip(), "other")
+    return JSONResponse({"path": path, "kind": kind})
+
+
+async def _tool(context: ApiContext, channel: FrameChannel, request: Request, args: list[str]) -> dict[str, Any]:
+    vm = context.store.vms.find(request.path_params["query"])
+    await channel.config()
+    check_running(vm)
+    session = await context.channels.open_tool(context.access(vm), args)
+    return await _converse(channel, session)
+
+
+async def _follow(listener: Listener, channel: FrameChannel) -> Vm:
+    """Send the operation's events as frames; the result is the VM."""
+    news = News(listener)
+    while (event := await news.next()) is not None:
+        await channel.send_json(FrameType.EVENT, codec.to_plain(event))
+    vm = listener.outcome()
+    assert isinstance(vm, Vm)
+    return vm
+
+
+async def _exec(context: ApiContext, channel: FrameChannel, vm: Vm, body: ExecBody) -> dict[str, Any]:
+    session = await context.channels.open_session(context.access(vm), exec_request(context, vm, body))
+    try:
+        async with asyncio.timeout(body.timeout_s):
+            return await _converse(channel, session)
+    except TimeoutError:
+        raise BangerError(
+            ErrorKind.TIMEOUT, f"the command did not end within {body.timeout_s:g} s", subject=vm.name
+        ) from None
+    finally:
+        await session.close()
+
+
+def exec_request(context: ApiContext, vm: Vm, body: ExecBody) -> ExecRequest:
+    """Fill in what the caller left open from the VM's spec and the image's configuration."""
+    image = context.store.images.get(vm.image_id)
+    argv, user, workdir = body.argv, body.user or vm.spec.user, body.workdir or vm.spec.workdir
+    if image is not None:
+        argv = argv or (*image.config.entrypoint, *image.config.cmd)
+        user = user or image.config.user
+        workdir = workdir or image.config.workdir
+    tty = Terminal(body.tty.rows, body.tty.columns, body.tty.term) if body.tty else None
+    return ExecRequest(argv=argv, env=body.env, user=user, workdir=workdir, tty=tty)
+
+
+async def _converse(channel: FrameChannel, session: Session) -> dict[str, Any]:
+    """Carry input one way and output the other until the command has ended and its output is sent."""
+    feed = asyncio.create_task(_feed(channel, session))
+    try:
+        async for stream, chunk in session.output():
+            await channel.send(FrameType.STDERR if stream is Stream.STDERR else FrameType.STDOUT, chunk)
+        status = await session.wait()
+    finally:
+        feed.cancel()
+        await asyncio.gather(feed, return_exceptions=True)
+        await session.close()
+    return {"code": status.code, "signal": status.signal}
+
+
+async def _feed(channel: FrameChannel, session: Session) -> None:
+    while (frame := await channel.next()) is not None:
+        kind, payload = frame
+        match kind:
+            case FrameType.STDIN:
+                await session.write_stdin(payload)
+            case FrameType.STDIN_EOF:
+                session.write_eof()
+            case FrameType.SIGNAL:
+                session.send_signal(payload.decode("ascii", "replace"))
+            case FrameType.RESIZE:
+                size = json.loads(payload)
+                session.resize(int(size["rows"]), int(size["columns"]))
+            case _:
+                logger.debug("a {} frame has no meaning here", kind.name)
+
+
+async def _delete(context: ApiContext, vm_id: str, name: str) -> None:
+    """Delete an ephemeral VM and wait until it is gone."""
+    listener = context.supervisor.submit(DeleteVm(vm_id, name, force=True))
+    news = News(listener)
+    while await news.next() is not None:
+        pass
+    try:
+        listener.outcome()
+    except BangerError as error:
+        if error.kind is not ErrorKind.NOT_FOUND:  # the creation was undone already
+            logger.warning("ephemeral VM {} was not deleted: {}", name, error)

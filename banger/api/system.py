@@ -1,0 +1,107 @@
+"""Routes of the daemon itself and of operations."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from banger import __version__
+from banger.actors.messages import Reconcile
+from banger.api.context import context_of
+from banger.api.long_requests import follow, operation_view, perform
+from banger.api.ndjson import MEDIA_TYPE
+from banger.core import codec
+from banger.core.models import VmState
+
+
+async def show_system(request: Request) -> Response:
+    """The daemon."""
+    context = context_of(request)
+    accelerator = await asyncio.to_thread(context.vmm.accelerator)
+    vms = context.store.vms.all()
+    return JSONResponse(
+        {
+            "version": __version__,
+            "pid": os.getpid(),
+            "uid": os.getuid(),
+            "started_at": codec.to_plain(context.started_at),
+            "data_dir": str(context.layout.data),
+            "socket": str(context.layout.socket),
+            "schema_version": context.store.database.schema_version,
+            "vmm": context.vmm.name,
+            "accelerator": accelerator,
+            "vms": {"total": len(vms), "running": sum(vm.state is VmState.RUNNING for vm in vms)},
+            "operations": len(context.supervisor.operations.active()),
+        }
+    )
+
+
+async def shutdown(request: Request) -> Response:
+    """Stop the daemon; VMs that run go on. The answer is sent first."""
+    return JSONResponse({"stopping": True}, status_code=202, background=BackgroundTask(context_of(request).stop))
+
+
+async def reconcile(request: Request) -> Response:
+    """Settle everything now."""
+    return await perform(request, Reconcile())
+
+
+async def disk_usage(request: Request) -> Response:
+    """What banger occupies, by kind, and what is free."""
+    layout = context_of(request).layout
+    usage = await asyncio.to_thread(
+        lambda: {
+            "images_bytes": _occupied([layout.data / "images"]),
+            "kernels_bytes": _occupied([layout.data / "kernels"]),
+            "vms_bytes": _occupied([layout.data / "vms"]),
+            "blobs_bytes": _occupied([layout.blobs]),
+            "staging_bytes": _occupied([layout.staging, layout.trash]),
+            "free_bytes": os.statvfs(layout.data).f_bavail * os.statvfs(layout.data).f_frsize,
+        }
+    )
+    return JSONResponse(usage)
+
+
+def _occupied(roots: Iterable[Path]) -> int:
+    """Bytes allocated below ``roots``; a file with several names counts once."""
+    seen: dict[tuple[int, int], int] = {}
+    for root in roots:
+        for directory, _, names in os.walk(root):
+            for name in names:
+                try:
+                    status = Path(directory, name).lstat()
+                except FileNotFoundError:
+                    continue
+                seen[status.st_dev, status.st_ino] = status.st_blocks * 512
+    return sum(seen.values())
+
+
+async def list_operations(request: Request) -> Response:
+    """Operations, oldest first; ``?state=`` chooses."""
+    states = request.query_params.getlist("state")
+    operations = context_of(request).supervisor.operations.all()
+    return JSONResponse([operation_view(op) for op in operations if not states or op.state in states])
+
+
+async def show_operation(request: Request) -> Response:
+    """One operation."""
+    return JSONResponse(operation_view(context_of(request).supervisor.operations.find(request.path_params["query"])))
+
+
+async def follow_operation(request: Request) -> Response:
+    """Its events so far and to come."""
+    operation = context_of(request).supervisor.operations.find(request.path_params["query"])
+    return StreamingResponse(follow(operation), media_type=MEDIA_TYPE)
+
+
+async def cancel_operation(request: Request) -> Response:
+    """Cancel it for everybody who waits for it."""
+    operation = context_of(request).supervisor.operations.find(request.path_params["query"])
+    operation.cancel("cancelled by request")
+    return JSONResponse(operation_view(operation))

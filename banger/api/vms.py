@@ -1,0 +1,214 @@
+"""Routes of VMs, but for the frame streams."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from banger.actors.messages import CreateVm, DeleteVm, KillVm, StartVm, StopVm, VmCommand
+from banger.api.bodies import CreateVmBody, read_body
+from banger.api.context import ApiContext, context_of
+from banger.api.long_requests import deadline_of, perform
+from banger.api.ndjson import MEDIA_TYPE, line
+from banger.api.peer import peer_uid
+from banger.api.views import vm_view
+from banger.core.cancel import Deadline
+from banger.core.errors import BangerError, ErrorKind
+from banger.core.models import Vm, VmState
+from banger.core.names import check_vm_name, made_up_name, new_id
+from banger.core.states import LIVE, check_running
+from banger.core.units import parse_duration
+from banger.guest.known_hosts import known_hosts_line
+
+#: How often a followed log and a waited-for state are looked at, in seconds.
+POLL_S = 0.1
+_CHUNK = 64 * 1024
+
+
+def find_vm(request: Request) -> Vm:
+    """The VM that the path addresses."""
+    return context_of(request).store.vms.find(request.path_params["query"])
+
+
+async def list_vms(request: Request) -> Response:
+    """Every VM, or those with ``?state=`` and every ``?label=key[=value]``."""
+    context = context_of(request)
+    states = request.query_params.getlist("state")
+    labels = [label.partition("=") for label in request.query_params.getlist("label")]
+    chosen = [
+        vm_view(context, vm)
+        for vm in context.store.vms.all()
+        if (not states or vm.state in states)
+        and all(key in vm.spec.labels and (not eq or vm.spec.labels[key] == value) for key, eq, value in labels)
+    ]
+    return JSONResponse(chosen)
+
+
+async def show_vm(request: Request) -> Response:
+    """One VM."""
+    return JSONResponse(vm_view(context_of(request), find_vm(request)))
+
+
+def create_command(context: ApiContext, body: CreateVmBody, owner_uid: int) -> CreateVm:
+    """The command for a new VM, its name checked or made up."""
+    taken = {vm.name for vm in context.store.vms.all()}
+    name = check_vm_name(body.name) if body.name else _free_name(taken)
+    return CreateVm(new_id(), name, body.spec, owner_uid=owner_uid, start=body.start)
+
+
+def _free_name(taken: set[str]) -> str:
+    for _ in range(100):
+        name = made_up_name()
+        if name not in taken:
+            return name
+    return f"{made_up_name()}-{new_id()[:4]}"
+
+
+async def create_vm(request: Request) -> Response:
+    """Create, and start if so wished."""
+    context = context_of(request)
+    command = create_command(context, await read_body(request, CreateVmBody), peer_uid(request))
+    return await _perform(request, command)
+
+
+async def start_vm(request: Request) -> Response:
+    """Start; a running VM is left alone."""
+    vm = find_vm(request)
+    return await _perform(request, StartVm(vm.id, vm.name))
+
+
+async def stop_vm(request: Request) -> Response:
+    """Stop; ``?timeout_s=`` is how long the guest may take, not the caller's patience."""
+    context, vm = context_of(request), find_vm(request)
+    grace = request.query_params.get("timeout_s")
+    timeout_s = parse_duration(grace) if grace else context.config.seconds("vm.stop_timeout_s")
+    return await _perform(request, StopVm(vm.id, vm.name, timeout_s), Deadline.never())
+
+
+async def kill_vm(request: Request) -> Response:
+    """Kill."""
+    vm = find_vm(request)
+    return await _perform(request, KillVm(vm.id, vm.name))
+
+
+async def delete_vm(request: Request) -> Response:
+    """Delete; ``?force=true`` also while it runs."""
+    vm = find_vm(request)
+    force = request.query_params.get("force", "").lower() in ("1", "true", "yes")
+    return await perform(request, DeleteVm(vm.id, vm.name, force=force))
+
+
+async def _perform(request: Request, command: VmCommand, deadline: Deadline | None = None) -> Response:
+    context = context_of(request)
+    return await perform(request, command, lambda vm: vm_view(context, vm), deadline)
+
+
+async def access(request: Request) -> Response:
+    """What the user's own ssh needs. The known_hosts file is written here, so that it is always true."""
+    context, vm = context_of(request), find_vm(request)
+    check_running(vm)
+    found = context.access(vm)
+    known_hosts = context.layout.vm_dir(vm.id) / "known_hosts"
+    known_hosts.write_text(known_hosts_line(found))
+    return JSONResponse(
+        {
+            "host": found.host,
+            "port": found.port,
+            "user": found.user,
+            "private_key_path": found.private_key_path,
+            "known_hosts_path": str(known_hosts),
+            "host_key": found.host_key,
+        }
+    )
+
+
+async def wait_vm(request: Request) -> Response:
+    """Stream one result once the VM has reached ``?until=`` (``stopped`` or ``running``)."""
+    context, vm = context_of(request), find_vm(request)
+    until = request.query_params.get("until", "stopped")
+    if until not in ("stopped", "running"):
+        raise BangerError(
+            ErrorKind.USAGE, f'"{until}" is nothing to wait for', subject=until, hint="stopped or running"
+        )
+    deadline = deadline_of(request)
+
+    async def lines() -> AsyncIterator[bytes]:
+        while True:
+            now = context.store.vms.get(vm.id)
+            if _reached(now, until):
+                yield line({"result": vm_view(context, now or vm)})
+                return
+            if deadline.expired:
+                error = BangerError(ErrorKind.TIMEOUT, f'VM "{vm.name}" is not {until} yet', subject=vm.name)
+                yield line({"error": error.to_dict()})
+                return
+            await asyncio.sleep(deadline.at_most(POLL_S))
+
+    return StreamingResponse(lines(), media_type=MEDIA_TYPE)
+
+
+def _reached(vm: Vm | None, until: str) -> bool:
+    if vm is None:
+        return until == "stopped"
+    return vm.state is VmState.RUNNING if until == "running" else vm.state not in LIVE
+
+
+async def logs(request: Request) -> Response:
+    """The console's (or ``?source=vmm``) log; ``?tail=N`` lines of it, and with ``?follow=true`` what comes."""
+    context, vm = context_of(request), find_vm(request)
+    source = request.query_params.get("source", "console")
+    if source not in ("console", "vmm"):
+        raise BangerError(ErrorKind.USAGE, f'"{source}" is no log', subject=source, hint="console or vmm")
+    path = context.layout.vm_dir(vm.id) / f"{source}.log"
+    tail = request.query_params.get("tail")
+    if tail is not None and not tail.isdigit():
+        raise BangerError(ErrorKind.USAGE, f'"{tail}" is not a number of lines', subject=tail)
+    follow = request.query_params.get("follow", "").lower() in ("1", "true", "yes")
+    offset = _tail_offset(path, int(tail)) if tail is not None else 0
+    return StreamingResponse(_log(context, vm.id, path, offset, follow=follow), media_type="text/plain; charset=utf-8")
+
+
+async def _log(context: ApiContext, vm_id: str, path: Path, offset: int, *, follow: bool) -> AsyncIterator[bytes]:
+    while True:
+        vm = context.store.vms.get(vm_id)
+        chunk = _read(path, offset)
+        if chunk is None:  # rotated: what is there now is new
+            offset = 0
+            continue
+        if chunk:
+            offset += len(chunk)
+            yield chunk
+        elif not follow or vm is None or vm.state not in LIVE:
+            return
+        else:
+            await asyncio.sleep(POLL_S)
+
+
+def _read(path: Path, offset: int) -> bytes | None:
+    """Bytes from ``offset`` on; None if the file is shorter than that now."""
+    try:
+        with path.open("rb") as file:
+            if path.stat().st_size < offset:
+                return None
+            file.seek(offset)
+            return file.read(_CHUNK)
+    except FileNotFoundError:
+        return b""
+
+
+def _tail_offset(path: Path, lines: int) -> int:
+    """Where the last ``lines`` lines begin."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return 0
+    end = len(data.rstrip(b"\n"))
+    for _ in range(lines):
+        end = data.rfind(b"\n", 0, end)
+        if end < 0:
+            return 0
+    return end + 1 if lines else len(data)

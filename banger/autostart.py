@@ -1,0 +1,117 @@
+"""Start a daemon when none answers, so that `banger run` works as the first command ever typed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from banger.client.connection import connect
+from banger.core.errors import EXIT_CODES, BangerError, ErrorKind
+from banger.layout import Layout
+
+#: Seconds that a daemon may take until it answers: opening the store and the first reconcile included.
+START_TIMEOUT_S = 60.0
+_POLL_S = 0.02
+_RETRY_S = 0.5
+_LOG_LINES = 6
+#: Another process holds the lock of this state directory.
+_LOST_RACE = EXIT_CODES[ErrorKind.CONFLICT]
+
+
+def start_daemon(layout: Layout, timeout_s: float = START_TIMEOUT_S) -> None:
+    """Start a detached daemon and return once one answers; two callers at once both get the same one.
+
+    Raises:
+        BangerError: ``unavailable`` with the daemon's last words, ``denied``, ``timeout``.
+    """
+    log_size, child = _spawn(layout)
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        exited = child.poll()
+        if _answers(layout.socket):
+            return
+        if exited == _LOST_RACE:
+            time.sleep(_RETRY_S)  # the winner will answer, or it was stopping and another try will get the lock
+            if not _answers(layout.socket):
+                _, child = _spawn(layout)
+        elif exited is not None:
+            raise BangerError(
+                ErrorKind.UNAVAILABLE,
+                "the banger daemon did not start",
+                cause=_last_words(layout.daemon_log, log_size) or f"it exited with status {exited}",
+                hint="banger daemon run",
+            )
+        time.sleep(_POLL_S)
+    raise BangerError(
+        ErrorKind.TIMEOUT,
+        f"the banger daemon did not answer within {timeout_s:g} s",
+        cause=_last_words(layout.daemon_log, log_size),
+        hint="banger daemon logs",
+    )
+
+
+def _spawn(layout: Layout) -> tuple[int, subprocess.Popen[bytes]]:
+    """Start the process in a session of its own; its log file's size before, and the process."""
+    try:
+        layout.daemon_log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        log = os.open(layout.daemon_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise BangerError(
+            ErrorKind.DENIED,
+            f'cannot write "{layout.daemon_log}"',
+            subject=str(layout.daemon_log),
+            cause=error.strerror or str(error),
+            hint="banger doctor",
+        ) from error
+    try:
+        size = os.fstat(log).st_size
+        command = [sys.executable, "-P", "-m", "banger", "daemon", "run", "--background"]
+        child = subprocess.Popen(  # it is to outlive us
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd="/",
+            env=_environment(),
+            start_new_session=True,
+        )
+    finally:
+        os.close(log)
+    return size, child
+
+
+def _environment() -> dict[str, str]:
+    """Ours, with relative BANGER_HOME made absolute, and with this very package findable from another directory."""
+    env = dict(os.environ)
+    if home := env.get("BANGER_HOME"):
+        env["BANGER_HOME"] = str(Path(home).absolute())
+    package_parent = str(Path(__file__).resolve().parent.parent)
+    if Path(sys.path[0] or ".").resolve() == Path(package_parent):
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [package_parent, env.get("PYTHONPATH")]))
+    return env
+
+
+def _answers(path: Path) -> bool:
+    try:
+        connect(path).close()
+    except BangerError as error:
+        if error.kind is ErrorKind.UNAVAILABLE:
+            return False
+        raise
+    return True
+
+
+def _last_words(log: Path, offset: int) -> str:
+    """What the daemon logged since ``offset``: its error report if it made one, else its last lines."""
+    try:
+        with log.open("rb") as file:
+            file.seek(offset)
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return ""
+    lines = [line for line in text.splitlines() if line.strip()]
+    reports = [i for i, line in enumerate(lines) if line.startswith("error: ")]
+    return "\n".join(lines[reports[-1] :] if reports else lines[-_LOG_LINES:])

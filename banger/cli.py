@@ -1,0 +1,267 @@
+"""The command line: which verbs there are, and how one of them is loaded and run.
+
+The tree is written down here, so that help and completion need not import what every verb imports. The summary of
+a verb is the first line of its function's docstring; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Annotated, Any, NamedTuple
+
+import typer
+from typer.core import TyperCommand, TyperGroup, TyperOption
+from typer.exceptions import TyperException
+from typer.main import get_command
+
+from banger.commands.session import Session
+from banger.core.errors import BangerError, ErrorKind
+
+
+class Verb(NamedTuple):
+    """A command: ``module:function`` below ``banger.commands``, and its line in the help of its noun."""
+
+    target: str
+    summary: str
+    hidden: bool = False
+
+
+class Noun(NamedTuple):
+    """A group of verbs. ``target`` is a function that takes the noun's own options."""
+
+    summary: str
+    verbs: Mapping[str, Verb]
+    target: str = ""
+
+
+_RUN = Verb("run:run", "Run a command in a fresh VM; ends as the command ends.")
+_LIST_VMS = Verb("listing:list_vms", "List VMs.")
+
+TREE: Mapping[str, Verb | Noun] = {
+    "run": _RUN,
+    "ps": _LIST_VMS,
+    "vm": Noun(
+        "Make, run and look after VMs.",
+        {
+            "run": _RUN,
+            "create": Verb("vm:create", "Make a VM without running a command in it."),
+            "start": Verb("vm:start", "Start VMs that are stopped."),
+            "stop": Verb("vm:stop", "Power VMs off, asking their guests first."),
+            "kill": Verb("vm:kill", "End VMs at once, as by pulling the plug."),
+            "delete": Verb("vm:delete", "Delete VMs and their disks."),
+            "list": _LIST_VMS,
+            "show": Verb("show:show_vms", "Show all that is known about VMs."),
+            "exec": Verb("run:exec_", "Run a command in a VM that is running."),
+            "ssh": Verb("ssh:ssh", "Log in to a VM with your own ssh."),
+            "cp": Verb("copy:cp", "Copy files between this host and a VM."),
+            "logs": Verb("vm:logs", "Print what a VM wrote to its console."),
+            "wait": Verb("vm:wait", "Wait until VMs have stopped, or run."),
+        },
+    ),
+    "image": Noun(
+        "Root file systems that VMs boot from.",
+        {
+            "pull": Verb("image:pull", "Fetch an image from a registry or the catalog."),
+            "list": Verb("listing:list_images", "List images."),
+            "show": Verb("show:show_images", "Show all that is known about images."),
+            "delete": Verb("image:delete", "Delete images that no VM uses."),
+        },
+    ),
+    "kernel": Noun(
+        "Kernels that VMs boot.",
+        {
+            "pull": Verb("kernel:pull", "Fetch kernels of the catalog."),
+            "import": Verb("kernel:import_", "Take in a kernel from local files."),
+            "list": Verb("listing:list_kernels", "List kernels."),
+            "show": Verb("show:show_kernels", "Show all that is known about kernels."),
+            "delete": Verb("kernel:delete", "Delete kernels that no VM uses."),
+        },
+    ),
+    "catalog": Noun(
+        "What can be pulled by a short name.",
+        {"list": Verb("listing:list_catalog", "List the images and kernels that the catalog knows.")},
+    ),
+    "daemon": Noun(
+        "The process that owns the VMs.",
+        {
+            "run": Verb("daemon:run", "Run the daemon in the foreground."),
+            "start": Verb("daemon:start", "Start the daemon in the background."),
+            "stop": Verb("daemon:stop", "Stop the daemon; VMs go on running."),
+            "status": Verb("daemon:status", "Tell whether the daemon runs, and how."),
+            "install": Verb("daemon:install", "Let systemd run the daemon."),
+            "uninstall": Verb("daemon:uninstall", "Take the daemon away from systemd."),
+            "logs": Verb("daemon:logs", "Print what the daemon logged."),
+        },
+        target="daemon:daemon",
+    ),
+    "op": Noun(
+        "Long requests, running and past.",
+        {
+            "list": Verb("listing:list_operations", "List operations."),
+            "show": Verb("show:show_operation", "Show an operation and its steps."),
+            "follow": Verb("op:follow", "Watch an operation until it ends."),
+            "cancel": Verb("op:cancel", "Cancel operations."),
+        },
+    ),
+    "system": Noun(
+        "The installation as a whole.",
+        {
+            "reconcile": Verb("system:reconcile", "Compare the records with the host and repair what differs."),
+            "df": Verb("system:df", "Show where the disk space went."),
+        },
+    ),
+    "config": Noun(
+        "Settings and where they come from.",
+        {
+            "show": Verb("config:show", "Print every setting, its value and its origin."),
+            "path": Verb("config:path", "Print the paths of this installation."),
+        },
+    ),
+    "ssh-config": Verb("ssh:ssh_config", "Let plain ssh reach VMs by name."),
+    "doctor": Verb("doctor:doctor", "Check whether this host can run VMs; say what to do if not."),
+    "completion": Verb("completion:completion", "Print the completion script of a shell."),
+    "version": Verb("system:version", "Print the version."),
+    "__complete": Verb("completion:complete", "Print completions of a command line.", hidden=True),
+}
+
+
+def _common_options() -> list[TyperOption]:
+    """The flags that every command takes, in any place before ``--``."""
+
+    def remember(ctx: Any, param: Any, value: bool) -> bool:
+        if value:
+            setattr(ctx.obj, param.name, True)
+        return value
+
+    return [
+        TyperOption(param_decls=declarations, is_flag=True, expose_value=False, callback=remember, help=text)
+        for declarations, text in (
+            (["--json"], "Print JSON."),
+            (["--quiet", "-q"], "Print ids only; no progress."),
+            (["--debug"], "Show tracebacks of errors."),
+        )
+    ]
+
+
+def load_verb(name: str, verb: Verb) -> TyperCommand:
+    """Import a verb's function and make it a command."""
+    module_name, _, function_name = verb.target.partition(":")
+    function = getattr(import_module(f"banger.commands.{module_name}"), function_name)
+    app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
+    app.command(name, cls=getattr(function, "command_class", None), hidden=verb.hidden)(function)
+    command = get_command(app)
+    assert isinstance(command, TyperCommand)
+    command.params += _common_options()
+    return command
+
+
+def load_noun(name: str, noun: Noun) -> LazyGroup:
+    """Make the group of a noun, importing none of its verbs."""
+    app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
+    if noun.target:
+        module_name, _, function_name = noun.target.partition(":")
+        function = getattr(import_module(f"banger.commands.{module_name}"), function_name)
+        app.callback(cls=LazyGroup, invoke_without_command=True, help=noun.summary)(function)
+    else:
+        app.callback(cls=LazyGroup, help=noun.summary)(_no_options)
+    group = get_command(app)
+    assert isinstance(group, LazyGroup)
+    group.name, group.tree = name, noun.verbs
+    group.params += _common_options()
+    return group
+
+
+def _no_options() -> None:
+    """Stand in for the options of a noun that has none."""
+
+
+class LazyGroup(TyperGroup):
+    """A group whose members are imported when they are used; help is made from their summaries alone."""
+
+    tree: Mapping[str, Verb | Noun] = {}
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  # the base class decides the signature
+        """Every member, hidden ones too."""
+        return list(self.tree)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002  # the base class decides the signature
+        """Load a member; ``None`` if there is none of that name."""
+        entry = self.tree.get(cmd_name)
+        if entry is None:
+            return None
+        return load_noun(cmd_name, entry) if isinstance(entry, Noun) else load_verb(cmd_name, entry)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the group's own options; typed with nothing behind it, it shows its help."""
+        return super().parse_args(ctx, args or ["--help"])
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002  # the base class decides it
+        """Write the members' summaries without loading them."""
+        rows = [
+            (name, entry.summary)
+            for name, entry in self.tree.items()
+            if isinstance(entry, Noun) or not entry.hidden
+        ]  # fmt: skip
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the member that is meant; an unknown one is answered with what is close to it."""
+        if args[0] not in self.tree and not args[0].startswith("-"):
+            close = get_close_matches(args[0], [name for name in self.tree if not name.startswith("_")], n=1)
+            hint = f"{ctx.command_path} {close[0]}" if close else f"{ctx.command_path} --help"
+            message = f'{ctx.command_path} has no command "{args[0]}"'
+            raise BangerError(ErrorKind.USAGE, message, subject=args[0], hint=hint)
+        return super().resolve_command(ctx, args)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        from banger import __version__
+
+        sys.stdout.write(f"banger {__version__}\n")
+        raise typer.Exit
+
+
+def _banger(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Disposable Linux machines on your own host."""
+
+
+def root() -> LazyGroup:
+    """The ``banger`` command."""
+    app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False)
+
+    app.callback(cls=LazyGroup, context_settings={"help_option_names": ["--help", "-h"]})(_banger)
+    group = get_command(app)
+    assert isinstance(group, LazyGroup)
+    group.tree = TREE
+    group.params += _common_options()
+    return group
+
+
+def run(arguments: list[str], session: Session) -> int:
+    """Parse and run one command line; the exit code.
+
+    Raises:
+        BangerError: also for what is wrong with the command line (``usage``).
+    """
+    try:
+        code = root().main(arguments, prog_name="banger", standalone_mode=False, obj=session)
+    except TyperException as error:
+        raise _usage_error(error) from None
+    return code if isinstance(code, int) else 0
+
+
+def _usage_error(error: TyperException) -> BangerError:
+    """The parser's complaint in our own form."""
+    message = error.format_message().replace("'", '"').rstrip(".")
+    context = getattr(error, "ctx", None)
+    hint = f"{context.command_path} --help" if context else "banger --help"
+    return BangerError(ErrorKind.USAGE, message[:1].lower() + message[1:], hint=hint)

@@ -1,0 +1,154 @@
+"""The daemon process: configuration, lock, wiring, serving, orderly shutdown."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from loguru import logger
+
+from banger import __version__, logs
+from banger.actors.messages import Reconcile
+from banger.api.app import make_app
+from banger.api.server import bind, make_server, wait_started
+from banger.config import Config
+from banger.core.cancel import Deadline
+from banger.core.errors import BangerError, ErrorKind
+from banger.layout import Layout
+from banger.notify import notify, watchdog_interval_s
+from banger.wiring import Daemon, wire
+
+#: Half a thousand actors with pykka's default stack would map gigabytes.
+THREAD_STACK_BYTES = 512 * 1024
+#: How long the first reconcile may keep callers waiting, in seconds.
+FIRST_RECONCILE_S = 10.0
+#: What the process ends with if an owner did not end in time (``EX_SOFTWARE``, sysexits(3)).
+STUCK_EXIT_CODE = 70
+
+
+def main(*, foreground: bool = True, dev: bool = False) -> int:
+    """Run until told to stop; returns the exit code.
+
+    Args:
+        foreground: a person or a service manager started it, not the CLI on the way to something else.
+        dev: log in colour for a person at a terminal.
+
+    Raises:
+        BangerError: ``conflict`` if another daemon serves this state directory, ``denied`` if it can't be used.
+    """
+    threading.stack_size(THREAD_STACK_BYTES)
+    layout = Layout.from_environment()
+    config = Config.load(layout.config_file)
+    logs.set_up(config.text("daemon.log_level"), dev=dev)
+    os.umask(0o077)
+    try:
+        layout.make_directories()
+    except OSError as error:
+        raise BangerError(
+            ErrorKind.DENIED, f'cannot use the state directory "{layout.data}"', subject=str(layout.data),
+            cause=str(error), hint="set BANGER_HOME to a directory of yours",
+        ) from error  # fmt: skip
+    with _lock(layout):
+        logger.debug("started {}", "in the foreground" if foreground else "by the CLI")
+        return asyncio.run(_serve(layout, config))
+
+
+@contextmanager
+def _lock(layout: Layout) -> Iterator[None]:
+    """Be the one daemon of this state directory. The kernel drops the lock with the process, however it ends."""
+    descriptor = os.open(layout.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.read(descriptor, 32).decode(errors="replace").strip()
+            raise BangerError(
+                ErrorKind.CONFLICT,
+                f'another daemon serves "{layout.data}"',
+                subject=str(layout.data),
+                cause=f"pid {pid}" if pid else "",
+                hint="banger daemon status",
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+async def _serve(layout: Layout, config: Config) -> int:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    signal.signal(signal.SIGUSR1, lambda *_: _dump_threads())
+    daemon = wire(layout, config, loop, stop=lambda: loop.call_soon_threadsafe(stop.set))
+    await _reconcile_once(daemon, at_start=True)
+    server = make_server(make_app(daemon.context))
+    listener = bind(layout.socket)
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    await wait_started(server)
+    logger.info("banger {} serves {} (pid {})", __version__, layout.socket, os.getpid())
+    notify(f"READY=1\nSTATUS=serving {layout.socket}")
+    tasks = [
+        asyncio.create_task(_reconcile(daemon, config.seconds("daemon.reconcile_interval_s"))),
+        asyncio.create_task(_watchdog()),
+    ]
+    await stop.wait()
+    logger.info("stopping: running VMs go on")
+    notify("STOPPING=1")
+    server.should_exit = True
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    clean = await asyncio.to_thread(daemon.context.supervisor.shutdown, config.seconds("daemon.shutdown_timeout_s"))
+    with suppress(Exception):
+        await asyncio.wait_for(serving, 10)
+    await daemon.close()
+    layout.socket.unlink(missing_ok=True)
+    if not clean:
+        _dump_threads()
+        logger.error("an owner did not end in time; the next start reconciles what it left")
+        os._exit(STUCK_EXIT_CODE)
+    logger.info("stopped")
+    return 0
+
+
+async def _reconcile(daemon: Daemon, interval_s: float) -> None:
+    """Settle everything on a tick."""
+    while True:
+        await asyncio.sleep(interval_s)
+        await _reconcile_once(daemon, at_start=False)
+
+
+async def _reconcile_once(daemon: Daemon, *, at_start: bool) -> None:
+    """Settle everything. At the start nothing is served before it is done, unless it takes long."""
+    answered = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    deadline = Deadline.after(FIRST_RECONCILE_S if at_start else None)
+    listener = daemon.context.supervisor.submit(Reconcile(at_start=at_start))
+    listener.when_answered(lambda: loop.call_soon_threadsafe(answered.set))
+    with suppress(TimeoutError):
+        await asyncio.wait_for(answered.wait(), deadline.remaining_s)
+
+
+async def _watchdog() -> None:
+    """Tell systemd that the loop still turns."""
+    interval_s = watchdog_interval_s()
+    while interval_s is not None:
+        notify("WATCHDOG=1")
+        await asyncio.sleep(interval_s)
+
+
+def _dump_threads() -> None:
+    """Where every thread stands, into the log (also on SIGUSR1)."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    for ident, frame in sys._current_frames().items():  # noqa: SLF001  # the documented way to see other threads
+        logger.info("thread {}:\n{}", names.get(ident, ident), "".join(traceback.format_stack(frame)))

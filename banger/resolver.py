@@ -1,0 +1,85 @@
+"""What a name that somebody typed means: an object that is there, or the command that brings it."""
+
+from __future__ import annotations
+
+from banger.actors.messages import PullImage, PullKernel
+from banger.catalog import Catalog, resolve_image
+from banger.config import Config
+from banger.core import lookup
+from banger.core.errors import BangerError, ErrorKind
+from banger.core.models import Image, Kernel
+from banger.core.names import check_artifact_name
+from banger.core.ports import ImageRequest, KernelRequest
+from banger.store import Store
+
+
+class StoreResolver:
+    """Looks in the store first, then in the catalog, then takes the name for a reference.
+
+    A short name never means a prefix while it means something of its own: ``debian`` is the catalog's ``debian``
+    even if only ``debian-12`` is in the store.
+    """
+
+    def __init__(self, store: Store, catalog: Catalog, config: Config) -> None:
+        self._store = store
+        self._catalog = catalog
+        self._config = config
+
+    def image(self, query: str, owner_uid: int) -> Image | PullImage:
+        """The image, or how to get it. Raises ``usage``, ``not_found`` or ``ambiguous``."""
+        query = query or self._config.text("vm.image")
+        images = self._store.images
+        present = images.by_name(query) or images.get(query)
+        if present is not None:
+            return present
+        try:
+            command = self.pull_image(query, owner_uid=owner_uid, refresh=False)
+        except BangerError as unknown:
+            return self._by_prefix(query, unknown)
+        return images.by_name(command.name) or command
+
+    def _by_prefix(self, query: str, unknown: BangerError) -> Image:
+        try:
+            return self._store.images.find(query)
+        except BangerError as error:
+            if error.kind is ErrorKind.NOT_FOUND:
+                raise unknown from None
+            raise
+
+    def kernel(self, query: str, owner_uid: int) -> Kernel | PullKernel:
+        """The kernel, or how to get it. Raises ``not_found`` or ``ambiguous``."""
+        query = query or self._config.text("vm.kernel")
+        kernels = self._store.kernels
+        present = kernels.by_name(query) or kernels.get(query)
+        if present is not None:
+            return present
+        if self._catalog.kernel(query) is not None:
+            return self.pull_kernel(query, owner_uid=owner_uid, refresh=False)
+        return kernels.find(query)
+
+    def pull_image(
+        self,
+        reference: str,
+        *,
+        name: str = "",
+        platform: str = "",
+        plain_http: bool = False,
+        size_mib: int = 0,
+        owner_uid: int = 0,
+        refresh: bool = True,
+    ) -> PullImage:
+        """The command that pulls ``reference`` (a catalog name or an OCI reference) under ``name``."""
+        wish = resolve_image(reference, self._catalog)
+        size_bytes = (size_mib or self._config.number("image.size_mib")) << 20
+        request = ImageRequest(wish.source, platform, plain_http, size_bytes)
+        chosen = check_artifact_name(name or wish.name, "image")
+        return PullImage(chosen, request, refresh, owner_uid)
+
+    def pull_kernel(self, name: str, *, owner_uid: int = 0, refresh: bool = True) -> PullKernel:
+        """The command that pulls the catalog's kernel ``name``."""
+        check_artifact_name(name, "kernel")
+        entry = self._catalog.kernel(name)
+        if entry is None:
+            known = [known.name for known in self._catalog.kernels()]
+            raise lookup.not_found(name, "kernel", known, remedy="banger catalog list")
+        return PullKernel(name, KernelRequest(source=entry.source), refresh, owner_uid)

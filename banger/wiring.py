@@ -1,0 +1,115 @@
+"""All parts of a daemon, made and joined. The only module that knows every adapter."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from banger.actors.base import Fact, OwnerActor
+from banger.actors.host_actor import HostActor
+from banger.actors.image_actor import ImageActor
+from banger.actors.kernel_actor import KernelActor
+from banger.actors.messages import OwnerKey, OwnerKind, SettleVm
+from banger.actors.services import Services
+from banger.actors.vm_actor import VmActor
+from banger.api.context import ApiContext
+from banger.catalog import Catalog
+from banger.config import Config
+from banger.core import clock
+from banger.core.models import ProcessIdentity
+from banger.core.operation_table import OperationTable
+from banger.guest.access import guest_access
+from banger.guest.boot import LinuxGuestBoot
+from banger.guest.channel import GuestChannels
+from banger.guest.sshkeys import ensure_key
+from banger.kernels import sources as kernel_sources
+from banger.layout import Layout
+from banger.oci.source import OciImageSource
+from banger.resolver import StoreResolver
+from banger.rootfs.bootstrap import BootstrapImageSource
+from banger.storage.overlay import OverlayStorage
+from banger.store import Store
+from banger.supervisor import Supervisor
+from banger.vmm.qemu import QemuVmm
+from banger.vmm.watcher import ExitWatcher
+
+if TYPE_CHECKING:
+    import pykka
+
+OWNERS: dict[OwnerKind, type[OwnerActor]] = {
+    OwnerKind.IMAGE: ImageActor,
+    OwnerKind.KERNEL: KernelActor,
+    OwnerKind.VM: VmActor,
+    OwnerKind.HOST: HostActor,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Daemon:
+    """What the process holds while it serves."""
+
+    context: ApiContext
+    watcher: ExitWatcher
+
+    async def close(self) -> None:
+        """Let go of everything but the VMs, which go on."""
+        self.watcher.close()
+        await self.context.channels.close()
+        self.context.store.close()
+
+
+def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: Callable[[], object]) -> Daemon:
+    """Make every part. ``stop`` begins an orderly shutdown, from any thread."""
+    store = Store(layout.database)
+    catalog = Catalog.load(layout)
+    resolver = StoreResolver(store, catalog, config)
+    channels = GuestChannels(loop)
+    vmm = QemuVmm(config, layout)
+    access = partial(guest_access, layout)
+    parts: list[Services] = []
+
+    def spawn(key: OwnerKey, generation: int, report: Callable[[Fact], None]) -> pykka.ActorRef[OwnerActor]:
+        return OWNERS[key.kind].start(key, generation, report, parts[0])
+
+    supervisor = Supervisor(spawn, OperationTable())
+
+    def on_exit(vm_id: str, identity: ProcessIdentity, status: int | None) -> None:
+        vm = store.vms.get(vm_id)
+        supervisor.submit(SettleVm(vm_id, vm.name if vm else vm_id, exited=identity, status=status))
+
+    watcher = ExitWatcher(on_exit)
+    parts.append(
+        Services(
+            layout=layout,
+            config=config,
+            store=store,
+            submit=supervisor.submit,
+            resolver=resolver,
+            image_sources=(BootstrapImageSource(layout, config), OciImageSource(layout, config)),
+            kernel_sources=kernel_sources(layout),
+            storage=OverlayStorage(),
+            vmm=vmm,
+            guests=channels,
+            boot=LinuxGuestBoot(layout),
+            watcher=watcher,
+            access=access,
+            authorized_key=ensure_key(layout.ssh_key),
+        )
+    )
+    context = ApiContext(
+        layout=layout,
+        config=config,
+        store=store,
+        supervisor=supervisor,
+        resolver=resolver,
+        catalog=catalog,
+        channels=channels,
+        access=access,
+        vmm=vmm,
+        started_at=clock.now(),
+        stop=stop,
+    )
+    return Daemon(context, watcher)

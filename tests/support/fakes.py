@@ -1,0 +1,275 @@
+"""Stand-ins for the outside world of the owners: real files and threads, gates where a test forces an order."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from banger.actors.base import Fact, OwnerActor
+from banger.actors.host_actor import HostActor
+from banger.actors.image_actor import ImageActor
+from banger.actors.kernel_actor import KernelActor
+from banger.actors.messages import OwnerKey, OwnerKind, PullImage, PullKernel, SettleVm
+from banger.actors.services import Services
+from banger.actors.vm_actor import VmActor
+from banger.config import Config
+from banger.core import lookup
+from banger.core.backoff import Backoff
+from banger.core.errors import BangerError
+from banger.core.models import GuestAccess, Image, ImageConfig, Kernel, ProcessIdentity, Vm
+from banger.core.operation import Operation
+from banger.core.operation_table import OperationTable
+from banger.core.ports import (
+    BuiltImage,
+    BuiltKernel,
+    Drive,
+    GuestConfig,
+    ImageRequest,
+    KernelRequest,
+    ResolvedImage,
+)
+from banger.layout import Layout
+from banger.store import Store
+from banger.supervisor import Supervisor
+
+WAIT_S = 10.0
+
+
+class Gate:
+    """A point that work stops at until a test opens it; ``reached`` tells that it is there."""
+
+    def __init__(self, *, is_open: bool = True) -> None:
+        self.reached = threading.Event()
+        self._open = threading.Event()
+        if is_open:
+            self._open.set()
+
+    def open(self) -> None:
+        self._open.set()
+
+    def close(self) -> None:
+        self.reached.clear()
+        self._open.clear()
+
+    def pass_through(self, operation: Operation) -> None:
+        self.reached.set()
+        while not self._open.wait(0.005):
+            operation.token.raise_if_cancelled()
+
+    def wait_reached(self) -> None:
+        assert self.reached.wait(WAIT_S), "nobody came to the gate"
+
+
+@dataclass
+class FakeImageSource:
+    """Builds a file with the reference as its content; ``digests`` moves tags, ``failures`` break builds."""
+
+    gate: Gate = field(default_factory=Gate)
+    builds: list[str] = field(default_factory=list)
+    digests: dict[str, str] = field(default_factory=dict)
+    failures: list[Exception] = field(default_factory=list)
+    gates: dict[str, Gate] = field(default_factory=dict)
+
+    def handles(self, request: ImageRequest) -> bool:
+        return bool(request.reference)
+
+    def resolve(self, request: ImageRequest, operation: Operation) -> ResolvedImage:
+        with operation.step("resolve reference"):
+            digest = self.digests.get(request.reference, f"sha256:{request.reference}")
+            return ResolvedImage(request.reference, digest, "linux/amd64", ImageConfig())
+
+    def build(self, resolved: ResolvedImage, staging: Path, operation: Operation) -> BuiltImage:
+        self.builds.append(resolved.source)
+        with operation.step("fetch layers"):
+            self.gates.get(resolved.source, self.gate).pass_through(operation)
+            if self.failures:
+                raise self.failures.pop(0)
+            rootfs = staging / "rootfs.ext4"
+            rootfs.write_text(resolved.digest)
+        return BuiltImage(rootfs, 4096, 4096, resolved.config, resolved.digest)
+
+
+@dataclass
+class FakeKernelSource:
+    """Builds a kernel directory, in two halves with a gate between them."""
+
+    gate: Gate = field(default_factory=Gate)
+    builds: list[str] = field(default_factory=list)
+
+    def handles(self, request: KernelRequest) -> bool:
+        return bool(request.source)
+
+    def build(self, request: KernelRequest, staging: Path, operation: Operation) -> BuiltKernel:
+        self.builds.append(request.source)
+        with operation.step("unpack kernel"):
+            (staging / "vmlinuz").write_text(request.source)
+            self.gate.pass_through(operation)
+            (staging / "kernel.json").write_text("{}")
+        return BuiltKernel(
+            "6.1.0", request.source, f"sha256:{request.source}", "linux/amd64", "bzimage", 1, True, False, ""
+        )
+
+
+class FakeGuests:
+    """Guests that answer, or refuse when told to."""
+
+    def __init__(self) -> None:
+        self.connected: set[str] = set()
+        self.commands: list[str] = []
+        self.refusal: BangerError | None = None
+        self.on_run: Callable[[GuestAccess, str], None] = lambda access, command: None
+
+    def connect(self, access: GuestAccess, operation: Operation, timeout_s: float) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.connected.add(access.vm_id)
+
+    def run(self, access: GuestAccess, command: str, timeout_s: float) -> tuple[int, bytes]:
+        self.commands.append(command)
+        self.on_run(access, command)
+        return 0, b""
+
+    def disconnect(self, vm_id: str) -> None:
+        self.connected.discard(vm_id)
+
+
+class FakeBoot:
+    ssh_port = 2222
+
+    def toolbox(self, kernel_dir: Path, kernel_id: str, operation: Operation) -> Path:
+        return kernel_dir / "vmlinuz"
+
+    def initrd(self, toolbox: Path, config: GuestConfig, target: Path) -> None:
+        target.write_bytes(toolbox.read_bytes())
+
+    def cmdline(self) -> str:
+        return "quiet"
+
+    def poweroff_command(self) -> str:
+        return "banger-poweroff"
+
+
+class FakeStorage:
+    name = "fake"
+
+    def create(self, vm_dir: Path, rootfs: Path, size_mib: int) -> None:
+        (vm_dir / "disk").touch()
+
+    def drives(self, vm_dir: Path, rootfs: Path) -> tuple[Drive, ...]:
+        return (Drive(rootfs, "root", True), Drive(vm_dir / "disk", "data", False))
+
+    def remove(self, vm_dir: Path) -> None:
+        (vm_dir / "disk").unlink(missing_ok=True)
+
+
+class FakeWatcher:
+    def __init__(self) -> None:
+        self.watched: dict[str, ProcessIdentity] = {}
+
+    def watch(self, vm_id: str, identity: ProcessIdentity) -> None:
+        self.watched[vm_id] = identity
+
+    def unwatch(self, vm_id: str) -> None:
+        self.watched.pop(vm_id, None)
+
+
+class FakeResolver:
+    """Every name is the reference of an image, and of a kernel."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def image(self, query: str, owner_uid: int) -> Image | PullImage:
+        return self._store.images.by_name(query) or PullImage(query, ImageRequest(query))
+
+    def kernel(self, query: str, owner_uid: int) -> Kernel | PullKernel:
+        query = query or "default"
+        return self._store.kernels.by_name(query) or PullKernel(query, KernelRequest(source=query))
+
+
+class ScriptedOwner(OwnerActor):
+    """An owner whose work a test supplies, for the supervisor's own promises."""
+
+    work: Callable[..., object] = staticmethod(lambda command, operation: None)
+
+    def handle(self, command, operation):  # type: ignore[no-untyped-def]
+        return type(self).work(command, operation)
+
+
+class World:
+    """A supervisor with real owners over fakes, in a directory of its own. ``restart`` is a daemon's restart."""
+
+    def __init__(self, home: Path, vmm: object = None, owners: dict[OwnerKind, type[OwnerActor]] | None = None) -> None:
+        self.layout = Layout.from_environment({"BANGER_HOME": str(home)})
+        self.layout.make_directories()
+        self.images = FakeImageSource()
+        self.kernels = FakeKernelSource()
+        self.guests = FakeGuests()
+        self.watcher = FakeWatcher()
+        self.vmm = vmm
+        self.owners = owners or {
+            OwnerKind.IMAGE: ImageActor,
+            OwnerKind.KERNEL: KernelActor,
+            OwnerKind.VM: VmActor,
+            OwnerKind.HOST: HostActor,
+        }
+        self.start()
+
+    def start(self) -> None:
+        self.store = Store(self.layout.database)
+        self.operations = OperationTable()
+        self.supervisor = Supervisor(self._spawn, self.operations, Backoff(first_s=0.001, most_s=0.01))
+        self.services = Services(
+            layout=self.layout,
+            config=Config.load(self.layout.config_file, {}),
+            store=self.store,
+            submit=self.supervisor.submit,
+            resolver=FakeResolver(self.store),
+            image_sources=(self.images,),
+            kernel_sources=(self.kernels,),
+            storage=FakeStorage(),
+            vmm=self.vmm,  # type: ignore[arg-type]
+            guests=self.guests,
+            boot=FakeBoot(),
+            watcher=self.watcher,
+            access=lambda vm: GuestAccess(vm.id, "127.0.0.1", vm.ssh_port, "", ""),
+            authorized_key="ssh-ed25519 AAAA test",
+        )
+
+    def _spawn(self, key: OwnerKey, generation: int, report: Callable[[Fact], None]):  # type: ignore[no-untyped-def]
+        return self.owners[key.kind].start(key, generation, report, self.services)
+
+    def do(self, command):  # type: ignore[no-untyped-def]
+        """Submit and wait."""
+        listener = self.supervisor.submit(command)
+        assert listener is not None
+        return listener.wait()
+
+    def settle(self, vm: Vm) -> Vm | None:
+        result = self.do(SettleVm(vm.id, vm.name))
+        assert result is None or isinstance(result, Vm)
+        return result
+
+    def vm(self, name: str) -> Vm:
+        found = self.store.vms.by_name(name)
+        if found is None:
+            raise lookup.not_found(name, "vm", [])
+        return found
+
+    def stop(self) -> None:
+        assert self.supervisor.shutdown(WAIT_S), "an owner did not end"
+        self.store.close()
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def leftovers(self) -> list[str]:
+        """What lies in staging and trash, and directories that no row knows."""
+        known = {row.id for row in (*self.store.images.all(), *self.store.kernels.all(), *self.store.vms.all())}
+        roots = [self.layout.data / name for name in ("images", "kernels", "vms")] + [self.layout.run / "vms"]
+        left = [str(path) for root in (self.layout.staging, self.layout.trash) for path in root.iterdir()]
+        left += [str(path) for root in roots for path in root.iterdir() if path.name not in known]
+        return left
