@@ -120,7 +120,6 @@ TREE: Mapping[str, Verb | Noun] = {
             "path": Verb("config:path", "Print the paths of this installation."),
         },
     ),
-    "ssh-config": Verb("ssh:ssh_config", "Let plain ssh reach VMs by name."),
     "doctor": Verb("doctor:doctor", "Check whether this host can run VMs; say what to do if not."),
     "completion": Verb("completion:completion", "Print the completion script of a shell."),
     "version": Verb("system:version", "Print the version."),

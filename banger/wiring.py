@@ -33,7 +33,7 @@ from banger.rootfs.bootstrap import BootstrapImageSource
 from banger.storage.overlay import OverlayStorage
 from banger.store import Store
 from banger.supervisor import Supervisor
-from banger.vmm.qemu import QemuVmm
+from banger.vmm.qemu.driver import QemuVmm
 from banger.vmm.watcher import ExitWatcher
 
 if TYPE_CHECKING:

@@ -34,18 +34,18 @@ class ImageActor(ArtifactOwner):
         present = self.services.store.images.by_name(command.name)
         if present is not None and not command.refresh:
             return present
-        request, source = self._source(command)
+        source = self._source(command.request)
         if present is not None and not present.managed:
             raise BangerError(
                 ErrorKind.ALREADY_EXISTS, f'image "{command.name}" already exists', subject=command.name,
                 cause="it is a registered image", hint=f"banger image delete {command.name}",
             )  # fmt: skip
-        resolved = source.resolve(request, operation)
+        resolved = source.resolve(command.request, operation)
         if present is not None and present.digest == resolved.digest and present.platform == resolved.platform:
             operation.note(f"{command.name} is up to date")
             return present
         with publish.staging_dir(self.services.layout, "image-") as staged:
-            built = self._reuse(resolved, staged, request) or source.build(resolved, staged, operation)
+            built = self._reuse(resolved, staged, command.request) or source.build(resolved, staged, operation)
             with operation.step("publish"):
                 image = Image(
                     id=new_id(),
@@ -64,18 +64,14 @@ class ImageActor(ArtifactOwner):
                 self.publish(store.images, image, staged, self.services.layout.image_dir, store.vms.using_image)
         return image
 
-    def _source(self, command: PullImage) -> tuple[ImageRequest, ImageSource]:
-        """The first source that can serve the request, or its fallback's."""
-        for request in (command.request, command.fallback):
-            if request is None:
-                continue
-            for source in self.services.image_sources:
-                if source.handles(request):
-                    return request, source
+    def _source(self, request: ImageRequest) -> ImageSource:
+        for source in self.services.image_sources:
+            if source.handles(request):
+                return source
         raise BangerError(
             ErrorKind.USAGE,
-            f'"{command.request.reference}" is no image reference',
-            subject=command.request.reference,
+            f'"{request.reference}" is no image reference',
+            subject=request.reference,
             hint="write NAME:TAG, HOST/PATH:TAG or HOST/PATH@sha256:…",
         )
 

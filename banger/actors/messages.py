@@ -77,7 +77,6 @@ class PullImage(ImageCommand):
     request: ImageRequest
     refresh: bool = False
     owner_uid: int = 0
-    fallback: ImageRequest | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,42 @@
+# Every target works on a fresh checkout. `make` alone lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON := .venv/bin/python
+
+.PHONY: help setup setup-test run test test-fast check bench fmt clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## install what banger needs (system packages when root, .venv)
+	@bash scripts/setup.sh
+
+setup-test: ## the same, and what tests and linters need
+	@bash scripts/setup.sh --test
+
+run: setup ## run a command in a fresh VM: hello from its kernel
+	@.venv/bin/banger vm run debian -- sh -c 'echo hello from $$(uname -sr)'
+
+test: setup-test check ## the whole suite, with real VMs (below 20 minutes on two cores)
+	@$(PYTHON) -m pytest
+
+test-fast: setup-test ## unit, actor and contract tests only (below a minute)
+	@$(PYTHON) -m pytest --no-boot tests/unit tests/actors tests/contract
+
+check: setup-test ## ruff, format, strict mypy, import rules, file sizes
+	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff format --check .
+	@$(PYTHON) -m mypy
+	@$(PYTHON) scripts/check_imports.py
+	@$(PYTHON) scripts/check_sizes.py
+
+bench: setup-test ## measure against peers; writes bench/latest.json
+	@$(PYTHON) -m bench.run
+
+fmt: setup-test ## format, and fix what the linter can fix
+	@$(PYTHON) -m ruff check --fix-only .
+	@$(PYTHON) -m ruff format .
+
+clean: ## remove .venv, caches and build output (VMs and images stay)
+	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build bench/latest.json
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +

@@ -1,0 +1,52 @@
+"""The few facts about this host that decide what a catalog name means."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+_OS_RELEASE = Path("/etc/os-release")
+#: ``uname -m`` to the names of OCI and of Debian, where they differ from it.
+_OCI_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "armv7l": "arm"}
+_DEBIAN_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "i686": "i386", "armv7l": "armhf", "ppc64le": "ppc64el"}
+
+
+@dataclass(frozen=True, slots=True)
+class HostFacts:
+    """What matters here.
+
+    Attributes:
+        distribution: ``ID`` of ``/etc/os-release``: ``debian``, ``ubuntu``, ``fedora``.
+        machine: as ``uname -m`` prints it.
+        can_bootstrap: mmdebstrap and apt are installed.
+    """
+
+    distribution: str
+    machine: str
+    can_bootstrap: bool
+
+    @classmethod
+    def probe(cls) -> HostFacts:
+        """Look at this host."""
+        can_bootstrap = all(shutil.which(program) for program in ("mmdebstrap", "apt-get"))
+        return cls(_distribution(), platform.machine(), can_bootstrap)
+
+    @property
+    def platform(self) -> str:
+        """``linux/amd64``."""
+        return f"linux/{_OCI_ARCHITECTURES.get(self.machine, self.machine)}"
+
+    @property
+    def debian_architecture(self) -> str:
+        """What Debian calls this architecture."""
+        return _DEBIAN_ARCHITECTURES.get(self.machine, self.machine)
+
+
+def _distribution() -> str:
+    try:
+        lines = _OS_RELEASE.read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.removeprefix("ID=").strip("\"'") for line in lines if line.startswith("ID=")), "")

@@ -1,0 +1,50 @@
+"""The lists: VMs, images, kernels, catalog, operations."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from typer import Context, Option
+
+from banger.commands.options import LabelFilter
+from banger.commands.session import Session
+from banger.render import views
+
+
+def list_vms(
+    ctx: Context,
+    state: Annotated[str | None, Option(help="Only VMs in this state.")] = None,
+    label: LabelFilter = None,
+) -> None:
+    """List VMs."""
+    session: Session = ctx.obj
+    session.show_list(session.client.get("/v1/vms", {"state": state, "label": label}), views.VM_COLUMNS)
+
+
+def list_images(ctx: Context) -> None:
+    """List images."""
+    session: Session = ctx.obj
+    session.show_list(session.client.get("/v1/images"), views.ARTIFACT_COLUMNS)
+
+
+def list_kernels(ctx: Context) -> None:
+    """List kernels."""
+    session: Session = ctx.obj
+    session.show_list(session.client.get("/v1/kernels"), views.ARTIFACT_COLUMNS)
+
+
+def list_catalog(ctx: Context) -> None:
+    """List the images and kernels that the catalog knows."""
+    session: Session = ctx.obj
+    catalog = session.client.get("/v1/catalog")
+    if session.json:
+        session.show_document(catalog, "")
+        return
+    rows = [{"kind": kind, **entry} for kind in ("image", "kernel") for entry in catalog[f"{kind}s"]]
+    session.show_list(rows, views.CATALOG_COLUMNS, key="name")
+
+
+def list_operations(ctx: Context) -> None:
+    """List operations."""
+    session: Session = ctx.obj
+    session.show_list(session.client.get("/v1/operations"), views.OPERATION_COLUMNS)

@@ -1,0 +1,43 @@
+"""Reading a log file of ours: the last lines, and what is added."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+from banger.core.errors import BangerError, ErrorKind
+
+_POLL_S = 0.2
+
+
+def read_log(path: Path, tail: int | None, *, follow: bool) -> Iterator[str]:
+    """The lines of ``path``: the last ``tail`` (``None``: all), then new ones for ever if ``follow``.
+
+    Raises:
+        BangerError: ``not_found`` if there is no such file, ``denied`` if it cannot be read.
+    """
+    try:
+        file = path.open(errors="replace")
+    except FileNotFoundError:
+        raise BangerError(
+            ErrorKind.NOT_FOUND,
+            f'there is no log at "{path}"',
+            subject=str(path),
+            cause="only a daemon that runs in the background writes one",
+            hint="banger daemon status",
+        ) from None
+    except OSError as error:
+        message = f'cannot read "{path}"'
+        raise BangerError(ErrorKind.DENIED, message, subject=str(path), cause=error.strerror or "") from error
+    with file:
+        lines = (line.rstrip("\n") for line in file)
+        yield from lines if tail is None else deque(lines, maxlen=tail)
+        rest = ""
+        while follow:
+            rest += file.read()
+            *lines_now, rest = rest.split("\n")
+            yield from lines_now
+            if not lines_now:
+                time.sleep(_POLL_S)

@@ -1,0 +1,245 @@
+"""Tie this process's terminal, standard streams and signals to a command in a guest, byte for byte.
+
+One thread, one ``poll``. Nothing is read that could not be passed on, so memory stays bounded whoever is slow.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import stat
+import sys
+import termios
+import time
+import tty as tty_modes
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from banger.client import TICK_S
+from banger.client.channel import HIGH_WATER, FrameChannel, exit_of
+from banger.core.errors import BangerError, ErrorKind
+from banger.core.frames import FrameType
+
+_READ_BYTES = 64 * 1024
+#: A second Ctrl-C within so many seconds of the first hangs up instead of being passed on.
+_IMPATIENCE_S = 2.0
+_READABLE = select.POLLIN | select.POLLHUP | select.POLLERR | select.POLLNVAL
+_WRITABLE = select.POLLOUT | select.POLLHUP | select.POLLERR | select.POLLNVAL
+
+
+def terminal_size() -> dict[str, int]:
+    """``{"rows", "columns"}`` of our terminal, as in RESIZE frames."""
+    columns, rows = 80, 24
+    with suppress(OSError):
+        columns, rows = os.get_terminal_size(0)
+    return {"rows": rows or 24, "columns": columns or 80}
+
+
+class Relay:
+    """One session with a command in a guest.
+
+    Attributes:
+        started: the payload of STARTED; ``None`` as long as the command does not run.
+    """
+
+    def __init__(
+        self,
+        channel: FrameChannel,
+        progress: Callable[[Mapping[str, Any] | None], None],
+        close_progress: Callable[[], None],
+        *,
+        tty: bool,
+        stdin: bool = True,
+    ) -> None:
+        """Prepare; :meth:`run` does it.
+
+        Args:
+            channel: carries the session.
+            progress: gets the events that come before the command runs.
+            close_progress: makes room for the command's own output.
+            tty: the command has a terminal: ours goes into raw mode while it runs.
+            stdin: pass standard input on.
+        """
+        self._channel = channel
+        self._progress = progress
+        self._close_progress = close_progress
+        self._tty = tty
+        self._stdin_open = stdin
+        self._sinks = {FrameType.STDOUT: _Sink(1), FrameType.STDERR: _Sink(2)}
+        self._exit: bytes | None = None
+        self._saved_terminal: list[Any] | None = None
+        self._last_signal = -_IMPATIENCE_S
+        self.started: Mapping[str, Any] | None = None
+
+    def run(self) -> int:
+        """Pass everything on until the command ends; its exit code, or 128 + the signal that made us hang up."""
+        with _Signals() as signals:
+            try:
+                while self._exit is None:
+                    for number in self._turn(signals):
+                        if self._on_signal(number):
+                            return 128 + number
+                for sink in self._sinks.values():
+                    sink.drain()
+            finally:
+                self._restore_terminal()
+                self._close_progress()
+        return int(exit_of(self._exit)["code"])
+
+    def _turn(self, signals: _Signals) -> list[int]:
+        """Wait until something can move, and move it; the signals that came."""
+        poll = select.poll()
+        poll.register(signals, select.POLLIN)
+        poll.register(self._channel, self._channel_interest())
+        if self._stdin_open and self.started is not None and self._channel.unsent < HIGH_WATER:
+            poll.register(0, select.POLLIN)
+        full = [sink for sink in self._sinks.values() if sink.pending]
+        for sink in full:
+            poll.register(sink.descriptor, select.POLLOUT)
+        ready = dict(poll.poll(None if self.started is not None else TICK_S * 1000))
+        if not ready:
+            self._progress(None)
+        if ready.get(0, 0) & _READABLE:
+            self._read_stdin()
+        for sink in full:
+            if ready.get(sink.descriptor, 0) & _WRITABLE:
+                sink.write_some()
+        self._serve_channel(ready.get(self._channel.fileno(), 0))
+        return signals.take() if signals.fileno() in ready else []
+
+    def _channel_interest(self) -> int:
+        backed_up = any(len(sink.pending) > HIGH_WATER for sink in self._sinks.values())
+        return (0 if backed_up else select.POLLIN) | (select.POLLOUT if self._channel.unsent else 0)
+
+    def _serve_channel(self, ready: int) -> None:
+        if ready & select.POLLOUT:
+            self._channel.flush()
+        if not ready & _READABLE:
+            return
+        for kind, payload in self._channel.take():
+            self._on_frame(kind, payload)
+        if self._channel.ended and self._exit is None:
+            message = "the daemon ended the session without saying how the command ended"
+            raise BangerError(ErrorKind.UNKNOWN_OUTCOME, message, hint="banger daemon logs")
+
+    def _on_frame(self, kind: FrameType, payload: bytes) -> None:
+        if kind is FrameType.EVENT:
+            self._progress(json.loads(payload))
+        elif kind is FrameType.STARTED:
+            self._start(json.loads(payload))
+        elif kind is FrameType.EXIT:
+            self._exit = payload
+        elif kind in self._sinks:
+            self._sinks[kind].pending += payload
+
+    def _start(self, started: Mapping[str, Any]) -> None:
+        """The command runs: from here on our streams are its streams."""
+        self.started = started
+        self._close_progress()
+        if not self._tty:
+            return
+        self._channel.put_json(FrameType.RESIZE, terminal_size())
+        if os.isatty(0):
+            self._saved_terminal = termios.tcgetattr(0)
+            tty_modes.setraw(0, termios.TCSADRAIN)  # what was typed ahead is for the guest
+
+    def _restore_terminal(self) -> None:
+        if self._saved_terminal is not None:
+            with suppress(termios.error):  # the terminal may be gone
+                termios.tcsetattr(0, termios.TCSADRAIN, self._saved_terminal)
+            self._saved_terminal = None
+
+    def _read_stdin(self) -> None:
+        try:
+            data = os.read(0, _READ_BYTES)
+        except OSError:  # no terminal any more, or not ours to read
+            data = b""
+        if data:
+            self._channel.put(FrameType.STDIN, data)
+        else:
+            self._stdin_open = False
+            self._channel.put(FrameType.STDIN_EOF)
+
+    def _on_signal(self, number: int) -> bool:
+        """Pass a signal on to the command; True if it is for us: hang up."""
+        if number == signal.SIGWINCH:
+            if self._tty and self.started is not None:
+                self._channel.put_json(FrameType.RESIZE, terminal_size())
+            return False
+        now = time.monotonic()
+        impatient = now - self._last_signal < _IMPATIENCE_S
+        self._last_signal = now
+        if self.started is None or impatient or number == signal.SIGHUP:
+            return True
+        self._channel.put(FrameType.SIGNAL, signal.Signals(number).name.removeprefix("SIG").encode())
+        return False
+
+
+class _Sink:
+    """One of our output streams, written without ever blocking the loop for long."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.pending = bytearray()
+        # A pipe or terminal that polls as writable takes this much at once without blocking; a file takes anything.
+        mode = os.fstat(descriptor).st_mode
+        self._step = _READ_BYTES if stat.S_ISREG(mode) else select.PIPE_BUF
+        self._poll = select.poll()
+        self._poll.register(descriptor, select.POLLOUT)
+
+    def write_some(self) -> None:
+        """Write what goes without blocking. Raises ``BrokenPipeError`` if nobody reads standard output any more."""
+        try:
+            while self.pending and self._poll.poll(0):
+                del self.pending[: os.write(self.descriptor, self.pending[: self._step])]
+        except BlockingIOError:
+            return
+        except OSError:
+            if self.descriptor == 1:
+                raise
+            self.pending.clear()  # nobody listens to our errors: no reason to stop the command
+
+    def drain(self) -> None:
+        """Write all that is left, waiting for the reader."""
+        while self.pending:
+            self._poll.poll()
+            self.write_some()
+
+
+class _Signals:
+    """Signals as bytes in a pipe, so that ``poll`` sees them."""
+
+    _NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGWINCH)
+
+    def __enter__(self) -> _Signals:
+        self._read_end, self._write_end = os.pipe()
+        os.set_blocking(self._read_end, False)
+        os.set_blocking(self._write_end, False)
+        self._old_wakeup = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
+        self._old = {number: signal.signal(number, lambda *_: None) for number in self._NUMBERS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._old_wakeup)
+        os.close(self._read_end)
+        os.close(self._write_end)
+
+    def fileno(self) -> int:
+        return self._read_end
+
+    def take(self) -> list[int]:
+        """The signals since the last call, oldest first."""
+        try:
+            return list(os.read(self._read_end, 64))
+        except BlockingIOError:
+            return []
+
+
+def is_interactive() -> bool:
+    """Standard input and output are both terminals: the guest's command should have one too."""
+    return sys.stdin.isatty() and sys.stdout.isatty()

@@ -1,0 +1,44 @@
+"""The pages: all that is known about VMs, images, kernels, an operation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from typer import Context
+
+from banger.client import path_of
+from banger.commands.options import Operation, SeveralImages, SeveralKernels, SeveralVms
+from banger.commands.session import Session
+from banger.render import details
+from banger.render.terminal import Terminal
+
+Page = Callable[[Mapping[str, Any], Terminal], str]
+
+
+def show_vms(ctx: Context, vms: SeveralVms) -> None:
+    """Show all that is known about VMs."""
+    _show(ctx.obj, "vms", vms, details.vm_page)
+
+
+def show_images(ctx: Context, images: SeveralImages) -> None:
+    """Show all that is known about images."""
+    _show(ctx.obj, "images", images, details.artifact_page)
+
+
+def show_kernels(ctx: Context, kernels: SeveralKernels) -> None:
+    """Show all that is known about kernels."""
+    _show(ctx.obj, "kernels", kernels, details.artifact_page)
+
+
+def show_operation(ctx: Context, operation: Operation) -> None:
+    """Show an operation and its steps."""
+    _show(ctx.obj, "operations", [operation], details.operation_page)
+
+
+def _show(session: Session, collection: str, names: Sequence[str], page: Page) -> None:
+    found = [session.client.get(path_of(collection, name)) for name in names]
+    session.show_document(
+        found[0] if len(found) == 1 else found,
+        lambda terminal: "\n".join(page(item, terminal) for item in found),
+    )

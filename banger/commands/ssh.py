@@ -1,0 +1,78 @@
+"""The user's own ssh, pointed at a guest, with the host key that banger knows in advance."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from typer import Argument, Context
+
+from banger.client import path_of
+from banger.commands.options import VmArgument
+from banger.commands.session import Session
+from banger.commands.trailing import TrailingCommand
+from banger.core.errors import BangerError, ErrorKind
+
+
+def ssh(
+    ctx: Context,
+    vm: VmArgument,
+    command: Annotated[list[str] | None, Argument(metavar="[--] ARGS...", help="More arguments for ssh.")] = None,
+) -> None:
+    """Log in to a VM with your own ssh."""
+    session: Session = ctx.obj
+    access = session.client.get(path_of("vms", vm, "access"))
+    options, remote = split_ssh_arguments(command or [])
+    argv = ["ssh", *ssh_options(access), *options, f"{access['user']}@{access['host']}", *remote]
+    try:
+        os.execvp(argv[0], argv)  # noqa: S606  # the command becomes ssh, terminal and all
+    except OSError as error:
+        raise BangerError(
+            ErrorKind.UNAVAILABLE,
+            'cannot run "ssh"',
+            subject="ssh",
+            cause=error.strerror or str(error),
+            hint="apt-get install openssh-client",
+        ) from error
+
+
+ssh.command_class = TrailingCommand  # type: ignore[attr-defined]  # read by banger.cli
+
+
+def ssh_options(access: Mapping[str, Any]) -> list[str]:
+    """The options that make ssh reach this guest, and accept no other in its place.
+
+    Ports of the loopback address are reused, so nothing that the user's configuration shares between connections to
+    it (a control socket, a jump host, a known host) may apply.
+    """
+    options = {
+        "Port": access["port"],
+        "IdentityFile": _quoted(access["private_key_path"]),
+        "IdentitiesOnly": "yes",
+        "IdentityAgent": "none",
+        "PreferredAuthentications": "publickey",
+        "StrictHostKeyChecking": "yes",
+        "UserKnownHostsFile": _quoted(access["known_hosts_path"]),
+        "GlobalKnownHostsFile": "none",
+        "UpdateHostKeys": "no",
+        "CheckHostIP": "no",
+        "ControlPath": "none",
+        "ProxyJump": "none",
+    }
+    return [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+
+
+def _quoted(path: str) -> str:
+    """A path as one word of ssh_config(5): quotes and ``%`` tokens escaped."""
+    escaped = path.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{escaped}"'
+
+
+def split_ssh_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Separate ssh's own options (``-L 8080:localhost:80``) from the remote command, which ssh wants last."""
+    valued = "BbcDEeFIiJLlmOoPpQRSWw"  # ssh(1): options that take a value
+    i = 0
+    while i < len(arguments) and arguments[i].startswith("-") and arguments[i] != "--":
+        i += 2 if arguments[i][-1] in valued and len(arguments[i]) == 2 else 1
+    return arguments[:i], arguments[i + 1 :] if arguments[i : i + 1] == ["--"] else arguments[i:]

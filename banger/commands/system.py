@@ -1,0 +1,34 @@
+"""The installation as a whole: reconcile, disk usage, version."""
+
+from __future__ import annotations
+
+from typer import Context
+
+from banger import __version__
+from banger.commands.session import Session
+from banger.render.details import fields_text
+from banger.render.views import size
+
+_USAGE = ("images", "kernels", "vms", "blobs", "staging")
+
+
+def reconcile(ctx: Context) -> None:
+    """Compare the records with the host and repair what differs."""
+    session: Session = ctx.obj
+    done = session.long("POST", "/v1/system/reconcile")
+    fields = [(what, ", ".join(names)) for what, names in done.items() if names]
+    session.show_document(done, fields_text(fields) or "nothing to repair\n")
+
+
+def df(ctx: Context) -> None:
+    """Show where the disk space went."""
+    session: Session = ctx.obj
+    usage = session.client.get("/v1/system/df")
+    used = [(name, size(usage.get(f"{name}_bytes"))) for name in _USAGE]
+    session.show_document(usage, fields_text([*used, ("free", size(usage.get("free_bytes")))]))
+
+
+def version(ctx: Context) -> None:
+    """Print the version."""
+    session: Session = ctx.obj
+    session.show_document({"version": __version__}, f"banger {__version__}\n")

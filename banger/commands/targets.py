@@ -1,0 +1,49 @@
+"""Which objects a command is about, and other small readings of what was typed or streamed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+
+from banger.commands.session import Session
+from banger.core.errors import BangerError, ErrorKind
+
+
+def select(
+    session: Session,
+    names: Sequence[str] | None,
+    labels: Sequence[str] | None,
+    states: Collection[str],
+    *,
+    every: bool,
+) -> list[str]:
+    """The VMs that a verb was asked for: as they were typed, or the ids of those that ``--all``/``--label`` match.
+
+    Args:
+        session: for its client.
+        names: typed names.
+        labels: typed ``K=V`` filters.
+        states: of what is matched, only these are meant; empty for any.
+        every: ``--all`` was given.
+    """
+    chosen_by_filter = every or bool(labels)
+    if bool(names) == chosen_by_filter:
+        message = "VMs were named and also selected by a filter" if names else "no VM was named"
+        raise BangerError(ErrorKind.USAGE, message, hint="name VMs, or use --all or --label K=V")
+    if names:
+        return list(dict.fromkeys(names))
+    vms = session.client.get("/v1/vms", {"label": labels})
+    ids = [str(vm["id"]) for vm in vms if not states or vm.get("state") in states]
+    if not ids:
+        session.tell("no VM matches")
+    return ids
+
+
+def lines_of(pieces: Iterable[bytes]) -> Iterator[str]:
+    """The lines of a text that arrives in pieces; the last one may lack its end."""
+    rest = b""
+    for piece in pieces:
+        *lines, rest = (rest + piece).split(b"\n")
+        for line in lines:
+            yield line.decode(errors="replace").rstrip("\r")
+    if rest:
+        yield rest.decode(errors="replace")

@@ -1,0 +1,135 @@
+"""The life of VMs: create, start, stop, kill, delete, wait, logs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+from typer import Context, Option
+
+from banger.client import path_of
+from banger.commands import options
+from banger.commands import spec as specs
+from banger.commands.session import Session
+from banger.commands.targets import lines_of, select
+from banger.core.errors import BangerError, ErrorKind
+from banger.core.units import parse_duration
+
+_LIVE = frozenset({"starting", "running", "paused", "stopping"})
+_DOWN = frozenset({"stopped", "failed"})
+
+
+def create(
+    ctx: Context,
+    image: specs.ImageArgument = "",
+    *,
+    name: specs.Name = "",
+    start: Annotated[bool, Option("--start", help="Start it too.")] = False,
+    cpus: specs.Cpus = None,
+    memory: specs.Memory = "",
+    disk: specs.Disk = "",
+    kernel: specs.Kernel = "",
+    env: specs.Env = None,
+    user: specs.User = "",
+    workdir: specs.Workdir = "",
+    publish: specs.Publish = None,
+    init: specs.Init = "auto",
+    network: specs.Network = "",
+    machine: specs.Machine = "",
+    label: specs.Labels = None,
+) -> None:
+    """Make a VM without running a command in it."""
+    session: Session = ctx.obj
+    spec = specs.build_spec(
+        session.layout, image=image, cpus=cpus, memory=memory, disk=disk, kernel=kernel, env=env, user=user,
+        workdir=workdir, publish=publish, init=init, network=network, machine=machine, label=label,
+    )  # fmt: skip
+    body = {"name": name, "spec": spec, "start": start}
+    session.show_results([session.long("POST", "/v1/vms", body=body)])
+
+
+def start(
+    ctx: Context, vms: options.VmArguments = None, every: options.AllFlag = False, label: options.LabelFilter = None
+) -> int:
+    """Start VMs that are stopped."""
+    return _each(ctx.obj, "POST", "start", select(ctx.obj, vms, label, _DOWN, every=every))
+
+
+def stop(
+    ctx: Context,
+    vms: options.VmArguments = None,
+    *,
+    every: options.AllFlag = False,
+    label: options.LabelFilter = None,
+    timeout: Annotated[str | None, Option("--timeout", metavar="TIME", help="Kill a guest that takes longer.")] = None,
+) -> int:
+    """Power VMs off, asking their guests first."""
+    query = {"timeout_s": parse_duration(timeout)} if timeout else {}
+    return _each(ctx.obj, "POST", "stop", select(ctx.obj, vms, label, _LIVE, every=every), query)
+
+
+def kill(
+    ctx: Context, vms: options.VmArguments = None, every: options.AllFlag = False, label: options.LabelFilter = None
+) -> int:
+    """End VMs at once, as by pulling the plug."""
+    return _each(ctx.obj, "POST", "kill", select(ctx.obj, vms, label, _LIVE, every=every))
+
+
+def delete(
+    ctx: Context,
+    vms: options.VmArguments = None,
+    *,
+    every: options.AllFlag = False,
+    label: options.LabelFilter = None,
+    force: options.ForceFlag = False,
+) -> int:
+    """Delete VMs and their disks."""
+    targets = select(ctx.obj, vms, label, frozenset(), every=every)
+    return _each(ctx.obj, "DELETE", "", targets, {"force": True} if force else {})
+
+
+def wait(
+    ctx: Context,
+    vms: options.SeveralVms,
+    *,
+    until: Annotated[str, Option(metavar="STATE", help="Wait for this: stopped or running.")] = "stopped",
+    timeout: options.Timeout = None,
+) -> int:
+    """Wait until VMs have stopped, or run."""
+    if until not in ("stopped", "running"):
+        raise BangerError(ErrorKind.USAGE, f'cannot wait for "{until}"', hint="banger vm wait --until stopped")
+    query = {"until": until, "timeout_s": parse_duration(timeout) if timeout else None}
+    return _each(ctx.obj, "GET", "wait", vms, query)
+
+
+def logs(
+    ctx: Context,
+    vm: options.VmArgument,
+    *,
+    follow: options.FollowFlag = False,
+    source: Annotated[str, Option(metavar="SOURCE", help="console (the guest's) or vmm.")] = "console",
+    tail: options.Tail = None,
+) -> None:
+    """Print what a VM wrote to its console."""
+    session: Session = ctx.obj
+    if source not in ("console", "vmm"):
+        raise BangerError(ErrorKind.USAGE, f'there is no log "{source}"', hint="use --source console or --source vmm")
+    query = {"source": source, "follow": follow or None, "tail": tail}
+    pieces = session.client.stream(path_of("vms", vm, "logs"), query)
+    if not session.json:
+        for piece in pieces:
+            sys.stdout.buffer.write(piece)
+            sys.stdout.buffer.flush()
+        return
+    for line in lines_of(pieces):
+        sys.stdout.write(json.dumps({"line": line}, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+
+
+def _each(
+    session: Session, method: str, action: str, targets: Sequence[str], query: Mapping[str, object] | None = None
+) -> int:
+    tail = (action,) if action else ()
+    return session.each(targets, method, lambda vm: path_of("vms", vm, *tail), query)

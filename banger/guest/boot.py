@@ -1,0 +1,107 @@
+"""What a guest's kernel boots into: the toolbox initrd, made once per kernel, and a small archive per VM before it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import tempfile
+from pathlib import Path
+
+from banger.core import clock
+from banger.core.operation import Operation
+from banger.core.ports import GuestConfig
+from banger.guest.cpio import CpioWriter
+from banger.guest.hostkey import dropbear_key
+from banger.guest.programs import check_applets, find_programs
+from banger.guest.toolbox import APPLETS, archive, fingerprint, scripts
+from banger.kernels.modules import read_modules
+from banger.layout import Layout
+
+#: Port of banger's own ssh server in every guest; 22 is left to the image.
+SSH_PORT = 2222
+
+#: Drivers of the machines that banger makes; what a kernel has built in needs no module.
+MODULES = ("virtio_mmio", "virtio_pci", "virtio_blk", "virtio_net", "virtio_rng", "crc32c_generic", "ext4", "overlay")
+
+#: QEMU's user-mode network, see "Using the user mode network stack" in QEMU's manual.
+_NETWORK = {"address": "10.0.2.15", "netmask": "255.255.255.0", "gateway": "10.0.2.2", "nameserver": "10.0.2.3"}
+
+
+class LinuxGuestBoot:
+    """Implements :class:`banger.core.ports.GuestBoot` with Linux, busybox and dropbear."""
+
+    ssh_port = SSH_PORT
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    def toolbox(self, kernel_dir: Path, kernel_id: str, operation: Operation) -> Path:
+        """The toolbox initrd for a kernel, from the cache or made now. Two makers at once do no harm.
+
+        Raises:
+            BangerError: ``unavailable`` if a program is neither installed nor to be had from the distribution.
+        """
+        programs = find_programs(self._layout.toolbox, operation)
+        files = {**programs.files, **scripts()}
+        target = self._layout.toolbox / f"{fingerprint(kernel_id, files)}.cpio"
+        if not target.exists():
+            with operation.step("make toolbox"):
+                check_applets(programs.busybox, APPLETS, operation)
+                modules = read_modules(kernel_dir / "modules", MODULES)
+                _write_atomically(target, archive(files, programs.loader, modules))
+        return target
+
+    def initrd(self, toolbox: Path, config: GuestConfig, target: Path) -> None:
+        """Write ``target``: the per-VM archive, then the toolbox. Mode 0600: it holds the guest's host key."""
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as out, toolbox.open("rb") as source:
+            os.fchmod(descriptor, 0o600)
+            out.write(vm_archive(config))
+            shutil.copyfileobj(source, out, 1 << 20)
+
+    def cmdline(self) -> str:
+        """The kernel arguments that the toolbox's init wants."""
+        return "quiet"
+
+    def poweroff_command(self) -> str:
+        """What the guest's ssh server takes as a wish to power off in the image's own way (see ``data/enter``)."""
+        return "banger-poweroff"
+
+    def poweroff_command(self) -> str:
+        """Run it over the guest channel to power off in the image's own way."""
+        return POWER_OFF
+
+
+def vm_archive(config: GuestConfig) -> bytes:
+    """The per-VM archive: settings, keys, environment and extra files. It must come first in an initrd."""
+    settings = {
+        "hostname": config.hostname,
+        "init": config.init,
+        "ssh_port": str(config.ssh_port),
+        "network": config.network,
+        "epoch": str(int(clock.now().timestamp())),
+        **_NETWORK,
+    }
+    cpio = CpioWriter()
+    cpio.file("etc/banger.conf", "".join(f"{key}={shlex.quote(value)}\n" for key, value in settings.items()).encode())
+    cpio.file("etc/host_key", dropbear_key(config.host_key_seed), 0o600)
+    cpio.file("etc/environment", "".join(f"set_env {shlex.quote(item)}\n" for item in config.env).encode(), 0o600)
+    cpio.directory("home/.ssh", 0o700)
+    cpio.file("home/.ssh/authorized_keys", f"{config.authorized_key.strip()}\n".encode(), 0o600)
+    for path, content in config.files.items():
+        cpio.file(f"files/{path.strip('/')}", content)
+    return cpio.finish()
+
+
+def _write_atomically(target: Path, content: bytes) -> None:
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".new-", delete=False) as file:
+        try:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+            Path(file.name).replace(target)
+        except BaseException:
+            Path(file.name).unlink(missing_ok=True)
+            raise

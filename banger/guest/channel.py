@@ -1,0 +1,158 @@
+"""The supervisor's channel into guests: one kept ssh connection per running VM, all in one event loop.
+
+Actors call the blocking methods from their own threads (the ``Guests`` port); the HTTP layer awaits the others in
+the loop itself. A command is a channel on the VM's connection, so a warm ``exec`` costs no key exchange.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
+
+import asyncssh
+
+from banger.core.cancel import CancelToken
+from banger.core.errors import BangerError, ErrorKind, cancelled
+from banger.core.models import GuestAccess
+from banger.core.operation import Operation
+from banger.guest.channel_link import GuestLink
+from banger.guest.command import ExecRequest, Terminal, exec_command, tool_command
+from banger.guest.sessions import Session
+
+#: What :meth:`GuestChannels.run` keeps of a command's output, in bytes; the rest is read and dropped.
+MAX_RUN_OUTPUT = 1 << 20
+#: How much longer than the work's own timeout a thread waits for an event loop that may have stopped.
+_LOOP_GRACE_S = 5.0
+
+_Result = TypeVar("_Result")
+
+
+class GuestChannels:
+    """The connections, by VM. Implements ``banger.core.ports.Guests``."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Use ``loop``, which runs in a thread of its own (the daemon's)."""
+        self._loop = loop
+        self._links: dict[str, GuestLink] = {}
+        self._closing: set[asyncio.Task[None]] = set()  # a task that nobody refers to may be collected half done
+        asyncssh.set_log_level(logging.WARNING)  # at INFO it logs every command
+
+    # -- for actors, from their threads ----------------------------------------------------------------
+
+    def connect(self, access: GuestAccess, operation: Operation, timeout_s: float) -> None:
+        """Connect, strictly checking the host key, and keep the connection; leaves at once when cancelled.
+
+        Raises:
+            BangerError: ``timeout``; ``denied`` for a wrong host key, without trying again; ``cancelled``.
+        """
+        operation.token.raise_if_cancelled()
+        seconds = operation.deadline.at_most(timeout_s)
+        self._call(self._connect(access, seconds), seconds, operation.token)
+
+    def run(self, access: GuestAccess, command: str, timeout_s: float) -> tuple[int, bytes]:
+        """Run one of banger's own commands; its exit code and the first ``MAX_RUN_OUTPUT`` bytes of both streams.
+
+        Raises:
+            BangerError: ``timeout`` (the command is killed then), and all that :meth:`open_session` raises.
+        """
+        return self._call(self._run(access, command, timeout_s), timeout_s)
+
+    def disconnect(self, vm_id: str) -> None:
+        """Drop the connection, if there is one. Sessions on it fail with ``unknown_outcome``."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._drop, vm_id)
+
+    # -- for the HTTP layer, in the loop ---------------------------------------------------------------
+
+    async def open_session(self, access: GuestAccess, request: ExecRequest) -> Session:
+        """Start a command of the user's. A connection that was lost is made anew, once.
+
+        Raises:
+            BangerError: ``usage`` for a command that cannot be sent; ``unavailable`` if the guest cannot be reached
+                or refuses; ``unknown_outcome`` if the connection was lost when the command had perhaps begun.
+        """
+        return await self._open(access, exec_command(request), request.tty)
+
+    async def open_tool(self, access: GuestAccess, args: Sequence[str]) -> Session:
+        """Start a toolbox applet with its arguments (``tar``, say); raises what :meth:`open_session` raises."""
+        return await self._open(access, tool_command(args))
+
+    async def close(self) -> None:
+        """Drop every connection; the daemon is ending."""
+        for vm_id in list(self._links):
+            self._drop(vm_id)
+
+    # -- inside the loop -------------------------------------------------------------------------------
+
+    async def _connect(self, access: GuestAccess, timeout_s: float) -> None:
+        await self._link(access).connect(timeout_s)
+
+    async def _open(self, access: GuestAccess, command: str, tty: Terminal | None = None) -> Session:
+        opening = asyncio.create_task(self._link(access).open(command, tty))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(self._close_unwanted)
+            raise
+
+    def _close_unwanted(self, opening: asyncio.Task[Session]) -> None:
+        """End a command whose caller left while it was being started."""
+        if not opening.cancelled() and opening.exception() is None:
+            closing = self._loop.create_task(opening.result().close())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
+
+    async def _run(self, access: GuestAccess, command: str, timeout_s: float) -> tuple[int, bytes]:
+        printed = bytearray()
+        try:
+            async with asyncio.timeout(timeout_s):
+                session = await self._open(access, command)
+                try:
+                    session.write_eof()
+                    async for _, data in session.output():
+                        printed += data[: MAX_RUN_OUTPUT - len(printed)]
+                    return (await session.wait()).code, bytes(printed)
+                finally:
+                    await session.close()
+        except TimeoutError:
+            raise BangerError(
+                ErrorKind.TIMEOUT, f'"{command}" did not end within {timeout_s:g} s', subject=access.vm_id
+            ) from None
+
+    def _link(self, access: GuestAccess) -> GuestLink:
+        link = self._links.get(access.vm_id)
+        if link is None or link.access != access:  # a restarted VM has another port
+            if link is not None:
+                link.drop()
+            link = self._links[access.vm_id] = GuestLink(access)
+        return link
+
+    def _drop(self, vm_id: str) -> None:
+        link = self._links.pop(vm_id, None)
+        if link is not None:
+            link.drop()
+
+    def _call(self, work: Coroutine[Any, Any, _Result], timeout_s: float, token: CancelToken | None = None) -> _Result:
+        """Run ``work`` in the loop and wait for it here."""
+        try:
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        except RuntimeError as error:
+            work.close()
+            raise cancelled("the daemon is shutting down") from error
+
+        def abandon() -> None:
+            future.cancel()
+
+        forget = token.on_cancel(abandon) if token else abandon
+        try:
+            return future.result(timeout_s + _LOOP_GRACE_S)
+        except concurrent.futures.CancelledError:
+            raise cancelled(token.reason if token and token.cancelled else "the daemon is shutting down") from None
+        except TimeoutError:
+            future.cancel()
+            raise BangerError(ErrorKind.TIMEOUT, f"no answer within {timeout_s:g} s") from None
+        finally:
+            forget()

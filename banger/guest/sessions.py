@@ -1,0 +1,120 @@
+"""One command in a guest: its streams, its signals, its end. Belongs to the event loop's thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+import asyncssh
+
+from banger.core.errors import BangerError, ErrorKind
+from banger.guest.command import Terminal
+from banger.guest.session_output import Stream
+from banger.guest.session_wire import ExitStatus, Wire
+
+#: Bytes the guest may send ahead of the reader (the ssh window). No throughput is gained by more.
+RECEIVE_WINDOW = 512 << 10
+#: How long a command whose caller has left may take to heed the hang-up before it is killed.
+HANGUP_GRACE_S = 1.0
+#: The signals of RFC 4254 section 6.10 that dropbear delivers and reports.
+SIGNALS = frozenset("ABRT ALRM FPE HUP ILL INT KILL PIPE QUIT SEGV TERM USR1 USR2".split())
+
+
+class Session:
+    """A command that runs in a guest.
+
+    Read :meth:`output` to its end, then ask :meth:`wait`. A reader that does not keep up stops the command, so that a
+    session never holds much more than twice ``RECEIVE_WINDOW``. Always :meth:`close` in the end: it ends a command that
+    still runs.
+    """
+
+    def __init__(self, vm_id: str) -> None:
+        """Prepare a session; :meth:`start` runs the command."""
+        self._wire = Wire(vm_id)
+
+    @property
+    def opened(self) -> bool:
+        """True once the guest has given it a channel: from then on the command may have run."""
+        return self._wire.channel is not None
+
+    async def start(self, connection: asyncssh.SSHClientConnection, command: str, tty: Terminal | None = None) -> None:
+        """Run ``command``. Raises what asyncssh raises; :attr:`opened` tells whether trying again is safe."""
+        await connection.create_session(
+            lambda: self._wire,
+            command,
+            encoding=None,
+            window=RECEIVE_WINDOW,
+            request_pty="force" if tty else False,
+            term_type=tty.term if tty else None,
+            term_size=(tty.columns, tty.rows) if tty else None,
+        )
+
+    async def output(self) -> AsyncIterator[tuple[Stream, bytes]]:
+        """Both streams in the order they came, until both have ended. For one reader.
+
+        Raises:
+            BangerError: ``unknown_outcome`` if the connection was lost before the end.
+        """
+        while (chunk := await self._wire.output.get()) is not None:
+            yield chunk
+
+    async def write_stdin(self, data: bytes) -> bool:
+        """Send input, waiting while the guest does not take it. False once nobody reads input any more."""
+        wire = self._wire
+        await wire.writable.wait()
+        try:
+            wire.require_channel().write(data)
+        except OSError:  # the command has ended, or write_eof was called
+            return False
+        await wire.writable.wait()
+        return not wire.closed.is_set()
+
+    def write_eof(self) -> None:
+        """End the input. Idempotent."""
+        self._wire.require_channel().write_eof()
+
+    def send_signal(self, name: str) -> None:
+        """Signal the command by the name without ``SIG``; nothing happens if it has ended. Raises ``usage``."""
+        if name not in SIGNALS:
+            raise BangerError(
+                ErrorKind.USAGE, f'"{name}" is not a signal', subject=name, hint=f"one of {' '.join(sorted(SIGNALS))}"
+            )
+        with suppress(OSError):
+            self._wire.require_channel().send_signal(name)
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Tell the command's terminal its new size."""
+        with suppress(OSError):
+            self._wire.require_channel().change_terminal_size(columns, rows)
+
+    async def wait(self) -> ExitStatus:
+        """How the command ended, as soon as the guest says so (unread output may be left).
+
+        Raises:
+            BangerError: ``unknown_outcome`` if the connection was lost, or if the guest closed the channel without
+                a word (dropbear does when it has no name for the signal that killed the command: ``SIGBUS``, say).
+        """
+        return await asyncio.shield(self._wire.exit)
+
+    async def close(self) -> None:
+        """Hang up: what still runs gets ``HUP``, then ``KILL`` after ``HANGUP_GRACE_S``. Idempotent, never raises.
+
+        dropbear signals the one process it started, and a terminal's foreground group when the terminal goes away;
+        what a command without a terminal left in the background is not reached.
+        """
+        wire = self._wire
+        if wire.channel is None or wire.closed.is_set():
+            return
+        wire.output.discard()
+        try:
+            if not wire.exit.done():
+                self.send_signal("HUP")
+            async with asyncio.timeout(HANGUP_GRACE_S):
+                await wire.closed.wait()
+        except TimeoutError:
+            pass
+        finally:
+            if not wire.closed.is_set():
+                self.send_signal("KILL")
+                wire.channel.abort()

@@ -1,0 +1,75 @@
+"""The toolbox: a root file system of a few megabytes with what banger needs in a guest, and nothing of the image.
+
+It is the initrd's root; in the running guest it is seen as ``/run/banger``. Programs and libraries are this host's own,
+unchanged: dropbear runs chrooted, where loader and libraries stand at their normal places, and the others are started
+through that loader. What the host lacks comes from its distribution's packages, unpacked into the cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from importlib import resources
+
+from banger.guest.cpio import CpioWriter
+from banger.kernels.modules import Module
+
+#: Raise it when the archive changes by code alone; changes of programs and scripts are seen by themselves.
+RECIPE = 1
+
+#: Where an account's login shell stands, both in the toolbox and, with other content, in the image's root.
+ENTER = "run/banger/bin/enter"
+
+#: Applets that the scripts name; all of them are in every distribution's static busybox.
+APPLETS = tuple(
+    "chroot cp date env hostname ifconfig insmod ln mkdir mount nsenter poweroff readlink reboot rm route sh sleep sync"
+    " umount uname unshare usleep".split()
+)
+
+_ACCOUNTS = {
+    "etc/passwd": f"root:x:0:0::/home:/{ENTER}\n",
+    "etc/group": "root:x:0:\ntty:x:5:\n",
+    "etc/shells": f"/{ENTER}\n",
+    "etc/nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\n",
+    # Runs in the toolbox and leaves it: the kernel appends the script's own path and the arguments of the login shell
+    # to this command, and that path is bin/enter of the toolbox once process 1's mounts are entered.
+    ENTER: "#!/bin/nsenter -m/proc/1/ns/mnt\n",
+}
+_MOUNT_POINTS = ("base", "data", "dev", "home", "new", "proc", "sys", "tmp")
+
+
+def scripts() -> dict[str, bytes]:
+    """The scripts that this package carries, by place in the toolbox."""
+    data = resources.files("banger.guest") / "data"
+    places = {"init": "init", "start": "bin/start", "enter": "bin/enter"}
+    return {place: (data / name).read_bytes() for name, place in places.items()}
+
+
+def fingerprint(kernel_id: str, files: Mapping[str, bytes]) -> str:
+    """What the archive's content depends on, as 32 hex digits."""
+    digest = hashlib.sha256(f"{RECIPE} {kernel_id}\n".encode())
+    for path in sorted(files):
+        digest.update(f"{path} {hashlib.sha256(files[path]).hexdigest()}\n".encode())
+    return digest.hexdigest()[:32]
+
+
+def archive(files: Mapping[str, bytes], loader: str, modules: Iterable[Module]) -> bytes:
+    """The toolbox as a cpio archive: ``files`` (programs and scripts), accounts, mount points, modules."""
+    cpio = CpioWriter()
+    for name in _MOUNT_POINTS:
+        cpio.directory(name, 0o1777 if name == "tmp" else 0o755)
+    cpio.character_device("dev/console", 5, 1)
+    for path in sorted(files):
+        cpio.file(path, files[path], 0o755)
+    for applet in APPLETS:
+        cpio.symlink(f"bin/{applet}", "busybox")
+    cpio.symlink("lib64", "lib")
+    cpio.symlink("lib/loader", loader)
+    for path, text in _ACCOUNTS.items():
+        cpio.file(path, text.encode(), 0o755 if path == ENTER else 0o644)
+    order = []
+    for module in modules:
+        cpio.file(f"modules/{module.file_name}", module.content)
+        order.append(module.file_name)
+    cpio.file("modules/order", "".join(f"{name}\n" for name in order).encode())
+    return cpio.finish()

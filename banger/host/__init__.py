@@ -1,0 +1,1 @@
+"""What the owners need from this host besides a VMM: cleanup, publishing, ports, resources."""

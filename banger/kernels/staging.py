@@ -1,0 +1,114 @@
+"""The directory that every kernel source fills: ``vmlinuz``, ``modules/``, ``initrd``, ``kernel.json``.
+
+``vmlinuz`` is the kernel as it was given, whatever its format; ``modules/`` is the content of ``lib/modules/RELEASE``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from banger.core.cancel import CancelToken
+from banger.core.errors import BangerError, ErrorKind
+from banger.core.operation import Operation
+from banger.core.ports import BuiltKernel
+from banger.kernels.children import ProgramError, run
+from banger.kernels.image_file import KernelFile, inspect
+
+KERNEL, MODULES, INITRD, METADATA = "vmlinuz", "modules", "initrd", "kernel.json"
+
+#: Links that a distribution's tree has into its header packages; they lead nowhere in a guest.
+_FOREIGN_LINKS = ("build", "source")
+
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "riscv64": "riscv64"}
+
+
+def recognise(kernel: Path, machine: str = "") -> KernelFile:
+    """What ``kernel`` is; raises ``invalid`` if it is no kernel or is none for ``machine`` (default: this host's)."""
+    file = inspect(kernel.read_bytes(), kernel.name)
+    machine = machine or platform.machine()
+    wanted = _ARCHITECTURES.get(machine, machine)
+    if file.architecture != wanted:
+        raise BangerError(
+            ErrorKind.INVALID,
+            f'"{kernel.name}" is a kernel for {file.architecture}, this host is {wanted}',
+            subject=kernel.name,
+            hint=f"give a kernel that was built for {wanted}",
+        )
+    return file
+
+
+def finish(staging: Path, file: KernelFile, source: str, cmdline: str, operation: Operation) -> BuiltKernel:
+    """Complete what a source has put into ``staging`` and describe it: ``modules.dep`` if missing, ``kernel.json``."""
+    modules = staging / MODULES
+    if modules.is_dir():
+        for name in _FOREIGN_LINKS:
+            if (modules / name).is_symlink():
+                (modules / name).unlink()
+        if not (modules / "modules.dep").exists():
+            with operation.step("index modules"):
+                _run_depmod(staging, file.version, operation)
+    with operation.step("checksum"):
+        digest, size = _digest(staging, operation.token)
+    built = BuiltKernel(
+        version=file.version,
+        source=source,
+        digest=digest,
+        platform=f"linux/{file.architecture}",
+        format=file.format,
+        size_bytes=size,
+        has_modules=modules.is_dir(),
+        has_initrd=(staging / INITRD).exists(),
+        cmdline=cmdline,
+    )
+    (staging / METADATA).write_text(json.dumps(asdict(built), indent=2, sort_keys=True) + "\n")
+    return built
+
+
+def _run_depmod(staging: Path, version: str, operation: Operation) -> None:
+    """``depmod`` wants to see ``lib/modules/RELEASE``: give it a view of that shape.
+
+    Without any depmod the kernel still boots if it has its drivers built in, so that is a note and no failure.
+    """
+    view = staging / ".depmod"
+    release = version or "0"
+    (view / "lib" / "modules").mkdir(parents=True)
+    (view / "lib" / "modules" / release).symlink_to(staging.absolute() / MODULES)
+    failure = ""
+    try:
+        for program in (["depmod"], ["/sbin/depmod"], ["busybox", "depmod"]):
+            try:
+                run([*program, "-b", str(view.absolute()), release], operation.token)
+            except ProgramError as error:
+                failure = error.words
+            except BangerError as error:
+                if error.kind is not ErrorKind.UNAVAILABLE:
+                    raise
+                failure = failure or error.message
+            else:
+                return
+        operation.note(f"the modules of this kernel cannot be indexed, guests will have none ({failure})")
+    finally:
+        shutil.rmtree(view)
+
+
+def _digest(staging: Path, token: CancelToken) -> tuple[str, int]:
+    """``sha256:…`` of names and contents, and the sum of the sizes: equal content, equal digest."""
+    digest = hashlib.sha256()
+    size = 0
+    for path in _files(staging):
+        token.raise_if_cancelled()
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{path.relative_to(staging)}\0{content}\n".encode())
+        size += path.stat().st_size
+    return f"sha256:{digest.hexdigest()}", size
+
+
+def _files(directory: Path) -> Iterator[Path]:
+    return (path for path in sorted(directory.rglob("*")) if path.is_file() and not path.is_symlink())

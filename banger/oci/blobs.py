@@ -1,0 +1,277 @@
+"""The blob store: verified content under ``sha256/<hex>``, ``<hex>.part`` while it arrives.
+
+What has a digest's name is complete, was hashed as it arrived and is on disk: it got there by one rename. Several
+images that need the same blob share one transfer: whoever comes second waits, and finds it or takes over.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from banger.core.cancel import CancelToken
+from banger.core.errors import BangerError, ErrorKind
+from banger.core.units import format_size
+from banger.oci.documents import Descriptor
+from banger.oci.retry import Retrier, TransientError
+
+Progress = Callable[[int], None]
+
+_CHUNK_BYTES = 1 << 20
+#: Progress that proves a flaky connection worth another full round of attempts.
+_WORTHWHILE_BYTES = 1 << 20
+_POLL_S = 0.1
+#: Left free for everybody else on the file system.
+_RESERVE_BYTES = 64 << 20
+
+
+class Body(Protocol):
+    """A transfer under way."""
+
+    start: int
+    length: int | None
+
+    def read(self) -> bytes:
+        """The next bytes, empty at the end."""
+        ...
+
+    def close(self) -> None:
+        """End it."""
+        ...
+
+
+class Origin(Protocol):
+    """Where blobs come from: a registry client."""
+
+    token: CancelToken
+
+    def open_blob(self, digest: str, offset: int) -> Body:
+        """Start a transfer."""
+        ...
+
+    def retrier(self) -> Retrier:
+        """A fresh failure counter."""
+        ...
+
+
+class BlobStore:
+    """Verified blobs in one directory, which only this process writes."""
+
+    def __init__(self, root: Path, free_bytes: Callable[[Path], int] | None = None) -> None:
+        """Open the store; ``root`` is made when it is first needed.
+
+        Args:
+            root: holds ``sha256/``.
+            free_bytes: tells the free space of a file system; given only by tests.
+        """
+        self._directory = root / "sha256"
+        self._free_bytes = free_bytes or (lambda path: shutil.disk_usage(path).free)
+        self._locks: dict[str, _SharedLock] = {}
+        self._guard = threading.Lock()
+
+    def path(self, digest: str) -> Path:
+        """Where the blob is, once it is there."""
+        return self._directory / digest.removeprefix("sha256:")
+
+    def has(self, blob: Descriptor) -> bool:
+        """True if the blob is there in full length."""
+        return _length(self.path(blob.digest)) == blob.size
+
+    def require_room(self, blobs: Iterable[Descriptor]) -> None:
+        """Raise ``exhausted`` if what is still missing of ``blobs`` does not fit."""
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        distinct = {blob.digest: blob for blob in blobs if not self.has(blob)}.values()
+        missing = sum(max(0, blob.size - (_length(self._part(blob)) or 0)) for blob in distinct)
+        free = self._free_bytes(self._directory)
+        if missing and missing + _RESERVE_BYTES > free:
+            cause = f"{format_size(missing)} ({missing} bytes) to fetch, {format_size(free)} free"
+            raise _exhausted(cause, self._directory)
+
+    def fetch(self, blob: Descriptor, origin: Origin, progress: Progress) -> Path:
+        """Return the path of the verified blob, transferring what is missing of it.
+
+        Args:
+            blob: what is wanted; its digest and size are matched exactly.
+            origin: where from. Its token abandons the wait and the transfer; what has arrived is kept for the next one.
+            progress: told the bytes present so far, in absolute terms.
+
+        Raises:
+            BangerError: ``invalid`` for content that does not match, ``exhausted`` for a full disk, ``unavailable``
+                when the registry fails for too long.
+        """
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with self._alone(blob, origin.token, progress):
+            path = self.path(blob.digest)
+            if not _is_intact(path, blob, origin.token):
+                try:
+                    _Transfer(self._part(blob), blob, origin, progress).run()
+                    _publish(self._part(blob), path)
+                except OSError as error:
+                    raise self._disk_failure(blob, error) from error
+        progress(blob.size)
+        return path
+
+    def _part(self, blob: Descriptor) -> Path:
+        return self.path(blob.digest).with_suffix(".part")
+
+    @contextmanager
+    def _alone(self, blob: Descriptor, token: CancelToken, progress: Progress) -> Iterator[None]:
+        """Hold the digest's lock; meanwhile report how far its present holder has come."""
+        with self._guard:
+            shared = self._locks.setdefault(blob.digest, _SharedLock())
+            shared.users += 1
+        try:
+            while not shared.lock.acquire(timeout=_POLL_S):
+                token.raise_if_cancelled()
+                progress(min(_length(self._part(blob)) or 0, blob.size))
+            try:
+                yield
+            finally:
+                shared.lock.release()
+        finally:
+            with self._guard:
+                shared.users -= 1
+                if not shared.users:
+                    del self._locks[blob.digest]
+
+    def _disk_failure(self, blob: Descriptor, error: OSError) -> BangerError:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            self._part(blob).unlink(missing_ok=True)  # room matters more now than a later resume
+            return _exhausted(f"{os.strerror(error.errno)} after the download began", self._directory)
+        message = f'cannot write blob "{blob.digest}"'
+        return BangerError(ErrorKind.UNAVAILABLE, message, subject=blob.digest, cause=str(error))
+
+
+class _SharedLock:
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.users = 0
+
+
+class _Transfer:
+    """Brings one ``.part`` file to its full, verified length."""
+
+    def __init__(self, part: Path, blob: Descriptor, origin: Origin, progress: Progress) -> None:
+        self._part = part
+        self._blob = blob
+        self._origin = origin
+        self._progress = progress
+        self._hash = hashlib.sha256()
+        self._offset = 0
+
+    def run(self) -> None:
+        """Leave a complete, synced ``.part``, or a shorter one to resume from and an error."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(self._part, flags, 0o600)
+        try:
+            self._rehash(descriptor)
+            resumed = self._offset > 0
+            self._receive(descriptor)
+            if resumed and not self._matches():
+                self._restart(descriptor)  # the old part may have been the bad one
+                self._receive(descriptor)
+            if not self._matches():
+                mismatch = self._mismatch(f"its bytes hash to sha256:{self._hash.hexdigest()}")
+                self._restart(descriptor)
+                raise mismatch
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _rehash(self, descriptor: int) -> None:
+        if os.fstat(descriptor).st_size > self._blob.size:
+            os.ftruncate(descriptor, 0)
+        while chunk := os.read(descriptor, _CHUNK_BYTES):
+            self._origin.token.raise_if_cancelled()
+            self._hash.update(chunk)
+            self._offset += len(chunk)
+        self._progress(self._offset)
+
+    def _restart(self, descriptor: int) -> None:
+        os.ftruncate(descriptor, 0)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        self._hash = hashlib.sha256()
+        self._offset = 0
+
+    def _receive(self, descriptor: int) -> None:
+        retrier = self._origin.retrier()
+        while self._offset < self._blob.size:
+            before = self._offset
+            try:
+                self._receive_once(descriptor)
+            except TransientError as failure:
+                if self._offset - before >= _WORTHWHILE_BYTES:
+                    retrier.progressed()
+                retrier.failed(failure)
+
+    def _receive_once(self, descriptor: int) -> None:
+        body = self._origin.open_blob(self._blob.digest, self._offset)
+        try:
+            if body.start != self._offset:
+                self._restart(descriptor)
+            if body.length is not None and self._offset + body.length != self._blob.size:
+                raise self._mismatch(f"the registry sends {self._offset + body.length} bytes")
+            while chunk := body.read():
+                if self._offset + len(chunk) > self._blob.size:
+                    raise self._mismatch("the registry sends more bytes")
+                _write_all(descriptor, chunk)
+                self._hash.update(chunk)
+                self._offset += len(chunk)
+                self._progress(self._offset)
+            if self._offset < self._blob.size:
+                raise TransientError(self._mismatch("the transfer keeps ending too early", ErrorKind.UNAVAILABLE))
+        finally:
+            body.close()
+
+    def _matches(self) -> bool:
+        return f"sha256:{self._hash.hexdigest()}" == self._blob.digest
+
+    def _mismatch(self, cause: str, kind: ErrorKind = ErrorKind.INVALID) -> BangerError:
+        message = f'blob "{self._blob.digest}" of {self._blob.size} bytes cannot be fetched'
+        return BangerError(kind, message, subject=self._blob.digest, cause=cause)
+
+
+def _is_intact(path: Path, blob: Descriptor, token: CancelToken) -> bool:
+    """Hash what is there: a disk that lost it must not cost more than another transfer."""
+    if _length(path) != blob.size:
+        return False
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            token.raise_if_cancelled()
+            digest.update(chunk)
+    return f"sha256:{digest.hexdigest()}" == blob.digest
+
+
+def _publish(part: Path, path: Path) -> None:
+    part.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _length(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _exhausted(cause: str, directory: Path) -> BangerError:
+    message = f'not enough room in "{directory}"'
+    return BangerError(ErrorKind.EXHAUSTED, message, subject=str(directory), cause=cause, hint="banger system df")

@@ -1,0 +1,151 @@
+"""Registry credentials from Docker's own file, so that ``docker login`` is the only place to sign in.
+
+Format: ``config.json`` with ``auths`` (base64 of ``user:secret``), ``credHelpers`` (host to helper) and ``credsStore``
+(one helper for all), as described in the Docker CLI reference. A helper is a program ``docker-credential-NAME`` that
+reads the host on stdin and prints ``{"Username", "Secret"}``.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+import re
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from banger.core.errors import BangerError, ErrorKind
+from banger.oci.reference import DOCKER_HUB
+
+_HUB_KEY = "https://index.docker.io/v1/"
+_HELPER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
+_HELPER_TIMEOUT_S = 10.0
+#: What a helper prints when it simply has nothing: not a failure.
+_HELPER_HAS_NONE = "credentials not found"
+#: The user name that marks the secret as an OAuth2 refresh token.
+_REFRESH_TOKEN_USER = "<token>"  # noqa: S105  # a marker, not a secret
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A user name and secret, or a refresh token; secrets stay out of ``repr`` and so out of logs."""
+
+    username: str = ""
+    secret: str = field(default="", repr=False)
+    refresh_token: str = field(default="", repr=False)
+
+    @property
+    def basic(self) -> str:
+        """The value of an ``Authorization`` header, or empty for a refresh token."""
+        if not self.username:
+            return ""
+        return "Basic " + base64.b64encode(f"{self.username}:{self.secret}".encode()).decode()
+
+
+class CredentialStore:
+    """Reads the file anew for every question: a ``docker login`` takes effect at once."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    @classmethod
+    def configured(cls, setting: str, env: Mapping[str, str] | None = None) -> CredentialStore:
+        """The store of the ``registry.credentials`` setting, else of ``DOCKER_CONFIG``, else of the home directory."""
+        env = os.environ if env is None else env
+        if setting:
+            return cls(Path(setting))
+        directory = env.get("DOCKER_CONFIG")
+        return cls((Path(directory) if directory else Path(env.get("HOME") or "/") / ".docker") / "config.json")
+
+    def find(self, domain: str) -> Credential | None:
+        """The credential for a registry (``docker.io``, ``ghcr.io``, ``host:5000``), or ``None``.
+
+        Raises:
+            BangerError: ``usage`` if the file is not what Docker writes, ``denied`` if it can't be read,
+                ``unavailable`` if a helper fails.
+        """
+        data = self._read()
+        keys = {_HUB_KEY, DOCKER_HUB, "index.docker.io"} if domain == DOCKER_HUB else {domain}
+        hosts = {_host_of(key) for key in keys}
+        helpers = _object(data, "credHelpers")
+        helper = next((name for key, name in helpers.items() if _host_of(key) in hosts), data.get("credsStore"))
+        if helper:
+            return _ask_helper(str(helper), _HUB_KEY if domain == DOCKER_HUB else domain)
+        for key, entry in _object(data, "auths").items():
+            if _host_of(key) in hosts and isinstance(entry, dict):
+                return self._from_entry(entry, key)
+        return None
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            data = json.loads(self._file.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            message = f'cannot read the credential file "{self._file}"'
+            raise BangerError(ErrorKind.DENIED, message, subject=str(self._file), cause=str(error)) from error
+        except ValueError as error:
+            raise self._bad(str(error)) from None
+        if not isinstance(data, dict):
+            raise self._bad("it is not a JSON object")
+        return data
+
+    def _from_entry(self, entry: Mapping[str, Any], key: str) -> Credential | None:
+        if refresh_token := entry.get("identitytoken"):
+            return Credential(refresh_token=str(refresh_token))
+        if entry.get("username"):
+            return Credential(str(entry["username"]), str(entry.get("password", "")))
+        if not entry.get("auth"):
+            return None
+        try:
+            username, _, secret = base64.b64decode(str(entry["auth"]), validate=True).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError):
+            raise self._bad(f'the entry "{key}" is not base64 of user:secret') from None
+        return Credential(username, secret.rstrip("\0"))
+
+    def _bad(self, cause: str) -> BangerError:
+        message = f'"{self._file}" is not a Docker credential file'
+        return BangerError(ErrorKind.USAGE, message, subject=str(self._file), cause=cause, hint="docker login")
+
+
+def _object(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = data.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _host_of(key: str) -> str:
+    """``https://host/v1/``, ``host/path`` and ``host`` are all filed under ``host``."""
+    return key.removeprefix("https://").removeprefix("http://").partition("/")[0]
+
+
+def _ask_helper(name: str, server: str) -> Credential | None:
+    program = f"docker-credential-{name}"
+    if not _HELPER_NAME.match(name):
+        raise _helper_failed(program, "its name has odd characters")
+    try:
+        done = subprocess.run(
+            [program, "get"], input=server.encode(), capture_output=True, timeout=_HELPER_TIMEOUT_S, check=False
+        )
+    except FileNotFoundError:
+        return None  # a file copied from a desktop names a helper that this host lacks; public images must still work
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise _helper_failed(program, str(error)) from error
+    if done.returncode:
+        words = (done.stdout + done.stderr).decode(errors="replace").strip()
+        if _HELPER_HAS_NONE in words:
+            return None
+        raise _helper_failed(program, words[-300:])
+    try:
+        answer = json.loads(done.stdout)
+        username, secret = str(answer["Username"]), str(answer["Secret"])
+    except (ValueError, KeyError, TypeError):
+        raise _helper_failed(program, "its answer is not the JSON it should be") from None
+    return Credential(refresh_token=secret) if username == _REFRESH_TOKEN_USER else Credential(username, secret)
+
+
+def _helper_failed(program: str, cause: str) -> BangerError:
+    return BangerError(ErrorKind.UNAVAILABLE, f'credential helper "{program}" failed', subject=program, cause=cause)

@@ -1,0 +1,86 @@
+"""The image configuration blob, reduced to what a VM may use. It is data: never a path or an argument of the host."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from banger.core.models import ImageConfig
+from banger.oci.documents import DocumentError, parse_object
+from banger.oci.platform import Platform
+
+LARGEST_CONFIG = 4 << 20
+_MOST_ITEMS = 4096
+_LONGEST_ITEM = 128 << 10
+_LARGEST_TOTAL = 1 << 20
+_LONGEST_PATH = 4096
+_LONGEST_USER = 256
+
+
+def parse_image_config(body: bytes, layers: int) -> tuple[ImageConfig, Platform]:
+    """Read a configuration blob (OCI image specification, "Image Configuration"; Docker's is the same).
+
+    Args:
+        body: the verified blob.
+        layers: how many layers the manifest lists; the configuration must list as many.
+
+    Raises:
+        DocumentError: it is not such a document, or something in it is out of proportion.
+    """
+    data = parse_object(body)
+    rootfs = data.get("rootfs")
+    diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, Mapping) else None
+    if not isinstance(diff_ids, list) or len(diff_ids) != layers:
+        raise DocumentError("it does not list the layers of the manifest")
+    fields = data.get("config") or {}
+    if not isinstance(fields, Mapping):
+        raise DocumentError('its "config" is not an object')
+    config = ImageConfig(
+        env=tuple(item for item in _strings(fields, "Env") if item.partition("=")[0] and "=" in item),
+        entrypoint=_strings(fields, "Entrypoint"),
+        cmd=_strings(fields, "Cmd"),
+        user=_text(fields, "User", _LONGEST_USER),
+        workdir=_text(fields, "WorkingDir", _LONGEST_PATH),
+        labels=_labels(fields.get("Labels")),
+    )
+    return config, Platform.of(data)
+
+
+def _strings(fields: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    value = fields.get(key)
+    if value is None:
+        return ()
+    if not isinstance(value, list):
+        raise DocumentError(f'its "{key}" is not a list')
+    _check_total(value, key)
+    return tuple(_checked(item, key, _LONGEST_ITEM) for item in value)
+
+
+def _text(fields: Mapping[str, Any], key: str, longest: int) -> str:
+    value = _checked(fields.get(key) or "", key, longest)
+    if not value.isprintable():
+        raise DocumentError(f'its "{key}" has control characters')
+    return value
+
+
+def _labels(value: Any) -> dict[str, str]:
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise DocumentError('its "Labels" is not an object')
+    _check_total([*value, *value.values()], "Labels")
+    return {_checked(k, "Labels", _LONGEST_ITEM): _checked(v, "Labels", _LONGEST_ITEM) for k, v in value.items()}
+
+
+def _check_total(items: list[Any], key: str) -> None:
+    total = sum(len(item) for item in items if isinstance(item, str))
+    if len(items) > _MOST_ITEMS or total > _LARGEST_TOTAL:
+        raise DocumentError(f'its "{key}" is too large')
+
+
+def _checked(value: Any, key: str, longest: int) -> str:
+    if not isinstance(value, str):
+        raise DocumentError(f'its "{key}" holds something that is not text')
+    if len(value) > longest or "\0" in value:
+        raise DocumentError(f'its "{key}" holds a text that is too long or has a NUL in it')
+    return value

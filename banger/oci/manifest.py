@@ -1,0 +1,150 @@
+"""From a reference to exactly one platform's manifest: own GET, hashed raw bytes, index walked by digest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from banger.core.errors import BangerError, ErrorKind
+from banger.core.models import ImageConfig
+from banger.oci import failures
+from banger.oci.documents import (
+    CONFIG_TYPES,
+    INDEX_TYPES,
+    MANIFEST_TYPES,
+    Descriptor,
+    DocumentError,
+    descriptors,
+    kind_of,
+    parse_descriptor,
+    parse_layer,
+    parse_object,
+)
+from banger.oci.image_config import LARGEST_CONFIG, parse_image_config
+from banger.oci.platform import Platform
+from banger.oci.registry import RegistryClient
+
+LARGEST_MANIFEST = 4 << 20
+MOST_LAYERS = 128
+_MOST_PLATFORMS = 1024
+_DEEPEST_NESTING = 3
+_ACCEPT = ", ".join(sorted(MANIFEST_TYPES | INDEX_TYPES))
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class PlatformImage:
+    """One platform's image, pinned: ``digest`` is that of its manifest, layers are in the order they apply."""
+
+    digest: str
+    platform: Platform
+    layers: tuple[Descriptor, ...]
+    config: ImageConfig
+
+
+def resolve(client: RegistryClient, wanted: Platform) -> PlatformImage:
+    """Find the image for ``wanted`` that the client's reference means now.
+
+    Raises:
+        BangerError: ``not_found`` or ``denied`` as the registry says; ``invalid`` for no such platform, a digest that
+            does not match, or a document that is not a sound image.
+    """
+    return _Resolver(client, wanted).resolve()
+
+
+class _Resolver:
+    def __init__(self, client: RegistryClient, wanted: Platform) -> None:
+        self._client = client
+        self._wanted = wanted
+        self._name = client.reference.familiar()
+
+    def resolve(self) -> PlatformImage:
+        document, kind, digest = self._fetch(self._client.reference.target, None)
+        for _ in range(_DEEPEST_NESTING):
+            if kind not in INDEX_TYPES:
+                return self._image(document, digest)
+            entry = self._choose(document)
+            document, kind, digest = self._fetch(entry.digest, entry)
+        if kind in INDEX_TYPES:
+            raise self._invalid("its indexes are nested too deeply")
+        return self._image(document, digest)
+
+    def _fetch(self, target: str, expected: Descriptor | None) -> tuple[dict[str, Any], str, str]:
+        what = f'image "{self._name}"'
+        answer = self._client.get_document(f"manifests/{target}", _ACCEPT, LARGEST_MANIFEST, what)
+        digest = "sha256:" + hashlib.sha256(answer.body).hexdigest()
+        if target.startswith("sha256:") and digest != target:
+            raise self._invalid(f"the registry sent {digest} for {target}")
+        # Some registries report errors with status 200; their own words are better than "neither index nor manifest".
+        if words := failures.errors_in(answer.body):
+            raise BangerError(
+                ErrorKind.UNAVAILABLE,
+                f'registry "{self._client.reference.domain}" could not serve "{self._name}"',
+                subject=str(self._client.reference),
+                cause=words,
+            )
+        document = self._read(lambda: parse_object(answer.body))
+        kind = self._read(lambda: kind_of(document, answer.content_type))
+        if expected and (len(answer.body) != expected.size or kind != expected.media_type):
+            raise self._invalid(f"manifest {digest} has another size or type than its index says")
+        return document, kind, digest
+
+    def _choose(self, index: dict[str, Any]) -> Descriptor:
+        entries = self._read(lambda: self._entries(index))
+        offers = [Platform.of(entry.platform) for entry in entries]
+        best = self._wanted.best(offers)
+        if best is not None:
+            return entries[best]
+        if len(entries) == 1 and entries[0].platform is None:
+            return entries[0]  # an index around one image need not say what it is for; its configuration does
+        there = sorted({str(offer) for offer in offers} - {"unknown", "unknown/unknown"})
+        raise self._no_variant(f"it has {', '.join(there)}" if there else "it has no image at all")
+
+    def _entries(self, index: dict[str, Any]) -> list[Descriptor]:
+        """The entries that are images; an index also lists signatures and attestations."""
+        items = descriptors(index, "manifests", _MOST_PLATFORMS)
+        entries = [parse_descriptor(item, f"entry {i + 1}") for i, item in enumerate(items)]
+        return [entry for entry in entries if entry.media_type in MANIFEST_TYPES | INDEX_TYPES]
+
+    def _image(self, manifest: dict[str, Any], digest: str) -> PlatformImage:
+        config_descriptor, layers = self._read(lambda: _parts_of(manifest))
+        body = self._config(config_descriptor)
+        try:
+            config, platform = parse_image_config(body, len(layers))
+        except DocumentError as error:
+            raise self._invalid(f"its configuration is unsound: {error}") from None
+        if platform.os and platform.architecture and self._wanted.rank(platform) is None:
+            raise self._no_variant(f"it is for {platform}")
+        return PlatformImage(digest, self._wanted if not platform.architecture else platform, tuple(layers), config)
+
+    def _config(self, descriptor: Descriptor) -> bytes:
+        what = f'the configuration of "{self._name}"'
+        body = self._client.get_document(f"blobs/{descriptor.digest}", "*/*", LARGEST_CONFIG, what).body
+        if len(body) != descriptor.size or "sha256:" + hashlib.sha256(body).hexdigest() != descriptor.digest:
+            raise self._invalid("its configuration does not match its digest")
+        return body
+
+    def _read(self, read: Callable[[], T]) -> T:
+        try:
+            return read()
+        except DocumentError as error:
+            raise self._invalid(f"its manifest is unsound: {error}") from None
+
+    def _no_variant(self, cause: str) -> BangerError:
+        return failures.invalid(self._client.reference, f'image "{self._name}" has no {self._wanted} variant', cause)
+
+    def _invalid(self, cause: str) -> BangerError:
+        return failures.invalid(self._client.reference, f'image "{self._name}" cannot be used', cause)
+
+
+def _parts_of(manifest: dict[str, Any]) -> tuple[Descriptor, Sequence[Descriptor]]:
+    config = parse_descriptor(manifest.get("config"), "the configuration")
+    if config.media_type not in CONFIG_TYPES:
+        raise DocumentError(f'it is not a container image but "{config.media_type[:100]}"')
+    if config.size > LARGEST_CONFIG:
+        raise DocumentError(f"its configuration is longer than {LARGEST_CONFIG} bytes")
+    items = descriptors(manifest, "layers", MOST_LAYERS)
+    return config, [parse_layer(item, f"layer {i + 1}") for i, item in enumerate(items)]

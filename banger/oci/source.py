@@ -1,0 +1,110 @@
+"""The image source for OCI references: registry to ext4, through the blob store and :mod:`banger.rootfs`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from banger.config import Config
+from banger.core.cancel import CancelToken
+from banger.core.errors import BangerError, ErrorKind
+from banger.core.operation import Operation
+from banger.core.ports import BuiltImage, ImageRequest, ResolvedImage
+from banger.layout import Layout
+from banger.oci.blobs import BlobStore
+from banger.oci.credentials import CredentialStore
+from banger.oci.fetching import fetch_all
+from banger.oci.platform import Platform
+from banger.oci.reference import Reference
+from banger.rootfs.build import Layer, build_rootfs
+
+if TYPE_CHECKING:
+    from banger.oci.manifest import PlatformImage
+    from banger.oci.registry import RegistryClient
+
+#: Schemes of other sources, such as ``mmdebstrap:bookworm``. ``name:tag`` looks the same but for these.
+_OTHER_SCHEMES = re.compile(r"(?:mmdebstrap|apt|file|dir):")
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class _Pull:
+    """What :meth:`OciImageSource.resolve` hands on to ``build``."""
+
+    client: RegistryClient
+    image: PlatformImage
+    size_bytes: int
+
+
+class OciImageSource:
+    """Images from registries. One per daemon: its blob store is what concurrent pulls share."""
+
+    def __init__(self, layout: Layout, config: Config, env: Mapping[str, str] | None = None) -> None:
+        """Create the source; nothing is read or connected to.
+
+        Args:
+            layout: where the blobs are.
+            config: ``image.parallel_downloads``, ``image.size_mib``, ``registry.insecure``, ``registry.credentials``.
+            env: stands in for ``os.environ`` when the credential file is looked for.
+        """
+        self._config = config
+        self._blobs = BlobStore(layout.blobs)
+        self._credentials = CredentialStore.configured(config.text("registry.credentials"), env)
+
+    def handles(self, request: ImageRequest) -> bool:
+        """True for everything that can be parsed as an image reference and belongs to no other source."""
+        if _OTHER_SCHEMES.match(request.reference):
+            return False
+        try:
+            Reference.parse(request.reference)
+        except BangerError:
+            return False
+        return True
+
+    def resolve(self, request: ImageRequest, operation: Operation) -> ResolvedImage:
+        """Pin the reference to one platform's manifest; a few small requests."""
+        # oras and requests take a quarter of a second to import: the daemon's start must not wait for them.
+        from banger.oci import manifest  # noqa: PLC0415
+
+        reference = Reference.parse(request.reference)
+        platform = Platform.parse(request.platform)
+        client = self._client(reference, request, operation)
+        with operation.step("resolve reference"):
+            image = manifest.resolve(client, platform)
+        size_bytes = request.size_bytes or self._config.number("image.size_mib") * _MIB
+        token = _Pull(client, image, size_bytes)
+        return ResolvedImage(str(reference), image.digest, str(image.platform), image.config, token)
+
+    def build(self, resolved: ResolvedImage, staging: Path, operation: Operation) -> BuiltImage:
+        """Fetch the layers that the blob store lacks and build ``staging/rootfs.ext4`` from them."""
+        pull = resolved.token
+        if not isinstance(pull, _Pull):
+            raise BangerError(ErrorKind.INTERNAL, "the image was resolved by another source", subject=resolved.source)
+        blobs = pull.image.layers
+        with operation.step("fetch layers") as step:
+            parallel = self._config.number("image.parallel_downloads")
+            paths = fetch_all(self._blobs, blobs, pull.client, parallel, step.update)
+        layers = [
+            Layer(path=path, media_type=blob.media_type, compressed_bytes=blob.size, stream=None)
+            for blob, path in zip(blobs, paths, strict=True)
+        ]
+        rootfs = staging / "rootfs.ext4"
+        stats = build_rootfs(layers, rootfs, size_bytes=pull.size_bytes, operation=operation)
+        return BuiltImage(rootfs, stats.size_bytes, stats.disk_bytes, resolved.config, resolved.digest)
+
+    def _client(self, reference: Reference, request: ImageRequest, operation: Operation) -> RegistryClient:
+        from banger.oci.registry import Endpoint, RegistryClient  # noqa: PLC0415  # as above
+
+        # A token of its own, because one failed layer stops the others but is not a cancelled operation.
+        token = CancelToken()
+        operation.token.on_cancel(lambda: token.cancel(operation.token.reason))
+        return RegistryClient(
+            reference,
+            Endpoint.of(reference, self._config.text("registry.insecure"), plain_http=request.plain_http),
+            token,
+            find_credential=lambda: self._credentials.find(reference.domain),
+            note=operation.note,
+        )

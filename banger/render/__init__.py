@@ -1,0 +1,1 @@
+"""How things look: tables, sizes, progress, errors. Values in, text out; nothing here talks to the daemon."""

@@ -1,0 +1,132 @@
+"""Pages: all that is known about one object, in sections."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from banger.core.units import MIB, format_duration, format_size
+from banger.render.terminal import Terminal, printable
+from banger.render.views import age, ports, size, vm_state
+from banger.render.waterfall import render_waterfall
+
+Row = Mapping[str, Any]
+Fields = Sequence[tuple[str, Any]]
+
+
+def vm_page(vm: Row, terminal: Terminal) -> str:
+    """A VM, with the waterfall of its last start."""
+    spec = vm.get("spec") or {}
+    running = f"pid {vm['pid']}, {vm.get('accelerator')}" if vm.get("pid") else ""
+    identity = [
+        ("id", vm.get("id")),
+        ("state", _join(vm_state(vm), running)),
+        ("reason", vm.get("reason")),
+        ("created", _moment(vm, "created_at")),
+        ("started", _moment(vm, "started_at")),
+        ("stopped", _moment(vm, "stopped_at")),
+        ("labels", _pairs(spec.get("labels"))),
+        ("ephemeral", "yes: deleted when it stops" if spec.get("ephemeral") else ""),
+    ]
+    machine = [
+        ("image", _join(vm.get("image_name") or spec.get("image"), vm.get("image_id"))),
+        ("kernel", _join(vm.get("kernel_name") or spec.get("kernel"), vm.get("kernel_id"))),
+        ("cpus", spec.get("cpus")),
+        ("memory", _mebibytes(spec.get("memory_mib"))),
+        ("disk", _mebibytes(spec.get("disk_mib"))),
+        ("machine", spec.get("machine")),
+        ("init", spec.get("init")),
+        ("user", spec.get("user")),
+        ("workdir", spec.get("workdir")),
+        ("env", " ".join(spec.get("env") or ())),
+    ]
+    network = [
+        ("network", spec.get("network")),
+        ("address", vm.get("address")),
+        ("ports", ports(vm)),
+        ("ssh port", vm.get("ssh_port") or ""),
+    ]
+    page = _section(str(vm.get("name") or vm.get("id")), identity, terminal)
+    page += _section("Machine", machine, terminal) + _section("Network", network, terminal)
+    return page + _timings("Last start", vm.get("timings") or (), terminal)
+
+
+def artifact_page(artifact: Row, terminal: Terminal) -> str:
+    """An image or a kernel."""
+    config = artifact.get("config") or {}
+    flags = [name for name in ("modules", "initrd") if artifact.get(f"has_{name}")]
+    identity = [
+        ("id", artifact.get("id")),
+        ("broken", artifact.get("broken")),
+        ("source", artifact.get("source")),
+        ("digest", artifact.get("digest")),
+        ("platform", artifact.get("platform")),
+        ("version", artifact.get("version")),
+        ("format", _join(artifact.get("format"), ", ".join(flags))),
+        ("size", _join(size(artifact.get("size_bytes")), _on_disk(artifact))),
+        ("created", _moment(artifact, "created_at")),
+        ("used by", ", ".join(artifact.get("used_by") or ())),
+        ("arguments", artifact.get("cmdline")),
+    ]
+    defaults = [
+        ("entrypoint", " ".join(config.get("entrypoint") or ())),
+        ("command", " ".join(config.get("cmd") or ())),
+        ("user", config.get("user")),
+        ("workdir", config.get("workdir")),
+        ("env", " ".join(config.get("env") or ())),
+        ("labels", _pairs(config.get("labels"))),
+    ]
+    name = str(artifact.get("name") or artifact.get("id"))
+    return _section(name, identity, terminal) + _section("Defaults", defaults, terminal)
+
+
+def operation_page(operation: Row, terminal: Terminal) -> str:
+    """An operation and its steps."""
+    error = operation.get("error") or {}
+    fields = [
+        ("id", operation.get("id")),
+        ("state", operation.get("state")),
+        ("error", _join(error.get("message"), error.get("cause"))),
+        ("hint", error.get("hint")),
+        ("begun", _moment(operation, "created_at")),
+        ("time", format_duration(float(operation.get("elapsed_s") or 0.0))),
+    ]
+    title = f"{operation.get('kind')} {operation.get('subject')}"
+    return _section(title, fields, terminal) + _timings("Steps", operation.get("steps") or (), terminal)
+
+
+def fields_text(fields: Fields) -> str:
+    """Aligned ``name  value`` lines; what has no value is left out."""
+    known = [(name, printable(value)) for name, value in fields if value not in (None, "")]
+    width = max((len(name) for name, _ in known), default=0)
+    return "".join(f"  {name.ljust(width)}  {value}\n" for name, value in known)
+
+
+def _section(title: str, fields: Fields, terminal: Terminal) -> str:
+    text = fields_text(fields)
+    return f"{terminal.paint(printable(title), 'bold')}\n{text}" if text else ""
+
+
+def _timings(title: str, timings: Sequence[Row], terminal: Terminal) -> str:
+    return f"{terminal.paint(title, 'bold')}\n{render_waterfall(timings, terminal)}" if timings else ""
+
+
+def _join(first: Any, second: Any) -> str:
+    return f"{first} ({second})" if first and second else str(first or second or "")
+
+
+def _moment(row: Row, field: str) -> str:
+    since = age(row, field)
+    return f"{row[field]} ({since} ago)" if since else ""
+
+
+def _mebibytes(amount: Any) -> str:
+    return "" if amount is None else format_size(int(amount) * MIB)
+
+
+def _on_disk(artifact: Row) -> str:
+    return f"{size(artifact['disk_bytes'])} on disk" if artifact.get("disk_bytes") is not None else ""
+
+
+def _pairs(mapping: Any) -> str:
+    return ", ".join(f"{key}={value}" for key, value in (mapping or {}).items())

@@ -1,0 +1,91 @@
+"""What the lists of banger show: the columns of each kind of object, from its JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from banger.core.clock import now, parse_rfc3339
+from banger.core.units import MIB, format_age, format_duration, format_size
+from banger.render.table import Column
+
+Row = Mapping[str, Any]
+
+
+def age(row: Row, field: str = "created_at") -> str:
+    """How long ago ``field`` was, or nothing."""
+    try:
+        return format_age(parse_rfc3339(row[field]), now())
+    except (KeyError, ValueError, TypeError):
+        return ""
+
+
+def size(size_bytes: Any) -> str:
+    """Bytes in IEC units; nothing where the size is not known."""
+    return format_size(int(size_bytes)) if size_bytes is not None else ""
+
+
+def vm_state(row: Row) -> str:
+    """``running``, ``stopped (guest_panic)``, ``broken: reason``."""
+    if row.get("broken"):
+        return f"broken: {row['broken']}"
+    state, why = str(row.get("state") or ""), row.get("exit_reason") or ""
+    return f"{state} ({why})" if state == "stopped" and why not in ("", "requested") else state
+
+
+def ports(row: Row) -> str:
+    """``127.0.0.1:8080->80`` for each forward: the real ones while running, else the wished ones."""
+    forwards = row.get("ports") or (row.get("spec") or {}).get("ports") or []
+    return ", ".join(f"{p.get('host_address')}:{p.get('host_port') or '?'}->{p.get('guest_port')}" for p in forwards)
+
+
+def _spec(row: Row, field: str) -> Any:
+    return (row.get("spec") or {}).get(field)
+
+
+def _memory(row: Row) -> str:
+    memory_mib = _spec(row, "memory_mib")
+    return "" if memory_mib is None else format_size(int(memory_mib) * MIB)
+
+
+def artifact_source(row: Row) -> str:
+    """Where an image or a kernel came from, or why it cannot be used."""
+    return f"broken: {row['broken']}" if row.get("broken") else str(row.get("source") or "")
+
+
+VM_COLUMNS = (
+    Column("NAME", lambda row: row.get("name") or row["id"], shrinks=True),
+    Column("STATE", vm_state, shrinks=True),
+    Column("IMAGE", lambda row: row.get("image_name") or _spec(row, "image") or "", shrinks=True),
+    Column("CPUS", lambda row: str(_spec(row, "cpus") or "")),
+    Column("MEMORY", _memory),
+    Column("ADDRESS", lambda row: row.get("address") or ""),
+    Column("PORTS", ports, shrinks=True),
+    Column("AGE", age),
+)
+
+ARTIFACT_COLUMNS = (
+    Column("NAME", lambda row: row.get("name") or "", shrinks=True),
+    Column("ID", lambda row: row["id"]),
+    Column("SIZE", lambda row: size(row.get("size_bytes"))),
+    Column("SOURCE", artifact_source, shrinks=True),
+    Column("USED-BY", lambda row: ", ".join(row.get("used_by") or ()), shrinks=True),
+    Column("AGE", age),
+)
+
+CATALOG_COLUMNS = (
+    Column("NAME", lambda row: row["name"]),
+    Column("KIND", lambda row: row["kind"]),
+    Column("SUMMARY", lambda row: row.get("summary") or "", shrinks=True),
+    Column("SOURCE", lambda row: row.get("source") or "", shrinks=True),
+    Column("ORIGIN", lambda row: row.get("origin") or "", shrinks=True),
+)
+
+OPERATION_COLUMNS = (
+    Column("ID", lambda row: row["id"]),
+    Column("KIND", lambda row: row.get("kind") or ""),
+    Column("SUBJECT", lambda row: row.get("subject") or "", shrinks=True),
+    Column("STATE", lambda row: row.get("state") or ""),
+    Column("TIME", lambda row: format_duration(float(row.get("elapsed_s") or 0.0))),
+    Column("AGE", age),
+)

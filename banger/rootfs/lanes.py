@@ -1,0 +1,163 @@
+"""Reading all layers of an image at once: two threads, and one account of what they read."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from banger.core.cancel import CancelToken
+from banger.core.errors import BangerError, ErrorKind
+from banger.core.operation import Step
+from banger.rootfs.decompress import Compression, decompressed
+from banger.rootfs.ext4.blocks import FreeBlocks
+from banger.rootfs.ext4.data import DataWriter
+from banger.rootfs.ext4.image import Ext4Image
+from banger.rootfs.layer import LayerChanges, read_layer
+from banger.rootfs.limits import Budget
+from banger.rootfs.reader import ChunkReader
+from banger.rootfs.tar import TarReader
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer: a local file whose digest was verified, or an open stream.
+
+    Attributes:
+        path: a tar archive, plain or compressed by gzip or zstd; what it is, its first bytes tell.
+        media_type: what the manifest calls it; refused only if it names another compression than the bytes show.
+        compressed_bytes: size of the file, for progress and for the choice of the image's size; 0 if unknown.
+        stream: read instead of ``path``, once and forward only; the caller closes it.
+    """
+
+    path: Path | None = None
+    media_type: str = ""
+    compressed_bytes: int = 0
+    stream: BinaryIO | None = None
+
+    @contextmanager
+    def open(self) -> Iterator[BinaryIO]:
+        """The layer's bytes."""
+        if self.stream is not None:
+            yield self.stream
+        elif self.path is not None:
+            with self.path.open("rb", buffering=0) as file:
+                yield file
+        else:
+            raise BangerError(ErrorKind.INTERNAL, "a layer has neither a path nor a stream")
+
+
+class Progress:
+    """Compressed bytes consumed so far, reported to a step. Thread-safe."""
+
+    def __init__(self, step: Step, total: int) -> None:
+        self._step = step
+        self._total = total or None
+        self._lock = threading.Lock()
+        self.done = 0
+
+    def add(self, count: int) -> None:
+        """Count ``count`` bytes more."""
+        with self._lock:
+            self.done += count
+            self._step.update(self.done, self._total)
+
+    def restart(self) -> None:
+        """Count from 0 again."""
+        with self._lock:
+            self.done = 0
+
+    def estimate(self, written_bytes: int) -> int:
+        """What will have been written in the end, if it goes on as it did so far."""
+        if not self._total or not self.done:
+            return written_bytes
+        return written_bytes * max(self._total, self.done) // self.done
+
+
+class _AbandonedError(Exception):
+    """This lane stopped because the other one failed."""
+
+
+class LaneReaders:
+    """Reads the layers of one image into it, on two threads."""
+
+    def __init__(self, image: Ext4Image, budget: Budget, progress: Progress, token: CancelToken) -> None:
+        self._image = image
+        self._budget = budget
+        self._progress = progress
+        self._token = token
+        self._failed = threading.Event()
+
+    def read(self, layers: Sequence[Layer]) -> list[LayerChanges]:
+        """Read every layer; the result is in their order.
+
+        Raises:
+            BangerError: ``invalid`` naming the layer; ``cancelled``.
+            ImageFullError, OSError: from the writers.
+        """
+        changes: list[LayerChanges | None] = [None] * len(layers)
+        lanes = share_out([layer.compressed_bytes for layer in layers], FreeBlocks.LANES)
+        writers = [self._image.data_writer(index) for index in range(len(lanes))]
+        with ThreadPoolExecutor(len(lanes), thread_name_prefix="layers") as pool:
+            futures = [
+                pool.submit(self._run, layers, lane, writer, changes)
+                for lane, writer in zip(lanes, writers, strict=True)
+            ]
+        errors = [error for error in (future.exception() for future in futures) if error is not None]
+        if errors:
+            raise min(errors, key=lambda error: isinstance(error, _AbandonedError))
+        for writer in writers:
+            writer.close()
+        return [change for change in changes if change is not None]
+
+    def _run(
+        self, layers: Sequence[Layer], lane: Sequence[int], writer: DataWriter, changes: list[LayerChanges | None]
+    ) -> None:
+        try:
+            for index in lane:
+                changes[index] = self._read_one(layers[index], index, len(layers), writer)
+            writer.flush()
+        except BaseException:
+            self._failed.set()
+            raise
+
+    def _read_one(self, layer: Layer, index: int, count: int, writer: DataWriter) -> LayerChanges:
+        try:
+            with layer.open() as source:
+                compression, chunks = decompressed(source, layer.media_type, self._progress.add)
+                reader = ChunkReader(self._metered(chunks))
+                # The zstd library reports a frame cut short as the end, and a pipe whose writer died does the same.
+                cannot_tell = compression is Compression.ZSTD or layer.stream is not None
+                members = TarReader(reader, self._budget.limits, end_marker=cannot_tell)
+                return read_layer(members, reader, writer, self._budget)
+        except BangerError as error:
+            if error.kind is not ErrorKind.INVALID:
+                raise
+            which = f"layer {index + 1} of {count}" if count > 1 else "the layer"
+            raise BangerError(ErrorKind.INVALID, f"{which} is not acceptable", cause=error.message) from error
+
+    def _metered(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        for chunk in chunks:
+            self._token.raise_if_cancelled()
+            if self._failed.is_set():
+                raise _AbandonedError
+            self._budget.spend_inflated(len(chunk))
+            yield chunk
+
+
+def share_out(sizes: Sequence[int], lanes: int) -> list[list[int]]:
+    """Which indices of ``sizes`` each lane works on: the largest first, always to the lane with the least to do.
+
+    The shares are decided beforehand, so that what ends up where in the image never depends on timing.
+    """
+    shares: list[list[int]] = [[] for _ in range(lanes)]
+    loads = [0] * lanes
+    for index in sorted(range(len(sizes)), key=lambda index: -sizes[index]):
+        lane = loads.index(min(loads))
+        shares[lane].append(index)
+        loads[lane] += max(sizes[index], 1)
+    return [share for share in shares if share]

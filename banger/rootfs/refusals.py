@@ -1,0 +1,19 @@
+"""How hostile or broken input is turned away: one error kind, and names that are safe to show."""
+
+from __future__ import annotations
+
+from banger.core.errors import BangerError, ErrorKind
+
+_SHOWN_CHARACTERS = 120
+
+
+def refused(message: str) -> BangerError:
+    """The ``invalid`` error for an archive that is broken, hostile or beyond a limit."""
+    return BangerError(ErrorKind.INVALID, message)
+
+
+def shown(name: bytes) -> str:
+    """``name`` in double quotes for a message: no control characters, at most about 120 characters."""
+    text = name.decode("utf-8", "backslashreplace")
+    safe = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    return f'"{safe}"' if len(safe) <= _SHOWN_CHARACTERS else f'"{safe[:_SHOWN_CHARACTERS]}…"'

@@ -1,0 +1,1 @@
+"""VMM drivers, and which process is really ours."""

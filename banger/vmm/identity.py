@@ -1,0 +1,219 @@
+"""Which process is really ours: a pid alone is reused, and a VMM outlives the daemon that started it.
+
+A process is the one we mean if the host has not rebooted since (boot id), if the pid's process began at the same
+clock tick (``/proc/PID/stat`` field 22, proc(5)) and if its command line holds our marker. It is only ever signalled
+through a pidfd that was opened first and checked afterwards, so that the pid can't change hands in between.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from banger.core.cancel import Deadline
+from banger.core.models import ProcessIdentity
+
+#: The empty identity: a process that was never started.
+NO_PROCESS = ProcessIdentity(0, 0, "", "")
+
+_REMEMBERED_STATUSES = 256
+_statuses: OrderedDict[ProcessIdentity, int] = OrderedDict()
+_statuses_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessStat:
+    """The fields of ``/proc/PID/stat`` that tell processes apart (proc(5) fields 3, 6, 20 and 22)."""
+
+    state: str
+    session: int
+    threads: int
+    start_ticks: int
+
+    @property
+    def gone(self) -> bool:
+        """True if nothing runs any more; a zombie leader whose other threads still run does not count."""
+        return self.state in "ZXx" and self.threads <= 1
+
+
+def marker_of(vm_id: str) -> str:
+    """What the command line of a VM's process contains: ``banger-vm-ID``."""
+    return f"banger-vm-{vm_id}"
+
+
+def current_boot_id() -> str:
+    """The kernel's random id of this boot."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def parse_stat(text: str) -> ProcessStat:
+    """Read the text of ``/proc/PID/stat``; the command name in it may hold spaces and parentheses."""
+    fields = text[text.rindex(")") + 1 :].split()
+    return ProcessStat(state=fields[0], session=int(fields[3]), threads=int(fields[17]), start_ticks=int(fields[19]))
+
+
+def identify(pid: int, marker: str) -> ProcessIdentity:
+    """The identity of a process that was just started and is not reaped yet; ``ProcessLookupError`` without one."""
+    stat = _read_stat(pid)
+    if stat is None:
+        raise ProcessLookupError(f"no process {pid}")
+    return ProcessIdentity(pid, stat.start_ticks, current_boot_id(), marker)
+
+
+def find(marker: str) -> ProcessIdentity | None:
+    """The process that was started with ``marker`` but whose identity was never written down, if it lives.
+
+    Only a session leader of this user with an argument that begins with the marker counts: somebody who merely
+    mentions the marker (a ``grep``, an editor) is not taken for it.
+    """
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        pid = int(entry.name)
+        stat = _read_stat(pid)
+        if stat is None or stat.gone or stat.session != pid:
+            continue
+        arguments = _read_cmdline(pid).split(b"\0")
+        if any(argument.startswith(marker.encode()) for argument in arguments) and _is_ours(entry):
+            return ProcessIdentity(pid, stat.start_ticks, current_boot_id(), marker)
+    return None
+
+
+def of_this_boot(identity: ProcessIdentity) -> bool:
+    """False if the host has rebooted since the process was started."""
+    return identity.boot_id == current_boot_id()
+
+
+def is_same(identity: ProcessIdentity) -> bool:
+    """True if this very process lives; a zombie does not."""
+    if not identity.known or not of_this_boot(identity):
+        return False
+    stat = _read_stat(identity.pid)
+    if stat is None or stat.gone or stat.start_ticks != identity.start_ticks:
+        return False
+    cmdline = _read_cmdline(identity.pid)
+    # A process that is being torn down has no command line any more but may still hold its files open.
+    return not cmdline or identity.marker.encode() in cmdline
+
+
+def open_pidfd(identity: ProcessIdentity) -> int | None:
+    """A pidfd of this very process, or ``None`` if it is gone. The caller closes it."""
+    if not identity.known:
+        return None
+    try:
+        pidfd = os.pidfd_open(identity.pid)
+    except ProcessLookupError:
+        return None
+    if is_same(identity):
+        return pidfd
+    os.close(pidfd)
+    return None
+
+
+def kill(identity: ProcessIdentity, signal_number: int = signal.SIGKILL) -> bool:
+    """Signal this very process and no other; False if it is gone. Does not wait."""
+    with _pidfd(identity) as pidfd:
+        if pidfd is None:
+            return False
+        try:
+            signal.pidfd_send_signal(pidfd, signal_number)
+        except ProcessLookupError:
+            return False
+        return True
+
+
+def wait_gone(identity: ProcessIdentity, timeout_s: float) -> bool:
+    """Wait until this very process is gone, and reap it if it is our child; False on timeout."""
+    deadline = Deadline.after(timeout_s)
+    with _pidfd(identity) as pidfd:
+        if pidfd is None:
+            _reap_zombie(identity)
+            return True
+        if not has_exited(pidfd, deadline.at_most(timeout_s)):
+            return False
+        reap(pidfd, identity)
+        return True
+
+
+def has_exited(pidfd: int, timeout_s: float = 0.0) -> bool:
+    """True once every thread of the process behind ``pidfd`` has ended, within ``timeout_s`` seconds."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(timeout_s * 1000))
+
+
+def reap(pidfd: int, identity: ProcessIdentity) -> int | None:
+    """Take the exit status of an exited process, as :func:`exit_status` gives it."""
+    with _statuses_lock:
+        try:
+            result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:
+            result = None
+        if result is not None:
+            status = result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
+            _statuses[identity] = status
+            while len(_statuses) > _REMEMBERED_STATUSES:
+                _statuses.popitem(last=False)
+        return _statuses.get(identity)
+
+
+def exit_status(identity: ProcessIdentity) -> int | None:
+    """Exit code, or minus the signal number, of a process that was our child and has been reaped; else ``None``.
+
+    The kernel gives a status out once; whoever asks second finds it here.
+    """
+    with _statuses_lock:
+        return _statuses.get(identity)
+
+
+@contextmanager
+def _pidfd(identity: ProcessIdentity) -> Iterator[int | None]:
+    pidfd = open_pidfd(identity)
+    try:
+        yield pidfd
+    finally:
+        if pidfd is not None:
+            os.close(pidfd)
+
+
+def _reap_zombie(identity: ProcessIdentity) -> None:
+    """Reap the process if it is a dead child of ours: a zombie counts as gone but keeps its pid."""
+    stat = _read_stat(identity.pid) if identity.known and of_this_boot(identity) else None
+    if stat is None or not stat.gone or stat.start_ticks != identity.start_ticks:
+        return
+    try:
+        pidfd = os.pidfd_open(identity.pid)
+    except ProcessLookupError:
+        return
+    try:
+        reap(pidfd, identity)
+    finally:
+        os.close(pidfd)
+
+
+def _is_ours(entry: Path) -> bool:
+    try:
+        return entry.stat().st_uid == os.geteuid()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _read_stat(pid: int) -> ProcessStat | None:
+    try:
+        return parse_stat(Path(f"/proc/{pid}/stat").read_text(errors="replace"))
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+def _read_cmdline(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""

@@ -1,0 +1,32 @@
+"""Keeping a log that somebody else writes from filling the disk: a guest decides how much it prints."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from banger.core.units import MIB
+
+LIMIT_BYTES = 8 * MIB
+_CHUNK_BYTES = MIB
+
+
+def bound(path: Path, limit_bytes: int = LIMIT_BYTES) -> bool:
+    """If the log is longer than ``limit_bytes``, keep its end as ``NAME.1`` and empty it; true if it was.
+
+    The file stays the same one, because its writer has it open; the writer must append (``O_APPEND``), so that it goes
+    on at the new end. What is printed between the copy and the cut, a few milliseconds, is lost.
+    """
+    try:
+        if path.stat().st_size <= limit_bytes:
+            return False
+    except FileNotFoundError:
+        return False
+    fresh = path.with_name(f"{path.name}.new")
+    with path.open("rb") as log, os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as kept:
+        log.seek(-limit_bytes, os.SEEK_END)
+        while chunk := log.read(_CHUNK_BYTES):
+            kept.write(chunk)
+    os.truncate(path, 0)
+    fresh.replace(path.with_name(f"{path.name}.1"))
+    return True

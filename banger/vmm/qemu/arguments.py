@@ -1,0 +1,152 @@
+"""A machine's configuration as a QEMU command line. Pure: touches no file and starts nothing.
+
+Options are those of QEMU 7.2 (``qemu-system-x86_64(1)``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TypeVar
+
+from banger.core.errors import BangerError, ErrorKind
+from banger.core.ports import Drive, VmmConfig
+from banger.vmm.identity import marker_of
+
+_T = TypeVar("_T")
+
+SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+#: Every one of them is needed on ``microvm``: ACPI to find the devices, the others to keep time under emulation.
+_MACHINES = {"microvm": "microvm,acpi=on,pit=on,pic=on,rtc=on", "q35": "q35"}
+_ACCELERATORS = {"kvm": ("kvm", "host"), "tcg": ("tcg,thread=multi", "max")}
+
+#: The console is the first serial port. ``-no-reboot`` turns a reset into an exit, which ``panic=-1`` asks for at once.
+_KERNEL_ARGUMENTS = "console=ttyS0 reboot=t panic=-1"
+
+
+@dataclass(frozen=True, slots=True)
+class Binary:
+    """A QEMU executable and what it was built with."""
+
+    path: str
+    version: str
+    has_sandbox: bool
+
+
+def command_line(binary: Binary, config: VmmConfig, qmp_fd: int, tsc_khz: int) -> list[str]:
+    """The argument list that starts ``config``.
+
+    Args:
+        binary: the executable to start.
+        config: the machine; raises ``usage`` for a machine, accelerator or network that QEMU does not have here.
+        qmp_fd: an inherited, listening Unix socket on which QEMU answers the monitor protocol.
+        tsc_khz: rate of this host's time stamp counter, which an emulated ``microvm`` can't measure by itself.
+    """
+    return [
+        *machine_arguments(binary, config.machine, config.accelerator),
+        "-name", f"{marker_of(config.vm_id)},process={marker_of(config.vm_id)}",
+        "-smp", str(config.cpus),
+        "-m", f"{config.memory_mib}M",
+        "-kernel", str(config.kernel),
+        "-initrd", str(config.initrd),
+        "-append", kernel_arguments(config, tsc_khz),
+        "-chardev", options("socket", id="qmp", fd=qmp_fd, server="on", wait="off"),
+        "-mon", options(chardev="qmp", mode="control"),
+        "-chardev", options("file", id="console", path=config.console_log, append="on"),
+        "-serial", "chardev:console",
+        *_devices(config),
+    ]  # fmt: skip
+
+
+def machine_arguments(binary: Binary, machine: str, accelerator: str) -> list[str]:
+    """What every machine is started with, the proof of an accelerator too."""
+    board = _choose(_MACHINES, machine, "machine")
+    engine, cpu = _choose(_ACCELERATORS, accelerator, "accelerator")
+    return [
+        binary.path,
+        "-nodefaults", "-no-user-config", "-no-reboot",
+        "-display", "none",
+        *(("-sandbox", SANDBOX) if binary.has_sandbox else ()),
+        "-machine", board,
+        "-accel", engine,
+        "-cpu", cpu,
+    ]  # fmt: skip
+
+
+def kernel_arguments(config: VmmConfig, tsc_khz: int) -> str:
+    """What the guest wants plus what the machine needs.
+
+    An emulated ``microvm`` has none of the timers that Linux calibrates its clocks against: unless it is told the rate
+    of the time stamp counter, the kernel hangs looking for them. With a wrong rate it boots, but its clock is wrong.
+    """
+    words = [_KERNEL_ARGUMENTS]
+    if config.machine == "microvm" and config.accelerator == "tcg":
+        words.append(f"tsc_early_khz={tsc_khz} no_timer_check")
+    words.append(config.cmdline)
+    return " ".join(word for word in words if word)
+
+
+def options(first: str = "", **values: object) -> str:
+    """One QEMU option value, ``first,key=value,…``: an underscore in a key is a dash or, if double, a dot.
+
+    A comma inside a value is doubled, as QEMU wants it.
+    """
+    pairs = (f"{key.replace('__', '.').replace('_', '-')}={escape(value)}" for key, value in values.items())
+    return ",".join([first, *pairs] if first else pairs)
+
+
+def escape(value: object) -> str:
+    """``value`` as a part of a QEMU option."""
+    return str(value).replace(",", ",,")
+
+
+def _devices(config: VmmConfig) -> Iterator[str]:
+    bus = "device" if config.machine == "microvm" else "pci"
+    for index, drive in enumerate(config.drives):
+        yield from ("-blockdev", _blockdev(f"disk{index}", drive))
+        yield from ("-device", options(f"virtio-blk-{bus}", drive=f"disk{index}", serial=drive.serial))
+    yield from ("-netdev", _netdev(config))
+    # No option ROM: nothing boots from the network, and loading one costs time.
+    rom = {"romfile": ""} if bus == "pci" else {}
+    yield from ("-device", options(f"virtio-net-{bus}", netdev="net0", mac=_mac(config.vm_id), **rom))
+    yield from ("-object", options("rng-builtin", id="rng0"))
+    yield from ("-device", options(f"virtio-rng-{bus}", rng="rng0"))
+
+
+def _blockdev(node: str, drive: Drive) -> str:
+    """A raw file. QEMU's own file locks stay on: readers share a base, a writable disk has one user."""
+    return options(
+        "raw",
+        node_name=node,
+        read_only="on" if drive.read_only else "off",
+        discard="unmap",
+        file__driver="file",
+        file__filename=drive.path,
+        file__discard="unmap",
+    )
+
+
+def _netdev(config: VmmConfig) -> str:
+    """User-mode networking; ``restrict`` leaves nothing but the forwards."""
+    restrict = {"user": "off", "none": "on"}
+    forwards = [
+        f",hostfwd=tcp:{forward.host_address}:{forward.host_port}-:{forward.guest_port}" for forward in config.forwards
+    ]
+    base = options("user", id="net0", ipv6="off", restrict=_choose(restrict, config.network, "network"))
+    return base + "".join(forwards)
+
+
+def _mac(vm_id: str) -> str:
+    """A stable address under QEMU's own prefix."""
+    digest = sha256(vm_id.encode()).digest()
+    return "52:54:00:" + ":".join(f"{byte:02x}" for byte in digest[:3])
+
+
+def _choose(choices: Mapping[str, _T], name: str, noun: str) -> _T:
+    try:
+        return choices[name]
+    except KeyError:
+        hint = f"choose from {', '.join(choices)}"
+        raise BangerError(ErrorKind.USAGE, f'QEMU has no {noun} "{name}"', subject=name, hint=hint) from None

@@ -1,0 +1,58 @@
+"""Which QEMU is installed, and what it was built with."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from functools import lru_cache
+from pathlib import Path
+
+from banger.core.errors import BangerError, ErrorKind
+from banger.vmm.qemu import failures
+from banger.vmm.qemu.arguments import SANDBOX, Binary
+
+_NAME = "qemu-system-x86_64"
+_TIMEOUT_S = 10.0
+
+
+def find_binary() -> Binary:
+    """The installed QEMU; ``unavailable`` with the command that installs it."""
+    path = shutil.which(_NAME)
+    if path is None:
+        raise failures.cannot_execute(_NAME, FileNotFoundError(2, "No such file or directory"))
+    stat = Path(path).stat()
+    return _inspect(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(maxsize=4)
+def _inspect(path: str, _mtime_ns: int, _size: int) -> Binary:
+    """Ask the executable once for as long as it does not change on disk."""
+    sandboxed = _version(path, "-sandbox", SANDBOX)
+    version = sandboxed or _version(path)
+    if not version:
+        raise BangerError(
+            ErrorKind.UNAVAILABLE,
+            f'"{path}" does not work',
+            subject=path,
+            cause="it does not tell its version",
+            hint=f"{path} -version",
+        )
+    return Binary(path, version, has_sandbox=bool(sandboxed))
+
+
+def _version(path: str, *arguments: str) -> str:
+    """First line of ``-version``; empty if QEMU refuses ``arguments``."""
+    try:
+        done = subprocess.run(
+            [path, *arguments, "-version"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+    except OSError as error:
+        raise failures.cannot_execute(path, error) from error
+    except subprocess.TimeoutExpired:
+        return ""
+    return done.stdout.partition("\n")[0].strip() if done.returncode == 0 else ""

@@ -1,0 +1,78 @@
+"""QEMU's own words, read into errors that say what to do. Pure."""
+
+from __future__ import annotations
+
+import re
+
+from banger.core.errors import BangerError, ErrorKind
+from banger.core.ports import VmmConfig
+
+_FORWARD = re.compile(r"Could not set up host forwarding rule '\w+:(?P<address>[^:']*):(?P<port>\d+)")
+_NO_MEMORY = re.compile(r"cannot set up guest memory|Cannot allocate memory|Failed to allocate memory", re.IGNORECASE)
+_DISK_IN_USE = re.compile(r"Failed to get .*lock|Is another process using the image")
+_PROGRAM = re.compile(r"^\S*qemu-system-\w+: (error: )?")
+_MOST_LINES = 3
+
+
+def explain(config: VmmConfig, log: str, error: Exception, *, timed_out: bool) -> BangerError:
+    """The error for a machine that did not come up; ``log`` is what QEMU printed during this start."""
+    name = config.name
+    words = last_lines(log) or str(error)
+    if match := _FORWARD.search(log):
+        return BangerError(
+            ErrorKind.CONFLICT,
+            f'cannot start VM "{name}": port {match["port"]} on {match["address"] or "127.0.0.1"} is already taken',
+            subject=name,
+            cause=words,
+            hint=f"ss -ltnp sport = :{match['port']}",
+        )
+    if _NO_MEMORY.search(log):
+        return BangerError(
+            ErrorKind.EXHAUSTED,
+            f'cannot start VM "{name}": this host has no {config.memory_mib} MiB of memory to give',
+            subject=name,
+            cause=words,
+            hint="banger vm list --json, and stop what is not needed",
+        )
+    if _DISK_IN_USE.search(log):
+        return BangerError(
+            ErrorKind.CONFLICT,
+            f'cannot start VM "{name}": another process uses its disk',
+            subject=name,
+            cause=words,
+            hint="banger system reconcile",
+        )
+    kind = ErrorKind.TIMEOUT if timed_out else ErrorKind.UNAVAILABLE
+    what = "QEMU did not get the machine running in time" if timed_out else "QEMU gave up"
+    return BangerError(
+        kind,
+        f'cannot start VM "{name}": {what}',
+        subject=name,
+        cause=words,
+        hint=f"banger vm logs --source vmm {name}",
+    )
+
+
+def cannot_execute(binary: str, error: OSError) -> BangerError:
+    """The error for a QEMU that is not there or may not be run."""
+    return BangerError(
+        ErrorKind.UNAVAILABLE,
+        f'cannot run "{binary}"',
+        subject=binary,
+        cause=error.strerror or str(error),
+        hint="apt-get install qemu-system-x86",
+    )
+
+
+def last_lines(log: str) -> str:
+    """The last lines that say something, without the name of the program, joined into one."""
+    return "; ".join(_lines(log)[-_MOST_LINES:])
+
+
+def first_line(log: str) -> str:
+    """The first line that says something: what went wrong before anything else did."""
+    return next(iter(_lines(log)), "")
+
+
+def _lines(log: str) -> list[str]:
+    return [_PROGRAM.sub("", line.strip()) for line in log.splitlines() if line.strip()]

@@ -1,0 +1,47 @@
+"""Run the measurements: print a table, write ``bench/latest.json``. ``make bench`` calls it without arguments."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from bench import booting, listing, pulling
+from bench.measure import LEAST_ROUNDS, Comparison, table
+
+BENCHES = {"listing": listing.run, "booting": booting.run, "pulling": pulling.run}
+LATEST = Path(__file__).with_name("latest.json")
+
+
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Command line to namespace."""
+    parser = argparse.ArgumentParser(prog="python -m bench.run", description=__doc__)
+    parser.add_argument("benches", nargs="*", metavar="BENCH", help=f"any of {', '.join(BENCHES)} (default: all)")
+    parser.add_argument("--rounds", type=int, default=LEAST_ROUNDS, help=f"runs of each side, at least {LEAST_ROUNDS}")
+    chosen = parser.parse_args(arguments)
+    if unknown := set(chosen.benches) - set(BENCHES):
+        parser.error(f"there is no bench {', '.join(sorted(unknown))}")
+    return chosen
+
+
+def main() -> int:
+    """Measure; 1 if a promise is not kept."""
+    arguments = parse_arguments()
+    results: list[Comparison] = []
+    root = Path(tempfile.mkdtemp(prefix="bgb-", dir="/tmp"))
+    try:
+        for name in arguments.benches or BENCHES:
+            print(f"measuring {name} …", file=sys.stderr)
+            results += BENCHES[name](root, arguments.rounds)
+    finally:
+        shutil.rmtree(root, ignore_errors=True)
+    print(table(results))
+    LATEST.write_text(json.dumps([result.to_dict() for result in results], indent=2) + "\n")
+    return 0 if all(result.met for result in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+#!/usr/bin/env bash
+# Make this checkout ready to run: system packages (apt, when root) and a virtual environment in .venv.
+#
+#   scripts/setup.sh          what banger needs to run
+#   scripts/setup.sh --test   what its tests, linters and benchmarks need as well
+#
+# Safe to repeat: a second run finds everything in place and takes a fraction of a second.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# Without these no VM starts. The interpreter's own package is handled in find_python.
+ESSENTIAL=(qemu-system-x86 busybox-static dropbear-bin openssh-sftp-server openssh-client e2fsprogs kmod xz-utils)
+# Without these some commands are missing: images bootstrapped from the distribution's own packages.
+RUNTIME=("${ESSENTIAL[@]}" mmdebstrap ca-certificates)
+TEST=("${RUNTIME[@]}" docker-registry skopeo umoci apache2-utils attr libcap2-bin musl zstd)
+
+LEVEL=runtime
+PACKAGES=("${RUNTIME[@]}")
+if [[ "${1:-}" == --test ]]; then
+  LEVEL=test
+  PACKAGES=("${TEST[@]}")
+elif [[ $# -gt 0 ]]; then
+  echo "usage: scripts/setup.sh [--test]" >&2
+  exit 2
+fi
+
+STAMP=.venv/.setup-stamp
+WANTED="$LEVEL $(cat pyproject.toml scripts/setup.sh | sha256sum | cut -d' ' -f1)"
+APT_UPDATED=
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+die() {
+  printf 'setup: error: %s\n' "$1" >&2
+  shift
+  for line in "$@"; do printf 'setup:   hint: %s\n' "$line" >&2; done
+  exit 1
+}
+
+# Print those of the given packages that are not installed.
+missing_packages() {
+  local installed
+  installed=" $(dpkg-query -W -f='${db:Status-Status}=${Package} ' "$@" 2>/dev/null || true) "
+  for package in "$@"; do
+    [[ "$installed" == *" installed=$package "* ]] || printf '%s\n' "$package"
+  done
+}
+
+apt_install() {
+  local log
+  log=$(mktemp)
+  say "installing $*"
+  export DEBIAN_FRONTEND=noninteractive
+  if [[ -z $APT_UPDATED ]]; then
+    apt-get update -qq </dev/null >"$log" 2>&1 || say "apt-get update complained; going on with the lists at hand"
+    APT_UPDATED=1
+  fi
+  if ! apt-get install -y -qq --no-install-recommends "$@" </dev/null >>"$log" 2>&1; then
+    tail -n 15 "$log" >&2
+    rm -f "$log"
+    return 1
+  fi
+  rm -f "$log"
+}
+
+install_packages() {
+  local missing essential
+  if ! command -v dpkg-query >/dev/null; then
+    check_commands
+    return
+  fi
+  mapfile -t missing < <(missing_packages "${PACKAGES[@]}")
+  [[ ${#missing[@]} -gt 0 ]] || return 0
+  if [[ $(id -u) -eq 0 ]]; then
+    apt_install "${missing[@]}" && return
+    # One package that this release does not have must not keep the others away.
+    for package in "${missing[@]}"; do apt_install "$package" || say "could not install $package"; done
+  else
+    say "missing system packages: ${missing[*]}"
+    say "  hint: sudo apt-get install -y --no-install-recommends ${missing[*]}"
+  fi
+  mapfile -t essential < <(missing_packages "${ESSENTIAL[@]}")
+  [[ ${#essential[@]} -eq 0 ]] ||
+    die "banger cannot start VMs without: ${essential[*]}" \
+      "apt-get update && apt-get install -y --no-install-recommends ${essential[*]}"
+}
+
+# Not a Debian family machine: say what is missing by the names of the programs.
+check_commands() {
+  local absent=()
+  for command in qemu-system-x86_64 busybox dropbear ssh mke2fs; do
+    PATH="$PATH:/usr/sbin:/sbin" command -v "$command" >/dev/null || absent+=("$command")
+  done
+  [[ ${#absent[@]} -eq 0 ]] ||
+    die "this is no Debian or Ubuntu machine, and these programs are missing: ${absent[*]}" \
+      "install QEMU, a static busybox, dropbear, OpenSSH and e2fsprogs with your package manager, then run this again"
+}
+
+# Print the first interpreter that is new enough and can make virtual environments.
+usable_python() {
+  for candidate in python3 python3.14 python3.13 python3.12 python3.11 /usr/bin/python3; do
+    "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || continue
+    command -v "$candidate"
+    return
+  done
+  return 1
+}
+
+find_python() {
+  PYTHON=$(usable_python) && return
+  if [[ $(id -u) -eq 0 ]] && command -v apt-get >/dev/null; then
+    apt_install python3 python3-venv && PYTHON=$(usable_python) && return
+  fi
+  die "no Python 3.11 or newer that can make virtual environments" \
+    "apt-get install -y --no-install-recommends python3 python3-venv"
+}
+
+make_environment() {
+  [[ "$(cat "$STAMP" 2>/dev/null)" == "$WANTED" ]] && return
+  # What the tests need includes what running needs.
+  [[ $LEVEL == runtime && "$(cat "$STAMP" 2>/dev/null)" == "test ${WANTED#* }" ]] && return
+  find_python
+  if ! .venv/bin/python -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then
+    say "making .venv with $PYTHON"
+    rm -rf .venv
+    "$PYTHON" -m venv .venv
+  fi
+  local wanted=(--editable .)
+  [[ $LEVEL == test ]] && wanted+=(--group dev)
+  say "installing banger into .venv ($LEVEL)"
+  # Dependency groups need pip 25.1.
+  .venv/bin/python -m pip install --quiet --upgrade 'pip>=25.1' </dev/null ||
+    die "pip could not be upgraded" "see pip's own message above; a proxy or mirror goes into pip's configuration"
+  .venv/bin/python -m pip install --quiet "${wanted[@]}" </dev/null ||
+    die "the Python packages could not be installed" "see pip's own message above"
+  # Start-up time is part of the product, also where the environment forbids writing bytecode on import.
+  .venv/bin/python -m compileall -q banger
+  printf '%s\n' "$WANTED" >"$STAMP"
+}
+
+install_packages
+make_environment

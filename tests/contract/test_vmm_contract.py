@@ -1,0 +1,154 @@
+"""What the owners rely on, whatever runs the machine: one suite for the fake and for QEMU."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from banger.core.models import ProcessIdentity
+from banger.vmm import identity as processes
+from tests.support.machines import KINDS, Rig, has_qemu, wait_up
+
+needs_qemu = pytest.mark.skipif(not has_qemu(), reason="qemu-system-x86_64 is not installed")
+
+
+@pytest.fixture(params=[k if k == "fake" else pytest.param(k, marks=[pytest.mark.boot, needs_qemu]) for k in KINDS])
+def rig(request: pytest.FixtureRequest, session_root: Path) -> Iterator[Rig]:
+    home = Path(tempfile.mkdtemp(prefix="vmm-", dir=session_root / "tmp"))
+    rig = Rig.build(request.param, home)
+    yield rig
+    for run_dir in (path for path in home.iterdir() if path.is_dir()):
+        found = rig.vmm.find(processes.marker_of(f"{run_dir.name.encode().hex():0>12}"))
+        if found is not None:
+            rig.vmm.kill(found)
+    shutil.rmtree(home)
+
+
+def launch(rig: Rig, name: str = "web", *, hears_button: bool = False) -> ProcessIdentity:
+    return rig.vmm.launch(rig.config(name, hears_button=hears_button), lambda identity: None)
+
+
+def test_launch_returns_a_live_machine_whose_identity_was_told_first(rig: Rig) -> None:
+    told: list[ProcessIdentity] = []
+    identity = rig.vmm.launch(rig.config(), told.append)
+    assert told == [identity]
+    assert rig.vmm.is_alive(identity)
+    assert rig.vmm.of_this_boot(identity)
+
+
+def test_console_of_a_launched_machine_reaches_its_file(rig: Rig) -> None:
+    config = rig.config()
+    rig.vmm.launch(config, lambda identity: None)
+    wait_up(config)
+
+
+def test_kill_of_a_live_machine_returns_when_it_is_gone(rig: Rig) -> None:
+    identity = launch(rig)
+    rig.vmm.kill(identity)
+    assert not Path(f"/proc/{identity.pid}").exists()
+    assert not rig.vmm.is_alive(identity)
+    assert processes.exit_status(identity) == -signal.SIGKILL
+
+
+def test_kill_of_a_dead_machine_is_success(rig: Rig) -> None:
+    identity = launch(rig)
+    rig.vmm.kill(identity)
+    rig.vmm.kill(identity)
+    assert rig.vmm.wait_exit(identity, 0.0)
+
+
+def test_kill_of_a_process_that_never_was_is_success(rig: Rig) -> None:
+    rig.vmm.kill(processes.NO_PROCESS)
+    assert not rig.vmm.is_alive(processes.NO_PROCESS)
+
+
+def test_power_down_of_a_listening_guest_ends_the_machine_well(rig: Rig) -> None:
+    config = rig.config(hears_button=True)
+    identity = rig.vmm.launch(config, lambda identity: None)
+    wait_up(config)
+    rig.vmm.power_down(identity, config.run_dir)
+    assert rig.vmm.wait_exit(identity, 10.0)
+    assert processes.exit_status(identity) == 0
+
+
+def test_power_down_of_a_dead_machine_is_success(rig: Rig) -> None:
+    identity = launch(rig)
+    rig.vmm.kill(identity)
+    rig.vmm.power_down(identity, rig.home / "web")
+
+
+def test_wait_exit_of_a_live_machine_gives_up_in_time(rig: Rig) -> None:
+    identity = launch(rig)
+    began = time.monotonic()
+    assert not rig.vmm.wait_exit(identity, 0.05)
+    assert time.monotonic() - began < 2.0
+
+
+@pytest.mark.parametrize("change", [{"start_ticks": 1}, {"boot_id": "another"}, {"marker": "banger-vm-other"}])
+def test_is_alive_of_another_process_with_the_same_pid_is_false(rig: Rig, change: dict[str, object]) -> None:
+    identity = launch(rig)
+    other = replace(identity, **change)  # type: ignore[arg-type]
+    assert not rig.vmm.is_alive(other)
+    rig.vmm.kill(other)
+    assert rig.vmm.is_alive(identity)
+
+
+def test_find_of_a_lost_machine_gives_its_identity(rig: Rig) -> None:
+    identity = launch(rig)
+    assert rig.vmm.find(identity.marker) == identity
+    rig.vmm.kill(identity)
+    assert rig.vmm.find(identity.marker) is None
+
+
+def test_launch_whose_identity_cannot_be_written_down_leaves_no_process(rig: Rig) -> None:
+    def full_disk(identity: ProcessIdentity) -> None:
+        raise OSError("no space left on device")
+
+    config = rig.config()
+    with pytest.raises(OSError, match="no space left"):
+        rig.vmm.launch(config, full_disk)
+    assert rig.vmm.find(processes.marker_of(config.vm_id)) is None
+
+
+def test_kill_of_one_machine_leaves_the_others_alone(rig: Rig) -> None:
+    one, two = launch(rig, "one"), launch(rig, "two")
+    rig.vmm.kill(one)
+    assert rig.vmm.is_alive(two)
+
+
+def test_launch_again_after_a_kill_works_in_the_same_directory(rig: Rig) -> None:
+    first = launch(rig)
+    rig.vmm.kill(first)
+    second = launch(rig)
+    assert rig.vmm.is_alive(second)
+    assert not rig.vmm.is_alive(first)
+
+
+def test_machine_shares_neither_session_nor_pipe_with_its_launcher(rig: Rig) -> None:
+    identity = launch(rig)
+    assert os.getsid(identity.pid) == identity.pid
+    ours = {os.readlink(f"/proc/self/fd/{fd}") for fd in range(3)}
+    theirs = {os.readlink(entry) for entry in Path(f"/proc/{identity.pid}/fd").iterdir()}
+    assert not {link for link in theirs & ours if link.startswith("pipe:")}
+
+
+def test_machine_survives_a_killed_launcher_and_is_adopted_by_its_identity_alone(rig: Rig) -> None:
+    launcher = subprocess.run(
+        [sys.executable, "-m", "tests.support.machines", rig.kind, str(rig.home)], capture_output=True, timeout=60
+    )
+    assert launcher.returncode == -signal.SIGKILL, launcher.stderr.decode()
+    identity = ProcessIdentity(**json.loads(launcher.stdout))
+    assert rig.vmm.is_alive(identity)
+    rig.vmm.kill(identity)
+    assert not rig.vmm.is_alive(identity)

@@ -1,0 +1,113 @@
+"""What the end-to-end tests share: one installation, one registry, and VMs that were booted once.
+
+A boot costs seconds under emulation, so tests that only need *a* running VM share one and leave it as they found it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support import images
+from tests.support.daemon import NOBODY, BangerHome, banger_home
+from tests.support.images import TestImage
+from tests.support.programs import missing_programs
+from tests.support.registry import LocalRegistry, running_registry
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything here takes its time, and real machines need real programs."""
+    lacking = missing_programs("qemu-system-x86_64", "mke2fs", "ssh")
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(300))
+            if lacking and item.get_closest_marker("boot"):
+                item.add_marker(pytest.mark.skip(reason=f"not installed: {', '.join(lacking)}"))
+
+
+@pytest.fixture(scope="session")
+def home(session_root: Path) -> Iterator[BangerHome]:
+    """The installation that most tests share."""
+    with banger_home(session_root) as shared:
+        yield shared
+
+
+@pytest.fixture
+def fresh_home(session_root: Path) -> Iterator[BangerHome]:
+    """An installation of the test's own: no daemon yet, no image, no kernel."""
+    with banger_home(session_root) as fresh:
+        yield fresh
+
+
+@pytest.fixture(scope="session")
+def user_home(session_root: Path) -> Iterator[BangerHome]:
+    """An installation that belongs to an ordinary user; skips unless the tests run as root."""
+    if os.getuid() != 0:
+        pytest.skip("only root can become another user")
+    with banger_home(session_root, NOBODY) as ordinary:
+        yield ordinary
+
+
+@pytest.fixture(scope="session")
+def registry(session_root: Path) -> Iterator[LocalRegistry]:
+    """A real registry on loopback, open to everybody."""
+    if lacking := missing_programs("docker-registry"):
+        pytest.skip(f"not installed: {', '.join(lacking)}")
+    with running_registry(session_root / "registry") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def pushed(registry: LocalRegistry) -> Callable[[TestImage], str]:
+    """Push an image to the registry, once; its reference there."""
+    references: dict[str, str] = {}
+
+    def push(image: TestImage) -> str:
+        if image.name not in references:
+            references[image.name] = images.push(image, registry, f"test/{image.name}:latest")
+        return references[image.name]
+
+    return push
+
+
+@pytest.fixture(scope="session")
+def busybox(home: BangerHome, pushed: Callable[[TestImage], str]) -> str:
+    """Name of a small image in the shared installation."""
+    home.run("image", "pull", pushed(images.busybox()), "--name", "busybox").ok()
+    return "busybox"
+
+
+@pytest.fixture(scope="session")
+def layered(home: BangerHome, pushed: Callable[[TestImage], str]) -> str:
+    """Name of an image in the shared installation that has many layers and one of everything."""
+    home.run("image", "pull", pushed(images.layered()), "--name", "layered").ok()
+    return "layered"
+
+
+RunningVm = Callable[..., AbstractContextManager[str]]
+
+
+@pytest.fixture(scope="session")
+def running_vm(home: BangerHome) -> RunningVm:
+    """A context manager that boots a VM of the shared installation and deletes it."""
+
+    @contextmanager
+    def boot(image: str, name: str, *options: str) -> Iterator[str]:
+        home.run("vm", "run", "--detach", "--name", name, *options, image).ok()
+        try:
+            yield name
+        finally:
+            home.run("vm", "delete", "--force", name).ok()
+
+    return boot
+
+
+@pytest.fixture(scope="session")
+def vm(layered: str, running_vm: RunningVm) -> Iterator[str]:
+    """A running Debian VM that tests share. Leave it running, and no process in it."""
+    with running_vm(layered, "shared") as name:
+        yield name

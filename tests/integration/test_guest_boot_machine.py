@@ -1,0 +1,184 @@
+"""Whole boots: images of every kind, a second boot, the ways a machine ends and the ways it fails to come up."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from banger.core.console import boot_marks, exit_reason
+from banger.core.models import ExitReason
+from banger.core.operation import Operation
+from banger.guest.boot import LinuxGuestBoot
+from banger.layout import Layout
+from banger.rootfs.build import Layer, build_rootfs
+from tests.support.elf import static_hello
+from tests.support.images import systemd
+from tests.support.qemu_boot import (
+    Disk,
+    Machine,
+    debian_kernel,
+    guest_config,
+    machine,
+    make_ext4,
+    make_ssh_key,
+    needs_qemu,
+    wait_until_ready,
+)
+from tests.support.waiting import eventually
+
+pytestmark = [pytest.mark.boot, needs_qemu]
+
+Start = Callable[..., AbstractContextManager[Machine]]
+
+
+@pytest.fixture(scope="module")
+def toolbox_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("toolbox")
+
+
+@pytest.fixture
+def start(tmp_path: Path, toolbox_cache: Path) -> Start:
+    """Boot a root disk with a writable disk that stays the same for every boot of one test."""
+    key = make_ssh_key(tmp_path)
+    data = make_ext4(tmp_path / "data.ext4", 512)
+
+    def start(root: Path, *more: Disk, **changes: object) -> AbstractContextManager[Machine]:
+        boot = LinuxGuestBoot(Layout(tmp_path, tmp_path, tmp_path, toolbox_cache))
+        disks = [*more, Disk(data, "data"), Disk(root, "root", read_only=True)]
+        return machine(boot, debian_kernel(), disks, tmp_path, guest_config(key, **changes))
+
+    return start
+
+
+@pytest.fixture
+def busybox_root(tmp_path: Path) -> Path:
+    busybox = shutil.which("busybox")
+    if not busybox:
+        pytest.skip("needs a static busybox")
+    tree = tmp_path / "tree"
+    (tree / "bin").mkdir(parents=True)
+    shutil.copy(busybox, tree / "bin/busybox")
+    for applet in ("sh", "cat", "ip", "poweroff", "reboot"):
+        (tree / "bin" / applet).symlink_to("busybox")
+    return make_ext4(tmp_path / "root.ext4", 32, tree)
+
+
+# -- images ------------------------------------------------------------------------------------------------
+
+
+def test_image_without_a_shell_runs_its_program_and_still_offers_a_shell(start: Start, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "hello").write_bytes(static_hello("hello from scratch\n"))
+    (tree / "hello").chmod(0o755)
+    with start(make_ext4(tmp_path / "root.ext4", 32, tree)) as guest:
+        wait_until_ready(guest)
+        assert guest.run("/hello").stdout == "hello from scratch\n"
+        assert guest.run("/hello", user="1000").stdout == "hello from scratch\n"
+        assert guest.run("sh").returncode == 127
+        assert guest.ssh("banger-tool ls /").stdout.split()[:2] == ["dev", "etc"]
+        assert guest.ssh("echo $0; exit 5", "-T").returncode == 5
+
+
+@pytest.fixture
+def systemd_root(tmp_path: Path) -> Iterator[Path]:
+    image = systemd()
+    layers = sorted((image.layout / "blobs/sha256").iterdir(), key=lambda blob: blob.stat().st_size)
+    target = tmp_path / "systemd.ext4"
+    build_rootfs([Layer(layers[-1])], target, operation=Operation("image.pull", "systemd"))
+    yield target
+    target.unlink()
+
+
+@pytest.mark.slow
+def test_image_with_systemd_boots_it_and_powers_off_through_it(start: Start, systemd_root: Path) -> None:
+    with start(systemd_root) as guest:
+        wait_until_ready(guest)
+        assert guest.run("cat", "/proc/1/comm").stdout == "systemd\n"
+        eventually(lambda: guest.run("systemctl", "is-system-running").stdout in ("running\n", "degraded\n"), 60.0)
+        failed = guest.run("systemctl", "--failed", "--plain", "--no-legend", "--no-pager").stdout
+        assert failed == ""
+        assert guest.run("hostname").stdout == "guest-1\n"
+        assert guest.ssh("banger-poweroff").returncode == 0
+        assert guest.wait_until_off() == 0
+        assert exit_reason(guest.console)[0] is ExitReason.GUEST_POWEROFF
+
+
+@pytest.mark.slow
+def test_image_with_systemd_asked_to_do_without_gets_the_small_init(start: Start, systemd_root: Path) -> None:
+    with start(systemd_root, init="none") as guest:
+        wait_until_ready(guest)
+        assert guest.run("cat", "/proc/1/comm").stdout == "start\n"
+
+
+# -- life --------------------------------------------------------------------------------------------------
+
+
+def test_second_boot_keeps_what_the_first_one_wrote_and_leaves_the_users_files_alone(
+    start: Start, busybox_root: Path
+) -> None:
+    with start(busybox_root) as guest:
+        wait_until_ready(guest)
+        guest.run("sh", "-c", "echo kept >/kept; echo nameserver 192.0.2.1 >/etc/resolv.conf")
+        guest.ssh("banger-poweroff")
+        assert guest.wait_until_off() == 0
+    with start(busybox_root) as guest:
+        wait_until_ready(guest)
+        assert guest.run("cat", "/kept").stdout == "kept\n"
+        assert guest.run("cat", "/etc/resolv.conf").stdout == "nameserver 192.0.2.1\n"
+        assert guest.run("cat", "/etc/hosts").stdout.count("guest-1") == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "reason"),
+    [
+        ("banger-poweroff", ExitReason.GUEST_POWEROFF),
+        ("banger-tool poweroff -f", ExitReason.GUEST_POWEROFF),
+        ("banger-exec -- poweroff", ExitReason.GUEST_POWEROFF),
+        ("banger-exec -- reboot", ExitReason.GUEST_REBOOT),
+    ],
+)
+def test_small_init_ends_the_machine_when_asked(
+    start: Start, busybox_root: Path, command: str, reason: ExitReason
+) -> None:
+    with start(busybox_root) as guest:
+        wait_until_ready(guest)
+        guest.ssh(command)
+        assert guest.wait_until_off() == 0
+        assert exit_reason(guest.console)[0] is reason
+
+
+def test_guest_without_network_has_an_address_but_no_way_out(start: Start, busybox_root: Path) -> None:
+    with start(busybox_root, network="none") as guest:
+        wait_until_ready(guest)
+        assert "default" not in guest.run("ip", "route").stdout
+        assert guest.run("cat", "/etc/resolv.conf").returncode == 1
+
+
+def test_guest_with_a_modules_disk_loads_modules_from_it(start: Start, busybox_root: Path, tmp_path: Path) -> None:
+    modules = make_ext4(tmp_path / "modules.ext4", 192, debian_kernel() / "modules")
+    with start(busybox_root, Disk(modules, "modules", read_only=True)) as guest:
+        wait_until_ready(guest)
+        assert guest.ssh("banger-tool modprobe dm-snapshot").returncode == 0
+        assert "dm_snapshot" in guest.run("cat", "/proc/modules").stdout
+
+
+# -- failures ----------------------------------------------------------------------------------------------
+
+
+def test_boot_from_a_disk_without_a_file_system_says_so_and_powers_off(start: Start, tmp_path: Path) -> None:
+    blank = tmp_path / "blank"
+    blank.write_bytes(bytes(1 << 20))
+    with start(blank) as guest:
+        assert guest.wait_until_off() == 0
+        assert "cannot mount the image" in boot_marks(guest.console).failure
+
+
+def test_boot_with_an_init_that_the_image_lacks_says_so_and_powers_off(start: Start, busybox_root: Path) -> None:
+    with start(busybox_root, init="image") as guest:
+        assert guest.wait_until_off() == 0
+        assert boot_marks(guest.console).failure == "the image has no /sbin/init"

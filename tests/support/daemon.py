@@ -1,0 +1,160 @@
+"""Private installations of banger: a ``BANGER_HOME`` each, stopped and removed at the end with all that belongs to it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.cli import PROJECT, Cli, Result
+from tests.support.leaks import SESSION_VARIABLE, all_pids, mentions
+from tests.support.waiting import eventually_empty
+
+#: A user that owns nothing on any host, as root's tests become it.
+NOBODY = 65534
+#: What of the environment a command needs; everything else would make tests depend on who runs them.
+_KEPT = (SESSION_VARIABLE, "PATH", "TMPDIR", "LANG", "SSL_CERT_FILE", "http_proxy", "https_proxy", "no_proxy")
+#: Development tools that a copy of the installed packages does without.
+_LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyi", "mypy*", "ruff*", "pip*", "setuptools*", "hypothesis*")
+
+
+class BangerHome:
+    """One installation: its directory, its command, its daemon."""
+
+    def __init__(self, path: Path, cli: Cli) -> None:
+        self.path = path
+        self.cli = cli
+
+    @property
+    def socket(self) -> Path:
+        """The daemon's socket."""
+        return self.path / "run" / "banger.sock"
+
+    @property
+    def data(self) -> Path:
+        """The state directory."""
+        return self.path / "data"
+
+    def run(self, *args: str, **options: Any) -> Result:
+        """Run ``banger args…``; see :meth:`Cli.run`."""
+        return self.cli.run(*args, **options)
+
+    def json(self, *args: str, **options: Any) -> Any:
+        """What ``banger args… --json`` prints."""
+        noun_verb, rest = args[:2], args[2:]
+        return self.cli.run(*noun_verb, "--json", *rest, **options).json()
+
+    def guest(self, vm: str, script: str, **options: Any) -> Result:
+        """Run a shell script in a VM."""
+        return self.cli.run("vm", "exec", vm, "--", "sh", "-c", script, **options)
+
+    def processes(self) -> list[int]:
+        """All processes that belong to this installation: its daemon, its VMMs, their helpers."""
+        return [pid for pid in all_pids() if pid != os.getpid() and mentions(pid, self.path)]
+
+    def vmms(self) -> list[int]:
+        """The VMM processes of this installation."""
+        return [pid for pid in self.processes() if b"qemu-system" in _command(pid)]
+
+    def daemon_pid(self) -> int:
+        """The running daemon's process id."""
+        pid: int = self.json("daemon", "status")["pid"]
+        return pid
+
+    def kill_daemon(self) -> None:
+        """Kill the daemon as a crash would, and wait until it is gone."""
+        pid = self.daemon_pid()
+        os.kill(pid, signal.SIGKILL)
+        assert not eventually_empty(lambda: [pid] if _command(pid) else [], 10.0)
+
+    def leftovers(self) -> list[str]:
+        """What failed or deleted work should not leave: staged files, partial downloads, directories without a row."""
+        found = [path for place in ("staging", "trash") for path in (self.data / place).glob("*")]
+        found += (self.data / "blobs").rglob("*.part")
+        for noun, place in (("vm", "vms"), ("image", "images"), ("kernel", "kernels")):
+            known = {item["id"] for item in self.json(noun, "list")}
+            found += [path for path in (self.data / place).glob("*") if path.name not in known]
+        return sorted(str(path.relative_to(self.path)) for path in found)
+
+    def close(self) -> None:
+        """Stop the daemon, end what still belongs to this installation, and remove its directory."""
+        with suppress(AssertionError):
+            self.cli.run("daemon", "stop", timeout_s=40)
+        for pid in self.processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        left = eventually_empty(self.processes, 10.0)
+        shutil.rmtree(self.path)
+        assert not left, f"processes of {self.path} cannot be killed: {left}"
+
+
+@contextmanager
+def banger_home(root: Path, uid: int | None = None, **settings: str) -> Iterator[BangerHome]:
+    """A fresh installation below ``root``; ``uid`` makes it an ordinary user's. ``settings`` are extra environment.
+
+    The directory's name is short: the paths of Unix sockets in it must stay under 108 bytes.
+    """
+    path = Path(tempfile.mkdtemp(prefix="h-", dir=root))
+    env = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    env |= {"HOME": str(path), "BANGER_HOME": str(path), "PYTHONPATH": str(PROJECT), "LC_ALL": "C.UTF-8", **settings}
+    cli = Cli(env)
+    if uid is not None and uid != os.getuid():
+        os.chown(path, uid, uid)
+        prefix = ("setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups")
+        python, packages = _readable_installation(root)
+        cli = Cli({**env, "PYTHONPATH": packages}, python, prefix, cwd=path)
+    home = BangerHome(path, cli)
+    try:
+        yield home
+    finally:
+        home.close()
+
+
+@cache
+def _readable_installation(root: Path) -> tuple[str, str]:
+    """An interpreter and a module path that an ordinary user can use, copying what only root can read."""
+    packages = sysconfig.get_path("purelib")
+    if not _works_for_nobody(sys.executable, f"{PROJECT}:{packages}"):
+        target = root / "packages"
+        shutil.copytree(packages, target, ignore=_LEFT_OUT, symlinks=True)
+        shutil.copytree(PROJECT / "banger", target / "banger", ignore=_LEFT_OUT, dirs_exist_ok=True)
+        for path in (path for path in [target, *target.rglob("*")] if not path.is_symlink()):
+            path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
+        packages = str(target)
+    else:
+        packages = f"{PROJECT}:{packages}"
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    for python in (sys.executable, f"/usr/bin/{version}"):
+        if _works_for_nobody(python, packages):
+            return python, packages
+    pytest.skip(f"no {version} on this host that an ordinary user can run")
+
+
+def _works_for_nobody(python: str, packages: str) -> bool:
+    command = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", python, "-c"]
+    check = subprocess.run(
+        [*command, "import banger.__main__, pysqlite3, asyncssh"],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": packages},
+        cwd="/",
+        capture_output=True,
+        check=False,
+    )
+    return check.returncode == 0
+
+
+def _command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""

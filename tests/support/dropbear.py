@@ -1,0 +1,211 @@
+"""A real dropbear on a loopback port whose forced command stands in for a guest's, and a forward that can misbehave.
+
+dropbear takes the login user's home and keys from ``/etc/passwd``. The server therefore runs in a mount namespace
+with a passwd file of its own, and in a PID namespace that takes every command with it when it ends.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from banger.core.models import GuestAccess
+from banger.guest.sshkeys import ensure_key
+from tests.support.waiting import eventually
+
+DROPBEAR = shutil.which("dropbear", path="/usr/sbin:/usr/bin:/sbin:/bin")
+
+#: The login shell: what the guest's own does with the two kinds of command line, less the change of root and user.
+_ENTER = """#!/bin/sh
+eval "set -- $2"
+kind=$1
+shift
+if [ "$kind" = banger-tool ]; then
+    exec /run/banger/bin/busybox "$@"
+fi
+while [ "$1" != -- ]; do
+    case $1 in
+    -u) export TEST_USER="$2" ;;
+    -w) cd "$2" || exit 125 ;;
+    -e) export "$2" ;;
+    esac
+    shift 2
+done
+shift
+exec "$@"
+"""
+
+#: Runs in the namespaces: $1 is the directory of the server's files, the rest is the server. What would note the logins
+#: of terminal sessions (utmp, wtmp) is out of its reach.
+_SET_UP = """
+mount -t tmpfs none /run
+mount -t tmpfs none /var/log
+mount --bind "$1/passwd" /etc/passwd
+mount --bind "$1/shells" /etc/shells
+mkdir -p /run/banger/bin
+printf '#!/bin/sh\\nexec "$@"\\n' >/run/banger/bin/busybox
+chmod 755 /run/banger/bin/busybox
+shift
+exec "$@"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """A running server and how to reach it."""
+
+    access: GuestAccess
+    process: subprocess.Popen[bytes]
+
+    def kill(self) -> None:
+        """End the server, its connections and every command on them at once."""
+        self.process.kill()
+        self.process.wait()
+
+
+def why_dropbear_cannot_run() -> str:
+    """The reason to skip, or an empty string."""
+    if DROPBEAR is None:
+        return "dropbear is not installed"
+    probe = subprocess.run(["unshare", "-m", "-p", "--fork", "true"], capture_output=True, check=False)
+    return "" if probe.returncode == 0 else "needs root: mount and PID namespaces"
+
+
+needs_dropbear = pytest.mark.skipif(bool(why_dropbear_cannot_run()), reason=why_dropbear_cannot_run())
+
+
+def free_port() -> int:
+    """A loopback port that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def dropbear(directory: Path, *, port: int = 0, window: int = 0) -> Iterator[Guest]:
+    """Run a server; ``window`` is dropbear's receive window in bytes (0: its default). Keys are kept in ``directory``."""
+    host_key = _host_key(directory / "host_key")
+    home = directory / "home"
+    (home / ".ssh").mkdir(mode=0o700, parents=True, exist_ok=True)
+    home.chmod(0o700)
+    private_key = directory / "client" / "id_ed25519"
+    (home / ".ssh" / "authorized_keys").write_text(ensure_key(private_key) + "\n")
+    enter = directory / "enter"
+    enter.write_text(_ENTER)
+    enter.chmod(0o755)
+    (directory / "passwd").write_text(f"root:x:0:0:root:{home}:{enter}\n")
+    (directory / "shells").write_text(f"{enter}\n")
+    port = port or free_port()
+    server = [str(DROPBEAR), "-F", "-E", "-s", "-m", "-r", str(directory / "host_key"), "-p", f"127.0.0.1:{port}"]
+    server += ["-P", "", *(["-W", str(window)] if window else [])]
+    with (directory / "dropbear.log").open("ab") as log:
+        process = subprocess.Popen(
+            ["unshare", "-m", "-p", "--fork", "--kill-child", "sh", "-ec", _SET_UP, "sh", str(directory), *server],
+            stdin=subprocess.DEVNULL,
+            stderr=log,
+        )
+    try:
+        eventually(lambda: _listens(port), what="dropbear listens")
+        yield Guest(GuestAccess(directory.name, "127.0.0.1", port, host_key, str(private_key)), process)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def new_host_key_line() -> str:
+    """The public line of a key that nobody holds."""
+    public = Ed25519PrivateKey.generate().public_key()
+    return public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+
+
+def _host_key(path: Path) -> str:
+    """Write dropbear's own format if there is no key yet: two strings, the second one seed and public key."""
+    seed_path = path.with_suffix(".seed")
+    if not seed_path.exists():
+        fresh = Ed25519PrivateKey.generate()
+        seed_path.write_bytes(fresh.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption()))
+    key = Ed25519PrivateKey.from_private_bytes(seed_path.read_bytes())
+    public = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    fields = (b"ssh-ed25519", seed_path.read_bytes() + public)
+    path.write_bytes(b"".join(len(field).to_bytes(4, "big") + field for field in fields))
+    path.chmod(0o600)
+    return key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+
+
+def _listens(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as probe:
+        return bool(probe.recv(1))
+    return False
+
+
+class Forward:
+    """A TCP forward to ``port`` as QEMU's: it accepts also while nobody is behind it. Can be told to misbehave."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self._sockets: list[socket.socket] = []
+        self._lock = threading.Lock()
+        self.port: int = self._server.getsockname()[1]
+        self.mute = False  #: accept, and say nothing
+        self.accepted = 0
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        """Break every connection that is open now."""
+        with self._lock:
+            for end in self._sockets:
+                with suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+            self._sockets.clear()
+
+    def close(self) -> None:
+        """Stop listening and break everything."""
+        with suppress(OSError):
+            self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        self.cut()
+
+    def __enter__(self) -> Forward:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self._server.accept()
+                self.accepted += 1
+                with self._lock:
+                    self._sockets.append(near)
+                if self.mute:
+                    continue
+                try:
+                    far = socket.create_connection(("127.0.0.1", self._target))
+                except OSError:
+                    near.close()
+                    continue
+                with self._lock:
+                    self._sockets.append(far)
+                for source, sink in ((near, far), (far, near)):
+                    sink.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    threading.Thread(target=_pump, args=(source, sink), daemon=True).start()
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+    for end in (source, sink):
+        with suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,132 @@
+"""A VMM driver whose machines are real processes of a few kilobytes: a shell that waits for its power button.
+
+Their identity, their death by signal and their survival of the daemon are the real thing; only the machine is not.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from pathlib import Path
+
+from banger.core.errors import BangerError, ErrorKind
+from banger.core.models import ProcessIdentity
+from banger.core.ports import VmmConfig
+from banger.vmm import identity as processes
+from tests.support.waiting import eventually
+
+BOOT_MARKS = "banger: init 0.10\nbanger: root 0.20\nbanger: ready 0.30\n"
+
+# $0 is the marker, $1 the run directory, $2 the console, $3 what the guest prints while it boots, $4 how it begins.
+# The button is opened for reading and writing, so that opening it does not wait for somebody to press it.
+_MACHINE = """
+[ "$4" != dies ] || exit 1
+exec 3<> "$1/button"
+: > "$1/running"
+printf %s "$3" >> "$2"
+read -r status <&3
+[ "$status" != 0 ] || echo 'reboot: Power down' >> "$2"
+exit "$status"
+"""
+
+
+class Fault(Enum):
+    """What goes wrong in a launch."""
+
+    REFUSED = auto()  # nothing is started
+    DIES = auto()  # the process exits before its machine runs
+    HANGS = auto()  # launch waits until the process is killed from outside
+
+
+@dataclass
+class FakeVmm:
+    """Implements the port ``Vmm``.
+
+    Attributes:
+        faults: by VM name; each strikes once.
+        deaf: names of VMs that ignore the power button.
+        console: what a booting guest prints.
+        launched: every configuration that was to be launched.
+    """
+
+    name: str = "fake"
+    accelerated_by: str = "tcg"
+    faults: dict[str, Fault] = field(default_factory=dict)
+    deaf: set[str] = field(default_factory=set)
+    console: str = BOOT_MARKS
+    launched: list[VmmConfig] = field(default_factory=list)
+    hanging: threading.Event = field(default_factory=threading.Event)
+
+    def accelerator(self) -> str:
+        return self.accelerated_by
+
+    def launch(self, config: VmmConfig, on_spawn: Callable[[ProcessIdentity], None]) -> ProcessIdentity:
+        self.launched.append(config)
+        fault = self.faults.pop(config.name, None)
+        if fault is Fault.REFUSED:
+            raise BangerError(ErrorKind.CONFLICT, f'cannot start VM "{config.name}": refused', subject=config.name)
+        spawned = self._spawn(config, "dies" if fault is Fault.DIES else "runs")
+        try:
+            on_spawn(spawned)
+            if fault is Fault.HANGS:
+                self.hanging.set()
+                processes.wait_gone(spawned, 60.0)
+            eventually(lambda: not processes.is_same(spawned) or (config.run_dir / "running").exists())
+            if not processes.is_same(spawned):
+                raise BangerError(ErrorKind.UNAVAILABLE, f'cannot start VM "{config.name}": died', subject=config.name)
+        except BaseException:
+            self.kill(spawned)
+            raise
+        return spawned
+
+    def find(self, marker: str) -> ProcessIdentity | None:
+        return processes.find(marker)
+
+    def of_this_boot(self, identity: ProcessIdentity) -> bool:
+        return processes.of_this_boot(identity)
+
+    def is_alive(self, identity: ProcessIdentity) -> bool:
+        return processes.is_same(identity)
+
+    def power_down(self, identity: ProcessIdentity, run_dir: Path) -> None:
+        if not any(config.name in self.deaf and config.run_dir == run_dir for config in self.launched):
+            self.exit(run_dir, 0)
+
+    def kill(self, identity: ProcessIdentity, timeout_s: float = 10.0) -> None:
+        processes.kill(identity)
+        assert processes.wait_gone(identity, timeout_s)
+
+    def wait_exit(self, identity: ProcessIdentity, timeout_s: float) -> bool:
+        return processes.wait_gone(identity, timeout_s)
+
+    def exit(self, run_dir: Path, status: int) -> None:
+        """Make the machine end by itself; one that is gone already stays so."""
+        try:
+            button = os.open(run_dir / "button", os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENXIO):
+                return
+            raise
+        with os.fdopen(button, "w") as file:
+            file.write(f"{status}\n")
+
+    def _spawn(self, config: VmmConfig, how: str) -> ProcessIdentity:
+        for stale in ("button", "running"):
+            (config.run_dir / stale).unlink(missing_ok=True)
+        os.mkfifo(config.run_dir / "button")
+        marker = processes.marker_of(config.vm_id)
+        with config.vmm_log.open("ab") as log:
+            process = subprocess.Popen(
+                ["/bin/sh", "-c", _MACHINE, marker, str(config.run_dir), str(config.console_log), self.console, how],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        process.returncode = 0  # reaped by its identity, as the real driver does
+        return processes.identify(process.pid, marker)

@@ -1,0 +1,395 @@
+"""A registry on loopback that misbehaves on command.
+
+    with faulty_registry() as registry:
+        registry.serve("test/app:1", image)                 # honest content first
+        registry.on("/blobs/", truncated(after=100))        # the next such request gets this answer, later ones are honest
+        registry.always("/blobs/", without_ranges())        # every such request gets this answer
+
+Everything that was asked is in ``registry.requests``.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from tests.support.registry import BuiltImage, digest_of
+
+_LONGEST_STALL_S = 30.0
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request as it arrived."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+
+    @property
+    def authorization(self) -> str:
+        """The ``Authorization`` header, or empty."""
+        return self.headers.get("authorization", "")
+
+
+@dataclass(frozen=True)
+class Content:
+    """What an honest registry would send."""
+
+    body: bytes
+    media_type: str
+
+
+class Exchange(BaseHTTPRequestHandler):
+    """One request under way, with what a fault needs to answer it."""
+
+    protocol_version = "HTTP/1.1"
+    server: _Server
+    content: Content | None = None
+
+    def do_GET(self) -> None:
+        """Record, authenticate, then the next fault or the truth."""
+        registry = self.server.registry
+        headers = {key.lower(): value for key, value in self.headers.items()}
+        registry.requests.append(Asked(self.command, self.path, headers))
+        self.content = registry.find(self.path)
+        with suppress(ConnectionError):
+            fault = registry.next_fault(self.path)
+            if fault is not None:
+                fault(self)
+            elif self.path.startswith("/token"):
+                registry.issue_token(self)
+            elif registry.token_users and not registry.is_authorized(self.path, headers.get("authorization", "")):
+                self.send(401, {"WWW-Authenticate": registry.challenge(self.path)}, registry_error("UNAUTHORIZED"))
+            else:
+                self.honest()
+
+    do_POST = do_GET
+
+    def honest(self) -> None:
+        """Answer as a good registry does, ranges included."""
+        if self.content is None:
+            self.send(404, {}, registry_error("MANIFEST_UNKNOWN", "manifest unknown"))
+            return
+        body, start = self.content.body, self.range_start()
+        headers = {"Content-Type": self.content.media_type}
+        if start is None:
+            self.send(200, headers, body)
+        elif start >= len(body):
+            self.send(416, {}, b"")
+        else:
+            headers["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
+            self.send(206, headers, body[start:])
+
+    def send(self, status: int, headers: Mapping[str, str], body: bytes, *, length: int | None = None) -> None:
+        """A whole answer; ``length`` overrides the announced one."""
+        self.begin(status, {**headers, "Content-Length": str(len(body) if length is None else length)})
+        self.wfile.write(body)
+
+    def begin(self, status: int, headers: Mapping[str, str]) -> None:
+        """Status line and headers only."""
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def hang_up(self) -> None:
+        """Cut the connection where it stands."""
+        self.close_connection = True
+        with suppress(OSError):
+            self.connection.shutdown(socket.SHUT_RDWR)
+
+    def wait_for_the_end(self) -> None:
+        """Say nothing more until the registry is shut down or the client has gone."""
+        self.close_connection = True
+        self.connection.settimeout(0.05)
+        registry = self.server.registry
+        for _ in range(int(_LONGEST_STALL_S / 0.05)):
+            try:
+                gone = not self.connection.recv(1)
+            except TimeoutError:
+                gone = False
+            except OSError:
+                gone = True
+            if gone or registry.stopping.is_set():
+                registry.abandoned.set()
+                return
+
+    def range_start(self) -> int | None:
+        """The first byte wanted, if a range is."""
+        text = self.headers.get("Range", "")
+        return int(text.removeprefix("bytes=").rstrip("-")) if text else None
+
+    def log_message(self, *_: Any) -> None:
+        """Stay quiet."""
+
+
+Fault = Callable[[Exchange], None]
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    registry: FaultyRegistry
+
+    def handle_error(self, *_: Any) -> None:
+        """A client that hangs up is what half of these tests are about."""
+
+
+@dataclass
+class FaultyRegistry:
+    """The script and the record of one server; made by :func:`faulty_registry`."""
+
+    host: str
+    contents: dict[str, Content] = field(default_factory=dict)
+    requests: list[Asked] = field(default_factory=list)
+    stopping: threading.Event = field(default_factory=threading.Event)
+    #: Set when a client gave up on a request that was left without an answer.
+    abandoned: threading.Event = field(default_factory=threading.Event)
+    #: User to password; if any are set, reading needs a token. The empty user stands for anonymous readers.
+    token_users: dict[str, str] = field(default_factory=dict)
+    realm: str = ""
+    valid_tokens: set[str] = field(default_factory=set)
+    _once: list[tuple[str, Fault]] = field(default_factory=list)
+    _always: list[tuple[str, Fault]] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def reference(self, name: str) -> str:
+        """The full reference of ``name`` here."""
+        return f"{self.host}/{name}"
+
+    def serve(self, name: str, image: BuiltImage) -> None:
+        """Hold an image as ``repository:tag``, and by digest."""
+        repository, _, tag = name.partition(":")
+        for digest, blob in image.blobs.items():
+            self.serve_blob(repository, blob, digest)
+        for target in (tag or "latest", image.digest):
+            self.serve_manifest(f"{repository}:{target}", image.manifest, image.media_type)
+
+    def serve_manifest(self, name: str, body: bytes, media_type: str) -> None:
+        """Hold any bytes as a manifest; ``name`` is ``repository:tag`` or ``repository:sha256:…``."""
+        repository, _, target = name.partition(":")
+        self.contents[f"/v2/{repository}/manifests/{target}"] = Content(body, media_type)
+
+    def serve_blob(self, repository: str, body: bytes, digest: str = "") -> None:
+        """Hold a blob, under a digest that need not be its own."""
+        path = f"/v2/{repository}/blobs/{digest or digest_of(body)}"
+        self.contents[path] = Content(body, "application/octet-stream")
+
+    def on(self, part: str, *faults: Fault) -> None:
+        """Give the next requests whose path contains ``part`` these answers, one each."""
+        with self._lock:
+            self._once += [(part, fault) for fault in faults]
+
+    def always(self, part: str, fault: Fault) -> None:
+        """Give every request whose path contains ``part`` this answer."""
+        with self._lock:
+            self._always.append((part, fault))
+
+    def asked(self, part: str) -> list[Asked]:
+        """The requests so far whose path contains ``part``."""
+        return [asked for asked in list(self.requests) if part in asked.path]
+
+    # -- called by the exchange ------------------------------------------------------------------------
+
+    def find(self, path: str) -> Content | None:
+        """The honest content of a path."""
+        return self.contents.get(urlsplit(path).path)
+
+    def next_fault(self, path: str) -> Fault | None:
+        """The scripted answer for a request, if there is one."""
+        with self._lock:
+            for i, (part, fault) in enumerate(self._once):
+                if part in path:
+                    del self._once[i]
+                    return fault
+            return next((fault for part, fault in self._always if part in path), None)
+
+    def challenge(self, path: str) -> str:
+        """The ``WWW-Authenticate`` value for a path."""
+        repository = path.removeprefix("/v2/").partition("/manifests/")[0].partition("/blobs/")[0]
+        realm = self.realm or f"http://{self.host}/token"
+        return f'Bearer realm="{realm}",service="faulty",scope="repository:{repository}:pull"'
+
+    def issue_token(self, exchange: Exchange) -> None:
+        """The token service: one fresh token per question."""
+        fields = parse_qs(urlsplit(exchange.path).query)
+        scope = fields.get("scope", [""])[0]
+        user, password = _basic_login(exchange.headers.get("Authorization", ""))
+        if self.token_users.get(user) != password:
+            exchange.send(401, {}, registry_error("UNAUTHORIZED", "incorrect username or password"))
+            return
+        token = f"t{len(self.valid_tokens)}.{base64.urlsafe_b64encode(scope.encode()).decode()}"
+        self.valid_tokens.add(token)
+        exchange.send(200, {"Content-Type": "application/json"}, json.dumps({"token": token}).encode())
+
+    def is_authorized(self, path: str, authorization: str) -> bool:
+        """True for a token that was issued, has not been withdrawn, and is for this path's repository."""
+        token = authorization.removeprefix("Bearer ")
+        scope = base64.urlsafe_b64decode(token.partition(".")[2] or b"").decode(errors="replace")
+        return token in self.valid_tokens and f"/v2/{scope.removeprefix('repository:').removesuffix(':pull')}/" in path
+
+
+@contextmanager
+def faulty_registry() -> Iterator[FaultyRegistry]:
+    """Run one on a free port of loopback."""
+    server = _Server(("127.0.0.1", 0), Exchange)
+    server.registry = FaultyRegistry(f"127.0.0.1:{server.server_address[1]}")
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield server.registry
+    finally:
+        server.registry.stopping.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+# -- faults ----------------------------------------------------------------------------------------------
+
+
+def status(code: int, headers: Mapping[str, str] | None = None, body: bytes = b"") -> Fault:
+    """Answer with a status."""
+    return lambda exchange: exchange.send(code, headers or {}, body)
+
+
+def truncated(after: int) -> Fault:
+    """Announce everything, send ``after`` bytes, hang up."""
+
+    def fault(exchange: Exchange) -> None:
+        body, start = _honest_body(exchange)
+        exchange.begin(*_head(exchange, start, len(body)))
+        exchange.wfile.write(body[:after])
+        exchange.hang_up()
+
+    return fault
+
+
+def stalled(after: int) -> Fault:
+    """Announce everything, send ``after`` bytes, then nothing more while the connection stays."""
+
+    def fault(exchange: Exchange) -> None:
+        body, start = _honest_body(exchange)
+        exchange.begin(*_head(exchange, start, len(body)))
+        exchange.wfile.write(body[:after])
+        exchange.wfile.flush()
+        exchange.wait_for_the_end()
+
+    return fault
+
+
+def silent() -> Fault:
+    """Take the request and never answer."""
+    return Exchange.wait_for_the_end
+
+
+def disconnecting() -> Fault:
+    """Hang up without an answer."""
+    return Exchange.hang_up
+
+
+def corrupted() -> Fault:
+    """Send the right number of wrong bytes."""
+
+    def fault(exchange: Exchange) -> None:
+        body, start = _honest_body(exchange)
+        status_code, headers = _head(exchange, start, len(body))
+        exchange.send(status_code, headers, bytes(byte ^ 0xFF for byte in body))
+
+    return fault
+
+
+def replaced(body: bytes, media_type: str = "application/octet-stream") -> Fault:
+    """Send something else."""
+    return status(200, {"Content-Type": media_type}, body)
+
+
+def redirecting(url: str) -> Fault:
+    """Send the client elsewhere."""
+    return status(307, {"Location": url})
+
+
+def without_ranges() -> Fault:
+    """Ignore ``Range`` and send everything with status 200."""
+
+    def fault(exchange: Exchange) -> None:
+        assert exchange.content is not None
+        exchange.send(200, {}, exchange.content.body)
+
+    return fault
+
+
+def wrong_range(shift: int) -> Fault:
+    """Answer a range with status 206 but from another place."""
+
+    def fault(exchange: Exchange) -> None:
+        assert exchange.content is not None
+        body, start = exchange.content.body, (exchange.range_start() or 0) + shift
+        content_range = f"bytes {start}-{len(body) - 1}/{len(body)}"
+        exchange.send(206, {"Content-Range": content_range}, body[start:])
+
+    return fault
+
+
+def chunked() -> Fault:
+    """Send it in chunks, without a length."""
+
+    def fault(exchange: Exchange) -> None:
+        body, start = _honest_body(exchange)
+        code, headers = _head(exchange, start, len(body))
+        del headers["Content-Length"]
+        exchange.begin(code, {**headers, "Transfer-Encoding": "chunked"})
+        for i in range(0, len(body), 1000):
+            piece = body[i : i + 1000]
+            exchange.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+        exchange.wfile.write(b"0\r\n\r\n")
+
+    return fault
+
+
+def endless() -> Fault:
+    """Send the body and then zeros for ever, without a length."""
+
+    def fault(exchange: Exchange) -> None:
+        exchange.close_connection = True
+        exchange.begin(200, {"Connection": "close"})
+        exchange.wfile.write(exchange.content.body if exchange.content else b"")
+        while not exchange.server.registry.stopping.is_set():
+            exchange.wfile.write(bytes(65536))
+
+    return fault
+
+
+def registry_error(code: str, message: str = "") -> bytes:
+    """The JSON body of a registry's error."""
+    return json.dumps({"errors": [{"code": code, "message": message}]}).encode()
+
+
+def _honest_body(exchange: Exchange) -> tuple[bytes, int | None]:
+    assert exchange.content is not None
+    start = exchange.range_start()
+    return exchange.content.body[start or 0 :], start
+
+
+def _head(exchange: Exchange, start: int | None, length: int) -> tuple[int, dict[str, str]]:
+    assert exchange.content is not None
+    headers = {"Content-Type": exchange.content.media_type, "Content-Length": str(length)}
+    if start is None:
+        return 200, headers
+    total = len(exchange.content.body)
+    return 206, {**headers, "Content-Range": f"bytes {start}-{total - 1}/{total}"}
+
+
+def _basic_login(authorization: str) -> tuple[str, str]:
+    if not authorization.startswith("Basic "):
+        return "", ""
+    user, _, password = base64.b64decode(authorization.removeprefix("Basic ")).decode().partition(":")
+    return user, password

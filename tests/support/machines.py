@@ -1,0 +1,87 @@
+"""Drivers and machine configurations that contract and integration tests share.
+
+Run as a program it launches one machine, prints its identity as JSON and is killed: a daemon that crashed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from banger.config import Config
+from banger.core.ports import Vmm, VmmConfig
+from banger.layout import Layout
+from banger.vmm.qemu.driver import QemuVmm
+from tests.support.fake_vmm import FakeVmm
+from tests.support.tiny_guest import write_button_guest, write_sleeping_guest
+from tests.support.waiting import eventually
+
+KINDS = ("fake", "qemu-microvm", "qemu-q35")
+
+
+@dataclass(frozen=True, slots=True)
+class Rig:
+    """A driver and a directory to run machines in. ``kind`` is one of :data:`KINDS`."""
+
+    kind: str
+    home: Path
+    vmm: Vmm
+
+    @classmethod
+    def build(cls, kind: str, home: Path) -> Rig:
+        if kind == "fake":
+            return cls(kind, home, FakeVmm(console="up\n"))
+        layout = Layout.from_environment({"BANGER_HOME": str(home)})
+        return cls(kind, home, QemuVmm(Config.load(layout.config_file, {}), layout))
+
+    def config(self, name: str = "web", *, hears_button: bool = False, **changes: object) -> VmmConfig:
+        """A machine of 32 MiB whose guest says "up" and waits."""
+        run_dir = self.home / name
+        run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        machine = "q35" if self.kind == "qemu-q35" else "microvm"
+        kernel = run_dir / "kernel"
+        if hears_button:
+            write_button_guest(kernel, machine)
+        else:
+            write_sleeping_guest(kernel)
+        (run_dir / "initrd").write_bytes(b"none")
+        config = VmmConfig(
+            vm_id=f"{name.encode().hex():0>12}",
+            name=name,
+            run_dir=run_dir,
+            kernel=kernel,
+            initrd=run_dir / "initrd",
+            cmdline="",
+            cpus=1,
+            memory_mib=32,
+            drives=(),
+            forwards=(),
+            network="user",
+            machine=machine,
+            accelerator="tcg",
+            console_log=run_dir / "console.log",
+            vmm_log=run_dir / "vmm.log",
+        )
+        return replace(config, **changes)  # type: ignore[arg-type]
+
+
+def wait_up(config: VmmConfig) -> None:
+    """Until the guest has spoken."""
+    log = config.console_log
+    eventually(lambda: log.exists() and "up" in log.read_text(errors="replace"), what=f"{config.name} is up")
+
+
+def has_qemu() -> bool:
+    """True if the QEMU driver can be tried here."""
+    return shutil.which("qemu-system-x86_64") is not None
+
+
+if __name__ == "__main__":
+    rig = Rig.build(sys.argv[1], Path(sys.argv[2]))
+    print(json.dumps(asdict(rig.vmm.launch(rig.config(), lambda identity: None))), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,204 @@
+"""A QEMU microvm started by hand: what the guest tests boot without the drivers, the store or the daemon."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from banger.core.cancel import CancelToken
+from banger.core.console import boot_marks
+from banger.core.errors import BangerError
+from banger.core.operation import Operation
+from banger.core.ports import GuestConfig, KernelRequest
+from banger.guest.boot import SSH_PORT, LinuxGuestBoot
+from banger.guest.hostkey import public_key
+from banger.kernels.apt_source import AptKernelSource, resolve
+from tests.support.images import CACHE
+from tests.support.waiting import eventually
+
+BOOT_TIMEOUT_S = 90.0
+SEED = bytes(range(32))
+
+#: Emulated, a microvm has no timers to calibrate its clocks against; the rates are made up.
+_CLOCKS = "tsc_early_khz=2600000 lpj=5200000 no_timer_check"
+
+needs_qemu = pytest.mark.skipif(
+    not (shutil.which("qemu-system-x86_64") and shutil.which("mke2fs") and shutil.which("ssh")),
+    reason="needs qemu-system-x86_64, mke2fs and ssh",
+)
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A raw disk image and the serial that the guest finds it by."""
+
+    path: Path
+    serial: str
+    read_only: bool = False
+
+
+@dataclass
+class Machine:
+    """A running guest."""
+
+    process: subprocess.Popen[bytes]
+    console_log: Path
+    port: int
+    directory: Path
+
+    @property
+    def console(self) -> str:
+        """What the guest has written to its console."""
+        return self.console_log.read_text(errors="replace")
+
+    def ssh_options(self) -> list[str]:
+        """OpenSSH options: our key, and no host but the one whose key was made from :data:`SEED`."""
+        known_hosts = self.directory / "known_hosts"
+        known_hosts.write_text(f"[127.0.0.1]:{self.port} {public_key(SEED)}\n")
+        options = {
+            "IdentityFile": self.directory / "id",
+            "IdentitiesOnly": "yes",
+            "UserKnownHostsFile": known_hosts,
+            "StrictHostKeyChecking": "yes",
+            "BatchMode": "yes",
+            "LogLevel": "ERROR",
+            "ControlMaster": "auto",
+            "ControlPath": self.directory / "ctl-%r",
+            "ControlPersist": "60",
+        }
+        return ["-F", "none", *(word for key, value in options.items() for word in ("-o", f"{key}={value}"))]
+
+    def ssh(self, command: str, *options: str, user: str = "root", stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """Run a command through banger's ssh server; ``command`` is what the login shell gets, unchanged.
+
+        The first of two equal options counts for ssh, so ``options`` override the usual ones.
+        """
+        words = ["ssh", *options, *self.ssh_options(), "-p", str(self.port), f"{user}@127.0.0.1"]
+        words += [command] if command else []
+        return subprocess.run(words, input=stdin, capture_output=True, timeout=60, check=False, text=True)
+
+    def run(
+        self, *argv: str, user: str = "", workdir: str = "", env: Sequence[str] = ()
+    ) -> subprocess.CompletedProcess[str]:
+        """``banger-exec`` as the guest channel sends it."""
+        words = ["banger-exec", *(["-u", user] if user else []), *(["-w", workdir] if workdir else [])]
+        words += [word for assignment in env for word in ("-e", assignment)]
+        return self.ssh(shlex.join([*words, "--", *argv]))
+
+    def wait_until_off(self, timeout_s: float = 60.0) -> int:
+        """Wait for the machine to end by itself; QEMU's exit status."""
+        return self.process.wait(timeout_s)
+
+
+def debian_kernel() -> Path:
+    """A directory as a kernel source fills it, with the distribution's newest cloud kernel; made once and kept."""
+    package = "linux-image-cloud-amd64"
+    try:
+        newest = resolve(package, CancelToken())[0]
+    except BangerError as error:
+        pytest.skip(f"no kernel package: {error}")
+    target = CACHE / f"kernel-{newest}"
+    if not target.is_dir():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=CACHE, prefix=".kernel-") as scratch:
+            staging = Path(scratch, "kernel")
+            staging.mkdir()
+            AptKernelSource().build(KernelRequest(source=f"apt:{package}"), staging, Operation("kernel.pull", package))
+            staging.rename(target)
+    return target
+
+
+def make_ext4(path: Path, size_mib: int, tree: Path | None = None) -> Path:
+    """A sparse ext4, empty or with the content of ``tree``."""
+    source = ["-d", str(tree)] if tree else []
+    words = ["mke2fs", "-q", "-F", "-t", "ext4", *source, str(path), f"{size_mib}M"]
+    subprocess.run(words, check=True, capture_output=True)
+    return path
+
+
+def make_ssh_key(directory: Path) -> str:
+    """Make ``directory/id`` and return its public key line."""
+    key = directory / "id"
+    if not key.exists():
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    return key.with_suffix(".pub").read_text()
+
+
+def guest_config(authorized_key: str, **changes: object) -> GuestConfig:
+    """A guest's settings, with the identity that :class:`Machine` expects."""
+    settings: dict[str, object] = {
+        "hostname": "guest-1",
+        "authorized_key": authorized_key,
+        "host_key_seed": SEED,
+        "init": "auto",
+        "ssh_port": SSH_PORT,
+        "env": (),
+        "network": "user",
+        "files": {},
+    }
+    return GuestConfig(**{**settings, **changes})  # type: ignore[arg-type]
+
+
+@contextmanager
+def machine(
+    boot: LinuxGuestBoot, kernel_dir: Path, disks: Sequence[Disk], directory: Path, config: GuestConfig
+) -> Iterator[Machine]:
+    """Boot, yield the machine (ready or not) and end it."""
+    initrd = directory / "initrd.img"
+    boot.initrd(boot.toolbox(kernel_dir, "test-kernel", Operation("vm.start", "guest-1")), config, initrd)
+    console_log = directory / "console.log"
+    console_log.write_bytes(b"")
+    port = _free_port()
+    words = [
+        "qemu-system-x86_64", "-M", "microvm,acpi=on,pit=on,pic=on,rtc=on", "-accel", "tcg,thread=multi", "-cpu", "max",
+        "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-m", "512M",
+        "-kernel", str(kernel_dir / "vmlinuz"), "-initrd", str(initrd),
+        "-append", f"console=ttyS0 reboot=t panic=-1 {_CLOCKS} {boot.cmdline()}",
+        "-chardev", f"file,id=console,path={console_log}", "-serial", "chardev:console",
+        "-netdev", f"user,id=net0,hostfwd=tcp:127.0.0.1:{port}-:{config.ssh_port}",
+        "-device", "virtio-net-device,netdev=net0",
+        "-object", "rng-builtin,id=rng0", "-device", "virtio-rng-device,rng=rng0",
+    ]  # fmt: skip
+    for index, disk in enumerate(disks):
+        read_only = "on" if disk.read_only else "off"
+        words += [
+            "-blockdev",
+            f"raw,node-name=d{index},read-only={read_only},file.driver=file,file.filename={disk.path}",
+        ]
+        words += ["-device", f"virtio-blk-device,drive=d{index},serial={disk.serial}"]
+    process = subprocess.Popen(words, stdin=subprocess.DEVNULL)
+    running = Machine(process, console_log, port, directory)
+    try:
+        yield running
+    finally:
+        for control in directory.glob("ctl-*"):
+            subprocess.run(["ssh", "-o", f"ControlPath={control}", "-O", "exit", "x"], capture_output=True, check=False)
+        process.kill()
+        process.wait()
+
+
+def wait_until_ready(running: Machine) -> float:
+    """Wait for the ready marker; the guest's uptime then, in seconds."""
+
+    def ready() -> float | None:
+        marks = boot_marks(running.console)
+        assert not marks.failure, running.console
+        assert running.process.poll() is None, running.console
+        return marks.ready_s
+
+    return eventually(ready, BOOT_TIMEOUT_S, "the guest is ready") or 0.0
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,88 @@
+"""The tests' own tools notice what they are there to notice."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from bench.measure import Comparison, interleaved, table
+from tests.support.elf import static_hello
+from tests.support.leaks import HostState, leaks_since, session_processes, stray_threads
+from tests.support.waiting import eventually
+
+
+def test_process_left_running_is_a_leak_until_it_ends(session_root: Path) -> None:
+    before = HostState.now(session_root)
+    with subprocess.Popen(["sleep", "60"]) as left:
+        try:
+            eventually(lambda: left.pid in dict(session_processes(session_root)), what="its command line")
+            assert f"process {left.pid}: sleep 60" in leaks_since(before, session_root, timeout_s=0.1)
+        finally:
+            left.kill()
+    assert left.pid not in dict(session_processes(session_root))
+
+
+def test_temporary_file_left_in_the_session_is_a_leak(session_root: Path) -> None:
+    before = HostState.now(session_root)
+    left = session_root / "tmp" / "left"
+    left.mkdir()
+    try:
+        assert f"file {left}" in leaks_since(before, session_root, timeout_s=0.1)
+    finally:
+        left.rmdir()
+
+
+def test_thread_left_running_is_a_leak_and_a_daemon_thread_is_not() -> None:
+    before, stop = threading.enumerate(), threading.Event()
+    left = threading.Thread(target=stop.wait, name="left")
+    threads = [left, threading.Thread(target=stop.wait, name="daemonic", daemon=True)]
+    for thread in threads:
+        thread.start()
+    try:
+        assert stray_threads(before, timeout_s=0.05) == ["left"]
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert stray_threads(before) == []
+
+
+def test_eventually_fails_with_the_last_value() -> None:
+    with pytest.raises(AssertionError, match=r"the answer; last value 0"):
+        eventually(lambda: 0, timeout_s=0.05, what="the answer")
+
+
+def test_hand_made_program_runs(tmp_path: Path) -> None:
+    program = tmp_path / "hello"
+    program.write_bytes(static_hello("good day\n"))
+    program.chmod(0o755)
+    try:
+        done = subprocess.run([program], capture_output=True, check=True)
+    except OSError as error:
+        pytest.skip(f"this host runs no x86-64 programs: {error}")
+    assert done.stdout == b"good day\n"
+
+
+def test_interleaved_runs_sides_in_turn_and_drops_the_first_round() -> None:
+    calls: list[str] = []
+    times = {"a": iter([9.0, 1.0, 5.0, 2.0, 4.0, 3.0]), "b": iter([0.0, 7.0, 7.0, 7.0, 7.0, 7.0])}
+
+    def side(name: str) -> float:
+        calls.append(name)
+        return next(times[name])
+
+    assert interleaved({"a": lambda: side("a"), "b": lambda: side("b")}, rounds=1) == {"a": 3.0, "b": 7.0}
+    assert calls == ["a", "b"] * 6
+
+
+def test_comparison_tells_ratio_and_whether_the_promise_is_kept() -> None:
+    ratio = Comparison("quick", ours=1.0, peer=4.0, limit=0.25)
+    difference = Comparison("added", ours=5.4, peer=5.0, limit=0.3, limit_is_difference=True)
+    assert (ratio.met, difference.met) == (True, False)
+    assert ratio.to_dict() == {
+        "name": "quick", "ours": 1.0, "peer": 4.0, "ratio": 0.25, "bar": "ratio <= 0.25", "unit": "s",
+    }  # fmt: skip
+    assert "added  5.400 s  5.000 s  1.08   ours - peer <= 0.3 s  NO" in table([ratio, difference])
