@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from banger.client.connection import connect
@@ -17,6 +18,7 @@ START_TIMEOUT_S = 60.0
 _POLL_S = 0.02
 _RETRY_S = 0.5
 _LOG_LINES = 6
+_XDG_VARIABLES = ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR")
 #: Another process holds the lock of this state directory.
 _LOST_RACE = EXIT_CODES[ErrorKind.CONFLICT]
 
@@ -53,6 +55,25 @@ def start_daemon(layout: Layout, timeout_s: float = START_TIMEOUT_S) -> None:
     )
 
 
+def daemon_command() -> list[str]:
+    """What runs the daemon: this interpreter with this package, whatever the working directory holds."""
+    return [sys.executable, "-P", "-m", "banger", "daemon", "run"]
+
+
+def daemon_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The variables that a daemon needs to serve the same installation with the same package as this process."""
+    env = os.environ if env is None else env
+    needed = {name: env[name] for name in ("BANGER_HOME", *_XDG_VARIABLES) if env.get(name)}
+    if "BANGER_HOME" in needed:
+        needed["BANGER_HOME"] = str(Path(needed["BANGER_HOME"]).absolute())
+    package_parent = str(Path(__file__).resolve().parent.parent)
+    if Path(sys.path[0] or ".").resolve() == Path(package_parent):  # a checkout that is run in place
+        needed["PYTHONPATH"] = package_parent
+    elif env.get("PYTHONPATH"):
+        needed["PYTHONPATH"] = env["PYTHONPATH"]
+    return needed
+
+
 def _spawn(layout: Layout) -> tuple[int, subprocess.Popen[bytes]]:
     """Start the process in a session of its own; its log file's size before, and the process."""
     try:
@@ -68,30 +89,18 @@ def _spawn(layout: Layout) -> tuple[int, subprocess.Popen[bytes]]:
         ) from error
     try:
         size = os.fstat(log).st_size
-        command = [sys.executable, "-P", "-m", "banger", "daemon", "run", "--background"]
-        child = subprocess.Popen(  # it is to outlive us
-            command,
+        child = subprocess.Popen(
+            [*daemon_command(), "--background"],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             cwd="/",
-            env=_environment(),
+            env={**os.environ, **daemon_environment()},
             start_new_session=True,
         )
     finally:
         os.close(log)
     return size, child
-
-
-def _environment() -> dict[str, str]:
-    """Ours, with relative BANGER_HOME made absolute, and with this very package findable from another directory."""
-    env = dict(os.environ)
-    if home := env.get("BANGER_HOME"):
-        env["BANGER_HOME"] = str(Path(home).absolute())
-    package_parent = str(Path(__file__).resolve().parent.parent)
-    if Path(sys.path[0] or ".").resolve() == Path(package_parent):
-        env["PYTHONPATH"] = os.pathsep.join(filter(None, [package_parent, env.get("PYTHONPATH")]))
-    return env
 
 
 def _answers(path: Path) -> bool:
@@ -112,6 +121,9 @@ def _last_words(log: Path, offset: int) -> str:
             text = file.read().decode(errors="replace")
     except OSError:
         return ""
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     reports = [i for i, line in enumerate(lines) if line.startswith("error: ")]
-    return "\n".join(lines[reports[-1] :] if reports else lines[-_LOG_LINES:])
+    if not reports:
+        return "\n".join(lines[-_LOG_LINES:])
+    report = "\n".join(lines[reports[-1] :])
+    return report.replace("error: ", "", 1).replace("\ncause: ", "\n")

@@ -43,7 +43,6 @@ KEYS: tuple[Key, ...] = (
     Key("registry.insecure", "", "registries to talk plain http to, separated by commas (loopback always may)"),
     Key("registry.credentials", "", "Docker credential file, when not ~/.docker/config.json"),
     Key("daemon.log_level", "INFO", "least severe level that is logged", ("DEBUG", "INFO", "WARNING", "ERROR")),
-    Key("daemon.idle_exit_s", 0.0, "stop a daemon the CLI started after so many idle seconds, 0 for never"),
     Key("daemon.reconcile_interval_s", 60.0, "seconds between two reconciles"),
     Key("daemon.shutdown_timeout_s", 15.0, "seconds that running work may take when the daemon stops"),
 )

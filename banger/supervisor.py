@@ -92,6 +92,9 @@ class SupervisorActor(pykka.ThreadingActor):
         if self._refused(command.key, listener):
             return
         slot = self._slots.get(command.key)
+        if slot and slot.pending and command.yields:
+            listener.refuse(BangerError(ErrorKind.CONFLICT, f"{command.subject} is busy", subject=command.subject))
+            return
         if slot and command.joinable and slot.pending:
             # Only the newest wish is joined: with a delete queued behind a pull, a new pull must come after it.
             newest, operation = next(reversed(slot.pending.values()))

@@ -59,7 +59,8 @@ class OwnerActor(pykka.ThreadingActor):
             self._finished(operation)
             return
         with logger.contextualize(op=operation.id, owner=str(self.key)):
-            logger.info("{} {}: begins", command.verb, command.subject)
+            level = "DEBUG" if command.background else "INFO"
+            logger.log(level, "{} {}: begins", command.verb, command.subject)
             try:
                 result = self.handle(command, operation)
             except BangerError as error:
@@ -69,7 +70,7 @@ class OwnerActor(pykka.ThreadingActor):
                 operation.fail(internal_error(error, f'doing {command.verb} of "{command.subject}"'))
                 raise
             else:
-                logger.info("{} {}: done in {:.3f} s", command.verb, command.subject, operation.elapsed_s)
+                logger.log(level, "{} {}: done in {:.3f} s", command.verb, command.subject, operation.elapsed_s)
                 operation.succeed(result)
         self._finished(operation)
 

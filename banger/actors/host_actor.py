@@ -10,7 +10,7 @@ from loguru import logger
 
 from banger.actors.base import OwnerActor
 from banger.actors.messages import Command, DeleteImage, DeleteKernel, Reconcile, SettleVm
-from banger.core.errors import BangerError
+from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import Vm, VmState
 from banger.core.operation import Operation
 from banger.host import publish
@@ -54,14 +54,16 @@ class HostActor(OwnerActor):
             try:
                 after = listener.wait(operation.token)
             except BangerError as error:
-                report.failed.append(f"{vm.name}: {error}")
+                if error.kind is not ErrorKind.CONFLICT:  # busy: whoever works on it leaves it settled
+                    report.failed.append(f"{vm.name}: {error}")
                 continue
             if after is None:
                 report.removed.append(f"VM {vm.name}")
+            elif after.state is VmState.RUNNING:
+                if at_start:
+                    report.adopted.append(vm.name)
             elif after.state is not vm.state:
                 report.stopped.append(f"{vm.name} ({after.reason or after.state.value})")
-            elif at_start and after.state is VmState.RUNNING:
-                report.adopted.append(vm.name)
 
     def _may_need_settling(self, vm: Vm) -> bool:
         return vm.state is not VmState.STOPPED or bool(self.services.store.handles.of(vm.id))

@@ -41,6 +41,8 @@ class Command:
 
     verb: ClassVar[str] = ""
     joinable: ClassVar[bool] = True
+    #: Housekeeping: not worth a log line when it finds nothing to do, and never worth waiting for a busy owner.
+    background: ClassVar[bool] = False
 
     @property
     def key(self) -> OwnerKey:
@@ -51,6 +53,11 @@ class Command:
     def subject(self) -> str:
         """The name that people know it by."""
         return self.key.name
+
+    @property
+    def yields(self) -> bool:
+        """True if it is to be refused, not queued, while its owner has other work."""
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,12 +190,19 @@ class DeleteVm(VmCommand):
 class SettleVm(VmCommand):
     """Make row, ledger and host agree: adopt what lives, finish or undo what was half done.
 
-    ``exited`` names a process that is known to have ended, with its status where we were its parent.
+    ``exited`` names a process that is known to have ended, with its status where we were its parent. Without it the
+    command is refused while the owner is busy: whoever works on the VM leaves it settled.
     """
 
     verb: ClassVar[str] = "vm.settle"
+    background: ClassVar[bool] = True
     exited: ProcessIdentity | None = None
     status: int | None = None
+
+    @property
+    def yields(self) -> bool:
+        """A routine look yields; news of an exit must be heard."""
+        return self.exited is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +213,7 @@ class Reconcile(Command):
     """
 
     verb: ClassVar[str] = "system.reconcile"
+    background: ClassVar[bool] = True
     at_start: bool = False
 
     @property

@@ -142,6 +142,8 @@ class VmActor(OwnerActor):
         try:
             self.services.guests.run(self.services.access(vm), self.services.boot.poweroff_command(), timeout_s=10.0)
         except BangerError as error:
+            if error.kind is ErrorKind.UNKNOWN_OUTCOME:
+                return  # it heard, and went down before it could answer
             logger.info("{}: not asked through ssh ({}), pressing the power button", vm.name, error)
             identity = recorded_identity(self.services, vm.id)
             if identity is not None:

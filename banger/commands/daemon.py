@@ -16,6 +16,7 @@ from banger.core.errors import EXIT_CODES, BangerError, ErrorKind
 from banger.core.units import format_age
 
 _STOP_TIMEOUT_S = 60.0
+_POLL_S = 0.05
 
 
 def daemon(
@@ -50,23 +51,30 @@ def start(ctx: Context) -> None:
 def stop(ctx: Context) -> None:
     """Stop the daemon; VMs go on running."""
     session: Session = ctx.obj
+    session.tell("the daemon has stopped" if stop_daemon(session) else "the daemon is not running")
+    session.show_document({"running": False}, "")
+
+
+def stop_daemon(session: Session) -> bool:
+    """Stop the daemon and wait until its process is gone; False if there was none.
+
+    Raises:
+        BangerError: ``timeout``.
+    """
     try:
-        pid = session.running_client.get("/v1/system")["pid"]
+        pid = int(session.running_client.get("/v1/system")["pid"])
         session.running_client.call("POST", "/v1/system/shutdown")
     except BangerError as error:
         if error.kind is not ErrorKind.UNAVAILABLE:
             raise
-        session.tell("the daemon is not running")
-        session.show_document({"running": False}, "")
-        return
+        return False
     end = time.monotonic() + _STOP_TIMEOUT_S
     while _alive(pid):
         if time.monotonic() > end:
             message = f"the daemon (pid {pid}) still runs after {_STOP_TIMEOUT_S:g} s"
             raise BangerError(ErrorKind.TIMEOUT, message, hint="banger daemon logs")
-        time.sleep(0.05)
-    session.tell("the daemon has stopped")
-    session.show_document({"running": False}, "")
+        time.sleep(_POLL_S)
+    return True
 
 
 def status(ctx: Context) -> int:

@@ -68,10 +68,6 @@ class LinuxGuestBoot:
         """What the guest's ssh server takes as a wish to power off in the image's own way (see ``data/enter``)."""
         return "banger-poweroff"
 
-    def poweroff_command(self) -> str:
-        """Run it over the guest channel to power off in the image's own way."""
-        return POWER_OFF
-
 
 def vm_archive(config: GuestConfig) -> bytes:
     """The per-VM archive: settings, keys, environment and extra files. It must come first in an initrd."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -25,14 +24,11 @@ needs_qemu = pytest.mark.skipif(not has_qemu(), reason="qemu-system-x86_64 is no
 
 @pytest.fixture(params=[k if k == "fake" else pytest.param(k, marks=[pytest.mark.boot, needs_qemu]) for k in KINDS])
 def rig(request: pytest.FixtureRequest, session_root: Path) -> Iterator[Rig]:
-    home = Path(tempfile.mkdtemp(prefix="vmm-", dir=session_root / "tmp"))
-    rig = Rig.build(request.param, home)
+    rig = Rig.build(
+        request.param, Path(tempfile.mkdtemp(prefix="vmm-", dir=session_root / "tmp")), session_root / "proofs"
+    )
     yield rig
-    for run_dir in (path for path in home.iterdir() if path.is_dir()):
-        found = rig.vmm.find(processes.marker_of(f"{run_dir.name.encode().hex():0>12}"))
-        if found is not None:
-            rig.vmm.kill(found)
-    shutil.rmtree(home)
+    rig.close()
 
 
 def launch(rig: Rig, name: str = "web", *, hears_button: bool = False) -> ProcessIdentity:
@@ -145,7 +141,9 @@ def test_machine_shares_neither_session_nor_pipe_with_its_launcher(rig: Rig) -> 
 
 def test_machine_survives_a_killed_launcher_and_is_adopted_by_its_identity_alone(rig: Rig) -> None:
     launcher = subprocess.run(
-        [sys.executable, "-m", "tests.support.machines", rig.kind, str(rig.home)], capture_output=True, timeout=60
+        [sys.executable, "-m", "tests.support.machines", rig.kind, str(rig.home), str(rig.cache)],
+        capture_output=True,
+        timeout=60,
     )
     assert launcher.returncode == -signal.SIGKILL, launcher.stderr.decode()
     identity = ProcessIdentity(**json.loads(launcher.stdout))

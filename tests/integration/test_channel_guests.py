@@ -15,7 +15,9 @@ import pytest
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import GuestAccess
 from banger.core.operation import Operation
+from banger.guest import channel_dial
 from banger.guest.command import ExecRequest
+from banger.guest.sshkeys import ensure_key
 from tests.support.channels import Channels, channels, operation, read_until
 from tests.support.dropbear import Forward, Guest, dropbear, free_port, needs_dropbear, new_host_key_line
 from tests.support.waiting import eventually
@@ -136,8 +138,6 @@ def test_connect_wrong_host_key_is_denied_and_not_tried_again(
 
 
 def test_connect_key_the_guest_does_not_know_is_denied(channel: Channels, access: GuestAccess, tmp_path: Path) -> None:
-    from banger.guest.sshkeys import ensure_key
-
     ensure_key(tmp_path / "other")
     with pytest.raises(BangerError) as caught:
         channel.guests.connect(replace(access, private_key_path=str(tmp_path / "other")), operation(), 30)
@@ -200,6 +200,25 @@ def test_session_connection_lost_meanwhile_is_an_unknown_outcome(
         assert error.hint == f"banger vm show {access.vm_id}"
 
 
+def test_session_guest_that_falls_silent_is_given_up(
+    channel: Channels, access: GuestAccess, forward: Forward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channel_dial, "_KEEPALIVE_INTERVAL_S", 0.1)
+
+    async def scenario() -> BangerError:
+        session = await channel.guests.open_session(access, ExecRequest(("sleep", "60")))
+        with pytest.raises(TimeoutError):  # a quiet command is no silent guest
+            await asyncio.wait_for(session.wait(), 1)
+        forward.freeze()
+        with pytest.raises(BangerError) as caught:
+            await asyncio.wait_for(session.wait(), 5)
+        return caught.value
+
+    error = channel.do(scenario())
+    assert error.kind is ErrorKind.UNKNOWN_OUTCOME
+    assert "keepalive" in error.cause
+
+
 def test_session_vm_disconnected_meanwhile_is_an_unknown_outcome(channel: Channels, access: GuestAccess) -> None:
     async def scenario() -> BangerError:
         session = await channel.guests.open_session(access, ExecRequest(("sh", "-c", "echo begun; sleep 60")))
@@ -212,13 +231,16 @@ def test_session_vm_disconnected_meanwhile_is_an_unknown_outcome(channel: Channe
     assert channel.do(scenario()).message == "lost the connection to the guest"
 
 
+@pytest.mark.parametrize("noticed", [True, False])
 def test_open_session_after_the_connection_was_lost_connects_anew(
-    channel: Channels, access: GuestAccess, forward: Forward
+    channel: Channels, access: GuestAccess, forward: Forward, noticed: bool
 ) -> None:
     channel.guests.connect(access, operation(), 10)
-    forward.cut()
 
     async def together() -> list[int]:
+        forward.cut()
+        if noticed:
+            await asyncio.sleep(0.1)
         done = await asyncio.gather(*[channel.exec_async(access, "true") for _ in range(4)])
         return [one.status.code for one in done]
 

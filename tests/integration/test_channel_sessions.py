@@ -14,7 +14,7 @@ import pytest
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import GuestAccess
 from banger.guest.command import ExecRequest
-from banger.guest.session_output import HIGH_WATER, Stream
+from banger.guest.session_output import HIGH_WATER
 from banger.guest.session_wire import ExitStatus
 from banger.guest.sessions import RECEIVE_WINDOW, Session
 from tests.support.channels import TERMINAL, Channels, channels, finish, read_until
@@ -105,6 +105,25 @@ def test_exec_command_longer_than_dropbear_takes_runs_all_the_same(
     assert done.stdout == b"in:" + text.encode()
     assert b"launch" not in done.stderr
     assert done.status == ExitStatus(7)
+
+
+def test_exec_command_that_closed_its_output_still_gets_its_input(
+    channel: Channels, access: GuestAccess, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+
+    async def scenario() -> ExitStatus:
+        request = ExecRequest(("sh", "-c", f'exec >&- 2>&-; cat <&0 >"{copy}"'))
+        session = await channel.guests.open_session(access, request)
+        assert [chunk async for chunk in session.output()] == []
+        assert await session.write_stdin(b"late")
+        session.write_eof()
+        status = await session.wait()
+        await session.close()
+        return status
+
+    assert channel.do(scenario()) == ExitStatus(0)
+    assert copy.read_bytes() == b"late"
 
 
 def test_exec_input_the_command_does_not_read_does_not_hurt_its_output(channel: Channels, access: GuestAccess) -> None:
@@ -343,13 +362,3 @@ def test_open_session_caller_gone_meanwhile_leaves_no_command_behind(
 
     channel.do(scenario())
     eventually(lambda: not running(marker), what="the command has ended")
-
-
-def test_output_is_read_as_streams(channel: Channels, access: GuestAccess) -> None:
-    async def scenario() -> set[Stream]:
-        session = await channel.guests.open_session(access, ExecRequest(("sh", "-c", "echo a; echo b >&2")))
-        seen = {stream async for stream, _ in session.output()}
-        await session.close()
-        return seen
-
-    assert channel.do(scenario()) == {Stream.STDOUT, Stream.STDERR}

@@ -6,20 +6,20 @@ with a passwd file of its own, and in a PID namespace that takes every command w
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from banger.core.models import GuestAccess
+from banger.guest.hostkey import dropbear_key, public_key
 from banger.guest.sshkeys import ensure_key
 from tests.support.waiting import eventually
 
@@ -123,22 +123,17 @@ def dropbear(directory: Path, *, port: int = 0, window: int = 0) -> Iterator[Gue
 
 def new_host_key_line() -> str:
     """The public line of a key that nobody holds."""
-    public = Ed25519PrivateKey.generate().public_key()
-    return public.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+    return public_key(secrets.token_bytes(32))
 
 
 def _host_key(path: Path) -> str:
-    """Write dropbear's own format if there is no key yet: two strings, the second one seed and public key."""
-    seed_path = path.with_suffix(".seed")
-    if not seed_path.exists():
-        fresh = Ed25519PrivateKey.generate()
-        seed_path.write_bytes(fresh.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption()))
-    key = Ed25519PrivateKey.from_private_bytes(seed_path.read_bytes())
-    public = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-    fields = (b"ssh-ed25519", seed_path.read_bytes() + public)
-    path.write_bytes(b"".join(len(field).to_bytes(4, "big") + field for field in fields))
+    """Write dropbear's key file, from the seed beside it if there is one; returns the public line."""
+    seed_file = path.with_suffix(".seed")
+    if not seed_file.exists():
+        seed_file.write_bytes(secrets.token_bytes(32))
+    path.write_bytes(dropbear_key(seed_file.read_bytes()))
     path.chmod(0o600)
-    return key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
+    return public_key(seed_file.read_bytes())
 
 
 def _listens(port: int) -> bool:
@@ -148,17 +143,24 @@ def _listens(port: int) -> bool:
 
 
 class Forward:
-    """A TCP forward to ``port`` as QEMU's: it accepts also while nobody is behind it. Can be told to misbehave."""
+    """A TCP forward to ``port`` like QEMU's: it accepts also while nobody is behind it. Can be told to misbehave."""
 
     def __init__(self, port: int) -> None:
         self._target = port
         self._server = socket.create_server(("127.0.0.1", 0))
         self._sockets: list[socket.socket] = []
         self._lock = threading.Lock()
+        self._flowing = threading.Event()
+        self._flowing.set()
+        self._threads: list[threading.Thread] = []
         self.port: int = self._server.getsockname()[1]
         self.mute = False  #: accept, and say nothing
         self.accepted = 0
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._start(self._accept)
+
+    def freeze(self) -> None:
+        """Carry nothing from now on, without a word: a host that has lost its power."""
+        self._flowing.clear()
 
     def cut(self) -> None:
         """Break every connection that is open now."""
@@ -166,6 +168,7 @@ class Forward:
             for end in self._sockets:
                 with suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)
+                end.close()
             self._sockets.clear()
 
     def close(self) -> None:
@@ -173,13 +176,22 @@ class Forward:
         with suppress(OSError):
             self._server.shutdown(socket.SHUT_RDWR)
         self._server.close()
+        self._flowing.set()
+        self._threads[0].join()
         self.cut()
+        for thread in self._threads:
+            thread.join()
 
     def __enter__(self) -> Forward:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _start(self, target: Callable[..., None], *args: socket.socket) -> None:
+        thread = threading.Thread(target=target, args=args)
+        self._threads.append(thread)
+        thread.start()
 
     def _accept(self) -> None:
         with suppress(OSError):
@@ -199,13 +211,13 @@ class Forward:
                     self._sockets.append(far)
                 for source, sink in ((near, far), (far, near)):
                     sink.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    threading.Thread(target=_pump, args=(source, sink), daemon=True).start()
+                    self._start(self._pump, source, sink)
 
-
-def _pump(source: socket.socket, sink: socket.socket) -> None:
-    with suppress(OSError):
-        while data := source.recv(65536):
-            sink.sendall(data)
-    for end in (source, sink):
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
-            end.shutdown(socket.SHUT_RDWR)
+            while data := source.recv(65536):
+                self._flowing.wait()
+                sink.sendall(data)
+        for end in (source, sink):
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)

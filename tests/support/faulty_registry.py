@@ -72,7 +72,9 @@ class Exchange(BaseHTTPRequestHandler):
             else:
                 self.honest()
 
-    do_POST = do_GET
+    def do_POST(self) -> None:
+        """The same."""
+        self.do_GET()
 
     def honest(self) -> None:
         """Answer as a good registry does, ranges included."""

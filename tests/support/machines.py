@@ -11,11 +11,13 @@ import shutil
 import signal
 import sys
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 
 from banger.config import Config
 from banger.core.ports import Vmm, VmmConfig
 from banger.layout import Layout
+from banger.vmm.identity import marker_of
 from banger.vmm.qemu.driver import QemuVmm
 from tests.support.fake_vmm import FakeVmm
 from tests.support.tiny_guest import write_button_guest, write_sleeping_guest
@@ -26,18 +28,27 @@ KINDS = ("fake", "qemu-microvm", "qemu-q35")
 
 @dataclass(frozen=True, slots=True)
 class Rig:
-    """A driver and a directory to run machines in. ``kind`` is one of :data:`KINDS`."""
+    """A driver and a directory to run machines in. ``kind`` is one of :data:`KINDS`; ``cache`` outlives the rig."""
 
     kind: str
     home: Path
+    cache: Path
     vmm: Vmm
 
     @classmethod
-    def build(cls, kind: str, home: Path) -> Rig:
+    def build(cls, kind: str, home: Path, cache: Path) -> Rig:
         if kind == "fake":
-            return cls(kind, home, FakeVmm(console="up\n"))
-        layout = Layout.from_environment({"BANGER_HOME": str(home)})
-        return cls(kind, home, QemuVmm(Config.load(layout.config_file, {}), layout))
+            return cls(kind, home, cache, FakeVmm(console="up\n"))
+        layout = replace(Layout.from_environment({"BANGER_HOME": str(home)}), cache=cache)
+        return cls(kind, home, cache, QemuVmm(Config.load(layout.config_file, {}), layout))
+
+    def close(self) -> None:
+        """End every machine and remove the directory."""
+        for run_dir in (path for path in self.home.iterdir() if path.is_dir()):
+            found = self.vmm.find(marker_of(vm_id_of(run_dir.name)))
+            if found is not None:
+                self.vmm.kill(found)
+        shutil.rmtree(self.home)
 
     def config(self, name: str = "web", *, hears_button: bool = False, **changes: object) -> VmmConfig:
         """A machine of 32 MiB whose guest says "up" and waits."""
@@ -51,7 +62,7 @@ class Rig:
             write_sleeping_guest(kernel)
         (run_dir / "initrd").write_bytes(b"none")
         config = VmmConfig(
-            vm_id=f"{name.encode().hex():0>12}",
+            vm_id=vm_id_of(name),
             name=name,
             run_dir=run_dir,
             kernel=kernel,
@@ -70,6 +81,11 @@ class Rig:
         return replace(config, **changes)  # type: ignore[arg-type]
 
 
+def vm_id_of(name: str) -> str:
+    """Twelve hex digits."""
+    return sha256(name.encode()).hexdigest()[:12]
+
+
 def wait_up(config: VmmConfig) -> None:
     """Until the guest has spoken."""
     log = config.console_log
@@ -82,6 +98,6 @@ def has_qemu() -> bool:
 
 
 if __name__ == "__main__":
-    rig = Rig.build(sys.argv[1], Path(sys.argv[2]))
+    rig = Rig.build(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
     print(json.dumps(asdict(rig.vmm.launch(rig.config(), lambda identity: None))), flush=True)
     os.kill(os.getpid(), signal.SIGKILL)

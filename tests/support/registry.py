@@ -87,12 +87,13 @@ class Layer:
 
     def blob(self) -> bytes:
         """The archive as it is stored: ``gzip``, ``zstd`` or ``plain``."""
-        packers = {
-            "gzip": lambda data: gzip.compress(data, 6, mtime=0),
-            "zstd": lambda data: zstandard.ZstdCompressor().compress(data),
-            "plain": lambda data: data,
-        }
-        return packers[self.compression](self.tar())
+        data = self.tar()
+        if self.compression == "gzip":
+            return gzip.compress(data, 6, mtime=0)
+        if self.compression == "zstd":
+            return zstandard.ZstdCompressor().compress(data)
+        assert self.compression == "plain", self.compression
+        return data
 
     def media_type(self, *, docker: bool) -> str:
         """The type a manifest gives it."""

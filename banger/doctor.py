@@ -1,0 +1,191 @@
+"""Can this host run VMs? Each question is answered by looking, each bad answer comes with what to type.
+
+Runs in the process that asks, not in the daemon: it must also tell why there is no daemon.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from banger.client import Client
+from banger.config import Config
+from banger.core.errors import BangerError
+from banger.core.units import GIB, MIB, format_size
+from banger.layout import Layout
+
+#: The WAL bug that two processes on one database can meet is fixed from here on (sqlite.org/releaselog).
+SAFE_SQLITE = (3, 51, 3)
+_LOW_SPACE = 2 * GIB
+_NO_SPACE = 200 * MIB
+_SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+
+
+class Verdict(StrEnum):
+    """How a question was answered."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One question and its answer.
+
+    Attributes:
+        name: what was looked at.
+        detail: what was seen.
+        remedy: a command to type, when the verdict is not ``ok``.
+    """
+
+    name: str
+    verdict: Verdict
+    detail: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """Something that must be installed.
+
+    Attributes:
+        places: names for ``PATH``, or absolute paths; any one will do.
+        needed: without it no VM starts; otherwise ``use`` tells what is lost.
+    """
+
+    name: str
+    places: Sequence[str]
+    package: str
+    needed: bool
+    use: str
+
+
+PROGRAMS = (
+    Program("qemu", ("qemu-system-x86_64",), "qemu-system-x86", needed=True, use="runs the VMs"),
+    Program("mke2fs", ("mke2fs",), "e2fsprogs", needed=True, use="makes file systems"),
+    Program("e2fsck", ("e2fsck",), "e2fsprogs", needed=True, use="checks file systems"),
+    Program("busybox", ("busybox", "busybox.static"), "busybox-static", needed=True, use="boots guests"),
+    Program("dropbear", ("dropbear",), "dropbear-bin", needed=True, use="lets us into guests"),
+    Program(
+        "sftp-server",
+        ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/lib/ssh/sftp-server"),
+        "openssh-sftp-server",
+        needed=True,
+        use="lets sftp into guests",
+    ),
+    Program("ssh", ("ssh",), "openssh-client", needed=False, use="banger vm ssh"),
+    Program("mmdebstrap", ("mmdebstrap",), "mmdebstrap", needed=False, use="images made from Debian packages"),
+)
+
+
+def diagnose(layout: Layout) -> Iterator[Check]:
+    """Answer every question, the cheap ones first. A question that fails to be answered is a failed check."""
+    config: Config | None = None
+    try:
+        config = Config.load(layout.config_file)
+        yield Check("settings", Verdict.OK, str(layout.config_file) if layout.config_file.exists() else "defaults")
+    except BangerError as error:
+        yield _from_error("settings", error)
+    for program in PROGRAMS:
+        yield check_program(program)
+    yield from check_directories(layout)
+    yield check_space(layout)
+    yield check_sqlite()
+    if config is not None:
+        yield check_accelerator(layout, config)
+    yield check_daemon(layout)
+
+
+def check_program(program: Program, find: Callable[[str], str | None] | None = None) -> Check:
+    """Whether a program is installed."""
+    find = find or _find
+    found = next(filter(None, map(find, program.places)), None)
+    if found:
+        return Check(program.name, Verdict.OK, found)
+    verdict = Verdict.FAILED if program.needed else Verdict.WARNING
+    return Check(program.name, verdict, f"not installed: {program.use}", f"apt-get install {program.package}")
+
+
+def check_directories(layout: Layout) -> Iterator[Check]:
+    """Whether our directories, or those they will be made in, can be written."""
+    for name, path in (("data", layout.data), ("run", layout.run), ("cache", layout.cache)):
+        existing = _nearest_existing(path)
+        if os.access(existing, os.W_OK | os.X_OK):
+            yield Check(f"{name} directory", Verdict.OK, str(path))
+        else:
+            remedy = "set BANGER_HOME to a directory of yours"
+            yield Check(f"{name} directory", Verdict.FAILED, f"{existing} cannot be written", remedy)
+    length = len(os.fsencode(layout.vm_run_dir("0" * 12) / "qmp.sock"))
+    if length > 107:
+        detail = f"paths of sockets below {layout.run} would have {length} bytes, Linux takes 107"
+        yield Check("socket paths", Verdict.FAILED, detail, "set BANGER_HOME to a shorter directory")
+
+
+def check_space(layout: Layout, free_bytes: int | None = None) -> Check:
+    """Whether there is room for an image or two."""
+    where = _nearest_existing(layout.data)
+    if free_bytes is None:
+        free_bytes = shutil.disk_usage(where).free
+    detail = f"{format_size(free_bytes)} free below {where}"
+    verdict = Verdict.FAILED if free_bytes < _NO_SPACE else Verdict.WARNING if free_bytes < _LOW_SPACE else Verdict.OK
+    return Check("disk space", verdict, detail, "" if verdict is Verdict.OK else "banger system df")
+
+
+def check_sqlite(version: tuple[int, ...] | None = None) -> Check:
+    """Whether the SQLite that the daemon will use is free of the WAL bug."""
+    if version is None:
+        try:
+            from pysqlite3 import dbapi2 as sqlite  # noqa: PLC0415  # only here
+        except ImportError:
+            import sqlite3 as sqlite  # type: ignore[no-redef]  # noqa: PLC0415  # what the daemon falls back to
+        version = sqlite.sqlite_version_info
+    text = ".".join(map(str, version))
+    if version >= SAFE_SQLITE:
+        return Check("sqlite", Verdict.OK, text)
+    wanted = ".".join(map(str, SAFE_SQLITE))
+    return Check("sqlite", Verdict.WARNING, f"{text} is older than {wanted}", "pip install --upgrade pysqlite3")
+
+
+def check_accelerator(layout: Layout, config: Config) -> Check:
+    """Whether guests really run on KVM: told by running one."""
+    from banger.vmm.probe import accelerator  # noqa: PLC0415  # the daemon's world, for this question only
+
+    try:
+        found = accelerator(layout, config)
+    except BangerError as error:
+        return _from_error("kvm", error)
+    if found.name == "kvm":
+        return Check("kvm", Verdict.OK, found.reason)
+    detail = f"VMs are emulated, some 20 times slower: {found.reason}"
+    return Check("kvm", Verdict.WARNING, detail, found.hint or "banger config show")
+
+
+def check_daemon(layout: Layout) -> Check:
+    """Whether a daemon answers; that none runs is fine, as the next command starts one."""
+    if not layout.socket.exists():
+        return Check("daemon", Verdict.OK, "not running; started when it is needed")
+    try:
+        system: Mapping[str, object] = Client(layout.socket, timeout_s=5).get("/v1/system")
+    except BangerError as error:
+        return _from_error("daemon", error)
+    return Check("daemon", Verdict.OK, f"pid {system.get('pid')} answers at {layout.socket}")
+
+
+def _from_error(name: str, error: BangerError) -> Check:
+    return Check(name, Verdict.FAILED, str(error), error.hint)
+
+
+def _find(place: str) -> str | None:
+    if place.startswith("/"):
+        return place if os.access(place, os.X_OK) else None
+    search = os.pathsep.join([os.environ.get("PATH", os.defpath), *_SBIN])
+    return shutil.which(place, path=search)
+
+
+def _nearest_existing(path: Path) -> Path:
+    return next(candidate for candidate in (path, *path.parents) if candidate.exists())

@@ -1,0 +1,250 @@
+"""The HTTP surface on a real Unix socket, over real owners and fake adapters."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from banger.api import peer
+from banger.api.app import ROUTES, make_app
+from banger.api.context import ApiContext
+from banger.api.server import bind, make_server, wait_started
+from banger.catalog import Catalog
+from banger.client import Client, path_of
+from banger.core import clock
+from banger.core.errors import BangerError, ErrorKind
+from banger.core.models import VmSpec
+from banger.resolver import StoreResolver
+from tests.support.fakes import WAIT_S, World
+from tests.support.waiting import eventually
+
+
+class Served:
+    """A world behind a socket; the loop runs in a thread of its own."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.stopped = threading.Event()
+        catalog = Catalog.load(world.layout)
+        self._context = ApiContext(
+            layout=world.layout,
+            config=world.services.config,
+            store=world.store,
+            supervisor=world.supervisor,
+            resolver=StoreResolver(world.store, catalog, world.services.config),
+            catalog=catalog,
+            channels=None,  # type: ignore[arg-type]
+            access=world.services.access,
+            vmm=SimpleNamespace(name="fake", accelerator=lambda: "tcg"),  # type: ignore[arg-type]
+            started_at=clock.now(),
+            stop=self.stopped.set,
+        )
+        ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(ready)))
+        self._thread.start()
+        assert ready.wait(WAIT_S)
+        self.client = Client(world.layout.socket)
+
+    async def _serve(self, ready: threading.Event) -> None:
+        server = make_server(make_app(self._context))
+        serving = asyncio.create_task(server.serve(sockets=[bind(self.world.layout.socket)]))
+        await wait_started(server)
+        self._loop, self._server = asyncio.get_running_loop(), server
+        ready.set()
+        await serving
+
+    def close(self) -> None:
+        self._server.should_exit = True
+        self._thread.join(WAIT_S)
+        assert not self._thread.is_alive()
+
+
+@pytest.fixture
+def served(tmp_path):
+    world = World(tmp_path)
+    served = Served(world)
+    yield served
+    world.images.gate.open()
+    served.close()
+    world.stop()
+
+
+def pull(served, reference="example.com/app:1", **more):
+    return served.client.long("POST", "/v1/images/pull", None, {"reference": reference, **more})
+
+
+def test_api_pull_streams_steps_and_ends_with_the_image(served):
+    events = []
+
+    image = served.client.long(
+        "POST", "/v1/images/pull", None, {"reference": "example.com/app:1"}, on_event=lambda e: events.append(e)
+    )
+
+    assert image["name"] == "example.com/app:1"
+    assert image["used_by"] == []
+    steps = [event["step"] for event in events if event and event["kind"] == "step_finished"]
+    assert steps == ["resolve reference", "fetch layers", "publish"]
+
+
+def test_api_image_names_with_slashes_and_colons_are_addressed_in_the_path(served):
+    pull(served)
+
+    shown = served.client.get(path_of("images", "example.com/app:1"))
+    gone = served.client.long("DELETE", path_of("images", "example.com/app:1"))
+
+    assert shown["id"] == gone["id"]
+    assert served.client.get("/v1/images") == []
+
+
+def test_api_long_request_without_wait_answers_202_and_goes_on(served):
+    served.world.images.gate.close()
+
+    answer = served.client.call("POST", "/v1/images/pull", None, {"reference": "example.com/app:1"})
+
+    served.world.images.gate.wait_reached()
+    operation = served.client.get(path_of("operations", answer["operation"]["id"]))
+    assert operation["kind"] == "image.pull"
+    served.world.images.gate.open()
+    eventually(lambda: served.client.get("/v1/images"), what="the pull nobody waits for is done")
+
+
+def test_api_caller_that_hangs_up_cancels_what_only_it_wanted(served):
+    served.world.images.gate.close()
+    request = served.client.start("POST", "/v1/images/pull", None, {"reference": "example.com/app:1"})
+    served.world.images.gate.wait_reached()
+
+    request.close()
+
+    eventually(lambda: not served.world.operations.active(), what="the pull is cancelled")
+    assert served.client.get("/v1/images") == []
+    assert served.world.leftovers() == []
+
+
+def test_api_operation_is_followed_and_cancelled_by_another_caller(served):
+    served.world.images.gate.close()
+    answer = served.client.call("POST", "/v1/images/pull", None, {"reference": "example.com/app:1"})
+    operation = path_of("operations", answer["operation"]["id"])
+    following = served.client.start("GET", f"{operation}/events")
+
+    served.client.call("POST", f"{operation}/cancel")
+
+    with pytest.raises(BangerError) as caught:
+        following.result()
+    following.close()
+    assert caught.value.kind is ErrorKind.CANCELLED
+
+
+def test_api_reads_are_answered_while_pulls_run(served):
+    served.world.images.gate.close()
+    for number in range(10):
+        served.client.call("POST", "/v1/images/pull", None, {"reference": f"example.com/app:{number}"})
+
+    assert len(served.client.get("/v1/operations", {"state": ["running", "queued"]})) == 10
+    assert served.client.get("/v1/images") == []
+    assert served.client.get("/v1/vms") == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "kind"),
+    [
+        ("GET", "/v1/images/nothing", None, ErrorKind.NOT_FOUND),
+        ("GET", "/v1/nothing", None, ErrorKind.NOT_FOUND),
+        ("PUT", "/v1/images", None, ErrorKind.USAGE),
+        ("POST", "/v1/images/pull", {"reference": 5}, ErrorKind.USAGE),
+        ("POST", "/v1/images/pull", {"referense": "x"}, ErrorKind.USAGE),
+        ("POST", "/v1/images/pull", {"reference": "debain"}, ErrorKind.NOT_FOUND),
+        ("POST", "/v1/images/pull", {"reference": ""}, ErrorKind.USAGE),
+        ("POST", "/v1/kernels/pull", {"name": "nothing"}, ErrorKind.NOT_FOUND),
+        ("POST", "/v1/vms", {"spec": {"image": "x", "memory": 1}}, ErrorKind.USAGE),
+        ("POST", "/v1/vms", {"name": "Bad Name", "spec": {"image": "x"}}, ErrorKind.USAGE),
+        ("GET", "/v1/operations/nothing", None, ErrorKind.NOT_FOUND),
+    ],
+)
+def test_api_bad_request_gets_its_kind(served, method, path, body, kind):
+    with pytest.raises(BangerError) as caught:
+        served.client.call(method, path, None, body)
+    assert caught.value.kind is kind
+    assert caught.value.message
+
+
+def test_api_body_that_is_no_json_or_too_long_is_refused(served):
+    for body in (b"{", b" " * (2 << 20)):
+        status, answer = _raw(served.world.layout.socket, b"POST", b"/v1/images/pull", body)
+        assert status == 400
+        assert json.loads(answer)["error"]["kind"] == "usage"
+
+
+def _raw(path, method: bytes, target: bytes, body: bytes) -> tuple[int, bytes]:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(path))
+        head = method + b" " + target + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body))
+        try:
+            connection.sendall(body)
+        except BrokenPipeError:
+            pass
+        data = b""
+        while chunk := connection.recv(65536):
+            data += chunk
+    head, _, answer = data.partition(b"\r\n\r\n")
+    return int(head.split()[1]), answer
+
+
+def test_api_vm_is_created_listed_filtered_and_deleted(served):
+    spec = {"image": "example.com/app:1", "kernel": "debian-cloud", "labels": {"ci": "1"}}
+
+    vm = served.client.long("POST", "/v1/vms", None, {"name": "web", "spec": spec})
+
+    assert (vm["state"], vm["image_name"], vm["kernel_name"]) == ("stopped", "example.com/app:1", "debian-cloud")
+    assert [v["name"] for v in served.client.get("/v1/vms", {"label": "ci=1", "state": "stopped"})] == ["web"]
+    assert served.client.get("/v1/vms", {"label": "ci=2"}) == []
+    assert served.client.get(path_of("images", "example.com/app:1"))["used_by"] == ["web"]
+    served.client.long("DELETE", path_of("vms", vm["id"][:5]))
+    assert served.client.get("/v1/vms") == []
+
+
+def test_api_list_shows_a_broken_object_with_its_reason(served):
+    image = pull(served)
+    served.world.layout.image_rootfs(image["id"]).unlink()
+
+    (shown,) = served.client.get("/v1/images")
+
+    assert "is missing" in shown["broken"]
+
+
+def test_api_description_covers_every_route_and_its_bodies(served):
+    document = served.client.get("/v1/openapi.json")
+
+    for entry in ROUTES:
+        assert entry.described.method.lower() in document["paths"][entry.described.path]
+    assert set(document["components"]["schemas"]) >= {"Vm", "VmSpec", "Image", "Kernel", "Error"}
+    spec = document["components"]["schemas"]["VmSpec"]
+    assert spec["required"] == ["image"]
+    assert set(spec["properties"]) == set(VmSpec.__dataclass_fields__)
+
+
+def test_api_shutdown_is_answered_before_it_begins(served):
+    assert served.client.call("POST", "/v1/system/shutdown") == {"stopping": True}
+    assert served.stopped.wait(WAIT_S)
+
+
+def test_api_socket_is_private_and_replaced_when_stale(served):
+    path = served.world.layout.socket
+    assert path.stat().st_mode & 0o777 == 0o660
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_peer_of_another_user_is_turned_away(monkeypatch):
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert peer.admit(ours) == os.getuid()
+        monkeypatch.setattr(peer, "peer_credentials", lambda _connection: (1, 4711, 4711))
+        assert peer.admit(ours) is None
+        monkeypatch.setattr(peer, "peer_credentials", lambda _connection: (1, 0, 0))
+        assert peer.admit(ours) == 0

@@ -1,0 +1,209 @@
+"""What only QEMU can show: ports, disks, odd paths, and words for everything that goes wrong."""
+
+from __future__ import annotations
+
+import socket
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from banger.core.cancel import Deadline
+from banger.core.errors import BangerError, ErrorKind
+from banger.core.models import PortForward, ProcessIdentity
+from banger.core.ports import Drive, VmmConfig
+from banger.vmm import identity as processes
+from banger.vmm.qemu import launch, qmp
+from banger.vmm.qemu.binary import find_binary
+from banger.vmm.qemu.proof import prove
+from tests.support.machines import Rig, has_qemu, wait_up
+
+pytestmark = [pytest.mark.boot, pytest.mark.skipif(not has_qemu(), reason="qemu-system-x86_64 is not installed")]
+
+
+@pytest.fixture
+def make_rig(session_root: Path) -> Iterator[Callable[[str], Rig]]:
+    rigs: list[Rig] = []
+
+    def make(kind: str = "qemu-microvm", prefix: str = "vmm-") -> Rig:
+        home = Path(tempfile.mkdtemp(prefix=prefix, dir=session_root / "tmp"))
+        rigs.append(Rig.build(kind, home, session_root / "proofs"))
+        return rigs[-1]
+
+    yield make
+    for rig in rigs:
+        rig.close()
+
+
+@pytest.fixture
+def rig(make_rig: Callable[[], Rig]) -> Rig:
+    return make_rig()
+
+
+def start(rig: Rig, config: VmmConfig) -> ProcessIdentity:
+    return rig.vmm.launch(config, lambda identity: None)
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def disk(path: Path) -> Path:
+    with path.open("wb") as file:
+        file.truncate(1 << 20)
+    return path
+
+
+def refusal(rig: Rig, config: VmmConfig) -> BangerError:
+    """The error of a launch that must fail, after which nothing may be left."""
+    with pytest.raises(BangerError) as caught:
+        start(rig, config)
+    assert rig.vmm.find(processes.marker_of(config.vm_id)) is None
+    return caught.value
+
+
+@pytest.mark.parametrize("network", ["user", "none"])
+def test_launch_with_a_forward_listens_on_it_whatever_the_network(rig: Rig, network: str) -> None:
+    port = free_port()
+    start(rig, rig.config(network=network, forwards=[PortForward(22, port)]))
+    with closing(socket.create_connection(("127.0.0.1", port), timeout=5.0)):
+        pass
+
+
+def test_launch_on_a_taken_port_is_a_conflict_that_names_it(rig: Rig) -> None:
+    with closing(socket.socket()) as holder:
+        holder.bind(("127.0.0.1", 0))
+        holder.listen()
+        port = int(holder.getsockname()[1])
+        error = refusal(rig, rig.config(forwards=[PortForward(22, port)]))
+    assert error.kind is ErrorKind.CONFLICT
+    assert f"port {port} on 127.0.0.1 is already taken" in error.message
+    assert error.hint
+
+
+@pytest.mark.parametrize("kind", ["qemu-microvm", "qemu-q35"])
+def test_launch_of_two_machines_on_one_read_only_base_works(make_rig: Callable[..., Rig], kind: str) -> None:
+    rig = make_rig(kind)
+    base = Drive(disk(rig.home / "base.img"), "root", read_only=True)
+    for name in ("one", "two"):
+        layer = Drive(disk(rig.home / f"{name}.img"), "work", read_only=False)
+        assert rig.vmm.is_alive(start(rig, rig.config(name, drives=[base, layer])))
+
+
+def test_launch_on_a_disk_in_use_is_a_conflict(rig: Rig) -> None:
+    layer = Drive(disk(rig.home / "layer.img"), "work", read_only=False)
+    start(rig, rig.config("one", drives=[layer]))
+    error = refusal(rig, rig.config("two", drives=[layer]))
+    assert error.kind is ErrorKind.CONFLICT
+    assert "another process uses its disk" in error.message
+
+
+def test_launch_below_a_directory_with_commas_works(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(prefix="a,b=c,,")
+    config = rig.config(drives=[Drive(disk(rig.home / "base,x.img"), "root", read_only=True)])
+    start(rig, config)
+    wait_up(config)
+
+
+def test_console_of_a_restarted_machine_goes_on_in_the_same_file(rig: Rig) -> None:
+    config = rig.config()
+    config.console_log.write_text("before\n")
+    start(rig, config)
+    wait_up(config)
+    assert config.console_log.read_text().startswith("before\n")
+
+
+def test_monitor_socket_of_a_machine_is_private(rig: Rig) -> None:
+    config = rig.config()
+    start(rig, config)
+    assert stat.S_IMODE(launch.qmp_path(config.run_dir).stat().st_mode) == 0o600
+
+
+def test_monitor_of_a_machine_answers_one_session_after_another(rig: Rig) -> None:
+    config = rig.config()
+    start(rig, config)
+    for _ in range(3):
+        with qmp.session(launch.qmp_path(config.run_dir), Deadline.after(5.0)) as session:
+            assert session.execute("query-status")["status"] == "running"
+
+
+def test_monitor_of_a_machine_refuses_an_unknown_command_in_words(rig: Rig) -> None:
+    config = rig.config()
+    start(rig, config)
+    with (
+        qmp.session(launch.qmp_path(config.run_dir), Deadline.after(5.0)) as session,
+        pytest.raises(qmp.QmpError, match="make-coffee"),
+    ):
+        session.execute("make-coffee")
+
+
+def test_launch_without_qemu_is_unavailable_with_the_package_to_install(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(rig.home))
+    error = refusal(rig, rig.config())
+    assert error.kind is ErrorKind.UNAVAILABLE
+    assert error.hint == "apt-get install qemu-system-x86"
+
+
+def test_launch_with_more_memory_than_can_be_had_is_exhausted(rig: Rig) -> None:
+    error = refusal(rig, rig.config(memory_mib=1 << 27))
+    assert error.kind is ErrorKind.EXHAUSTED
+
+
+def test_launch_of_a_file_that_is_no_kernel_is_unavailable_in_qemus_words(rig: Rig) -> None:
+    config = rig.config()
+    config.kernel.write_bytes(b"no kernel")
+    error = refusal(rig, config)
+    assert error.kind is ErrorKind.UNAVAILABLE
+    assert "kernel" in error.cause
+    assert "logs --source vmm" in error.hint
+
+
+def test_launch_in_a_directory_too_deep_for_sockets_is_invalid(rig: Rig) -> None:
+    error = refusal(rig, rig.config("x" * 100))
+    assert error.kind is ErrorKind.INVALID
+    assert "BANGER_HOME" in error.hint
+
+
+def test_launch_of_a_vmm_that_never_answers_times_out_and_leaves_nothing(rig: Rig) -> None:
+    config = rig.config()
+    marker = processes.marker_of(config.vm_id)
+    with pytest.raises(BangerError) as caught:
+        launch.launch(config, lambda fd: ["/bin/sh", "-c", "read -r x <&$1", marker, str(fd)], lambda _: None, 0.2)
+    assert caught.value.kind is ErrorKind.TIMEOUT
+    assert processes.find(marker) is None
+
+
+def test_power_down_of_a_machine_whose_monitor_is_gone_is_unavailable(rig: Rig) -> None:
+    config = rig.config()
+    identity = start(rig, config)
+    launch.qmp_path(config.run_dir).unlink()
+    with pytest.raises(BangerError) as caught:
+        rig.vmm.power_down(identity, config.run_dir)
+    assert caught.value.kind is ErrorKind.UNAVAILABLE
+
+
+def test_proof_guest_runs_under_emulation_and_agrees_with_itself_on_the_clock() -> None:
+    proofs = [prove(find_binary(), "tcg", timeout_s=20.0) for _ in range(2)]
+    assert all(proof.works for proof in proofs), proofs
+    first, second = (proof.tsc_khz for proof in proofs)
+    assert first == pytest.approx(second, rel=0.01)
+
+
+def test_proof_guest_that_does_not_finish_is_no_proof() -> None:
+    proof = prove(find_binary(), "tcg", timeout_s=0.01)
+    assert not proof.works
+    assert "did not finish" in proof.reason
+
+
+def test_proof_guest_on_a_qemu_that_fails_gives_its_words() -> None:
+    proof = prove(replace(find_binary(), path="/bin/false"), "tcg", timeout_s=5.0)
+    assert not proof.works
+    assert "status 1" in proof.reason
