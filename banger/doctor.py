@@ -142,7 +142,7 @@ def check_sqlite(version: tuple[int, ...] | None = None) -> Check:
         try:
             from pysqlite3 import dbapi2 as sqlite  # noqa: PLC0415  # only here
         except ImportError:
-            import sqlite3 as sqlite  # type: ignore[no-redef]  # noqa: PLC0415  # what the daemon falls back to
+            import sqlite3 as sqlite  # noqa: PLC0415  # what the daemon falls back to
         version = sqlite.sqlite_version_info
     text = ".".join(map(str, version))
     if version >= SAFE_SQLITE:
@@ -162,7 +162,7 @@ def check_accelerator(layout: Layout, config: Config) -> Check:
     if found.name == "kvm":
         return Check("kvm", Verdict.OK, found.reason)
     detail = f"VMs are emulated, some 20 times slower: {found.reason}"
-    return Check("kvm", Verdict.WARNING, detail, found.hint or "banger config show")
+    return Check("kvm", Verdict.WARNING, detail, found.hint or "use hardware, or a host with nested virtualisation")
 
 
 def check_daemon(layout: Layout) -> Check:

@@ -13,11 +13,11 @@ from banger.commands.session import Session
 
 
 def pull(
-    ctx: Context, names: Annotated[list[str], Argument(metavar="NAME...", help="See `banger catalog list`.")]
+    ctx: Context, kernel_names: Annotated[list[str], Argument(metavar="NAME...", help="See `banger catalog list`.")]
 ) -> int:
     """Fetch kernels of the catalog."""
     session: Session = ctx.obj
-    return session.each(names, "POST", lambda _: "/v1/kernels/pull", body=lambda name: {"name": name})
+    return session.each(kernel_names, "POST", lambda _: "/v1/kernels/pull", body=lambda name: {"name": name})
 
 
 def import_(

@@ -88,7 +88,7 @@ def _can_run_systemctl() -> bool:
     return _SYSTEMD_RUNS.is_dir() and shutil.which("systemctl") is not None
 
 
-def _systemctl(is_system: bool, *words: str) -> list[str]:  # noqa: FBT001  # part of the command that it makes
+def _systemctl(is_system: bool, *words: str) -> list[str]:
     return ["systemctl", *([] if is_system else ["--user"]), *words]
 
 

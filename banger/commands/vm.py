@@ -14,7 +14,6 @@ from banger.commands import options
 from banger.commands import spec as specs
 from banger.commands.session import Session
 from banger.commands.targets import lines_of, select
-from banger.core.errors import BangerError, ErrorKind
 from banger.core.units import parse_duration
 
 _LIVE = frozenset({"starting", "running", "paused", "stopping"})
@@ -98,8 +97,7 @@ def wait(
     timeout: options.Timeout = None,
 ) -> int:
     """Wait until VMs have stopped, or run."""
-    if until not in ("stopped", "running"):
-        raise BangerError(ErrorKind.USAGE, f'cannot wait for "{until}"', hint="banger vm wait --until stopped")
+    specs.one_of("--until", until, ("stopped", "running"))
     query = {"until": until, "timeout_s": parse_duration(timeout) if timeout else None}
     return _each(ctx.obj, "GET", "wait", vms, query)
 
@@ -109,14 +107,13 @@ def logs(
     vm: options.VmArgument,
     *,
     follow: options.FollowFlag = False,
-    source: Annotated[str, Option(metavar="SOURCE", help="console (the guest's) or vmm.")] = "console",
+    log_source: Annotated[str, Option("--source", metavar="SOURCE", help="console (the guest's) or vmm.")] = "console",
     tail: options.Tail = None,
 ) -> None:
     """Print what a VM wrote to its console."""
     session: Session = ctx.obj
-    if source not in ("console", "vmm"):
-        raise BangerError(ErrorKind.USAGE, f'there is no log "{source}"', hint="use --source console or --source vmm")
-    query = {"source": source, "follow": follow or None, "tail": tail}
+    specs.one_of("--source", log_source, ("console", "vmm"))
+    query = {"source": log_source, "follow": follow or None, "tail": tail}
     pieces = session.client.stream(path_of("vms", vm, "logs"), query)
     if not session.json:
         for piece in pieces:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from tests.support.faulty_registry import (
     without_ranges,
     wrong_range,
 )
-from tests.support.oci_client import LONG_TIMEOUTS, Puller
+from tests.support.oci_client import LONG_TIMEOUTS, BackgroundPull, Puller
 from tests.support.registry import BuiltImage, Layer, Node, build_image
 from tests.support.waiting import eventually
 
@@ -204,22 +203,12 @@ def test_blob_cancelled_while_the_registry_stalls_ends_at_once_and_keeps_what_ar
 ) -> None:
     puller = Puller(tmp_path / "blobs", timeouts=LONG_TIMEOUTS)
     registry.on(layer, truncated(after=5000), fault)
-    failures: list[BangerError] = []
-
-    def pull() -> None:
-        with pytest.raises(BangerError) as failure:
-            puller.pull(registry.reference(NAME))
-        failures.append(failure.value)
-
-    thread = threading.Thread(target=pull)
-    thread.start()
+    pull = BackgroundPull(puller, registry.reference(NAME))
     eventually(lambda: len(registry.asked(layer)) == 2)
-    started = time.monotonic()
-    puller.token.cancel("changed my mind")
-    thread.join()
 
-    assert time.monotonic() - started < 1.0
-    assert failures[0].kind is ErrorKind.CANCELLED
+    assert pull.cancel() < 1.0
+    assert pull.failure is not None
+    assert pull.failure.kind is ErrorKind.CANCELLED
     assert puller.partial()[0].stat().st_size >= 5000
     assert Puller(tmp_path / "blobs").pull(registry.reference(NAME)) == [content(image)]
     assert registry.asked(layer)[-1].headers["range"].startswith("bytes=")
@@ -231,21 +220,16 @@ def test_blob_wanted_by_two_pulls_is_transferred_once(
     first, second = Puller(tmp_path / "blobs", timeouts=LONG_TIMEOUTS), Puller(tmp_path / "blobs")
     second.store = first.store
     registry.on(layer, stalled(after=1000))
-    results: list[list[bytes]] = []
-    leader = threading.Thread(target=lambda: pytest.raises(BangerError, first.pull, registry.reference(NAME)))
-    leader.start()
-    eventually(first.partial)
-    eventually(lambda: first.partial()[0].stat().st_size == 1000)
-    follower = threading.Thread(target=lambda: results.append(second.pull(registry.reference(NAME))))
-    follower.start()
+    leader = BackgroundPull(first, registry.reference(NAME))
+    eventually(lambda: first.partial() and first.partial()[0].stat().st_size == 1000)
+    follower = BackgroundPull(second, registry.reference(NAME))
     eventually(lambda: (1000, len(content(image))) in second.progress, what="the follower sees the leader's progress")
 
     assert len(registry.asked(layer)) == 1
-    first.token.cancel()
-    leader.join()
+    leader.cancel()
     follower.join()
 
-    assert results == [[content(image)]]
+    assert follower.layers == [content(image)]
     assert [asked.headers.get("range") for asked in registry.asked(layer)] == [None, "bytes=1000-"]
 
 
@@ -255,22 +239,14 @@ def test_blob_waiting_behind_another_pull_can_be_abandoned(
     first, second = Puller(tmp_path / "blobs", timeouts=LONG_TIMEOUTS), Puller(tmp_path / "blobs")
     second.store = first.store
     registry.on(layer, stalled(after=1000))
-    threads = [
-        threading.Thread(target=lambda p=p: pytest.raises(BangerError, p.pull, registry.reference(NAME)))
-        for p in (first, second)
-    ]
-    threads[0].start()
+    leader = BackgroundPull(first, registry.reference(NAME))
     eventually(first.partial)
-    threads[1].start()
+    follower = BackgroundPull(second, registry.reference(NAME))
     eventually(lambda: second.progress)
-    started = time.monotonic()
-    second.token.cancel()
-    threads[1].join()
 
-    assert time.monotonic() - started < 1.0
-    assert not first.token.cancelled
-    first.token.cancel()
-    threads[0].join()
+    assert follower.cancel() < 1.0
+    assert leader.running
+    leader.cancel()
 
 
 def test_layers_when_one_fails_stop_the_others(registry: FaultyRegistry, tmp_path: Path) -> None:

@@ -134,8 +134,8 @@ def test_launch_again_after_a_kill_works_in_the_same_directory(rig: Rig) -> None
 def test_machine_shares_neither_session_nor_pipe_with_its_launcher(rig: Rig) -> None:
     identity = launch(rig)
     assert os.getsid(identity.pid) == identity.pid
-    ours = {os.readlink(f"/proc/self/fd/{fd}") for fd in range(3)}
-    theirs = {os.readlink(entry) for entry in Path(f"/proc/{identity.pid}/fd").iterdir()}
+    ours = {Path(f"/proc/self/fd/{fd}").readlink().name for fd in range(3)}
+    theirs = {entry.readlink().name for entry in Path(f"/proc/{identity.pid}/fd").iterdir()}
     assert not {link for link in theirs & ours if link.startswith("pipe:")}
 
 

@@ -6,9 +6,10 @@ A boot costs seconds under emulation, so tests that only need *a* running VM sha
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(300))
             if lacking and item.get_closest_marker("boot"):
                 item.add_marker(pytest.mark.skip(reason=f"not installed: {', '.join(lacking)}"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """A failure comes with what the daemons of its installations logged."""
+    report = yield
+    if call.when == "call" and report.failed:
+        for home in getattr(item, "funcargs", {}).values():
+            if isinstance(home, BangerHome):
+                report.sections.append((f"daemon.log of {home.path}", home.log_tail()))
+    return report
 
 
 @pytest.fixture(scope="session")

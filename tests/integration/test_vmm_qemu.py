@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import stat
 import tempfile
@@ -175,8 +176,12 @@ def test_launch_in_a_directory_too_deep_for_sockets_is_invalid(rig: Rig) -> None
 def test_launch_of_a_vmm_that_never_answers_times_out_and_leaves_nothing(rig: Rig) -> None:
     config = rig.config()
     marker = processes.marker_of(config.vm_id)
+    never = config.run_dir / "never"
+    os.mkfifo(never)
     with pytest.raises(BangerError) as caught:
-        launch.launch(config, lambda fd: ["/bin/sh", "-c", "read -r x <&$1", marker, str(fd)], lambda _: None, 0.2)
+        launch.launch(
+            config, lambda fd: ["/bin/sh", "-c", 'read -r x <> "$1"', marker, str(never)], lambda _: None, 0.2
+        )
     assert caught.value.kind is ErrorKind.TIMEOUT
     assert processes.find(marker) is None
 

@@ -87,6 +87,14 @@ class BangerHome:
             found += [path for path in (self.data / place).glob("*") if path.name not in known]
         return sorted(str(path.relative_to(self.path)) for path in found)
 
+    def log_tail(self, lines: int = 60) -> str:
+        """The last lines of the daemon's log."""
+        try:
+            text = (self.data / "daemon.log").read_text(errors="replace")
+        except OSError as error:
+            return f"no daemon.log: {error}"
+        return "\n".join(text.splitlines()[-lines:])
+
     def close(self) -> None:
         """Stop the daemon, end what still belongs to this installation, and remove its directory."""
         with suppress(AssertionError):

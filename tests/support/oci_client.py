@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from banger.core.cancel import CancelToken
+from banger.core.errors import BangerError
 from banger.oci import manifest
 from banger.oci.blobs import BlobStore
 from banger.oci.credentials import Credential
@@ -75,3 +78,37 @@ class Puller:
     def partial(self) -> list[Path]:
         """What has begun to arrive."""
         return sorted(self.root.rglob("*.part"))
+
+
+class BackgroundPull:
+    """A pull in a thread of its own."""
+
+    def __init__(self, puller: Puller, reference: str) -> None:
+        self._puller = puller
+        self._reference = reference
+        self.layers: list[bytes] = []
+        self.failure: BangerError | None = None
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    @property
+    def running(self) -> bool:
+        """True until it has ended."""
+        return self._thread.is_alive()
+
+    def cancel(self) -> float:
+        """Cancel and wait; the seconds that took."""
+        started = time.monotonic()
+        self._puller.token.cancel("changed my mind")
+        self.join()
+        return time.monotonic() - started
+
+    def join(self) -> None:
+        """Wait until it has ended."""
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self.layers = self._puller.pull(self._reference)
+        except BangerError as error:
+            self.failure = error

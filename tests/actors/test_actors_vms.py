@@ -1,0 +1,424 @@
+"""Owners of VMs: up, down, exits, restarts. The VMM processes are real; only the machines in them are not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from banger.actors.messages import (
+    CreateVm,
+    DeleteImage,
+    DeleteVm,
+    KillVm,
+    PullImage,
+    Reconcile,
+    SettleVm,
+    StartVm,
+    StopVm,
+)
+from banger.core.errors import BangerError, ErrorKind
+from banger.core.models import ExitReason, PortForward, ProcessIdentity, VmSpec, VmState
+from banger.core.names import new_id
+from banger.core.ports import ImageRequest
+from banger.vmm import identity as processes
+from tests.support.fake_vmm import FakeVmm, Fault
+from tests.support.fakes import World
+from tests.support.waiting import eventually
+
+
+@pytest.fixture
+def vmm():
+    return FakeVmm()
+
+
+@pytest.fixture
+def world(tmp_path, vmm):
+    world = World(tmp_path, vmm)
+    world.guests.on_run = lambda access, command: vmm.power_down(None, world.layout.vm_run_dir(access.vm_id))
+    yield world
+    world.images.gate.open()
+    for vm in world.store.vms.all():
+        world.do(DeleteVm(vm.id, vm.name, force=True))
+    assert world.leftovers() == []
+    world.stop()
+
+
+def create(world, name="web", *, start=False, **spec):
+    return world.do(CreateVm(new_id(), name, VmSpec("alpine", **spec), start=start))
+
+
+def process_of(world, vm) -> ProcessIdentity:
+    (handle,) = world.store.handles.of(vm.id, "process")
+    return ProcessIdentity(**handle.detail)
+
+
+def failure_of(call) -> BangerError:
+    with pytest.raises(BangerError) as caught:
+        call()
+    return caught.value
+
+
+# -- up --------------------------------------------------------------------------------------------------
+
+
+def test_vm_create_brings_image_and_kernel_and_leaves_it_stopped(world):
+    vm = create(world)
+
+    assert vm.state is VmState.STOPPED
+    assert world.store.images.get(vm.image_id).name == "alpine"
+    assert world.store.kernels.get(vm.kernel_id).name == "default"
+    assert world.store.handles.of(vm.id) == []
+
+
+def test_vm_creates_at_once_pull_a_missing_image_once(world):
+    listeners = [world.supervisor.submit(CreateVm(new_id(), f"vm-{n}", VmSpec("alpine"))) for n in range(8)]
+
+    assert len({listener.wait().image_id for listener in listeners}) == 1
+    assert world.images.builds == ["alpine"]
+    assert world.kernels.builds == ["default"]
+
+
+def test_vm_start_runs_a_process_that_is_written_down(world):
+    vm = create(world, start=True, ports=(PortForward(80),))
+
+    identity = process_of(world, vm)
+    assert vm.state is VmState.RUNNING
+    assert vm.pid == identity.pid
+    assert processes.is_same(identity)
+    assert vm.ssh_port > 0
+    assert vm.ports[0].guest_port == 80
+    assert vm.ports[0].host_port > 0
+    assert {step.name for step in vm.timings} >= {"create disk", "start VMM", "boot guest", "connect"}
+    assert world.watcher.watched == {vm.id: identity}
+
+
+def test_vm_handle_is_on_disk_before_the_process_exists(world, vmm):
+    """Disk ahead of memory: what ``launch`` sees when it is called is already in the ledger."""
+    seen = {}
+    original = vmm.launch
+
+    def launch(config, on_spawn):
+        seen["intended"] = [(h.kind, h.state) for h in world.store.handles.of(config.vm_id) if h.kind == "process"]
+        return original(config, on_spawn)
+
+    vmm.launch = launch
+    create(world, start=True)
+
+    assert seen["intended"] == [("process", "intended")]
+
+
+def test_vm_start_of_a_running_one_is_left_alone(world):
+    vm = create(world, start=True)
+
+    assert world.do(StartVm(vm.id, vm.name)).pid == vm.pid
+
+
+def test_vm_name_taken_is_refused_and_the_first_one_untouched(world):
+    first = create(world)
+
+    assert failure_of(lambda: create(world)).kind is ErrorKind.ALREADY_EXISTS
+    assert [vm.id for vm in world.store.vms.all()] == [first.id]
+
+
+@pytest.mark.parametrize("fault", [Fault.REFUSED, Fault.DIES])
+def test_vm_run_whose_start_fails_leaves_nothing(world, vmm, fault):
+    vmm.faults["web"] = fault
+
+    failure_of(lambda: create(world, start=True))
+
+    assert world.store.vms.all() == []
+    assert world.store.handles.all() == []
+    assert world.leftovers() == []
+
+
+def test_vm_start_that_fails_keeps_the_vm_with_the_reason_and_can_be_tried_again(world, vmm):
+    vm = create(world)
+    vmm.faults["web"] = Fault.DIES
+
+    failure_of(lambda: world.do(StartVm(vm.id, vm.name)))
+
+    failed = world.vm("web")
+    assert failed.state is VmState.STOPPED
+    assert "died" in failed.reason
+    assert world.store.handles.of(vm.id) == []
+    assert world.do(StartVm(vm.id, vm.name)).state is VmState.RUNNING
+
+
+def test_vm_whose_guest_says_why_it_cannot_boot_fails_with_its_words(world, vmm):
+    vmm.console = "banger: init 0.1\nbanger: failed: no root drive\n"
+
+    error = failure_of(lambda: create(world, start=True))
+
+    assert "no root drive" in error.message
+    assert world.store.vms.all() == []
+
+
+def test_vm_that_does_not_let_us_in_is_undone(world):
+    world.guests.refusal = BangerError(ErrorKind.TIMEOUT, "no answer")
+
+    failure_of(lambda: create(world, start=True))
+
+    assert world.store.vms.all() == []
+    assert world.leftovers() == []
+
+
+def test_vm_create_whose_caller_leaves_while_the_image_is_pulled_is_undone(world):
+    world.images.gate.close()
+    listener = world.supervisor.submit(CreateVm(new_id(), "web", VmSpec("alpine"), start=True))
+    world.images.gate.wait_reached()
+
+    listener.leave()
+
+    eventually(lambda: not world.operations.active(), what="create and pull end")
+    assert world.store.vms.all() == []
+    assert world.store.images.all() == []
+    assert world.leftovers() == []
+
+
+def test_vm_start_whose_caller_leaves_while_it_boots_kills_the_machine(world, vmm):
+    vmm.console = "banger: init 0.1\n"
+    vm = create(world)
+    listener = world.supervisor.submit(StartVm(vm.id, vm.name))
+    handle = eventually(lambda: [h for h in world.store.handles.of(vm.id, "process") if h.detail], what="it is up")[0]
+
+    listener.leave()
+
+    eventually(lambda: not world.operations.active(), what="the start ends")
+    assert not processes.is_same(ProcessIdentity(**handle.detail))
+    assert world.vm("web").state is VmState.STOPPED
+
+
+def test_vm_memory_beyond_the_host_is_refused_before_anything_is_pulled(world):
+    error = failure_of(lambda: create(world, memory_mib=1 << 30))
+
+    assert error.kind is ErrorKind.EXHAUSTED
+    assert world.images.builds == []
+    assert world.store.vms.all() == []
+
+
+def test_vm_port_of_another_vm_is_refused_by_name(world):
+    first = create(world, "first", start=True, ports=(PortForward(80),))
+
+    error = failure_of(lambda: create(world, "second", start=True, ports=(PortForward(80, first.ports[0].host_port),)))
+
+    assert error.kind is ErrorKind.CONFLICT
+    assert "first" in f"{error.cause} {error.hint} {error.message}"
+    assert [vm.name for vm in world.store.vms.all()] == ["first"]
+
+
+# -- down ------------------------------------------------------------------------------------------------
+
+
+def test_vm_stop_asks_the_guest_and_cleans_up(world):
+    vm = create(world, start=True)
+    identity = process_of(world, vm)
+
+    stopped = world.do(StopVm(vm.id, vm.name, 5.0))
+
+    assert world.guests.commands == ["banger-poweroff"]
+    assert (stopped.state, stopped.exit_reason) == (VmState.STOPPED, ExitReason.REQUESTED)
+    assert not processes.is_same(identity)
+    assert world.store.handles.of(vm.id) == []
+    assert not world.layout.vm_run_dir(vm.id).exists()
+    assert world.watcher.watched == {}
+
+
+def test_vm_stop_of_a_deaf_guest_kills_it_after_its_grace(world, vmm):
+    vmm.deaf.add("web")
+    vm = create(world, start=True)
+    identity = process_of(world, vm)
+
+    assert world.do(StopVm(vm.id, vm.name, 0.1)).state is VmState.STOPPED
+    assert not processes.is_same(identity)
+
+
+def test_vm_stop_and_kill_of_a_stopped_one_succeed(world):
+    vm = create(world)
+
+    assert world.do(StopVm(vm.id, vm.name)).state is VmState.STOPPED
+    assert world.do(KillVm(vm.id, vm.name)).state is VmState.STOPPED
+
+
+def test_vm_delete_of_a_running_one_needs_force(world):
+    vm = create(world, start=True)
+    identity = process_of(world, vm)
+
+    assert failure_of(lambda: world.do(DeleteVm(vm.id, vm.name))).kind is ErrorKind.CONFLICT
+    assert processes.is_same(identity)
+    world.do(DeleteVm(vm.id, vm.name, force=True))
+
+    assert not processes.is_same(identity)
+    assert world.store.vms.all() == []
+
+
+def test_vm_cleanup_goes_on_when_a_step_fails_and_reports_it(world, monkeypatch):
+    vm = create(world, start=True)
+    identity = process_of(world, vm)
+    monkeypatch.setattr(world.guests, "disconnect", lambda vm_id: (_ for _ in ()).throw(OSError("stuck channel")))
+
+    error = failure_of(lambda: world.do(KillVm(vm.id, vm.name)))
+
+    assert "stuck channel" in error.cause
+    assert not processes.is_same(identity)
+    assert not world.layout.vm_run_dir(vm.id).exists()
+    assert world.vm("web").state is VmState.FAILED
+    monkeypatch.undo()
+
+
+def test_vm_image_in_use_is_not_deleted_and_a_deleted_one_is_pulled_again(world):
+    vm = create(world)
+    image = world.store.images.get(vm.image_id)
+    assert failure_of(lambda: world.do(DeleteImage("alpine", image.id))).kind is ErrorKind.CONFLICT
+
+    world.do(DeleteVm(vm.id, vm.name))
+    world.do(DeleteImage("alpine", image.id))
+
+    assert create(world).state is VmState.STOPPED
+
+
+# -- exits and restarts ----------------------------------------------------------------------------------
+
+
+def test_vm_that_powers_itself_off_is_settled_as_such(world, vmm):
+    vm = create(world, start=True)
+    identity = process_of(world, vm)
+    vmm.exit(world.layout.vm_run_dir(vm.id), 0)
+    eventually(lambda: not processes.is_same(identity), what="it is gone")
+
+    settled = world.do(SettleVm(vm.id, vm.name, exited=identity))
+
+    assert (settled.state, settled.exit_reason) == (VmState.STOPPED, ExitReason.GUEST_POWEROFF)
+    assert world.store.handles.of(vm.id) == []
+
+
+def test_vm_that_is_ephemeral_is_gone_after_its_own_exit(world, vmm):
+    vm = create(world, start=True, ephemeral=True)
+    identity = process_of(world, vm)
+    processes.kill(identity)
+    processes.wait_gone(identity, 5)
+
+    world.do(SettleVm(vm.id, vm.name, exited=identity))
+
+    assert world.store.vms.all() == []
+
+
+def test_restart_adopts_what_lives_and_a_second_reconcile_changes_nothing(world):
+    vm = create(world, start=True)
+    identity = process_of(world, vm)
+    world.watcher.watched.clear()
+
+    world.restart()
+    first, second = world.do(Reconcile(at_start=True)), world.do(Reconcile())
+
+    assert first.adopted == ["web"]
+    assert (second.adopted, second.stopped, second.removed, second.failed) == ([], [], [], [])
+    assert world.watcher.watched == {vm.id: identity}
+    assert world.vm("web").pid == identity.pid
+
+
+def test_restart_marks_what_died_meanwhile(world):
+    vm = create(world, start=True)
+    identity = process_of(world, vm)
+    world.stop()
+    processes.kill(identity)
+    processes.wait_gone(identity, 5)
+    world.start()
+
+    report = world.do(Reconcile(at_start=True))
+
+    assert report.stopped
+    assert world.vm("web").state is VmState.STOPPED
+    assert world.store.handles.of(vm.id) == []
+
+
+def test_restart_after_a_host_reboot_says_so_and_touches_no_process(world):
+    vm = create(world, start=True)
+    identity = process_of(world, vm)
+    detail = {**world.store.handles.of(vm.id, "process")[0].detail, "boot_id": "another-boot"}
+    world.store.handles.activate(vm.id, "process", identity.marker, detail)
+
+    settled = world.settle(vm)
+
+    assert (settled.state, settled.exit_reason) == (VmState.STOPPED, ExitReason.HOST_REBOOT)
+    assert processes.is_same(identity)
+    processes.kill(identity)
+    processes.wait_gone(identity, 5)
+
+
+@pytest.mark.parametrize("state", [VmState.CREATING, VmState.DELETING])
+def test_restart_removes_what_was_half_created_or_half_deleted(world, state):
+    vm = create(world)
+    world.store.vms.update(replace(vm, state=state))
+
+    world.restart()
+    report = world.do(Reconcile(at_start=True))
+
+    assert report.removed == ["VM web"]
+    assert world.store.vms.all() == []
+    assert world.leftovers() == []
+
+
+@pytest.mark.parametrize("state", [VmState.STARTING, VmState.STOPPING])
+def test_restart_finishes_a_start_or_stop_that_nobody_waits_for(world, state):
+    vm = create(world, start=True)
+    identity = process_of(world, vm)
+    world.store.vms.update(replace(vm, state=state))
+
+    world.restart()
+    world.do(Reconcile(at_start=True))
+
+    assert world.vm("web").state is VmState.STOPPED
+    assert not processes.is_same(identity)
+
+
+def test_restart_finds_a_process_that_was_intended_but_never_recorded(world):
+    """The daemon died between spawning the VMM and writing its identity down."""
+    vm = create(world, start=True)
+    identity = process_of(world, vm)
+    world.store.handles.intend(vm.id, "process", identity.marker)
+    world.store.vms.update(replace(vm, state=VmState.STARTING))
+
+    world.restart()
+    world.do(Reconcile(at_start=True))
+
+    assert not processes.is_same(identity)
+    assert world.vm("web").state is VmState.STOPPED
+
+
+def test_reconcile_sweeps_orphans_at_start_and_spares_young_ones_on_a_tick(world):
+    world.do(PullImage("alpine", ImageRequest("alpine")))
+    orphans = [world.layout.data / place / "feedfacefeed" for place in ("images", "kernels", "vms")]
+    staged = world.layout.staging / "image-left"
+    for path in (*orphans, staged):
+        path.mkdir()
+
+    world.do(Reconcile())
+    assert all(path.exists() for path in (*orphans, staged))
+
+    world.do(Reconcile(at_start=True))
+    assert not any(path.exists() for path in (*orphans, staged))
+    assert [image.name for image in world.store.images.all()] == ["alpine"]
+
+
+def test_reconcile_does_not_wait_for_a_busy_vm(world):
+    world.images.gate.close()
+    busy = world.supervisor.submit(CreateVm(new_id(), "slow", VmSpec("alpine")))
+    world.images.gate.wait_reached()
+
+    report = world.do(Reconcile())
+
+    assert report.failed == []
+    assert not busy.answered
+
+
+def test_restart_collects_content_that_lost_its_name_when_its_last_vm_is_gone(world):
+    vm = create(world)
+    world.images.digests["alpine"] = "sha256:moved"
+    world.do(PullImage("alpine", ImageRequest("alpine"), refresh=True))
+    world.do(DeleteVm(vm.id, vm.name))
+
+    world.do(Reconcile())
+
+    assert world.store.images.nameless() == []
+    assert world.leftovers() == []

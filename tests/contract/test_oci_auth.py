@@ -1,0 +1,192 @@
+"""Logins: who is asked, what is sent where, and what a refusal looks like."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from banger.core.errors import BangerError, ErrorKind
+from banger.oci.credentials import Credential
+from tests.support.faulty_registry import FaultyRegistry, faulty_registry, redirecting, replaced, status
+from tests.support.oci_client import Puller
+from tests.support.registry import BuiltImage, Layer, build_image
+
+NAME = "test/app:1"
+ALICE = Credential("alice", "s3cret")
+
+
+@pytest.fixture
+def registry() -> Iterator[FaultyRegistry]:
+    with faulty_registry() as server:
+        yield server
+
+
+@pytest.fixture
+def image(registry: FaultyRegistry) -> BuiltImage:
+    image = build_image([Layer({"etc/motd": b"hi"})])
+    registry.serve(NAME, image)
+    return image
+
+
+def refusal(puller: Puller, registry: FaultyRegistry) -> BangerError:
+    with pytest.raises(BangerError) as failure:
+        puller.pull(registry.reference(NAME))
+    return failure.value
+
+
+def test_anonymous_token_is_fetched_once_for_all_requests(
+    registry: FaultyRegistry, image: BuiltImage, tmp_path: Path
+) -> None:
+    registry.token_users[""] = ""
+    Puller(tmp_path).pull(registry.reference(NAME))
+
+    assert len(registry.asked("/token")) == 1
+    assert registry.asked("/token")[0].authorization == ""
+
+
+def test_token_is_fetched_with_the_login(registry: FaultyRegistry, image: BuiltImage, tmp_path: Path) -> None:
+    registry.token_users["alice"] = "s3cret"
+    Puller(tmp_path, ALICE).pull(registry.reference(NAME))
+
+    assert registry.asked("/token")[0].authorization == "Basic " + base64.b64encode(b"alice:s3cret").decode()
+    assert {asked.authorization.partition(" ")[0] for asked in registry.asked("/v2/")} == {"", "Bearer"}
+
+
+def test_token_that_expires_in_the_middle_is_renewed(
+    registry: FaultyRegistry, image: BuiltImage, tmp_path: Path
+) -> None:
+    registry.token_users[""] = ""
+    puller = Puller(tmp_path)
+    client = puller.client(registry.reference(NAME))
+    client.get_document("manifests/1", "*/*", 1 << 20, "image")
+    registry.valid_tokens.clear()
+
+    assert client.get_document("manifests/1", "*/*", 1 << 20, "image").body == image.manifest
+
+
+def test_wrong_password_is_denied_with_the_command_to_sign_in(
+    registry: FaultyRegistry, image: BuiltImage, tmp_path: Path
+) -> None:
+    registry.token_users["alice"] = "s3cret"
+    error = refusal(Puller(tmp_path, Credential("alice", "wrong")), registry)
+
+    assert error.kind is ErrorKind.DENIED
+    assert error.cause == "the token service refused the login"
+    assert error.hint == f"docker login {registry.host}"
+    assert len(registry.asked("/token")) == 1
+
+
+def test_missing_login_is_denied(registry: FaultyRegistry, image: BuiltImage, tmp_path: Path) -> None:
+    registry.token_users["alice"] = "s3cret"
+    error = refusal(Puller(tmp_path), registry)
+
+    assert error.kind is ErrorKind.DENIED
+    assert error.hint == f"docker login {registry.host}"
+
+
+@pytest.mark.parametrize(
+    "realm", ["ftp://127.0.0.1/token", "//evil/token", "http://user:pw@127.0.0.1/token", "javascript:alert(1)"]
+)
+def test_odd_token_service_is_not_asked(
+    registry: FaultyRegistry, image: BuiltImage, tmp_path: Path, realm: str
+) -> None:
+    registry.token_users["alice"] = "s3cret"
+    registry.realm = realm
+    error = refusal(Puller(tmp_path, ALICE), registry)
+
+    assert error.kind is ErrorKind.INVALID
+    assert "must not be trusted" in error.message
+
+
+def test_token_service_that_redirects_gets_the_login_alone(
+    registry: FaultyRegistry, image: BuiltImage, tmp_path: Path
+) -> None:
+    registry.token_users["alice"] = "s3cret"
+    with faulty_registry() as thief:
+        registry.always("/token", redirecting(f"http://{thief.host}/token"))
+        thief.always("/token", replaced(b'{"token": "stolen"}'))
+        error = refusal(Puller(tmp_path, ALICE), registry)
+
+    assert [asked.authorization for asked in thief.requests] == [""]
+    assert error.kind is ErrorKind.DENIED
+
+
+def test_refresh_token_is_posted_and_never_follows_a_redirect(
+    registry: FaultyRegistry, image: BuiltImage, tmp_path: Path
+) -> None:
+    registry.token_users["alice"] = "s3cret"
+    with faulty_registry() as thief:
+        registry.always("/token", redirecting(f"http://{thief.host}/token"))
+        error = refusal(Puller(tmp_path, Credential(refresh_token="r3fresh")), registry)
+
+    assert registry.asked("/token")[0].method == "POST"
+    assert thief.requests == []
+    assert error.kind is ErrorKind.INVALID
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"token": 5}', b'{"token": "a\\r\\nX-Evil: 1"}'])
+def test_token_answer_without_a_token_is_unavailable(
+    registry: FaultyRegistry, image: BuiltImage, tmp_path: Path, body: bytes
+) -> None:
+    registry.token_users[""] = ""
+    registry.always("/token", replaced(body))
+
+    assert refusal(Puller(tmp_path), registry).kind is ErrorKind.UNAVAILABLE
+
+
+def test_token_service_that_is_overloaded_once_is_asked_again(
+    registry: FaultyRegistry, image: BuiltImage, tmp_path: Path
+) -> None:
+    registry.token_users[""] = ""
+    registry.on("/token", status(503), status(429, {"Retry-After": "1"}))
+
+    assert Puller(tmp_path).pull(registry.reference(NAME))
+
+
+def test_basic_challenge_is_answered_with_the_login(
+    registry: FaultyRegistry, image: BuiltImage, tmp_path: Path
+) -> None:
+    challenge = status(401, {"WWW-Authenticate": 'Basic realm="x"'})
+    registry.on("/v2/", challenge)
+    Puller(tmp_path, ALICE).pull(registry.reference(NAME))
+
+    assert registry.requests[0].authorization == ""
+    assert registry.requests[1].authorization.startswith("Basic ")
+
+
+def test_login_refused_by_basic_is_sent_once_only(registry: FaultyRegistry, image: BuiltImage, tmp_path: Path) -> None:
+    registry.always("/v2/", status(401, {"WWW-Authenticate": 'Basic realm="x"'}))
+    error = refusal(Puller(tmp_path, ALICE), registry)
+
+    assert error.kind is ErrorKind.DENIED
+    assert len(registry.requests) == 2
+
+
+def test_netrc_login_is_not_sent(
+    registry: FaultyRegistry, image: BuiltImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login bob password hunter2\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    Puller(tmp_path / "blobs").pull(registry.reference(NAME))
+
+    assert {asked.authorization for asked in registry.requests} == {""}
+
+
+def test_proxy_of_the_environment_is_not_used_for_loopback(
+    registry: FaultyRegistry, image: BuiltImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+
+    assert Puller(tmp_path).pull(registry.reference(NAME))
+
+
+def test_connection_refused_names_the_registry_and_is_not_retried(tmp_path: Path) -> None:
+    with pytest.raises(BangerError, match='cannot connect to registry "127.0.0.1:1": Connection refused') as failure:
+        Puller(tmp_path).resolve("127.0.0.1:1/test/app")
+
+    assert failure.value.kind is ErrorKind.UNAVAILABLE

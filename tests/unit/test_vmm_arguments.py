@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from banger.core.errors import BangerError, ErrorKind
+from banger.core.models import PortForward
+from banger.core.ports import Drive, VmmConfig
+from banger.vmm.qemu.arguments import Binary, command_line, options
+
+BINARY = Binary("/usr/bin/qemu-system-x86_64", "QEMU emulator version 7.2.0", has_sandbox=True)
+CONFIG = VmmConfig(
+    vm_id="0123456789ab",
+    name="web",
+    run_dir=Path("/run/banger/vms/0123456789ab"),
+    kernel=Path("/k/vmlinuz"),
+    initrd=Path("/v/initrd"),
+    cmdline="banger.quiet",
+    cpus=2,
+    memory_mib=512,
+    drives=(Drive(Path("/i/rootfs.ext4"), "root", read_only=True), Drive(Path("/v/disk.img"), "work", read_only=False)),
+    forwards=(PortForward(2222, 40001), PortForward(80, 8080, "127.0.0.2")),
+    network="user",
+    machine="microvm",
+    accelerator="tcg",
+    console_log=Path("/v/console.log"),
+    vmm_log=Path("/v/vmm.log"),
+)
+
+
+def line(binary: Binary = BINARY, **changes: object) -> list[str]:
+    return command_line(binary, replace(CONFIG, **changes), qmp_fd=7, tsc_khz=2_600_000)  # type: ignore[arg-type]
+
+
+def values(argv: Sequence[str], flag: str) -> list[str]:
+    return [argv[index + 1] for index, word in enumerate(argv) if word == flag]
+
+
+def parse(value: str) -> dict[str, str]:
+    """As QEMU reads an option: commas part the pairs, a doubled one is a comma."""
+    pairs = [part.replace("\0", ",") for part in value.replace(",,", "\0").split(",")]
+    return dict(pair.split("=", 1) if "=" in pair else ("", pair) for pair in pairs)
+
+
+def test_command_line_carries_the_marker_where_identity_looks_for_it() -> None:
+    assert any(word.startswith("banger-vm-0123456789ab") for word in line())
+
+
+@pytest.mark.parametrize(
+    ("machine", "accelerator", "told"),
+    [("microvm", "tcg", True), ("microvm", "kvm", False), ("q35", "tcg", False), ("q35", "kvm", False)],
+)
+def test_clock_rate_is_told_only_where_the_guest_cannot_measure_it(machine: str, accelerator: str, told: bool) -> None:
+    (arguments,) = values(line(machine=machine, accelerator=accelerator), "-append")
+    assert ("tsc_early_khz=2600000 no_timer_check" in arguments) is told
+
+
+def test_kernel_arguments_end_with_what_the_guest_wants() -> None:
+    (arguments,) = values(line(), "-append")
+    assert arguments.startswith("console=ttyS0 ")
+    assert arguments.endswith(" banger.quiet")
+
+
+@pytest.mark.parametrize(("accelerator", "cpu"), [("kvm", "host"), ("tcg", "max")])
+def test_accelerator_decides_the_cpu_model(accelerator: str, cpu: str) -> None:
+    argv = line(accelerator=accelerator)
+    assert values(argv, "-cpu") == [cpu]
+    assert values(argv, "-accel")[0].startswith(accelerator)
+
+
+@pytest.mark.parametrize(("machine", "bus"), [("microvm", "device"), ("q35", "pci")])
+def test_devices_sit_on_the_bus_of_the_machine(machine: str, bus: str) -> None:
+    names = [value.split(",")[0] for value in values(line(machine=machine), "-device")]
+    assert names == [f"virtio-blk-{bus}", f"virtio-blk-{bus}", f"virtio-net-{bus}", f"virtio-rng-{bus}"]
+
+
+def test_drives_keep_order_serial_and_access() -> None:
+    argv = line()
+    disks = [parse(value) for value in values(argv, "-blockdev")]
+    assert [(disk["file.filename"], disk["read-only"]) for disk in disks] == [
+        ("/i/rootfs.ext4", "on"),
+        ("/v/disk.img", "off"),
+    ]
+    assert [parse(value)["serial"] for value in values(argv, "-device")[:2]] == ["root", "work"]
+
+
+@pytest.mark.parametrize(("network", "restrict"), [("user", "off"), ("none", "on")])
+def test_network_none_cuts_the_guest_off_but_keeps_the_forwards(network: str, restrict: str) -> None:
+    (netdev,) = values(line(network=network), "-netdev")
+    assert f"restrict={restrict}" in netdev.split(",")
+    assert "hostfwd=tcp:127.0.0.1:40001-:2222" in netdev.split(",")
+    assert "hostfwd=tcp:127.0.0.2:8080-:80" in netdev.split(",")
+
+
+@pytest.mark.parametrize("has_sandbox", [True, False])
+def test_sandbox_is_used_where_the_binary_has_it(has_sandbox: bool) -> None:
+    assert ("-sandbox" in line(replace(BINARY, has_sandbox=has_sandbox))) is has_sandbox
+
+
+@given(path=st.text(st.characters(exclude_characters="\0", exclude_categories=("Cs",)), min_size=1))
+def test_any_path_reaches_qemu_unchanged(path: str) -> None:
+    assert parse(options("file", path=path, append="on")) == {"": "file", "path": path, "append": "on"}
+
+
+def test_machines_have_stable_addresses_of_their_own() -> None:
+    def mac(vm_id: str) -> str:
+        return parse(values(line(vm_id=vm_id), "-device")[2])["mac"]
+
+    assert mac("aaaaaaaaaaaa") == mac("aaaaaaaaaaaa") != mac("bbbbbbbbbbbb")
+
+
+@pytest.mark.parametrize(("field", "value"), [("machine", "pdp11"), ("accelerator", "xen"), ("network", "tap")])
+def test_unknown_choice_is_a_usage_error_that_lists_the_known_ones(field: str, value: str) -> None:
+    with pytest.raises(BangerError) as caught:
+        line(**{field: value})
+    assert caught.value.kind is ErrorKind.USAGE
+    assert value in caught.value.message
+    assert caught.value.hint.startswith("choose from ")

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from banger.vmm import log_files
+
+
+def test_bound_of_a_short_log_leaves_it_alone(tmp_path: Path) -> None:
+    log = tmp_path / "console.log"
+    log.write_bytes(b"x" * 10)
+    assert not log_files.bound(log, limit_bytes=10)
+    assert [path.name for path in tmp_path.iterdir()] == ["console.log"]
+
+
+def test_bound_of_a_long_log_keeps_its_end_and_the_writer_goes_on(tmp_path: Path) -> None:
+    log = tmp_path / "console.log"
+    with log.open("ab", buffering=0) as writer:
+        writer.write(b"first" * 10 + b"last!")
+        assert log_files.bound(log, limit_bytes=5)
+        writer.write(b"next")
+    assert log.read_bytes() == b"next"
+    assert (tmp_path / "console.log.1").read_bytes() == b"last!"
+
+
+def test_bound_twice_keeps_one_old_log(tmp_path: Path) -> None:
+    log = tmp_path / "console.log"
+    for text in (b"older", b"newer"):
+        log.write_bytes(text)
+        assert log_files.bound(log, limit_bytes=3)
+    assert (tmp_path / "console.log.1").read_bytes() == b"wer"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["console.log", "console.log.1"]
+
+
+@pytest.mark.parametrize("limit", [1, 1 << 20])
+def test_bound_of_no_log_does_nothing(tmp_path: Path, limit: int) -> None:
+    assert not log_files.bound(tmp_path / "console.log", limit)
