@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from banger.actors.base import OwnerActor
+from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import Image, Kernel, Vm
 from banger.core.operation import Operation
@@ -32,19 +33,25 @@ class ArtifactOwner(OwnerActor):
         The former holder of the name, if there is one, keeps its content while VMs use it.
         """
         final = directory_of(new.id)
+        crashpoint("artifact.publish:staged")
         publish.publish(staged, final)
+        crashpoint("artifact.publish:renamed")
         try:
             old = table.publish(new)
         except BaseException:
             publish.discard(final, self.services.layout)
             raise
+        crashpoint("artifact.publish:row-written")
         if old is not None and not users(old.id):
             self.remove(table, old, directory_of)
 
     def remove(self, table: ArtifactTable[T], value: T, directory_of: Callable[[str], Path]) -> None:
         """The reverse of publishing: the row first, then the files."""
+        crashpoint("artifact.remove:begun")
         table.delete(value.id)
+        crashpoint("artifact.remove:row-gone")
         publish.discard(directory_of(value.id), self.services.layout)
+        crashpoint("artifact.remove:files-gone")
 
     def delete(
         self,

@@ -9,6 +9,7 @@ from typing import Any
 from banger.actors.artifact_owner import ArtifactOwner
 from banger.actors.messages import Command, DeleteImage, PullImage
 from banger.core import clock
+from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import Image
 from banger.core.names import new_id
@@ -45,7 +46,9 @@ class ImageActor(ArtifactOwner):
             operation.note(f"{command.name} is up to date")
             return present
         with publish.staging_dir(self.services.layout, "image-") as staged:
+            crashpoint("image.pull:staging-made")
             built = self._reuse(resolved, staged, command.request) or source.build(resolved, staged, operation)
+            crashpoint("image.pull:built")
             with operation.step("publish"):
                 image = Image(
                     id=new_id(),

@@ -7,6 +7,7 @@ from typing import Any
 from banger.actors.artifact_owner import ArtifactOwner
 from banger.actors.messages import Command, DeleteKernel, PullKernel
 from banger.core import clock
+from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import Kernel
 from banger.core.names import new_id
@@ -42,10 +43,12 @@ class KernelActor(ArtifactOwner):
             )
         source = self._source(command)
         with publish.staging_dir(self.services.layout, "kernel-") as staged:
+            crashpoint("kernel.pull:staging-made")
             built = source.build(command.request, staged, operation)
             if present is not None and present.digest == built.digest:
                 operation.note(f"{command.name} is up to date")
                 return present
+            crashpoint("kernel.pull:built")
             with operation.step("publish"):
                 kernel = Kernel(
                     id=new_id(),

@@ -21,6 +21,7 @@ from banger.actors.vm_files import VmFiles
 from banger.actors.vm_start import VmStart
 from banger.actors.vm_teardown import recorded_identity, tear_down
 from banger.core import clock, console, lookup
+from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import ExitReason, Image, Kernel, ProcessIdentity, Vm, VmState
 from banger.core.operation import Operation
@@ -62,14 +63,18 @@ class VmActor(OwnerActor):
             owner_uid=command.owner_uid,
         )
         services.store.vms.insert(vm)  # claims the name
+        crashpoint("vm.create:name-claimed")
         try:
             image, kernel = self._artifacts(vm, operation)
+            crashpoint("vm.create:artifacts-here")
             vm = self._save(vm, image_id=image.id, kernel_id=kernel.id)
             with operation.step("create disk"):
                 files = VmFiles(services.layout, vm.id)
                 files.make()
                 services.storage.create(files.directory, services.layout.image_rootfs(image.id), vm.spec.disk_mib)
+            crashpoint("vm.create:disk-made")
             vm = self._save(vm, state=VmState.STOPPED)
+            crashpoint("vm.create:done")
             return self._start_vm(vm, operation) if command.start else vm
         except BaseException as error:
             self._undo_create(vm, error)
@@ -112,6 +117,7 @@ class VmActor(OwnerActor):
         except BaseException as error:
             self._start_failed(vm, error)
             raise
+        crashpoint("vm.start:up")
         vm = self._save(vm, state=VmState.RUNNING, started_at=clock.now(), stopped_at=None, timings=operation.steps)
         self.services.watcher.watch(vm.id, start.identity)
         return vm
@@ -129,6 +135,7 @@ class VmActor(OwnerActor):
             return vm
         identity = recorded_identity(self.services, vm.id)
         vm = self._moved(vm, VmState.STOPPING)
+        crashpoint("vm.stop:begun")
         if identity is not None and identity.known:
             with operation.step("ask guest"):
                 self._ask_to_power_off(vm)
@@ -160,6 +167,7 @@ class VmActor(OwnerActor):
 
     def _down(self, vm: Vm, exit_reason: ExitReason, reason: str, operation: Operation) -> Vm:
         """Run the cascade and write how it ended."""
+        crashpoint("vm.down:begun")
         with operation.step("clean up"):
             try:
                 tear_down(self.services, vm, recorded_identity(self.services, vm.id))
@@ -201,7 +209,9 @@ class VmActor(OwnerActor):
     def _erase(self, vm: Vm) -> None:
         """Delete for good. The state is a durable intent: a restart in the middle resumes it."""
         vm = self._save(vm, state=VmState.DELETING)
+        crashpoint("vm.delete:intended")
         tear_down(self.services, vm, recorded_identity(self.services, vm.id), files=True)
+        crashpoint("vm.delete:torn-down")
         self.services.store.vms.delete(vm.id)
 
     # -- settling --------------------------------------------------------------------------------------
@@ -217,7 +227,7 @@ class VmActor(OwnerActor):
             return None
         identity = recorded_identity(self.services, vm.id)
         if identity is None:
-            return self._settle_without_process(vm)
+            return self._settle_without_process(vm, operation)
         if self.services.vmm.is_alive(identity):
             return self._settle_alive(vm, operation)
         reason, words = self._cause_of_exit(vm, identity)
@@ -227,10 +237,12 @@ class VmActor(OwnerActor):
             self._erase(vm)
         return vm
 
-    def _settle_without_process(self, vm: Vm) -> Vm:
-        if vm.state in LIVE:
-            return self._save(vm, state=VmState.STOPPED, reason="it was not started completely", pid=0)
-        return vm
+    def _settle_without_process(self, vm: Vm, operation: Operation) -> Vm:
+        """It was never started, or a start ended before there was a process."""
+        if vm.state not in LIVE and not self.services.store.handles.of(vm.id):
+            return vm
+        operation.note(f"{vm.name}: half started, cleaned up")
+        return self._down(vm, ExitReason.NONE, "the daemon ended while it was starting", operation)
 
     def _settle_alive(self, vm: Vm, operation: Operation) -> Vm:
         identity = recorded_identity(self.services, vm.id)

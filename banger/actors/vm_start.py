@@ -8,6 +8,7 @@ from banger.actors.services import Services
 from banger.actors.vm_files import VmFiles
 from banger.actors.vm_teardown import ports_in_use, tear_down, vmm_marker
 from banger.core import console
+from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import Image, Kernel, PortForward, ProcessIdentity, Vm
 from banger.core.operation import Operation
@@ -70,6 +71,7 @@ class VmStart:
         for forward in chosen:
             key = f"{forward.host_address}:{forward.host_port}"
             self._services.store.handles.intend(self._vm.id, "port", key, {"guest_port": forward.guest_port})
+        crashpoint("vm.start:ports-written")
         self._ssh_port = chosen[0].host_port
         self._ports = tuple(chosen[1:])
 
@@ -90,6 +92,7 @@ class VmStart:
             files={},
         )
         services.boot.initrd(toolbox, config, self._files.initrd)
+        crashpoint("vm.start:initrd-written")
 
     def _remove_initrd(self) -> None:
         self._files.initrd.unlink(missing_ok=True)
@@ -97,6 +100,7 @@ class VmStart:
     def _intend_process(self) -> None:
         self._services.store.handles.intend(self._vm.id, "run_dir", str(self._files.run_dir))
         self._services.store.handles.intend(self._vm.id, "process", self._identity.marker)
+        crashpoint("vm.start:process-intended")
 
     def _launch(self) -> None:
         services, vm = self._services, self._vm
@@ -127,6 +131,7 @@ class VmStart:
 
     def _process_exists(self, identity: ProcessIdentity) -> None:
         self._identity = identity
+        crashpoint("vm.start:process-spawned")
         self._services.store.handles.activate(self._vm.id, "process", identity.marker, asdict(identity))
 
     def _kill(self) -> None:
@@ -161,6 +166,7 @@ class VmStart:
         )
 
     def _connect(self) -> None:
+        crashpoint("vm.start:booted")
         access = self._services.access(replace(self._vm, ssh_port=self._ssh_port))
         self._services.guests.connect(access, self._operation, timeout_s=30.0)
 

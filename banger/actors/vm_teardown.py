@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from banger.actors.services import Services
 from banger.actors.vm_files import VmFiles
+from banger.core.crashpoints import crashpoint
 from banger.core.models import ProcessIdentity, Vm
 from banger.host.cascade import CleanupStep, run_all
 from banger.host.publish import discard
@@ -54,14 +55,17 @@ def tear_down(services: Services, vm: Vm, identity: ProcessIdentity | None, *, f
     def end_process() -> None:
         if identity is not None and identity.known:
             services.vmm.kill(identity)
+        crashpoint("vm.down:process-gone")
         handles.strike(vm.id, "process")
 
     def remove_run_dir() -> None:
         discard(place.run_dir, services.layout)
+        crashpoint("vm.down:run-dir-gone")
         handles.strike(vm.id, "run_dir")
 
     def remove_files() -> None:
         services.storage.remove(place.directory)
+        crashpoint("vm.delete:disk-gone")
         discard(place.directory, services.layout)
 
     services.watcher.unwatch(vm.id)

@@ -52,7 +52,7 @@ def read_linkage(data: bytes) -> Linkage:
                 interpreter = _text(data, segment.offset)
             elif segment.kind == _PT_DYNAMIC:
                 needed = _needed(data, segment, segments)
-    except (struct.error, IndexError) as error:
+    except (struct.error, IndexError, OverflowError) as error:
         raise ValueError(f"damaged ELF file: {error}") from error
     return Linkage(machine, interpreter, needed)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.names import new_id
 from banger.layout import Layout
@@ -61,6 +62,7 @@ def publish(staged: Path, final: Path) -> None:
         )
     final.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     sync_tree(staged)
+    crashpoint("publish:synced")
     staged.rename(final)
     _sync(final.parent)
     _sync(staged.parent)
@@ -83,6 +85,7 @@ def discard(path: Path, layout: Layout) -> None:
             raise
         _remove(path)  # on another file system, as sockets are: they do not outlive a reboot anyway
         return
+    crashpoint("discard:renamed")
     _sync(path.parent)
     _remove(doomed)
 

@@ -25,6 +25,9 @@ KERNEL, MODULES, INITRD, METADATA = "vmlinuz", "modules", "initrd", "kernel.json
 #: Links that a distribution's tree has into its header packages; they lead nowhere in a guest.
 _FOREIGN_LINKS = ("build", "source")
 
+#: Programs that can index a module tree, in the order to try them.
+DEPMOD = (("depmod",), ("/sbin/depmod",), ("busybox", "depmod"))
+
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "riscv64": "riscv64"}
 
 
@@ -81,7 +84,7 @@ def _run_depmod(staging: Path, version: str, operation: Operation) -> None:
     (view / "lib" / "modules" / release).symlink_to(staging.absolute() / MODULES)
     failure = ""
     try:
-        for program in (["depmod"], ["/sbin/depmod"], ["busybox", "depmod"]):
+        for program in DEPMOD:
             try:
                 run([*program, "-b", str(view.absolute()), release], operation.token)
             except ProgramError as error:

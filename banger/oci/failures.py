@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.utils
 import http.client
 import json
+import socket
 import ssl
 from datetime import datetime
 
@@ -33,7 +34,10 @@ def unreachable(host: str, error: BaseException) -> TransientError:
         raise _unavailable(host, f'no TLS connection to registry "{host}"', chain, hint) from error
     if any(isinstance(link, ConnectionRefusedError | requests.exceptions.InvalidURL) for link in chain):
         raise _unavailable(host, f'cannot connect to registry "{host}"', chain) from error
-    if any(isinstance(link, TimeoutError | requests.Timeout | urllib3_errors.TimeoutError) for link in chain):
+    unknown = [link for link in chain if isinstance(link, socket.gaierror) and link.errno != socket.EAI_AGAIN]
+    if unknown:
+        raise _unavailable(host, f'cannot find registry "{host}"', chain) from error
+    if any(isinstance(link, TimeoutError | requests.Timeout | urllib3_errors.ReadTimeoutError) for link in chain):
         return TransientError(_unavailable(host, f'registry "{host}" did not answer in time', chain))
     return TransientError(_unavailable(host, f'lost the connection to registry "{host}"', chain))
 

@@ -77,9 +77,10 @@ class Reference:
 
     def familiar(self) -> str:
         """The short form people use, good as an image name: ``alpine``, ``python:3.12-slim``, ``ghcr.io/a/b:1``."""
-        name = self.repository if self.domain == DOCKER_HUB else f"{self.domain}/{self.repository}"
-        if self.domain == DOCKER_HUB and self.repository.count("/") == 1:
-            name = name.removeprefix(_HUB_NAMESPACE)
+        name = f"{self.domain}/{self.repository}"
+        if self.domain == DOCKER_HUB:
+            shorter = [self.repository.removeprefix(_HUB_NAMESPACE), self.repository]
+            name = next((short for short in shorter if _split_domain(short) == (DOCKER_HUB, self.repository)), name)
         tag = "" if self.tag in ("", DEFAULT_TAG) else f":{self.tag}"
         return name + tag + (f"@{self.digest}" if self.digest else "")
 

@@ -244,12 +244,16 @@ def _c_string(value: bytes) -> bytes:
 
 def _signed_number(value: bytes) -> int:
     """Octal digits ended by NUL or space, or (GNU, star) a big-endian two's complement number marked by the top bit."""
-    if value[0] & 0x80:
-        bits = 8 * len(value)
-        return int.from_bytes(value, "big") - (1 << (bits if value[0] & 0x40 else bits - 1))
-    digits = value.strip(b" \0").partition(b"\0")[0]
-    if not digits:
-        return 0
+    digits = value[:-1]
+    if not digits.isdigit():  # nearly always it is: leading zeros and one terminator
+        if value[0] & 0x80:
+            bits = 8 * len(value)
+            return int.from_bytes(value, "big") - (1 << (bits if value[0] & 0x40 else bits - 1))
+        digits = value.strip(b" \0").partition(b"\0")[0]
+        if not digits:
+            return 0
+    elif value[-1] not in b"\0 ":
+        digits = value
     try:
         if digits.isdigit():
             return int(digits, 8)

@@ -99,7 +99,8 @@ def is_same(identity: ProcessIdentity) -> bool:
     if stat is None or stat.gone or stat.start_ticks != identity.start_ticks:
         return False
     cmdline = _read_cmdline(identity.pid)
-    # A process that is being torn down has no command line any more but may still hold its files open.
+    # A process in the middle of exec has no command line yet; one that is being torn down has none any more, but may
+    # still hold its files open. The start time alone speaks for both.
     return not cmdline or identity.marker.encode() in cmdline
 
 

@@ -78,7 +78,7 @@ def test_manifest_dropped_once_is_asked_for_again(registry: FaultyRegistry, imag
 
 
 def test_manifest_that_is_not_there_is_not_found(registry: FaultyRegistry, puller: Puller) -> None:
-    with pytest.raises(BangerError, match='image "127.0.0.1:.*/test/app:1" not found') as failure:
+    with pytest.raises(BangerError, match=r'image "127\.0\.0\.1:\d+/test/app:1" not found') as failure:
         puller.resolve(registry.reference(NAME))
 
     assert failure.value.kind is ErrorKind.NOT_FOUND
@@ -223,7 +223,7 @@ def test_single_image_of_another_architecture_is_invalid(
 ) -> None:
     puller.platform = "linux/arm64"
 
-    with pytest.raises(BangerError, match="has no linux/arm64/?.* variant: it is for linux/amd64") as failure:
+    with pytest.raises(BangerError, match="has no linux/arm64 variant: it is for linux/amd64") as failure:
         puller.resolve(registry.reference(NAME))
 
     assert failure.value.kind is ErrorKind.INVALID

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ import pytest
 from banger.core.models import ProcessIdentity
 from banger.vmm import identity as processes
 from tests.support.machines import KINDS, Rig, has_qemu, wait_up
+from tests.support.waiting import eventually
 
 needs_qemu = pytest.mark.skipif(not has_qemu(), reason="qemu-system-x86_64 is not installed")
 
@@ -54,6 +56,17 @@ def test_kill_of_a_live_machine_returns_when_it_is_gone(rig: Rig) -> None:
     rig.vmm.kill(identity)
     assert not Path(f"/proc/{identity.pid}").exists()
     assert not rig.vmm.is_alive(identity)
+    assert processes.exit_status(identity) == -signal.SIGKILL
+
+
+def test_exit_status_of_a_machine_survives_other_processes_being_started(rig: Rig) -> None:
+    """``subprocess`` reaps forgotten children whenever it starts a new one; a machine must not be among them."""
+    identity = launch(rig)
+    gc.collect()
+    processes.kill(identity)
+    eventually(lambda: not rig.vmm.is_alive(identity))
+    subprocess.run(["true"], check=True)
+    assert rig.vmm.wait_exit(identity, 5.0)
     assert processes.exit_status(identity) == -signal.SIGKILL
 
 
@@ -142,6 +155,7 @@ def test_machine_shares_neither_session_nor_pipe_with_its_launcher(rig: Rig) -> 
 def test_machine_survives_a_killed_launcher_and_is_adopted_by_its_identity_alone(rig: Rig) -> None:
     launcher = subprocess.run(
         [sys.executable, "-m", "tests.support.machines", rig.kind, str(rig.home), str(rig.cache)],
+        check=False,
         capture_output=True,
         timeout=60,
     )

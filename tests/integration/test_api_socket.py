@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import threading
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
@@ -83,7 +84,7 @@ def test_api_pull_streams_steps_and_ends_with_the_image(served):
     events = []
 
     image = served.client.long(
-        "POST", "/v1/images/pull", None, {"reference": "example.com/app:1"}, on_event=lambda e: events.append(e)
+        "POST", "/v1/images/pull", None, {"reference": "example.com/app:1"}, on_event=events.append
     )
 
     assert image["name"] == "example.com/app:1"
@@ -185,10 +186,8 @@ def _raw(path, method: bytes, target: bytes, body: bytes) -> tuple[int, bytes]:
         connection.connect(str(path))
         head = method + b" " + target + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
         connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body))
-        try:
+        with suppress(BrokenPipeError):
             connection.sendall(body)
-        except BrokenPipeError:
-            pass
         data = b""
         while chunk := connection.recv(65536):
             data += chunk

@@ -119,9 +119,8 @@ def banger_home(root: Path, uid: int | None = None, **settings: str) -> Iterator
     cli = Cli(env)
     if uid is not None and uid != os.getuid():
         os.chown(path, uid, uid)
-        prefix = ("setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups")
         python, packages = _readable_installation(root)
-        cli = Cli({**env, "PYTHONPATH": packages}, python, prefix, cwd=path)
+        cli = Cli({**env, "PYTHONPATH": packages}, python, _as_user(uid), cwd=path)
     home = BangerHome(path, cli)
     try:
         yield home
@@ -129,30 +128,42 @@ def banger_home(root: Path, uid: int | None = None, **settings: str) -> Iterator
         home.close()
 
 
+def _as_user(uid: int) -> tuple[str, ...]:
+    """What to put before a command so that it runs as ``uid``.
+
+    ``setpriv`` itself still has root's right to pass every directory when it starts a program; ``env`` has not.
+    """
+    return ("setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "env")
+
+
 @cache
 def _readable_installation(root: Path) -> tuple[str, str]:
     """An interpreter and a module path that an ordinary user can use, copying what only root can read."""
-    packages = sysconfig.get_path("purelib")
-    if not _works_for_nobody(sys.executable, f"{PROJECT}:{packages}"):
-        target = root / "packages"
-        shutil.copytree(packages, target, ignore=_LEFT_OUT, symlinks=True)
-        shutil.copytree(PROJECT / "banger", target / "banger", ignore=_LEFT_OUT, dirs_exist_ok=True)
-        for path in (path for path in [target, *target.rglob("*")] if not path.is_symlink()):
-            path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
-        packages = str(target)
-    else:
-        packages = f"{PROJECT}:{packages}"
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    for python in (sys.executable, f"/usr/bin/{version}"):
-        if _works_for_nobody(python, packages):
-            return python, packages
+    for packages in (_installed_packages, _copied_packages):
+        path = packages(root)
+        for python in (sys.executable, f"/usr/bin/{version}"):
+            if _works_for_nobody(python, path):
+                return python, path
     pytest.skip(f"no {version} on this host that an ordinary user can run")
 
 
+def _installed_packages(_root: Path) -> str:
+    return f"{PROJECT}:{sysconfig.get_path('purelib')}"
+
+
+def _copied_packages(root: Path) -> str:
+    target = root / "packages"
+    shutil.copytree(sysconfig.get_path("purelib"), target, ignore=_LEFT_OUT, symlinks=True)
+    shutil.copytree(PROJECT / "banger", target / "banger", ignore=_LEFT_OUT, dirs_exist_ok=True)
+    for path in (path for path in [target, *target.rglob("*")] if not path.is_symlink()):
+        path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
+    return str(target)
+
+
 def _works_for_nobody(python: str, packages: str) -> bool:
-    command = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", python, "-c"]
     check = subprocess.run(
-        [*command, "import banger.__main__, pysqlite3, asyncssh"],
+        [*_as_user(NOBODY), python, "-c", "import banger.__main__, pysqlite3, asyncssh"],
         env={"PATH": os.environ["PATH"], "PYTHONPATH": packages},
         cwd="/",
         capture_output=True,

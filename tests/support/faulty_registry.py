@@ -228,7 +228,7 @@ class FaultyRegistry:
         if self.token_users.get(user) != password:
             exchange.send(401, {}, registry_error("UNAUTHORIZED", "incorrect username or password"))
             return
-        token = f"t{len(self.valid_tokens)}.{base64.urlsafe_b64encode(scope.encode()).decode()}"
+        token = f"t{len(self.requests)}.{base64.urlsafe_b64encode(scope.encode()).decode()}"
         self.valid_tokens.add(token)
         exchange.send(200, {"Content-Type": "application/json"}, json.dumps({"token": token}).encode())
 

@@ -22,9 +22,10 @@ from banger.core.ports import GuestConfig, KernelRequest
 from banger.guest.boot import SSH_PORT, LinuxGuestBoot
 from banger.guest.hostkey import public_key
 from banger.kernels.apt_source import AptKernelSource, resolve
-from tests.support.images import CACHE
 from tests.support.waiting import eventually
 
+#: Where tests keep what takes long to make.
+CACHE = Path(__file__).parents[2] / ".cache" / "tests"
 BOOT_TIMEOUT_S = 90.0
 SEED = bytes(range(32))
 

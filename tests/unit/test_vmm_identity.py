@@ -1,14 +1,14 @@
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from banger.core.models import ProcessIdentity
@@ -17,6 +17,10 @@ from tests.support.waiting import eventually
 
 MARKER = "banger-vm-unit00000001"
 Spawn = Callable[..., ProcessIdentity]
+
+
+def cmdline(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 @pytest.fixture
@@ -28,6 +32,8 @@ def spawn() -> Iterator[Spawn]:
         process = subprocess.Popen(["/bin/sh", "-c", script, marker], start_new_session=own_session)
         process.returncode = 0
         started.append(processes.identify(process.pid, marker))
+        # For a moment after exec the kernel shows an empty command line.
+        eventually(lambda: not processes.is_same(started[-1]) or cmdline(process.pid))
         return started[-1]
 
     yield start
@@ -36,6 +42,7 @@ def spawn() -> Iterator[Spawn]:
         assert processes.wait_gone(identity, 10.0)
 
 
+@example(name="a) Z 9 (b", ticks=5, threads=1)
 @given(
     name=st.text(st.characters(exclude_characters="\n", exclude_categories=("Cs",)), max_size=15),
     ticks=st.integers(0, 2**63),
@@ -77,7 +84,7 @@ def test_zombie_counts_as_gone_and_is_reaped_with_its_status(spawn: Spawn) -> No
     eventually(lambda: not processes.is_same(identity))
     assert processes.wait_gone(identity, 0.0)
     assert processes.exit_status(identity) == 7
-    assert not os.path.exists(f"/proc/{identity.pid}")
+    assert not Path(f"/proc/{identity.pid}").exists()
 
 
 def test_wait_gone_of_a_live_process_times_out(spawn: Spawn) -> None:

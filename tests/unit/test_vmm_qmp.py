@@ -31,14 +31,15 @@ class Server:
         self._thread.start()
 
     def _serve(self) -> None:
-        with suppress(OSError), self._listener.accept()[0] as client, client.makefile("rwb") as stream:
+        with suppress(OSError, ValueError), self._listener.accept()[0] as client, client.makefile("rwb") as stream:
             for batch in self.batches:
                 for message in batch:
                     stream.write(message if isinstance(message, bytes) else json.dumps(message).encode() + b"\r\n")
                 stream.flush()
-                if batch is self.batches[-1] and self.hang_up:
-                    return
-                self.commands.append(json.loads(stream.readline() or b'{"execute": ""}')["execute"])
+                if batch is not self.batches[-1] or not self.hang_up:
+                    self.commands.append(json.loads(stream.readline())["execute"])
+            if not self.hang_up:
+                stream.read()
 
     def close(self) -> None:
         with suppress(OSError):

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import os
 import queue
 import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +17,10 @@ from tests.support.waiting import eventually
 WAIT_S = 5.0
 News = tuple[str, ProcessIdentity, int | None]
 Spawn = Callable[[str], ProcessIdentity]
+
+
+def descriptors() -> set[str]:
+    return {entry.name for entry in Path("/proc/self/fd").iterdir()}
 
 
 @pytest.fixture
@@ -54,7 +58,7 @@ def test_exit_of_a_watched_child_is_told_with_its_status(
     watcher.watch("one", identity)
     processes.kill(identity)
     assert news.get(timeout=WAIT_S) == ("one", identity, -signal.SIGKILL)
-    assert not os.path.exists(f"/proc/{identity.pid}"), "the child is not reaped"
+    assert not Path(f"/proc/{identity.pid}").exists(), "the child is not reaped"
 
 
 def test_exit_before_the_watch_is_told_at_once(watcher: ExitWatcher, news: queue.Queue[News], spawn: Spawn) -> None:
@@ -77,7 +81,7 @@ def test_exit_of_somebody_elses_child_is_told_without_status(watcher: ExitWatche
     with subprocess.Popen(["/bin/sh", "-c", script], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
-    eventually(lambda: b"banger-vm-watched" in open(f"/proc/{pid}/cmdline", "rb").read())
+    eventually(lambda: b"banger-vm-watched" in Path(f"/proc/{pid}/cmdline").read_bytes())
     identity = processes.identify(pid, "banger-vm-watched")
     watcher.watch("adopted", identity)
     processes.kill(identity)
@@ -158,7 +162,7 @@ def test_listener_may_watch_the_next_process(spawn: Spawn) -> None:
 
 
 def test_close_leaves_processes_alone_and_no_descriptor_behind(spawn: Spawn) -> None:
-    before = set(os.listdir("/proc/self/fd"))
+    before = descriptors()
     watcher = ExitWatcher(lambda *exit_: None)
     identity = spawn()
     watcher.watch("one", identity)
@@ -166,5 +170,5 @@ def test_close_leaves_processes_alone_and_no_descriptor_behind(spawn: Spawn) -> 
     watcher.close()
     watcher.watch("one", identity)
     assert processes.is_same(identity)
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before
     assert "exit-watcher" not in {thread.name for thread in threading.enumerate()}

@@ -1,0 +1,374 @@
+"""The Python SDK: machines, images and kernels as objects.
+
+    with banger.machine("debian") as vm:
+        print(vm.exec(["uname", "-a"]).text)
+
+    assert banger.run("alpine", ["true"]).returncode == 0
+
+A daemon is started if none answers. Everything that fails raises :class:`banger.BangerError`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict, TypeVar, Unpack
+
+from banger.client import Client, OnEvent, path_of
+from banger.client.channel import FrameChannel, exit_of
+from banger.config import Config
+from banger.core.codec import field_types, from_plain, to_plain
+from banger.core.errors import BangerError, ErrorKind
+from banger.core.frames import FrameType
+from banger.core.models import Image, InitChoice, Kernel, PortForward, Vm, VmSpec
+from banger.layout import Layout
+
+T = TypeVar("T")
+
+
+class SpecOptions(TypedDict, total=False):
+    """What a machine may be made with; the settings decide what is left out. Sizes in MiB."""
+
+    kernel: str
+    cpus: int
+    memory_mib: int
+    disk_mib: int
+    init: str
+    env: Mapping[str, str]
+    user: str
+    workdir: str
+    ports: Sequence[PortForward]
+    network: str
+    machine: str
+    labels: Mapping[str, str]
+
+
+class ExecOptions(TypedDict, total=False):
+    """How a command is run. ``input`` is its standard input; ``check`` raises if it fails."""
+
+    input: bytes
+    env: Mapping[str, str]
+    user: str
+    workdir: str
+    timeout_s: float
+    check: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A command that has ended. ``returncode`` is 128 + n after signal n."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def text(self) -> str:
+        """Standard output as text."""
+        return self.stdout.decode(errors="replace")
+
+    def check(self) -> Completed:
+        """Return this, or raise ``internal`` if the command failed."""
+        if self.returncode == 0:
+            return self
+        last = self.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        command = " ".join(self.argv)
+        raise BangerError(
+            ErrorKind.INTERNAL, f'"{command}" ended with status {self.returncode}', subject=command, cause=last
+        )
+
+
+class Banger:
+    """One installation of banger."""
+
+    def __init__(self, home: Path | str | None = None, *, start_daemon: bool = True) -> None:
+        """Look at an installation; nothing is started before it is needed.
+
+        Args:
+            home: the ``BANGER_HOME`` of an installation whose daemon runs already; otherwise this user's.
+            start_daemon: start a daemon if none answers.
+        """
+        layout = Layout.from_environment({"BANGER_HOME": str(home)} if home else None)
+        self._layout = layout
+        self.client = Client(layout.socket, start_daemon=_starter(layout) if start_daemon and not home else None)
+        self.vms = Vms(self.client, layout)
+        self.images = Images(self.client)
+        self.kernels = Kernels(self.client)
+
+    def __enter__(self) -> Banger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing is held open between requests."""
+
+    def run(
+        self,
+        image: str,
+        argv: Sequence[str] = (),
+        *,
+        execution: ExecOptions | None = None,
+        on_event: OnEvent | None = None,
+        **spec: Unpack[SpecOptions],
+    ) -> Completed:
+        """Run one command in a fresh machine that is deleted afterwards; an empty ``argv`` is the image's own."""
+        options = execution or {}
+        config = {
+            "name": "",
+            "spec": self.vms.spec(image, ephemeral=True, **spec),
+            "exec": _exec_config(argv, options),
+            "detach": False,
+        }
+        return _converse(self.client.frames("/v1/vms/run", config), argv, options, on_event)
+
+    def machine(self, image: str, *, name: str = "", **spec: Unpack[SpecOptions]) -> Machine:
+        """Make and start a machine. As a context manager it deletes the machine at the end."""
+        return self.vms.create(image, name=name, **spec)
+
+
+class Vms:
+    """The machines."""
+
+    def __init__(self, client: Client, layout: Layout) -> None:
+        self._client = client
+        self._layout = layout
+
+    def list(self, *, state: str = "", labels: Mapping[str, str] | None = None) -> list[Machine]:
+        """Those in ``state`` that have all of the ``labels``."""
+        label = [f"{key}={value}" for key, value in (labels or {}).items()]
+        rows = self._client.get("/v1/vms", {"state": state, "label": label})
+        return [Machine(self._client, row) for row in rows]
+
+    def get(self, query: str) -> Machine:
+        """The one with this name, id, or beginning of either."""
+        return Machine(self._client, self._client.get(path_of("vms", query)))
+
+    def create(
+        self,
+        image: str,
+        *,
+        name: str = "",
+        start: bool = True,
+        on_event: OnEvent | None = None,
+        **spec: Unpack[SpecOptions],
+    ) -> Machine:
+        """Make one, and start it unless told not to."""
+        body = {"name": name, "spec": self.spec(image, **spec), "start": start}
+        return Machine(self._client, self._client.long("POST", "/v1/vms", body=body, on_event=on_event))
+
+    def spec(self, image: str, *, ephemeral: bool = False, **spec: Unpack[SpecOptions]) -> dict[str, Any]:
+        """A spec in its JSON form, filled up from the settings."""
+        config = Config.load(self._layout.config_file)
+        facts: dict[str, Any] = {
+            "cpus": config.number("vm.cpus"),
+            "memory_mib": config.number("vm.memory_mib"),
+            "disk_mib": config.number("vm.disk_mib"),
+            "network": config.text("vm.network"),
+            **spec,
+            "env": _assignments(spec.get("env")),
+            "ports": tuple(spec.get("ports", ())),
+            "init": InitChoice(spec.get("init", InitChoice.AUTO)),
+        }
+        plain: dict[str, Any] = to_plain(VmSpec(image, ephemeral=ephemeral, **facts))
+        return plain
+
+
+class Machine:
+    """One machine. Its state is what it was when last asked: see :meth:`refresh`."""
+
+    def __init__(self, client: Client, row: Mapping[str, Any]) -> None:
+        self._client = client
+        self.info = _typed(Vm, row)
+
+    @property
+    def id(self) -> str:
+        """Its id, which never changes."""
+        return self.info.id
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.info.name
+
+    def __repr__(self) -> str:
+        return f"<Machine {self.name} ({self.id}) {self.info.state.value}>"
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Delete it, running or not; one that is gone already is fine."""
+        try:
+            self.delete(force=True)
+        except BangerError as error:
+            if error.kind is not ErrorKind.NOT_FOUND:
+                raise
+
+    def refresh(self) -> Vm:
+        """Ask for its present state."""
+        self.info = _typed(Vm, self._client.get(path_of("vms", self.id)))
+        return self.info
+
+    def start(self) -> Machine:
+        """Start it; a running one is left alone."""
+        return self._act("start")
+
+    def stop(self, *, timeout_s: float | None = None) -> Machine:
+        """Ask the guest to power off, and kill it if that takes longer than ``timeout_s``."""
+        return self._act("stop", {"timeout_s": timeout_s})
+
+    def kill(self) -> Machine:
+        """End it at once."""
+        return self._act("kill")
+
+    def wait(self, until: str = "stopped", *, timeout_s: float | None = None) -> Machine:
+        """Wait until it is ``stopped`` or ``running``. Raises ``timeout``."""
+        return self._act("wait", {"until": until, "timeout_s": timeout_s}, method="GET")
+
+    def delete(self, *, force: bool = False) -> None:
+        """Delete it and its disk; ``force`` also while it runs."""
+        self._client.long("DELETE", path_of("vms", self.id), {"force": True} if force else None)
+
+    def exec(self, argv: Sequence[str] = (), **options: Unpack[ExecOptions]) -> Completed:
+        """Run a command in it; an empty ``argv`` is the image's own command."""
+        config = _exec_config(argv, options)
+        return _converse(self._client.frames(path_of("vms", self.id, "exec"), config), argv, options, None)
+
+    def copy_in(self, source: Path | str, target: str) -> None:
+        """Copy a local file or directory to ``target`` in the guest, as ``banger vm cp`` does."""
+        from banger.client.copying import copy_in  # noqa: PLC0415  # brings tarfile
+
+        copy_in(self._client, self.id, str(source), target)
+
+    def copy_out(self, source: str, target: Path | str) -> list[str]:
+        """Copy out of the guest; what was left out because it must not come to this host, a line each."""
+        from banger.client.copying import copy_out  # noqa: PLC0415  # brings tarfile
+
+        return copy_out(self._client, self.id, source, str(target))
+
+    def logs(self, source: str = "console", *, follow: bool = False) -> Iterator[bytes]:
+        """The console's or (``vmm``) the hypervisor's log, in pieces."""
+        return self._client.stream(path_of("vms", self.id, "logs"), {"source": source, "follow": follow or None})
+
+    def _act(self, action: str, query: Mapping[str, Any] | None = None, *, method: str = "POST") -> Machine:
+        self.info = _typed(Vm, self._client.long(method, path_of("vms", self.id, action), query))
+        return self
+
+
+class Images:
+    """The images."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def list(self) -> list[Image]:
+        """All of them."""
+        return [_typed(Image, row) for row in self._client.get("/v1/images")]
+
+    def get(self, query: str) -> Image:
+        """The one with this name, id, or beginning of either."""
+        return _typed(Image, self._client.get(path_of("images", query)))
+
+    def pull(
+        self,
+        reference: str,
+        *,
+        name: str = "",
+        platform: str = "",
+        plain_http: bool = False,
+        on_event: OnEvent | None = None,
+    ) -> Image:
+        """Fetch one from a registry or the catalog; one that is here and has not moved is not fetched again."""
+        body = {"reference": reference, "name": name, "platform": platform, "plain_http": plain_http}
+        return _typed(Image, self._client.long("POST", "/v1/images/pull", body=body, on_event=on_event))
+
+    def delete(self, query: str) -> None:
+        """Delete one that no machine uses."""
+        self._client.long("DELETE", path_of("images", query))
+
+
+class Kernels:
+    """The kernels."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def list(self) -> list[Kernel]:
+        """All of them."""
+        return [_typed(Kernel, row) for row in self._client.get("/v1/kernels")]
+
+    def get(self, query: str) -> Kernel:
+        """The one with this name, id, or beginning of either."""
+        return _typed(Kernel, self._client.get(path_of("kernels", query)))
+
+    def pull(self, name: str, *, on_event: OnEvent | None = None) -> Kernel:
+        """Fetch one of the catalog."""
+        return _typed(Kernel, self._client.long("POST", "/v1/kernels/pull", body={"name": name}, on_event=on_event))
+
+    def delete(self, query: str) -> None:
+        """Delete one that no machine uses."""
+        self._client.long("DELETE", path_of("kernels", query))
+
+
+def run(image: str, argv: Sequence[str] = (), **spec: Unpack[SpecOptions]) -> Completed:
+    """:meth:`Banger.run` on this user's installation."""
+    return Banger().run(image, argv, **spec)
+
+
+def machine(image: str, *, name: str = "", **spec: Unpack[SpecOptions]) -> Machine:
+    """:meth:`Banger.machine` on this user's installation."""
+    return Banger().machine(image, name=name, **spec)
+
+
+def _starter(layout: Layout) -> Callable[[], None]:
+    def start() -> None:
+        from banger.autostart import start_daemon  # noqa: PLC0415  # brings subprocess
+
+        start_daemon(layout)
+
+    return start
+
+
+def _typed(cls: type[T], row: Mapping[str, Any]) -> T:
+    """A row of the API as its model, without what the API adds to it."""
+    return from_plain(cls, {name: row[name] for name in field_types(cls) if name in row})
+
+
+def _assignments(env: Mapping[str, str] | None) -> tuple[str, ...]:
+    return tuple(f"{name}={value}" for name, value in (env or {}).items())
+
+
+def _exec_config(argv: Sequence[str], options: ExecOptions) -> dict[str, Any]:
+    return {
+        "argv": list(argv),
+        "env": list(_assignments(options.get("env"))),
+        "user": options.get("user", ""),
+        "workdir": options.get("workdir", ""),
+        "tty": None,
+        "timeout_s": options.get("timeout_s"),
+    }
+
+
+def _converse(channel: FrameChannel, argv: Sequence[str], options: ExecOptions, on_event: OnEvent | None) -> Completed:
+    """Feed the command, collect what it says."""
+    output = {FrameType.STDOUT: bytearray(), FrameType.STDERR: bytearray()}
+    try:
+        if data := options.get("input"):
+            channel.send(FrameType.STDIN, data)
+        channel.put(FrameType.STDIN_EOF)
+        while (frame := channel.receive()) is not None:
+            kind, payload = frame
+            if kind in output:
+                output[kind] += payload
+            elif kind is FrameType.EVENT and on_event is not None:
+                on_event(json.loads(payload))
+            elif kind is FrameType.EXIT:
+                code = int(exit_of(payload)["code"])
+                stdout, stderr = (bytes(output[stream]) for stream in (FrameType.STDOUT, FrameType.STDERR))
+                done = Completed(tuple(argv), code, stdout, stderr)
+                return done.check() if options.get("check") else done
+    finally:
+        channel.close()
+    raise BangerError(ErrorKind.UNKNOWN_OUTCOME, "the daemon ended the session without saying how the command ended")

@@ -1,0 +1,135 @@
+"""Runs scripts of owner commands in forked children, so that one can be made to die at a crash point.
+
+Started as a process of its own: it imports everything once, has one thread, and forks per case, which takes
+milliseconds instead of a Python start. A case is a line of JSON on stdin; the answer, a line of JSON on stdout, is the
+exit status and the points that the last step of the script came by.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from banger.core import crashpoints
+
+_crash, _passed = crashpoints.crashpoint, set()
+
+
+def _noting(name: str) -> None:
+    _passed.add(name)
+    _crash(name)
+
+
+crashpoints.crashpoint = _noting  # before anybody imports it by name
+
+from banger.actors import messages as m  # noqa: E402
+from banger.core.models import VmSpec  # noqa: E402
+from banger.core.ports import ImageRequest, KernelRequest  # noqa: E402
+from tests.support.fake_vmm import FakeVmm  # noqa: E402
+from tests.support.fakes import World  # noqa: E402
+
+VM_ID = "feedfacecafe"
+
+
+def step(world: World, verb: str) -> None:
+    """One command of a script. The names are fixed, so that a script can be run again after a crash."""
+    vm = world.store.vms.get(VM_ID)
+    image, kernel = world.store.images.by_name("alpine"), world.store.kernels.by_name("default")
+    match verb:
+        case "pull":
+            world.do(m.PullImage("alpine", ImageRequest("alpine"), refresh=True))
+        case "move tag":
+            world.images.digests["alpine"] = "sha256:moved"
+        case "delete image" if image:
+            world.do(m.DeleteImage("alpine", image.id))
+        case "pull kernel":
+            world.do(m.PullKernel("default", KernelRequest(source="default"), refresh=True))
+        case "delete kernel" if kernel:
+            world.do(m.DeleteKernel("default", kernel.id))
+        case "create" if vm is None:
+            world.do(m.CreateVm(VM_ID, "web", VmSpec("alpine")))
+        case "start" if vm is not None:
+            world.do(m.StartVm(VM_ID, "web"))
+        case "stop" if vm is not None:
+            world.do(m.StopVm(VM_ID, "web", 0.0))
+        case "kill" if vm is not None:
+            world.do(m.KillVm(VM_ID, "web"))
+        case "delete" if vm is not None:
+            world.do(m.DeleteVm(VM_ID, "web", force=True))
+        case "reconcile":
+            world.do(m.Reconcile(at_start=True))
+
+
+def run(home: Path, script: Sequence[str], point: str) -> list[str]:
+    """The whole script, the point armed before its last step; which points that step came by."""
+    world = World(home, FakeVmm())
+    for verb in script[:-1]:
+        step(world, verb)
+    _passed.clear()
+    crashpoints.arm(point)
+    step(world, script[-1])
+    world.stop()
+    return sorted(_passed)
+
+
+def main() -> None:
+    """Serve cases until stdin ends."""
+    for line in sys.stdin:
+        case = json.loads(line)
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            signal.alarm(60)
+            status = 1
+            try:
+                sys.stdout = sys.stderr
+                points = run(Path(case["home"]), case["script"], case["point"])
+                os.write(writing, json.dumps(points).encode())
+                status = 0
+            except BaseException:  # noqa: BLE001  # the child of a fork must not unwind into its parent's frames
+                traceback.print_exc()
+            finally:
+                os._exit(status)
+        os.close(writing)
+        with os.fdopen(reading, "rb") as pipe:
+            points = json.loads(pipe.read() or b"[]")
+        _, raw = os.waitpid(child, 0)
+        print(json.dumps([os.waitstatus_to_exitcode(raw), points]), flush=True)
+
+
+class Zygote:
+    """The parent's side."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.crash_zygote"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "LOGURU_LEVEL": "ERROR"},
+            cwd=Path(__file__).parents[2],
+        )
+
+    def run(self, home: Path, script: Sequence[str], point: str = "") -> tuple[int, list[str]]:
+        """Run a script in a child; its exit status (137: it died at the point) and the points it came by."""
+        assert self._process.stdin
+        assert self._process.stdout
+        case = {"home": str(home), "script": list(script), "point": point}
+        print(json.dumps(case), file=self._process.stdin, flush=True)
+        status, points = json.loads(self._process.stdout.readline())
+        return status, points
+
+    def close(self) -> str:
+        """End it; what the children said on stderr."""
+        return self._process.communicate()[1]
+
+
+if __name__ == "__main__":
+    main()

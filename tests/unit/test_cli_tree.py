@@ -1,0 +1,102 @@
+"""The command tree: every verb loads, its help says what the tree says, and wrong words are answered kindly."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from importlib import import_module
+
+import pytest
+
+from banger.cli import TREE, Noun, Verb, load_verb
+from tests.support.cli import Cli
+
+pytest_plugins = ("tests.support.cli",)
+
+
+def verbs() -> Iterator[tuple[str, Verb]]:
+    for name, entry in TREE.items():
+        if isinstance(entry, Noun):
+            yield from ((f"{name} {verb}", found) for verb, found in entry.verbs.items())
+        else:
+            yield name, entry
+
+
+VERBS = dict(verbs())
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_summary_is_the_first_line_of_the_docstring(name: str) -> None:
+    module, _, function = VERBS[name].target.partition(":")
+    documented = inspect.getdoc(getattr(import_module(f"banger.commands.{module}"), function))
+    assert documented is not None
+    assert documented.splitlines()[0] == VERBS[name].summary
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_verb_loads_and_takes_the_common_flags(name: str) -> None:
+    command = load_verb(name, VERBS[name])
+    options = {option for param in command.params for option in param.opts}
+    assert {"--json", "--quiet", "-q", "--debug"} <= options
+    undocumented = [p.name for p in command.params if not getattr(p, "help", None) and not getattr(p, "hidden", False)]
+    assert VERBS[name].hidden or not undocumented
+
+
+@pytest.mark.parametrize("name", VERBS)
+def test_no_short_option_is_taken_twice(name: str) -> None:
+    options = [option for param in load_verb(name, VERBS[name]).params for option in param.opts]
+    assert len(options) == len(set(options))
+
+
+def test_help_lists_every_noun_without_loading_it(cli: Cli) -> None:
+    ended = cli("--help")
+    assert ended.code == 0
+    for name, entry in TREE.items():
+        assert (f"  {name} " in ended.out) is not getattr(entry, "hidden", False)
+
+
+@pytest.mark.parametrize("arguments", [(), ("vm",), ("image",), ("-h",), ("vm", "-h"), ("vm", "run", "--help")])
+def test_nothing_to_do_shows_help(cli: Cli, arguments: tuple[str, ...]) -> None:
+    ended = cli(*arguments)
+    assert ended.code == 0
+    assert ended.out.startswith("Usage: banger")
+
+
+def test_version_is_told_both_ways(cli: Cli) -> None:
+    assert cli("--version").out == cli("version").out
+    assert cli("version", "--json").json["version"] in cli("version").out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        (("vm", "lst"), 'banger vm has no command "lst"', "banger vm list"),
+        (("imag",), 'banger has no command "imag"', "banger image"),
+        (("qqqq",), 'banger has no command "qqqq"', "banger --help"),
+        (("vm", "show"), 'missing argument "VM..."', "banger vm show --help"),
+        (("vm", "list", "--nope"), "no such option: --nope", "banger vm list --help"),
+        (("run", "--cpus", "many", "x"), 'invalid value for "--cpus": "many" is not a valid', "banger run --help"),
+        (("run", "--memory", "lots", "x"), '"lots" is not a size', "write 512M or 2G"),
+        (("run", "-p", "web", "x"), '"web" is not a port forward', "write 8080:80 or 80"),
+        (("run", "--network", "wifi", "x"), '"wifi" is no value for --network', "use user, none"),
+        (("run", "--label", "x", "y"), '"x" is no label', "write --label KEY=VALUE"),
+        (("vm", "stop"), "no VM was named", "name VMs, or use --all or --label K=V"),
+        (("vm", "stop", "a", "--all"), "VMs were named and also", "name VMs"),
+        (("vm", "wait", "a", "--until", "bored"), '"bored" is no value for --until', "use stopped, running"),
+        (("vm", "cp", "a", "b"), "one of the two must be a path in a VM", "banger vm cp"),
+        (("vm", "cp", "v:/a", "w:/b"), "and only one", "banger vm cp"),
+        (("daemon", "--json"), "banger daemon needs a command", "banger daemon --help"),
+        (("completion", "tcsh"), 'there is no completion for "tcsh"', "banger completion bash|zsh|fish"),
+    ],
+)
+def test_wrong_use_exits_2_with_a_hint(cli: Cli, arguments: tuple[str, ...], message: str, hint: str) -> None:
+    ended = cli(*arguments)
+    assert ended.code == 2
+    said = ended.out + ended.err
+    assert message.replace('"', '\\"') in said if "--json" in arguments else message in said
+    assert hint in said
+
+
+def test_wrong_use_with_json_is_a_json_error(cli: Cli) -> None:
+    ended = cli("vm", "list", "--json", "--nope")
+    assert (ended.code, ended.json["error"]["kind"], ended.err) == (2, "usage", "")

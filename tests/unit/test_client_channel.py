@@ -1,0 +1,75 @@
+"""Frames flow both ways at once, whatever the sizes, and an early end is noticed."""
+
+from __future__ import annotations
+
+import pytest
+
+from banger.client import Client
+from banger.client.channel import exit_of
+from banger.core.errors import BangerError, ErrorKind
+from banger.core.frames import MAX_PAYLOAD, FrameType
+from tests.support.fake_api import FakeApi, FrameSession
+
+pytest_plugins = ("tests.support.cli",)
+PATH = "/v1/vms/web/exec"
+
+
+def echo(session: FrameSession) -> None:
+    session.started()
+    while (frame := session.receive()) is not None and frame[0] is not FrameType.STDIN_EOF:
+        session.send(FrameType.STDOUT, frame[1])
+    session.exit(7)
+
+
+def test_large_input_and_output_cross_without_deadlock(api: FakeApi) -> None:
+    api.on("POST", PATH, talk=echo)
+    data = bytes(range(256)) * (4 * MAX_PAYLOAD // 256 + 3)
+    channel = Client(api.path).frames(PATH, {"argv": ["cat"]})
+    assert channel.send(FrameType.STDIN, data)
+    channel.put(FrameType.STDIN_EOF)
+    output = bytearray()
+    while (frame := channel.receive(10)) is not None and frame[0] is not FrameType.EXIT:
+        output += frame[1] if frame[0] is FrameType.STDOUT else b""
+    channel.close()
+    assert frame is not None
+    assert exit_of(frame[1]) == {"code": 7, "signal": ""}
+    assert bytes(output) == data
+    assert max(len(payload) for _, payload in api.calls[0].frames) <= MAX_PAYLOAD
+
+
+def test_sender_learns_that_the_other_side_has_ended(api: FakeApi) -> None:
+    api.on("POST", PATH, talk=lambda session: session.fail(kind="exhausted", message="no room"))
+    channel = Client(api.path).frames(PATH, {})
+    while channel.send(FrameType.STDIN, b"x" * MAX_PAYLOAD):
+        pass
+    frame = channel.receive(10)
+    channel.close()
+    assert frame is not None
+    with pytest.raises(BangerError, match="no room"):
+        exit_of(frame[1])
+
+
+def test_refused_stream_raises_the_answer(api: FakeApi) -> None:
+    api.fail("POST", PATH, 404, kind="not_found", message='VM "web" not found')
+    channel = Client(api.path).frames(PATH, {})
+    with pytest.raises(BangerError, match="not found"):
+        channel.receive(10)
+    channel.close()
+
+
+def test_stream_cut_short_has_an_unknown_outcome(api: FakeApi) -> None:
+    api.on("POST", PATH, talk=lambda session: session.started(), cut=True)
+    channel = Client(api.path).frames(PATH, {})
+    assert channel.receive(10) is not None
+    with pytest.raises(BangerError) as raised:
+        channel.receive(10)
+    channel.close()
+    assert raised.value.kind is ErrorKind.UNKNOWN_OUTCOME
+
+
+def test_receive_gives_up_after_its_time(api: FakeApi) -> None:
+    api.on("POST", PATH, talk=lambda session: session.wait_for(FrameType.STDIN_EOF))
+    channel = Client(api.path).frames(PATH, {})
+    assert channel.receive(0.02) is None
+    assert not channel.ended
+    channel.close()
