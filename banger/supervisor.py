@@ -31,7 +31,8 @@ from banger.actors.messages import (
 from banger.core.backoff import Backoff
 from banger.core.cancel import Deadline
 from banger.core.errors import BangerError, ErrorKind, cancelled
-from banger.core.operation import Listener, Operation
+from banger.core.listener import Listener
+from banger.core.operation import Operation
 from banger.core.operation_table import OperationTable
 
 Spawner = Callable[[OwnerKey, int, Callable[[Fact], None]], "pykka.ActorRef[OwnerActor]"]

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
 
+from banger.core.listener import Listener
 from banger.core.models import ProcessIdentity, VmSpec
-from banger.core.operation import Listener, Operation
+from banger.core.operation import Operation
 from banger.core.ports import ImageRequest, KernelRequest
 
 

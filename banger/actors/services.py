@@ -9,8 +9,8 @@ from typing import Protocol
 from banger.actors.messages import Command, PullImage, PullKernel
 from banger.config import Config
 from banger.core.cancel import Deadline
+from banger.core.listener import Listener
 from banger.core.models import GuestAccess, Image, Kernel, ProcessIdentity, Vm
-from banger.core.operation import Listener
 from banger.core.ports import GuestBoot, Guests, ImageSource, KernelSource, Storage, Vmm
 from banger.layout import Layout
 from banger.store import Store

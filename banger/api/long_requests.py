@@ -15,7 +15,9 @@ from banger.api.ndjson import MEDIA_TYPE, line
 from banger.core import codec
 from banger.core.cancel import Deadline
 from banger.core.errors import BangerError
-from banger.core.operation import Listener, Operation, OperationEvent
+from banger.core.listener import Listener
+from banger.core.operation import Operation
+from banger.core.progress import OperationEvent
 from banger.core.units import parse_duration
 
 

@@ -24,8 +24,8 @@ from banger.api.vms import create_command
 from banger.core import codec
 from banger.core.errors import BangerError, ErrorKind, internal_error
 from banger.core.frames import FrameType
+from banger.core.listener import Listener
 from banger.core.models import Vm
-from banger.core.operation import Listener
 from banger.core.states import check_running
 from banger.guest.command import ExecRequest, Terminal
 from banger.guest.session_output import Stream

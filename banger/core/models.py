@@ -12,7 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.operation import StepTiming
+from banger.core.progress import StepTiming
 
 
 @dataclass(frozen=True, slots=True)

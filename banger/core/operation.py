@@ -1,7 +1,7 @@
 """Operations: one piece of work, its steps and progress, and everybody who waits for it.
 
-An :class:`Operation` is the work; a :class:`Listener` is one caller's interest in it. Callers create the
-listener first and hand it to the supervisor, which attaches it to a new operation or to one in flight that
+An :class:`Operation` is the work; a :class:`~banger.core.listener.Listener` is one caller's interest in it. Callers
+create the listener first and hand it to the supervisor, which attaches it to a new operation or to one in flight that
 grants the same wish. A listener that leaves detaches only itself; the last one leaving cancels the work.
 
 Thread-safe. Subscribers are called in the thread that made the news and must neither block nor raise.
@@ -13,73 +13,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
 from typing import Any
 
 from banger.core import clock
 from banger.core.cancel import CancelToken, Deadline
 from banger.core.errors import BangerError, ErrorKind, cancelled
+from banger.core.listener import Listener
 from banger.core.names import new_id
-
-
-class OperationState(StrEnum):
-    """Where an operation stands."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
-@dataclass(frozen=True, slots=True)
-class StepTiming:
-    """One finished (or still running) step: what ``vm show`` draws the waterfall from.
-
-    ``started_s`` counts from the start of the operation; ``duration_s`` is ``None`` while the step runs.
-    """
-
-    name: str
-    started_s: float
-    duration_s: float | None = None
-    done: int = 0
-    total: int | None = None
-    unit: str = ""
-    failed: bool = False
-
-
-class EventKind(StrEnum):
-    """What an event tells."""
-
-    QUEUED = "queued"
-    STARTED = "started"
-    STEP_STARTED = "step_started"
-    PROGRESS = "progress"
-    STEP_FINISHED = "step_finished"
-    NOTE = "note"
-    FINISHED = "finished"
-
-
-@dataclass(frozen=True, slots=True)
-class OperationEvent:
-    """One line of an operation's stream. ``step`` and ``message`` are empty where they say nothing."""
-
-    kind: EventKind
-    operation_id: str
-    at: datetime
-    step: str = ""
-    done: int = 0
-    total: int | None = None
-    unit: str = ""
-    elapsed_s: float | None = None
-    message: str = ""
-
+from banger.core.progress import EventKind, OperationEvent, OperationState, StepTiming, Subscriber
 
 _MIRRORED = (EventKind.STEP_STARTED, EventKind.PROGRESS, EventKind.STEP_FINISHED, EventKind.NOTE)
-
-Subscriber = Callable[[OperationEvent], None]
 
 #: Progress events closer together than this are dropped, except the last one of a step.
 PROGRESS_INTERVAL_S = 0.1
@@ -331,134 +275,3 @@ class Operation:
         self.publish(EventKind.FINISHED, elapsed_s=self.elapsed_s, message=str(error) if error else "")
         for listener in listeners:
             listener.finished()
-
-
-@dataclass(eq=False)
-class Listener:
-    """One caller's interest in an operation. Created by the caller, attached by the supervisor."""
-
-    deadline: Deadline = field(default_factory=Deadline.never)
-
-    def __post_init__(self) -> None:
-        """Set up the private state."""
-        self._lock = threading.RLock()
-        self._wake = threading.Event()
-        self._operation: Operation | None = None
-        self._refusal: BangerError | None = None
-        self._left = False
-        self._subscribers: list[Subscriber] = []
-        self._unsubscribes: list[Callable[[], None]] = []
-        self._on_finished: list[Callable[[], object]] = []
-
-    @property
-    def operation(self) -> Operation | None:
-        """The operation this listener was attached to, once it was."""
-        return self._operation
-
-    @property
-    def left(self) -> bool:
-        """True after :meth:`leave`: the supervisor need not start anything for it."""
-        return self._left
-
-    @property
-    def answered(self) -> bool:
-        """True once :meth:`outcome` can tell."""
-        return self._wake.is_set()
-
-    def attach(self, operation: Operation) -> None:
-        """Called by :meth:`Operation.join`."""
-        with self._lock:
-            self._operation = operation
-            subscribers = list(self._subscribers)
-            left = self._left
-        self._unsubscribes.extend(operation.subscribe(subscriber) for subscriber in subscribers)
-        if left:
-            operation.detach(self)
-        if operation.finished:
-            self.finished()
-
-    def refuse(self, error: BangerError) -> None:
-        """Answer without any operation: the supervisor is shutting down, or the wish is impossible."""
-        with self._lock:
-            self._refusal = error
-        self.finished()
-
-    def subscribe(self, subscriber: Subscriber) -> None:
-        """Hear the operation's events, also when it is attached later."""
-        with self._lock:
-            operation = self._operation
-            if operation is None:
-                self._subscribers.append(subscriber)
-                return
-        self._unsubscribes.append(operation.subscribe(subscriber))
-
-    def when_answered(self, callback: Callable[[], object]) -> None:
-        """Run ``callback`` once there is an outcome (now, if there already is one)."""
-        with self._lock:
-            if not self._wake.is_set():
-                self._on_finished.append(callback)
-                return
-        callback()
-
-    def finished(self) -> None:
-        """Wake whoever waits. Called by the operation."""
-        with self._lock:
-            if self._wake.is_set():
-                return
-            self._wake.set()
-            callbacks = list(self._on_finished)
-        for callback in callbacks:
-            with suppress(Exception):
-                callback()
-
-    def leave(self) -> None:
-        """Lose interest: detach at once, wherever the work stands. Idempotent."""
-        with self._lock:
-            if self._left:
-                return
-            self._left = True
-            operation = self._operation
-        for unsubscribe in self._unsubscribes:
-            unsubscribe()
-        if operation is not None:
-            operation.detach(self)
-        self.finished()
-
-    def outcome(self) -> Any:
-        """The result, or the operation's error raised; only after :attr:`answered`."""
-        if self._refusal is not None:
-            raise self._refusal
-        operation = self._operation
-        if operation is None or not operation.finished:
-            raise cancelled("the caller left")
-        if operation.error is not None:
-            raise operation.error
-        return operation.result
-
-    def wait(self, token: CancelToken | None = None) -> Any:
-        """Block for the result.
-
-        Args:
-            token: the waiter's own cancel token; when it is set, the wait is left at once.
-
-        Raises:
-            BangerError: the operation's own error; ``timeout`` when this listener's deadline passed;
-                ``cancelled`` when ``token`` was set.
-        """
-        forget = token.on_cancel(self.leave) if token is not None else lambda: None
-        try:
-            answered = self._wake.wait(self.deadline.remaining_s)
-        finally:
-            forget()
-        if not answered:
-            self.leave()
-            operation = self._operation
-            what = f'{operation.kind} of "{operation.subject}"' if operation else "the request"
-            raise BangerError(
-                ErrorKind.TIMEOUT,
-                f"timed out waiting for {what}",
-                operation_id=operation.id if operation else "",
-            )
-        if token is not None:
-            token.raise_if_cancelled()
-        return self.outcome()

@@ -12,6 +12,8 @@ from banger.render.waterfall import render_waterfall
 
 Row = Mapping[str, Any]
 Fields = Sequence[tuple[str, Any]]
+#: The sections of a page line up.
+_NAME_WIDTH = 10
 
 
 def vm_page(vm: Row, terminal: Terminal) -> str:
@@ -95,15 +97,15 @@ def operation_page(operation: Row, terminal: Terminal) -> str:
     return _section(title, fields, terminal) + _timings("Steps", operation.get("steps") or (), terminal)
 
 
-def fields_text(fields: Fields) -> str:
+def fields_text(fields: Fields, least_width: int = 0) -> str:
     """Aligned ``name  value`` lines; what has no value is left out."""
     known = [(name, printable(value)) for name, value in fields if value not in (None, "")]
-    width = max((len(name) for name, _ in known), default=0)
+    width = max(least_width, *(len(name) for name, _ in known), 0)
     return "".join(f"  {name.ljust(width)}  {value}\n" for name, value in known)
 
 
 def _section(title: str, fields: Fields, terminal: Terminal) -> str:
-    text = fields_text(fields)
+    text = fields_text(fields, _NAME_WIDTH)
     return f"{terminal.paint(printable(title), 'bold')}\n{text}" if text else ""
 
 

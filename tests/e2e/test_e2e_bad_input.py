@@ -16,7 +16,7 @@ import pytest
 
 from banger.core.errors import EXIT_CODES, ErrorKind
 from tests.support import images
-from tests.support.cli import Result
+from tests.support.command import Result
 from tests.support.daemon import NOBODY, BangerHome, banger_home
 from tests.support.images import TestImage
 from tests.support.programs import missing_programs

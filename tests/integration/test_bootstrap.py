@@ -14,7 +14,8 @@ import pytest
 
 from banger.config import Config
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.operation import EventKind, Operation
+from banger.core.operation import Operation
+from banger.core.progress import EventKind
 from banger.core.ports import ImageRequest
 from banger.layout import Layout
 from banger.rootfs.apt_sources import read_sources, select

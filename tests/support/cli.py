@@ -1,25 +1,18 @@
 """Running `banger` against the fake API: in this process (fast), or as a real process where descriptors matter.
 
-Load it with ``pytest_plugins = ("tests.support.cli",)``.
+The fixtures are in :mod:`tests.support.cli_fixtures`.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import pytest
-
-from banger.__main__ import main
-from tests.support.fake_api import FakeApi
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,38 +31,6 @@ class Ended:
 
 
 Cli = Callable[..., Ended]
-
-
-@pytest.fixture
-def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A BANGER_HOME with a short path, set in the environment."""
-    path = Path(tempfile.mkdtemp(prefix="c-"))
-    monkeypatch.setenv("BANGER_HOME", str(path))
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.delenv("NO_COLOR", raising=False)
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture
-def api(home: Path) -> Iterator[FakeApi]:
-    """A fake daemon behind the socket of :func:`home`."""
-    with FakeApi(home / "run" / "banger.sock") as running:
-        yield running
-
-
-@pytest.fixture
-def cli(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Cli:
-    """Run a command line in this process."""
-
-    def run(*arguments: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["banger", *arguments])
-        capsys.readouterr()
-        code = main()
-        captured = capsys.readouterr()
-        return Ended(code, captured.out, captured.err)
-
-    return run
 
 
 def banger_process(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:

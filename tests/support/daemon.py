@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.cli import PROJECT, Cli, Result
+from tests.support.command import PROJECT, Command, Result
 from tests.support.leaks import SESSION_VARIABLE, all_pids, mentions
 from tests.support.waiting import eventually_empty
 
@@ -32,7 +32,7 @@ _LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.pyi", "mypy*", "ruff*", "pi
 class BangerHome:
     """One installation: its directory, its command, its daemon."""
 
-    def __init__(self, path: Path, cli: Cli) -> None:
+    def __init__(self, path: Path, cli: Command) -> None:
         self.path = path
         self.cli = cli
 
@@ -47,7 +47,7 @@ class BangerHome:
         return self.path / "data"
 
     def run(self, *args: str, **options: Any) -> Result:
-        """Run ``banger args…``; see :meth:`Cli.run`."""
+        """Run ``banger args…``; see :meth:`Command.run`."""
         return self.cli.run(*args, **options)
 
     def json(self, *args: str, **options: Any) -> Any:
@@ -116,11 +116,11 @@ def banger_home(root: Path, uid: int | None = None, **settings: str) -> Iterator
     path = Path(tempfile.mkdtemp(prefix="h-", dir=root))
     env = {name: os.environ[name] for name in _KEPT if name in os.environ}
     env |= {"HOME": str(path), "BANGER_HOME": str(path), "PYTHONPATH": str(PROJECT), "LC_ALL": "C.UTF-8", **settings}
-    cli = Cli(env)
+    cli = Command(env)
     if uid is not None and uid != os.getuid():
         os.chown(path, uid, uid)
         python, packages = _readable_installation(root)
-        cli = Cli({**env, "PYTHONPATH": packages}, python, _as_user(uid), cwd=path)
+        cli = Command({**env, "PYTHONPATH": packages}, python, _as_user(uid), cwd=path)
     home = BangerHome(path, cli)
     try:
         yield home

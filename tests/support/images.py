@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli import PROJECT
+from tests.support.command import PROJECT
 from tests.support.elf import static_hello
 from tests.support.oci_layout import Layer, TarBuilder, write_layout
 from tests.support.registry import LocalRegistry

@@ -9,7 +9,7 @@ from banger.core.errors import EXIT_CODES, ErrorKind
 from tests.support.cli import Cli
 from tests.support.fake_api import FakeApi, event, image_json, vm_json
 
-pytest_plugins = ("tests.support.cli",)
+pytest_plugins = ("tests.support.cli_fixtures",)
 NOW = "2026-11-23T16:00:00Z"
 VMS = [
     vm_json("web", spec={"ports": [{"guest_port": 80, "host_port": 8080, "host_address": "127.0.0.1"}]}),
@@ -74,8 +74,8 @@ def test_vm_show_is_a_page_with_the_waterfall(cli: Cli, api: FakeApi) -> None:
     ]
     api.on("GET", "/v1/vms/web", vm_json("web", timings=timings))
     out = cli("vm", "show", "web").out
-    assert out.startswith("web\n  id       0a1b2c3d4e5f\n  state    running (pid 4242, tcg)\n")
-    assert "  image    debian (aaaaaaaaaaaa)\n" in out
+    assert out.startswith("web\n  id          0a1b2c3d4e5f\n  state       running (pid 4242, tcg)\n")
+    assert "  image       debian (aaaaaaaaaaaa)\n" in out
     assert out.endswith(
         "Last start\n"
         "  disk  ████████························  500 ms\n"

@@ -11,7 +11,7 @@ import pytest
 from banger.cli import TREE, Noun, Verb, load_verb
 from tests.support.cli import Cli
 
-pytest_plugins = ("tests.support.cli",)
+pytest_plugins = ("tests.support.cli_fixtures",)
 
 
 def verbs() -> Iterator[tuple[str, Verb]]:

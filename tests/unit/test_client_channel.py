@@ -10,7 +10,7 @@ from banger.core.errors import BangerError, ErrorKind
 from banger.core.frames import MAX_PAYLOAD, FrameType
 from tests.support.fake_api import FakeApi, FrameSession
 
-pytest_plugins = ("tests.support.cli",)
+pytest_plugins = ("tests.support.cli_fixtures",)
 PATH = "/v1/vms/web/exec"
 
 

@@ -14,7 +14,7 @@ from banger.core.errors import BangerError, ErrorKind
 from banger.core.frames import FrameType
 from tests.support.fake_api import FakeApi, FrameSession
 
-pytest_plugins = ("tests.support.cli",)
+pytest_plugins = ("tests.support.cli_fixtures",)
 
 
 @pytest.fixture

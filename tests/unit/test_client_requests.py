@@ -15,7 +15,7 @@ from banger.core.errors import BangerError, ErrorKind
 from tests.support.fake_api import FakeApi, event, vm_json
 from tests.support.waiting import eventually
 
-pytest_plugins = ("tests.support.cli",)
+pytest_plugins = ("tests.support.cli_fixtures",)
 
 
 @pytest.fixture

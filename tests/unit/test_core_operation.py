@@ -8,7 +8,9 @@ import pytest
 
 from banger.core.cancel import CancelToken, Deadline
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.operation import EventKind, Listener, Operation, OperationState
+from banger.core.listener import Listener
+from banger.core.operation import Operation
+from banger.core.progress import EventKind, OperationState
 
 
 def joined(operation: Operation, deadline: Deadline | None = None) -> Listener:
