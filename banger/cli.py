@@ -251,8 +251,12 @@ def run(arguments: list[str], session: Session) -> int:
     Raises:
         BangerError: also for what is wrong with the command line (``usage``).
     """
+    group = root()
     try:
-        code = root().main(arguments, prog_name="banger", standalone_mode=False, obj=session)
+        with group.make_context("banger", arguments, obj=session) as context:
+            code = group.invoke(context)
+    except typer.Exit as done:
+        return done.exit_code
     except TyperException as error:
         raise _usage_error(error) from None
     return code if isinstance(code, int) else 0

@@ -9,8 +9,9 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 from loguru import logger
 
@@ -21,14 +22,18 @@ from banger.api.server import bind, make_server, wait_started
 from banger.config import Config
 from banger.core.cancel import Deadline
 from banger.core.errors import BangerError, ErrorKind
+from banger.core.models import VmState
 from banger.layout import Layout
 from banger.notify import notify, watchdog_interval_s
+from banger.vmm.log_files import bound
 from banger.wiring import Daemon, wire
 
 #: Half a thousand actors with pykka's default stack would map gigabytes.
 THREAD_STACK_BYTES = 512 * 1024
 #: How long the first reconcile may keep callers waiting, in seconds.
 FIRST_RECONCILE_S = 10.0
+#: How often the consoles of running machines are kept from growing without end, in seconds.
+CONSOLE_INTERVAL_S = 10.0
 #: What the process ends with if an owner did not end in time (``EX_SOFTWARE``, sysexits(3)).
 STUCK_EXIT_CODE = 70
 
@@ -99,6 +104,7 @@ async def _serve(layout: Layout, config: Config) -> int:
     notify(f"READY=1\nSTATUS=serving {layout.socket}")
     tasks = [
         asyncio.create_task(_reconcile(daemon, config.seconds("daemon.reconcile_interval_s"))),
+        asyncio.create_task(_bound_consoles(daemon)),
         asyncio.create_task(_watchdog()),
     ]
     await stop.wait()
@@ -137,6 +143,21 @@ async def _reconcile_once(daemon: Daemon, *, at_start: bool) -> None:
     listener.when_answered(lambda: loop.call_soon_threadsafe(answered.set))
     with suppress(TimeoutError):
         await asyncio.wait_for(answered.wait(), deadline.remaining_s)
+
+
+async def _bound_consoles(daemon: Daemon) -> None:
+    """A guest may write to its console for ever; the log keeps the end of it."""
+    context = daemon.context
+    while True:
+        await asyncio.sleep(CONSOLE_INTERVAL_S)
+        running = [vm.id for vm in context.store.vms.all() if vm.state is VmState.RUNNING]
+        consoles = [context.layout.vm_dir(vm_id) / "console.log" for vm_id in running]
+        await asyncio.to_thread(_bound_all, consoles)
+
+
+def _bound_all(consoles: Sequence[Path]) -> None:
+    for console in consoles:
+        bound(console)
 
 
 async def _watchdog() -> None:

@@ -6,11 +6,12 @@ from dataclasses import asdict, replace
 
 from banger.actors.services import Services
 from banger.actors.vm_files import VmFiles
-from banger.actors.vm_teardown import ports_in_use, tear_down, vmm_marker
+from banger.actors.vm_teardown import ports_in_use, tear_down
 from banger.core import console
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import Image, Kernel, PortForward, ProcessIdentity, Vm
+from banger.core.names import vmm_marker
 from banger.core.operation import Operation
 from banger.core.plan import PlanStep, run_plan
 from banger.core.ports import GuestConfig, VmmConfig

@@ -14,11 +14,6 @@ from banger.host.cascade import CleanupStep, run_all
 from banger.host.publish import discard
 
 
-def vmm_marker(vm_id: str) -> str:
-    """What the command line of a VM's VMM contains, so that the process is found even if its pid was lost."""
-    return f"banger-vm-{vm_id}"
-
-
 def recorded_identity(services: Services, vm_id: str) -> ProcessIdentity | None:
     """The VMM process in the ledger, or None if there is none.
 
@@ -69,13 +64,15 @@ def tear_down(services: Services, vm: Vm, identity: ProcessIdentity | None, *, f
         discard(place.directory, services.layout)
 
     services.watcher.unwatch(vm.id)
+    process = f"VMM process of {vm.name}"
+    alive = (process,)  # nothing that a live process may use is freed
     steps = [
         CleanupStep("guest channel", lambda: services.guests.disconnect(vm.id)),
-        CleanupStep(f"VMM process of {vm.name}", end_process),
-        CleanupStep(f"sockets in {place.run_dir}", remove_run_dir),
-        CleanupStep("ports", lambda: handles.strike(vm.id, "port")),
+        CleanupStep(process, end_process),
+        CleanupStep(f"sockets in {place.run_dir}", remove_run_dir, needs=alive),
+        CleanupStep("ports", lambda: handles.strike(vm.id, "port"), needs=alive),
         CleanupStep(f"initrd {place.initrd}", lambda: place.initrd.unlink(missing_ok=True)),
     ]
     if files:
-        steps.append(CleanupStep(f"files in {place.directory}", remove_files))
+        steps.append(CleanupStep(f"files in {place.directory}", remove_files, needs=alive))
     run_all(steps)

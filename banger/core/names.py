@@ -35,6 +35,11 @@ def new_id() -> str:
     return secrets.token_hex(ID_LENGTH // 2)
 
 
+def vmm_marker(vm_id: str) -> str:
+    """What the command line of a VM's VMM contains, so that the process is found even if its pid was lost."""
+    return f"banger-vm-{vm_id}"
+
+
 def made_up_name() -> str:
     """An adjective-noun name for a VM that was given none."""
     return f"{secrets.choice(_ADJECTIVES)}-{secrets.choice(_NOUNS)}"

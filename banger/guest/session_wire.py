@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from signal import Signals
 
@@ -36,9 +37,10 @@ class Wire(asyncssh.SSHClientSession[bytes]):
         writable: input may be sent; set for good once ``closed`` is.
     """
 
-    def __init__(self, vm_id: str) -> None:
-        """Belong to the VM ``vm_id``, which errors name."""
+    def __init__(self, vm_id: str, when_closed: Callable[[bool], None]) -> None:
+        """Belong to a session, which says what the arguments mean."""
         self._vm_id = vm_id
+        self._when_closed = when_closed
         self.channel: asyncssh.SSHClientChannel[bytes] | None = None
         self.output = OutputQueue(self._pause, self._resume)
         self.exit: asyncio.Future[ExitStatus] = asyncio.get_running_loop().create_future()
@@ -86,6 +88,7 @@ class Wire(asyncssh.SSHClientSession[bytes]):
         """The channel was closed, or the whole connection with it."""
         # dropbear ends the output before it closes a channel: a close without that is the connection's end.
         orderly = exc is None and self._output_ended
+        clean = orderly and self.exit.done()
         error = BangerError(
             ErrorKind.UNKNOWN_OUTCOME,
             "the command ended without an exit status" if orderly else "lost the connection to the guest",
@@ -99,6 +102,7 @@ class Wire(asyncssh.SSHClientSession[bytes]):
         self.output.end(None if orderly else error)
         self.closed.set()
         self.writable.set()
+        self._when_closed(clean)
 
     def _pause(self) -> None:
         self.require_channel().pause_reading()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 
 import asyncssh
@@ -29,9 +29,14 @@ class Session:
     still runs.
     """
 
-    def __init__(self, vm_id: str) -> None:
-        """Prepare a session; :meth:`start` runs the command."""
-        self._wire = Wire(vm_id)
+    def __init__(self, vm_id: str, when_closed: Callable[[bool], None]) -> None:
+        """Prepare a session; :meth:`start` runs the command.
+
+        Args:
+            vm_id: what errors name.
+            when_closed: called once it is over, with True if the connection can serve another command.
+        """
+        self._wire = Wire(vm_id, when_closed)
 
     @property
     def opened(self) -> bool:
@@ -100,6 +105,8 @@ class Session:
     async def close(self) -> None:
         """Hang up: what still runs gets ``HUP``, then ``KILL`` after ``HANGUP_GRACE_S``. Idempotent, never raises.
 
+        Cancelled, it kills at once. A guest that does not confirm the end loses the connection.
+
         dropbear signals the one process it started, and a terminal's foreground group when the terminal goes away;
         what a command without a terminal left in the background is not reached.
         """
@@ -108,13 +115,14 @@ class Session:
             return
         wire.output.discard()
         try:
-            if not wire.exit.done():
-                self.send_signal("HUP")
-            async with asyncio.timeout(HANGUP_GRACE_S):
-                await wire.closed.wait()
-        except TimeoutError:
-            pass
+            for name in ("HUP", "KILL"):
+                if not wire.exit.done():
+                    self.send_signal(name)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(HANGUP_GRACE_S):
+                        await wire.closed.wait()
+                    return
         finally:
             if not wire.closed.is_set():
                 self.send_signal("KILL")
-                wire.channel.abort()
+                wire.channel.get_connection().close()

@@ -25,6 +25,7 @@ class _Running:
         self.done = 0
         self.total: int | None = None
         self.unit = ""
+        self.note = ""
         self._first: tuple[float, int] | None = None
 
     def update(self, event: Mapping[str, Any], now: float) -> None:
@@ -85,7 +86,14 @@ class Progress:
             if not self._transient:
                 self._print(self._finished(step, event))
         elif kind == "note":
-            self._print(f"  {printable(event.get('message') or '')}")
+            self._take_note(printable(event.get("message") or ""))
+
+    def _take_note(self, note: str) -> None:
+        """On a terminal what a running step says stands beside it, until it says something else."""
+        if self._live and self._running:
+            next(reversed(self._running.values())).note = note
+        else:
+            self._print(f"  {note}")
 
     def _print(self, line: str) -> None:
         """Write a line that stays, above what is redrawn."""
@@ -122,7 +130,7 @@ class Progress:
         words.append(_amount(step.done, step.total, step.unit))
         if step.unit == "bytes" and step.rate(now) > 0:
             words.append(f"{format_size(int(step.rate(now)))}/s")
-        words.append(f"{now - step.began:.1f} s")
+        words += [f"{now - step.began:.1f} s", step.note]
         return "  ".join(word for word in words if word)
 
     def _bar(self, fraction: float) -> str:

@@ -43,11 +43,6 @@ class ProcessStat:
         return self.state in "ZXx" and self.threads <= 1
 
 
-def marker_of(vm_id: str) -> str:
-    """What the command line of a VM's process contains: ``banger-vm-ID``."""
-    return f"banger-vm-{vm_id}"
-
-
 def current_boot_id() -> str:
     """The kernel's random id of this boot."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -11,8 +11,8 @@ import pytest
 from banger.actors.messages import DeleteVm, Reconcile
 from banger.core import crashpoints
 from banger.core.models import ProcessIdentity, VmState
+from banger.core.names import vmm_marker
 from banger.vmm import identity as processes
-from banger.vmm.identity import marker_of
 from tests.support.crash_zygote import VM_ID, Zygote, step
 from tests.support.fake_vmm import FakeVmm
 from tests.support.fakes import World
@@ -92,7 +92,7 @@ def _check_invariants(world, point):
         assert world.layout.image_rootfs(image.id).read_text() == image.digest, point
     for kernel in world.store.kernels.all():
         assert (world.layout.kernel_dir(kernel.id) / "kernel.json").exists(), point
-    process = processes.find(marker_of(VM_ID))
+    process = processes.find(vmm_marker(VM_ID))
     vm = world.store.vms.get(VM_ID)
     if vm is not None and vm.state is VmState.RUNNING:
         (handle,) = world.store.handles.of(VM_ID, "process")

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError, ErrorKind
 from banger.oci.credentials import Credential
+from banger.oci.reference import Reference
+from banger.oci.registry import Endpoint, RegistryClient
 from tests.support.faulty_registry import FaultyRegistry, faulty_registry, redirecting, replaced, status
 from tests.support.oci_client import Puller
 from tests.support.registry import BuiltImage, Layer, build_image
@@ -192,3 +195,15 @@ def test_connection_refused_names_the_registry(tmp_path: Path) -> None:
     assert failure.value.kind is ErrorKind.UNAVAILABLE
     assert failure.value.subject == "127.0.0.1:1"
     assert failure.value.cause == "Connection refused"
+
+
+def test_registry_that_talks_plain_http_behind_https_says_which_setting(
+    registry: FaultyRegistry, tmp_path: Path
+) -> None:
+    reference = Reference.parse(registry.reference(NAME))
+    client = RegistryClient(reference, Endpoint(reference.host, plain_http=False), CancelToken())
+
+    with pytest.raises(BangerError, match="no TLS connection") as failure:
+        client.get_document("manifests/1", "*/*", 1 << 20, "image")
+    assert failure.value.kind is ErrorKind.UNAVAILABLE
+    assert "registry.insecure" in failure.value.hint

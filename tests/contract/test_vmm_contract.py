@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from banger.core.models import ProcessIdentity
+from banger.core.names import vmm_marker
 from banger.vmm import identity as processes
 from tests.support.machines import KINDS, Rig, has_qemu, wait_up
 from tests.support.waiting import eventually
@@ -127,7 +128,7 @@ def test_launch_whose_identity_cannot_be_written_down_leaves_no_process(rig: Rig
     config = rig.config()
     with pytest.raises(OSError, match="no space left"):
         rig.vmm.launch(config, full_disk)
-    assert rig.vmm.find(processes.marker_of(config.vm_id)) is None
+    assert rig.vmm.find(vmm_marker(config.vm_id)) is None
 
 
 def test_kill_of_one_machine_leaves_the_others_alone(rig: Rig) -> None:

@@ -35,9 +35,9 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     """A failure comes with what the daemons of its installations logged."""
     report = yield
     if call.when == "call" and report.failed:
-        for home in getattr(item, "funcargs", {}).values():
-            if isinstance(home, BangerHome):
-                report.sections.append((f"daemon.log of {home.path}", home.log_tail()))
+        arguments = getattr(item, "funcargs", {}).values()
+        for home in {id(home): home for home in arguments if isinstance(home, BangerHome)}.values():
+            report.sections.append((f"daemon.log of {home.path}", home.log_tail()))
     return report
 
 

@@ -140,7 +140,9 @@ def test_blob_that_does_not_match_its_digest_is_invalid(fresh_home: BangerHome, 
         reference = images.push(image, registry, "test/tampered:1")
         layer = max((image.layout / "blobs" / "sha256").iterdir(), key=lambda path: path.stat().st_size)
         stored = next((tmp_path / "registry").rglob(f"sha256/*/{layer.name}/data"))
-        stored.write_bytes(stored.read_bytes()[:-1] + b"\0")
+        data = bytearray(stored.read_bytes())
+        data[len(data) // 2] ^= 0xFF
+        stored.write_bytes(data)
         result = fresh_home.run("image", "pull", reference)
     check_refusal(result, ErrorKind.INVALID, layer.name[:12])
     assert fresh_home.leftovers() == []

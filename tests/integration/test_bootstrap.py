@@ -15,8 +15,8 @@ import pytest
 from banger.config import Config
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.operation import Operation
-from banger.core.progress import EventKind
 from banger.core.ports import ImageRequest
+from banger.core.progress import EventKind
 from banger.layout import Layout
 from banger.rootfs.apt_sources import read_sources, select
 from banger.rootfs.bootstrap import BootstrapImageSource, HostRelease

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -46,10 +47,12 @@ def start(tmp_path: Path, toolbox_cache: Path) -> Start:
     key = make_ssh_key(tmp_path)
     data = make_ext4(tmp_path / "data.ext4", 512)
 
-    def start(root: Path, *more: Disk, **changes: object) -> AbstractContextManager[Machine]:
+    def start(
+        root: Path, *more: Disk, options: Sequence[str] = (), **changes: object
+    ) -> AbstractContextManager[Machine]:
         boot = LinuxGuestBoot(Layout(tmp_path, tmp_path, tmp_path, toolbox_cache))
         disks = [*more, Disk(data, "data"), Disk(root, "root", read_only=True)]
-        return machine(boot, debian_kernel(), disks, tmp_path, guest_config(key, **changes))
+        return machine(boot, debian_kernel(), disks, tmp_path, guest_config(key, **changes), options)
 
     return start
 
@@ -158,6 +161,14 @@ def test_guest_without_network_has_an_address_but_no_way_out(start: Start, busyb
         wait_until_ready(guest)
         assert "default" not in guest.run("ip", "route").stdout
         assert guest.run("cat", "/etc/resolv.conf").returncode == 1
+
+
+def test_guest_whose_clock_is_behind_takes_the_hosts_time(start: Start, busybox_root: Path) -> None:
+    before = int(time.time())
+    with start(busybox_root, options=["-rtc", "base=2001-02-03"]) as guest:
+        wait_until_ready(guest)
+        shown = int(guest.ssh("banger-tool date +%s").stdout)
+        assert before <= shown <= time.time()
 
 
 def test_guest_with_a_modules_disk_loads_modules_from_it(start: Start, busybox_root: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 from banger.core.cancel import Deadline
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import PortForward, ProcessIdentity
+from banger.core.names import vmm_marker
 from banger.core.ports import Drive, VmmConfig
 from banger.vmm import identity as processes
 from banger.vmm.qemu import launch, qmp
@@ -65,7 +66,7 @@ def refusal(rig: Rig, config: VmmConfig) -> BangerError:
     """The error of a launch that must fail, after which nothing may be left."""
     with pytest.raises(BangerError) as caught:
         start(rig, config)
-    assert rig.vmm.find(processes.marker_of(config.vm_id)) is None
+    assert rig.vmm.find(vmm_marker(config.vm_id)) is None
     return caught.value
 
 
@@ -175,7 +176,7 @@ def test_launch_in_a_directory_too_deep_for_sockets_is_invalid(rig: Rig) -> None
 
 def test_launch_of_a_vmm_that_never_answers_times_out_and_leaves_nothing(rig: Rig) -> None:
     config = rig.config()
-    marker = processes.marker_of(config.vm_id)
+    marker = vmm_marker(config.vm_id)
     never = config.run_dir / "never"
     os.mkfifo(never)
     with pytest.raises(BangerError) as caught:

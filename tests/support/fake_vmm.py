@@ -16,6 +16,7 @@ from pathlib import Path
 
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import ProcessIdentity
+from banger.core.names import vmm_marker
 from banger.core.ports import VmmConfig
 from banger.vmm import identity as processes
 from tests.support.waiting import eventually
@@ -119,7 +120,7 @@ class FakeVmm:
         for stale in ("button", "running"):
             (config.run_dir / stale).unlink(missing_ok=True)
         os.mkfifo(config.run_dir / "button")
-        marker = processes.marker_of(config.vm_id)
+        marker = vmm_marker(config.vm_id)
         with config.vmm_log.open("ab") as log:
             process = subprocess.Popen(
                 ["/bin/sh", "-c", _MACHINE, marker, str(config.run_dir), str(config.console_log), self.console, how],

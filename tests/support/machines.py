@@ -15,9 +15,9 @@ from hashlib import sha256
 from pathlib import Path
 
 from banger.config import Config
+from banger.core.names import vmm_marker
 from banger.core.ports import Vmm, VmmConfig
 from banger.layout import Layout
-from banger.vmm.identity import marker_of
 from banger.vmm.qemu.driver import QemuVmm
 from tests.support.fake_vmm import FakeVmm
 from tests.support.tiny_guest import write_button_guest, write_sleeping_guest
@@ -45,7 +45,7 @@ class Rig:
     def close(self) -> None:
         """End every machine and remove the directory."""
         for run_dir in (path for path in self.home.iterdir() if path.is_dir()):
-            found = self.vmm.find(marker_of(vm_id_of(run_dir.name)))
+            found = self.vmm.find(vmm_marker(vm_id_of(run_dir.name)))
             if found is not None:
                 self.vmm.kill(found)
         shutil.rmtree(self.home)

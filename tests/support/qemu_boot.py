@@ -151,9 +151,14 @@ def guest_config(authorized_key: str, **changes: object) -> GuestConfig:
 
 @contextmanager
 def machine(
-    boot: LinuxGuestBoot, kernel_dir: Path, disks: Sequence[Disk], directory: Path, config: GuestConfig
+    boot: LinuxGuestBoot,
+    kernel_dir: Path,
+    disks: Sequence[Disk],
+    directory: Path,
+    config: GuestConfig,
+    options: Sequence[str] = (),
 ) -> Iterator[Machine]:
-    """Boot, yield the machine (ready or not) and end it."""
+    """Boot, yield the machine (ready or not) and end it. ``options`` are further ones of QEMU."""
     initrd = directory / "initrd.img"
     boot.initrd(boot.toolbox(kernel_dir, "test-kernel", Operation("vm.start", "guest-1")), config, initrd)
     console_log = directory / "console.log"
@@ -176,7 +181,7 @@ def machine(
             f"raw,node-name=d{index},read-only={read_only},file.driver=file,file.filename={disk.path}",
         ]
         words += ["-device", f"virtio-blk-device,drive=d{index},serial={disk.serial}"]
-    process = subprocess.Popen(words, stdin=subprocess.DEVNULL)
+    process = subprocess.Popen([*words, *options], stdin=subprocess.DEVNULL)
     running = Machine(process, console_log, port, directory)
     try:
         yield running

@@ -15,7 +15,12 @@ from pathlib import Path
 
 from banger.core.operation import Operation
 from banger.rootfs.build import Layer, RootfsStats, build_rootfs
-from banger.rootfs.limits import Limits
+from banger.rootfs.layer import read_layer
+from banger.rootfs.limits import Budget, Limits
+from banger.rootfs.nodes import Directory, Extent, Node
+from banger.rootfs.reader import ChunkReader
+from banger.rootfs.tar import TarReader
+from banger.rootfs.tree import Tree
 
 MTIME = 1_700_000_000
 FIXED_UUID = uuid.UUID("6c1f3c58-6d8a-4f36-9f6e-0d7b6a9a1b2c")
@@ -387,3 +392,35 @@ def differences(left: Listing, right: Listing) -> Sequence[str]:
             names = [name for name in Facts.__dataclass_fields__ if getattr(left[path], name) != getattr(right[path], name)]
             found.append(f"{path!r}: " + ", ".join(f"{n} {getattr(left[path], n)!r:.60}≠{getattr(right[path], n)!r:.60}" for n in names))
     return sorted(found)
+
+
+class Discard:
+    """A sink that reads file data and forgets it; remembers how much there was."""
+
+    def __init__(self) -> None:
+        self.stored = 0
+
+    def store(self, reader: ChunkReader, size: int) -> list[Extent]:
+        """Read past the data."""
+        reader.skip(size)
+        self.stored += size
+        return []
+
+
+def merged(*archives: bytes, limits: Limits | None = None) -> dict[bytes, Node]:
+    """The tree that layers add up to, by path, without any image."""
+    budget = Budget(limits or Limits())
+    tree = Tree(budget)
+    for data in archives:
+        reader = ChunkReader(iter([data[at : at + 1000] for at in range(0, len(data), 1000)]))
+        tree.apply(read_layer(TarReader(reader, budget.limits, end_marker=False), reader, Discard(), budget))
+    found: dict[bytes, Node] = {b"": tree.root}
+    todo = [(b"", tree.root)]
+    while todo:
+        path, folder = todo.pop()
+        for name, node in folder.entries.items():
+            inner = path + b"/" + name if path else name
+            found[inner] = node
+            if isinstance(node, Directory):
+                todo.append((inner, node))
+    return found

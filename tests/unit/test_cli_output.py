@@ -212,7 +212,7 @@ def test_operation_show_draws_its_steps(cli: Cli, api: FakeApi) -> None:
     )  # fmt: skip
     out = cli("op", "show", "0p").out
     assert out.startswith("image.pull debian\n")
-    assert "error  no route" in out
+    assert "  error       no route\n" in out
     assert out.endswith("2.00 s  failed\n")
 
 

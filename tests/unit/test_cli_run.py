@@ -10,6 +10,7 @@ import select
 import signal
 import struct
 import subprocess
+import sys
 import termios
 import threading
 import time
@@ -118,10 +119,10 @@ def test_closed_streams_are_harmless(api: FakeApi) -> None:
         session.exit(3)
 
     api.on("POST", EXEC, talk=talk)
-    shell = "exec {}<&- ; exec python3 -m banger vm exec web wc".replace("python3", os.sys.executable)  # type: ignore[attr-defined]
-    done = subprocess.run(["sh", "-c", shell.replace("{}", "0")], capture_output=True, timeout=30)
+    command = f"exec {sys.executable} -m banger vm exec web wc"
+    done = subprocess.run(["sh", "-c", f"{command} <&-"], capture_output=True, timeout=30)
     assert (done.returncode, done.stdout) == (3, b"got 0")
-    done = subprocess.run(["sh", "-c", shell.replace("{}<&-", ">&- 2>&-")], capture_output=True, timeout=30, input=b"x")
+    done = subprocess.run(["sh", "-c", f"{command} >&- 2>&-"], capture_output=True, timeout=30, input=b"x")
     assert done.returncode == 3
 
 
@@ -271,10 +272,14 @@ def test_terminal_is_raw_while_the_command_runs_and_restored_after(
 def test_terminal_is_restored_when_we_are_killed(
     api: FakeApi, terminal: Callable[..., Terminal], number: signal.Signals
 ) -> None:
+    passed_on = threading.Event()
+
     def shell(session: FrameSession) -> None:
         session.started()
         session.wait_for(FrameType.RESIZE)
         session.send(FrameType.STDOUT, b"ready")
+        if session.wait_for(FrameType.SIGNAL) is not None:
+            passed_on.set()
         session.wait_for(FrameType.EXIT)
 
     api.on("POST", EXEC, talk=shell)
@@ -282,7 +287,7 @@ def test_terminal_is_restored_when_we_are_killed(
     tty.read_until(b"ready")
     tty.process.send_signal(number)
     if number == signal.SIGTERM:
-        time.sleep(0.05)
+        assert passed_on.wait(15)
         tty.process.send_signal(number)
     assert tty.process.wait(15) == 128 + number
     assert termios.tcgetattr(tty.slave) == tty.before

@@ -11,8 +11,8 @@ from hashlib import sha256
 from typing import TypeVar
 
 from banger.core.errors import BangerError, ErrorKind
+from banger.core.names import vmm_marker
 from banger.core.ports import Drive, VmmConfig
-from banger.vmm.identity import marker_of
 
 _T = TypeVar("_T")
 
@@ -46,7 +46,7 @@ def command_line(binary: Binary, config: VmmConfig, qmp_fd: int, tsc_khz: int) -
     """
     return [
         *machine_arguments(binary, config.machine, config.accelerator),
-        "-name", f"{marker_of(config.vm_id)},process={marker_of(config.vm_id)}",
+        "-name", f"{vmm_marker(config.vm_id)},process={vmm_marker(config.vm_id)}",
         "-smp", str(config.cpus),
         "-m", f"{config.memory_mib}M",
         "-kernel", str(config.kernel),

@@ -12,6 +12,7 @@ from pathlib import Path
 from banger.core.cancel import Deadline
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import ProcessIdentity
+from banger.core.names import vmm_marker
 from banger.core.ports import VmmConfig
 from banger.vmm import identity
 from banger.vmm.qemu import failures, qmp
@@ -48,7 +49,7 @@ def launch(
     with _listener(qmp_path(config.run_dir)) as listener:
         argv = command_line(listener.fileno())
         process = _spawn(argv, listener.fileno(), config.vmm_log)
-    spawned = identity.identify(process, identity.marker_of(config.vm_id))
+    spawned = identity.identify(process, vmm_marker(config.vm_id))
     try:
         on_spawn(spawned)
         _wait_running(config.run_dir, Deadline.after(timeout_s))

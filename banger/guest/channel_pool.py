@@ -1,0 +1,109 @@
+"""The kept ssh connections to one guest, each for one command at a time.
+
+ssh could carry many commands on one connection, but dropbear before 2025.87 cannot: when a command ends while another
+one is being started, it closes the new one's channel, starts its command all the same, and drops the connection with
+everything on it as soon as that command prints (github.com/mkj/dropbear/issues/321). So commands that run at the same
+time have a connection each, and a connection rests for one round trip between two commands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+import asyncssh
+
+from banger.core.errors import BangerError, ErrorKind
+from banger.core.models import GuestAccess
+from banger.guest.channel_dial import dial, redial
+
+#: Connections that are kept while no command uses them.
+_IDLE_LIMIT = 4
+#: dropbear turns a sixth peer away until one of the first five has logged in.
+_DIALS_AT_ONCE = 3
+#: How long a command waits for a connection to rest before it makes one of its own.
+_REST_TIMEOUT_S = 1.0
+
+
+class ConnectionPool:
+    """Connections to one guest. Belongs to the event loop's thread."""
+
+    def __init__(self, access: GuestAccess) -> None:
+        """Connect nothing yet."""
+        self._access = access
+        self._idle: list[asyncssh.SSHClientConnection] = []
+        self._busy: set[asyncssh.SSHClientConnection] = set()
+        self._resting: set[asyncio.Task[None]] = set()
+        self._dialling = asyncio.Semaphore(_DIALS_AT_ONCE)
+        self._closed = False
+
+    async def connect(self, timeout_s: float) -> None:
+        """Have a connection, to a guest that may still be booting; raises what :func:`dial` raises."""
+        async with self._dialling:
+            if any(not connection.is_closed() for connection in (*self._idle, *self._busy)):
+                return
+            self._idle.append(self._kept(await dial(self._access, timeout_s)))
+
+    async def take(self) -> asyncssh.SSHClientConnection:
+        """A connection for one command, a new one if none is free; raises what :func:`redial` raises."""
+        connection = await self._free()
+        if connection is None:
+            async with self._dialling:
+                connection = await self._free() or self._kept(await redial(self._access))
+        self._busy.add(connection)
+        return connection
+
+    def give_back(self, connection: asyncssh.SSHClientConnection, *, clean: bool) -> None:
+        """The command is over. Unless its end was ``clean``, it may still run: the connection is closed then."""
+        self._busy.discard(connection)
+        if not clean or self._closed or connection.is_closed():
+            connection.close()
+            return
+        rest = asyncio.create_task(self._rest(connection))
+        self._resting.add(rest)
+        rest.add_done_callback(self._resting.discard)
+
+    def distrust(self) -> None:
+        """A connection turned out to be dead: what is idle is no better."""
+        for connection in self._idle:
+            connection.close()
+        self._idle.clear()
+
+    def close(self) -> None:
+        """Close everything, for good."""
+        self._closed = True
+        self.distrust()
+        for connection in self._busy:
+            connection.close()
+
+    async def _free(self) -> asyncssh.SSHClientConnection | None:
+        """An idle connection, after a moment's wait if one is about to be."""
+        while True:
+            while self._idle:
+                connection = self._idle.pop()
+                if not connection.is_closed():
+                    return connection
+            if not self._resting:
+                return None
+            done, _ = await asyncio.wait(self._resting, timeout=_REST_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                return None
+
+    async def _rest(self, connection: asyncssh.SSHClientConnection) -> None:
+        """Make sure that dropbear has finished with the last command: it answers only after it has.
+
+        asyncssh's keepalive is a round trip, too, but cannot be waited for by any public means.
+        """
+        await connection._make_global_request(b"keepalive@openssh.com")  # noqa: SLF001
+        if self._closed or len(self._idle) >= _IDLE_LIMIT:
+            connection.close()
+        elif not connection.is_closed():
+            self._idle.append(connection)
+
+    def _kept(self, connection: asyncssh.SSHClientConnection) -> asyncssh.SSHClientConnection:
+        if self._closed:
+            connection.close()
+            vm_id = self._access.vm_id
+            raise BangerError(
+                ErrorKind.UNAVAILABLE, "the VM was stopped meanwhile", subject=vm_id, hint=f"banger vm show {vm_id}"
+            )
+        return connection
