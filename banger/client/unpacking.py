@@ -19,6 +19,7 @@ from banger.core.errors import BangerError, ErrorKind
 #: A longer name or comment in the archive's own headers is an attack on our memory.
 _MAX_HEADER = 1 << 20
 _COPY_BYTES = 1 << 20
+_MAX_LEFT_OUT = 10_000
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -55,7 +56,7 @@ def unpack(receive: Callable[[], bytes], target: Path, top: str) -> list[str]:
         top: name that the archive's topmost entry gets; empty puts what it holds straight into ``target``.
 
     Returns:
-        One line for every member that was left out, and why.
+        One line for every member that was left out, and why (for the first ten thousand).
 
     Raises:
         BangerError: ``invalid`` for what is no archive or wants out of the directory, ``denied`` and ``exhausted``
@@ -123,12 +124,16 @@ class _Unpacker:
         elif member.islnk():
             self._make_hard_link(path, member)
         else:
-            self.left_out.append(f"{member.name}: a device or a pipe")
+            self._leave_out(f"{member.name}: a device or a pipe")
 
     def finish_directories(self) -> None:
         """Give the directories their modes, the deepest first: a read-only one could not have been filled."""
         for path, mode in reversed(self._directories):
             os.fchmod(self._open_directory(path), mode)
+
+    def _leave_out(self, line: str) -> None:
+        if len(self.left_out) < _MAX_LEFT_OUT:
+            self.left_out.append(line)
 
     def _inside(self, name: str) -> tuple[str, ...]:
         """A member's path inside the copied tree. The first member tells what the archive's topmost entry is called."""
@@ -208,7 +213,7 @@ class _Unpacker:
             message = f'"{member.name}" is a symbolic link to "{member.linkname}"'
             raise BangerError(ErrorKind.INVALID, message, subject=member.name, hint="copy what it points to")
         if not link_stays_inside(len(inside) - 1, member.linkname):
-            self.left_out.append(f"{member.name}: a link out of the copied tree, to {member.linkname}")
+            self._leave_out(f"{member.name}: a link out of the copied tree, to {member.linkname}")
             return
         parent = self._open_directory(path[:-1])
         _unlink(path[-1], parent)

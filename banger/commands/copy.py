@@ -13,9 +13,11 @@ from typer import Argument, Context
 from banger.client.copying import Transfer, copy_in, copy_out, guest_path
 from banger.commands.session import Session
 from banger.core.errors import EXIT_CODES, BangerError, ErrorKind
+from banger.render.terminal import printable
 
 _READ_BYTES = 64 * 1024
 _REDRAW_S = 0.1
+_SHOWN = 10
 
 Source = Annotated[str, Argument(metavar="SOURCE", help="PATH here or VM:PATH there; - is a tar stream.")]
 Target = Annotated[str, Argument(metavar="TARGET", help="The other of the two.")]
@@ -58,8 +60,10 @@ def split_location(text: str) -> tuple[str, str]:
 def _report(session: Session, source: str, target: str, left_out: list[str]) -> int:
     if session.json:
         session.show_document({"source": source, "target": target, "left_out": left_out}, "")
-    for line in left_out:
-        session.tell(f"left out: {line}")
+    for line in left_out[:_SHOWN]:
+        session.tell(f"left out: {printable(line)}")
+    if len(left_out) > _SHOWN:
+        session.tell(f"left out: {len(left_out) - _SHOWN} more, see --json")
     return EXIT_CODES[ErrorKind.INVALID] if left_out else 0
 
 

@@ -1,7 +1,7 @@
-"""The supervisor's channel into guests: one kept ssh connection per running VM, all in one event loop.
+"""The supervisor's channel into guests: kept ssh connections to every running VM, all in one event loop.
 
 Actors call the blocking methods from their own threads (the ``Guests`` port); the HTTP layer awaits the others in
-the loop itself. A command is a channel on the VM's connection, so a warm ``exec`` costs no key exchange.
+the loop itself. A command runs on a connection that is there already, so a warm ``exec`` costs no key exchange.
 """
 
 from __future__ import annotations

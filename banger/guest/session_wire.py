@@ -86,12 +86,13 @@ class Wire(asyncssh.SSHClientSession[bytes]):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The channel was closed, or the whole connection with it."""
-        # dropbear ends the output before it closes a channel: a close without that is the connection's end.
-        orderly = exc is None and self._output_ended
-        clean = orderly and self.exit.done()
+        # dropbear tells the status after the last output and right before the close. asyncssh may leave out the end of
+        # the output, if all of that came at once.
+        complete = exc is None and self.exit.done()
+        silent_end = exc is None and self._output_ended
         error = BangerError(
             ErrorKind.UNKNOWN_OUTCOME,
-            "the command ended without an exit status" if orderly else "lost the connection to the guest",
+            "the command ended without an exit status" if silent_end else "lost the connection to the guest",
             subject=self._vm_id,
             cause=str(exc or ""),
             hint=f"banger vm show {self._vm_id}",
@@ -99,10 +100,10 @@ class Wire(asyncssh.SSHClientSession[bytes]):
         if not self.exit.done():
             self.exit.set_exception(error)
             self.exit.exception()  # marks it as seen: perhaps nobody waits
-        self.output.end(None if orderly else error)
+        self.output.end(None if complete else error)
         self.closed.set()
         self.writable.set()
-        self._when_closed(clean)
+        self._when_closed(complete)
 
     def _pause(self) -> None:
         self.require_channel().pause_reading()

@@ -58,7 +58,7 @@ def start(tmp_path: Path, toolbox_cache: Path) -> Start:
 
 
 @pytest.fixture
-def busybox_root(tmp_path: Path) -> Path:
+def busybox_tree(tmp_path: Path) -> Path:
     busybox = shutil.which("busybox")
     if not busybox:
         pytest.skip("needs a static busybox")
@@ -67,7 +67,12 @@ def busybox_root(tmp_path: Path) -> Path:
     shutil.copy(busybox, tree / "bin/busybox")
     for applet in ("sh", "cat", "ip", "poweroff", "reboot"):
         (tree / "bin" / applet).symlink_to("busybox")
-    return make_ext4(tmp_path / "root.ext4", 32, tree)
+    return tree
+
+
+@pytest.fixture
+def busybox_root(busybox_tree: Path, tmp_path: Path) -> Path:
+    return make_ext4(tmp_path / "root.ext4", 32, busybox_tree)
 
 
 # -- images ------------------------------------------------------------------------------------------------
@@ -116,6 +121,37 @@ def test_image_with_systemd_boots_it_and_powers_off_through_it(start: Start, sys
 @pytest.mark.slow
 def test_image_with_systemd_asked_to_do_without_gets_the_small_init(start: Start, systemd_root: Path) -> None:
     with start(systemd_root, init="none") as guest:
+        wait_until_ready(guest)
+        assert guest.run("cat", "/proc/1/comm").stdout == "start\n"
+
+
+def add_busybox_init(tree: Path, inittab: str) -> None:
+    (tree / "etc").mkdir()
+    (tree / "sbin").mkdir()
+    (tree / "etc/inittab").write_text(inittab)
+    for applet in ("init", "poweroff"):
+        (tree / "sbin" / applet).symlink_to("/bin/busybox")
+
+
+def test_image_with_a_working_busybox_init_boots_it_and_powers_off_through_it(
+    start: Start, busybox_tree: Path, tmp_path: Path
+) -> None:
+    add_busybox_init(busybox_tree, "::sysinit:/bin/sh -c 'echo started >/started'\n::shutdown:/bin/echo going down\n")
+    with start(make_ext4(tmp_path / "root.ext4", 32, busybox_tree)) as guest:
+        wait_until_ready(guest)
+        eventually(lambda: guest.run("cat", "/started").stdout == "started\n")
+        assert guest.run("cat", "/proc/1/comm").stdout == "init\n"
+        guest.ssh("banger-poweroff")
+        assert guest.wait_until_off() == 0
+        assert "going down" in guest.console
+        assert exit_reason(guest.console)[0] is ExitReason.GUEST_POWEROFF
+
+
+def test_image_with_an_inittab_for_programs_it_lacks_gets_the_small_init(
+    start: Start, busybox_tree: Path, tmp_path: Path
+) -> None:
+    add_busybox_init(busybox_tree, "::sysinit:/sbin/openrc sysinit\ntty1::respawn:/sbin/getty 38400 tty1\n")
+    with start(make_ext4(tmp_path / "root.ext4", 32, busybox_tree)) as guest:
         wait_until_ready(guest)
         assert guest.run("cat", "/proc/1/comm").stdout == "start\n"
 

@@ -158,6 +158,11 @@ class Forward:
         self.accepted = 0
         self._start(self._accept)
 
+    @property
+    def carried(self) -> int:
+        """How many connections are open now."""
+        return sum(thread.is_alive() for thread in self._threads[1:]) // 2
+
     def freeze(self) -> None:
         """Carry nothing from now on, without a word: a host that has lost its power."""
         self._flowing.clear()
@@ -168,8 +173,6 @@ class Forward:
             for end in self._sockets:
                 with suppress(OSError):
                     end.shutdown(socket.SHUT_RDWR)
-                end.close()
-            self._sockets.clear()
 
     def close(self) -> None:
         """Stop listening and break everything."""
@@ -181,6 +184,8 @@ class Forward:
         self.cut()
         for thread in self._threads:
             thread.join()
+        for end in self._sockets:
+            end.close()
 
     def __enter__(self) -> Forward:
         return self

@@ -1,0 +1,104 @@
+"""Completion offers what fits in a place: verbs, options, their values, and names that the daemon knows."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from banger.commands.completion import SCRIPTS, Names, candidates
+from banger.layout import Layout
+from tests.support.cli import ROOT, Cli
+from tests.support.fake_api import FakeApi, image_json, vm_json
+
+pytest_plugins = ("tests.support.cli_fixtures",)
+
+
+@pytest.fixture
+def names(api: FakeApi) -> Names:
+    api.on("GET", "/v1/vms", [vm_json("web"), vm_json("worker"), vm_json("db")])
+    api.on("GET", "/v1/images", [image_json("python:3.12"), image_json("debian")])
+    api.on("GET", "/v1/kernels", [])
+    api.on("GET", "/v1/operations", [{"id": "0p", "kind": "vm.start"}])
+    entry = {"source": "s", "summary": "Alpine", "origin": "shipped"}
+    api.on("GET", "/v1/catalog", {"images": [{"name": "alpine", **entry}], "kernels": [{"name": "debian-cloud", **entry}]})
+    return Names(Layout.from_environment())
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("im", ["image"]),
+        ("vm st", ["start", "stop"]),
+        ("__", []),
+        ("vm stop w", ["web", "worker"]),
+        ("vm stop web w", ["web", "worker"]),
+        ("vm stop web --label x=y d", ["db"]),
+        ("vm ssh ", ["web", "worker", "db"]),
+        ("vm ssh web ", []),
+        ("run ", ["alpine", "python:3.12", "debian"]),
+        ("run --cpus 2 py", ["python:3.12"]),
+        ("run --kernel ", ["debian-cloud"]),
+        ("run --network u", ["user"]),
+        ("run alpine -- w", []),
+        ("vm cp w", ["web:", "worker:"]),
+        ("vm wait web --until r", ["running"]),
+        ("vm logs --source ", ["console", "vmm"]),
+        ("image show d", ["debian"]),
+        ("kernel pull ", ["debian-cloud"]),
+        ("op show ", ["0p"]),
+        ("completion z", ["zsh"]),
+        ("vm list --st", ["--state"]),
+        ("vm list --state running --st", []),
+        ("vm nonsense web", []),
+    ],
+)
+def test_candidates_fit_the_place(names: Names, line: str, expected: list[str]) -> None:
+    assert sorted(value for value, _ in candidates(line.split(" "), names)) == sorted(expected)
+
+
+def test_summaries_come_with_verbs(names: Names) -> None:
+    assert ("kill", "End VMs at once, as by pulling the plug.") in candidates(["vm", ""], names)
+
+
+def test_silence_without_a_daemon(cli: Cli, home: Path) -> None:
+    ended = cli("__complete", "bash", "--", "banger vm stop ")
+    assert (ended.code, ended.out, ended.err) == (0, "", "")
+    assert not list(home.iterdir()), "completion must not start a daemon"
+
+
+def test_bash_gets_only_what_follows_the_colon(cli: Cli, names: Names) -> None:
+    assert cli("__complete", "bash", "--", "banger image show python:").out == "3.12\n"
+
+
+def test_zsh_and_fish_get_meanings(cli: Cli, names: Names) -> None:
+    assert cli("__complete", "zsh", "--", "banger", "image", "show", "py").out == (
+        "python\\:3.12:docker.io/library/debian:12\n"
+    )
+    assert cli("__complete", "fish", "--", "banger", "vm", "ssh", "d").out == "db\trunning\n"
+
+
+@pytest.mark.parametrize("shell", SCRIPTS)
+def test_script_has_correct_syntax(cli: Cli, shell: str) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    script = cli("completion", shell).out
+    assert subprocess.run([shell, "-n"], input=script.encode(), capture_output=True).returncode == 0
+
+
+def test_bash_completes_for_real(names: Names, home: Path) -> None:
+    wrapper = home / "banger"
+    wrapper.write_text(f'#!/bin/sh\nexec {sys.executable} -m banger "$@"\n')
+    wrapper.chmod(0o755)
+    script = f"""
+        PATH={home}:$PATH
+        source <(banger completion bash)
+        COMP_LINE="banger vm stop w" COMP_POINT=16
+        _banger
+        echo "${{COMPREPLY[@]}}"
+    """
+    done = subprocess.run(["bash", "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=30)
+    assert (done.stdout, done.stderr) == ("web worker\n", "")
