@@ -273,7 +273,7 @@ class RegistryClient(Registry):  # type: ignore[misc]  # oras has no annotations
                 json=json,
                 headers=headers,
                 stream=stream,
-                auth=_keep_headers,
+                auth=None,
                 verify=self._tls_verify,
                 timeout=(self._timeouts.connect_s, self._timeouts.read_s),
                 allow_redirects=False,
@@ -291,8 +291,6 @@ class RegistryClient(Registry):  # type: ignore[misc]  # oras has no annotations
                 body += chunk
                 if len(body) > limit:
                     raise failures.invalid(self.reference, f"the manifest of {what} is longer than {limit} bytes")
-            if stream.length is not None and len(body) < stream.length:
-                raise failures.unreachable(self._endpoint.host, EOFError("the answer ended too early"))
         return bytes(body)
 
     def _bad_redirect(self, where: str) -> Exception:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from banger.core.errors import BangerError, ErrorKind
+from banger.oci.credentials import Credential
 from tests.support.faulty_registry import (
     Fault,
     FaultyRegistry,
@@ -176,14 +177,15 @@ def test_blob_redirected_to_another_host_arrives_without_credentials_there(
 def test_blob_redirected_to_a_host_that_wants_a_login_is_refused_without_one(
     registry: FaultyRegistry, image: BuiltImage, layer: str, puller: Puller
 ) -> None:
+    puller.credential = Credential("alice", "s3cret")
     with faulty_registry() as thief:
         registry.always(layer, redirecting(f"http://{thief.host}/x"))
-        thief.always("/x", status(401, {"WWW-Authenticate": 'Basic realm="give"'}))
+        thief.always("/x", status(401, {"WWW-Authenticate": f'Bearer realm="http://{thief.host}/token"'}))
         with pytest.raises(BangerError) as failure:
             puller.pull(registry.reference(NAME))
 
     assert failure.value.kind is ErrorKind.DENIED
-    assert [asked.authorization for asked in thief.requests] == [""]
+    assert [(asked.path, asked.authorization) for asked in thief.requests] == [("/x", "")]
 
 
 def test_blob_redirected_in_circles_is_invalid(
@@ -264,28 +266,17 @@ def test_layers_when_one_fails_stop_the_others(registry: FaultyRegistry, tmp_pat
 
 
 def test_layers_are_fetched_at_most_so_many_at_once(registry: FaultyRegistry, tmp_path: Path) -> None:
-    image = build_image([Layer({f"f{i}": NOISE[:10]}) for i in range(6)])
+    image = build_image([Layer({f"f{i}": NOISE[:10]}, "plain") for i in range(6)])
     registry.serve(NAME, image)
-    busy, most, lock = 0, 0, threading.Lock()
-    gate = threading.Event()
-
-    def slow(exchange) -> None:  # type: ignore[no-untyped-def]
-        nonlocal busy, most
-        with lock:
-            busy += 1
-            most = max(most, busy)
-            if most == 2:
-                gate.set()
-        gate.wait(5)
-        exchange.honest()
-        with lock:
-            busy -= 1
-
     for digest in image.layer_digests:
-        registry.always(digest, slow)
-    Puller(tmp_path / "blobs", parallel=2).pull(registry.reference(NAME))
+        registry.always(digest, stalled(after=1))
+    pull = BackgroundPull(Puller(tmp_path / "blobs", timeouts=LONG_TIMEOUTS, parallel=2), registry.reference(NAME))
+    eventually(lambda: len(registry.asked("/blobs/")) == 1 + 2, what="the configuration and two layers are asked for")
+    workers = [thread for thread in threading.enumerate() if thread.name.startswith("oci-fetch")]
+    pull.cancel()
 
-    assert most == 2
+    assert len(workers) == 2
+    assert len(registry.asked("/blobs/")) == 1 + 2
 
 
 def test_progress_is_absolute_and_ends_at_the_total(

@@ -6,6 +6,7 @@ with a passwd file of its own, and in a PID namespace that takes every command w
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import socket
@@ -65,12 +66,6 @@ class Guest:
     """A running server and how to reach it."""
 
     access: GuestAccess
-    process: subprocess.Popen[bytes]
-
-    def kill(self) -> None:
-        """End the server, its connections and every command on them at once."""
-        self.process.kill()
-        self.process.wait()
 
 
 def why_dropbear_cannot_run() -> str:
@@ -107,18 +102,23 @@ def dropbear(directory: Path, *, port: int = 0, window: int = 0) -> Iterator[Gue
     port = port or free_port()
     server = [str(DROPBEAR), "-F", "-E", "-s", "-m", "-r", str(directory / "host_key"), "-p", f"127.0.0.1:{port}"]
     server += ["-P", "", *(["-W", str(window)] if window else [])]
+    alive, held_while_alive = os.pipe()
     with (directory / "dropbear.log").open("ab") as log:
         process = subprocess.Popen(
             ["unshare", "-m", "-p", "--fork", "--kill-child", "sh", "-ec", _SET_UP, "sh", str(directory), *server],
             stdin=subprocess.DEVNULL,
             stderr=log,
+            pass_fds=[held_while_alive],
         )
+    os.close(held_while_alive)
     try:
         eventually(lambda: _listens(port), what="dropbear listens")
-        yield Guest(GuestAccess(directory.name, "127.0.0.1", port, host_key, str(private_key)), process)
+        yield Guest(GuestAccess(directory.name, "127.0.0.1", port, host_key, str(private_key)))
     finally:
         process.kill()
         process.wait()
+        os.read(alive, 1)  # returns when the last process of the namespace is gone
+        os.close(alive)
 
 
 def new_host_key_line() -> str:

@@ -12,19 +12,24 @@ from banger.oci.reference import Reference
 
 
 class Wire:
-    """Records what would be sent, and fails the test's expectation of silence by its record."""
+    """Records what would be sent and how often the credential is looked up."""
 
     def __init__(self) -> None:
         self.urls: list[str] = []
+        self.looked_up = 0
 
     def __call__(self, method: str, url: str, headers: object, data: object = None) -> requests.Response:
         self.urls.append(url)
         raise requests.ConnectionError
 
+    def find(self) -> Credential:
+        self.looked_up += 1
+        return Credential("alice", "s3cret")
+
 
 def authorizer(wire: Wire, *, plain_http: bool) -> Authorizer:
     reference = Reference.parse("r.example/app")
-    return Authorizer(reference, plain_http=plain_http, find=lambda: Credential("alice", "s3cret"), exchange=wire)
+    return Authorizer(reference, plain_http=plain_http, find=wire.find, exchange=wire)
 
 
 def test_plain_http_token_service_of_an_https_registry_is_not_asked() -> None:
@@ -58,10 +63,12 @@ def test_challenge_that_is_not_understood_is_not_answered(challenge: str) -> Non
 
 
 def test_header_that_another_thread_renewed_is_used_without_asking() -> None:
-    basic = authorizer(Wire(), plain_http=False)
+    wire = Wire()
+    basic = authorizer(wire, plain_http=False)
     assert basic.answer("app", 'Basic realm="x"', "")
     header = basic.header("app")
 
     assert basic.answer("app", 'Basic realm="x"', "Basic stale")
     assert basic.header("app") == header
+    assert wire.looked_up == 1
     assert not basic.answer("app", 'Basic realm="x"', header)

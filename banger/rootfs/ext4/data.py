@@ -49,8 +49,8 @@ class DataWriter:
         while at < size:
             length = min(PIECE_BYTES, size - at)
             buffer, start = reader.take(length)
-            # startswith compares in place, and stops at the first byte that differs.
-            if not buffer.startswith(_ZERO_PIECE[:length] if length < PIECE_BYTES else _ZERO_PIECE, start):
+            # startswith compares in place, without a copy of the data.
+            if buffer[start] or not buffer.startswith(_ZERO_PIECE[:length], start):
                 self._append(buffer, start, length, at // BLOCK_BYTES, extents)
             at += length
         return extents

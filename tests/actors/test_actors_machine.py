@@ -1,0 +1,179 @@
+"""A random life of the owners against a model: what is in the store and on the disk is always what it should be."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from banger.actors.messages import (
+    CreateVm,
+    DeleteImage,
+    DeleteKernel,
+    DeleteVm,
+    PullImage,
+    PullKernel,
+    Reconcile,
+)
+from banger.core.errors import BangerError, ErrorKind
+from banger.core.models import VmSpec
+from banger.core.names import new_id
+from banger.core.ports import ImageRequest, KernelRequest
+from tests.support.fake_vmm import FakeVmm
+from tests.support.fakes import World
+from tests.support.waiting import eventually
+
+NAMES = st.sampled_from(["alpine", "debian", "fedora"])
+VERSIONS = st.sampled_from(["1", "2"])
+VM_NAMES = st.sampled_from(["one", "two", "three"])
+KERNELS = st.sampled_from(["default", "edge"])
+
+
+class Owners(RuleBasedStateMachine):
+    """Model: image name to digest, kernel names, VM name to the digest it was made from."""
+
+    @initialize()
+    def begin(self) -> None:
+        root = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+        self.home = Path(tempfile.mkdtemp(prefix="banger-machine-", dir=root))
+        self.world = World(self.home, FakeVmm())
+        self.images: dict[str, str] = {}
+        self.kernels: set[str] = set()
+        self.vms: dict[str, str] = {}
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            self.world.stop()
+            shutil.rmtree(self.home)
+
+    def _digest(self, name: str) -> str:
+        return self.world.images.digests.get(name, f"sha256:{name}")
+
+    @rule(name=NAMES, version=VERSIONS)
+    def move_tag(self, name, version):
+        self.world.images.digests[name] = f"sha256:{name}-{version}"
+
+    @rule(name=NAMES, refresh=st.booleans())
+    def pull(self, name, refresh):
+        before = self.world.store.images.by_name(name)
+        image = self.world.do(PullImage(name, ImageRequest(name), refresh))
+        if before is not None and before.id != image.id:  # the old content stays for those who use it, and only then
+            used = bool(self.world.store.vms.using_image(before.id))
+            assert (self.world.store.images.get(before.id) is not None) == used
+        if refresh or name not in self.images:
+            self.images[name] = self._digest(name)
+        assert image.digest == self.images[name]
+
+    @rule(name=NAMES)
+    def pull_that_fails(self, name):
+        self.world.images.failures.append(BangerError(ErrorKind.UNAVAILABLE, "registry down"))
+        try:
+            self.world.do(PullImage(name, ImageRequest(name), refresh=True))
+        except BangerError as error:
+            assert error.kind is ErrorKind.UNAVAILABLE
+        else:
+            self.images[name] = self._digest(name)  # known already, or linked: nothing had to be built
+        self.world.images.failures.clear()
+
+    @rule(name=NAMES)
+    def pull_that_is_cancelled(self, name):
+        self.world.images.gate.close()
+        listener = self.world.supervisor.submit(PullImage(name, ImageRequest(name), refresh=True))
+        eventually(lambda: self.world.images.gate.reached.is_set() or listener.answered)
+        done = listener.answered
+        listener.leave()
+        eventually(lambda: not self.world.operations.active(), what="the pull ends")
+        self.world.images.gate.open()
+        if done:
+            self.images[name] = self._digest(name)
+
+    @rule(name=NAMES)
+    def delete_image(self, name):
+        image = self.world.store.images.by_name(name)
+        if image is None:
+            return
+        used = bool(self.world.store.vms.using_image(image.id))
+        try:
+            self.world.do(DeleteImage(name, image.id))
+        except BangerError as error:
+            assert error.kind is ErrorKind.CONFLICT
+            assert used
+        else:
+            assert not used
+            del self.images[name]
+
+    @rule(name=KERNELS)
+    def pull_kernel(self, name):
+        self.world.do(PullKernel(name, KernelRequest(source=name), refresh=True))
+        self.kernels.add(name)
+
+    @rule(name=KERNELS)
+    def delete_kernel(self, name):
+        kernel = self.world.store.kernels.by_name(name)
+        if kernel is None:
+            return
+        used = bool(self.world.store.vms.using_kernel(kernel.id))
+        try:
+            self.world.do(DeleteKernel(name, kernel.id))
+        except BangerError:
+            assert used
+        else:
+            assert not used
+            self.kernels.discard(name)
+
+    @rule(vm=VM_NAMES, image=NAMES, kernel=KERNELS)
+    def create(self, vm, image, kernel):
+        try:
+            self.world.do(CreateVm(new_id(), vm, VmSpec(image, kernel)))
+        except BangerError as error:
+            assert error.kind is ErrorKind.ALREADY_EXISTS
+            assert vm in self.vms
+            return
+        assert vm not in self.vms
+        self.images.setdefault(image, self._digest(image))
+        self.kernels.add(kernel)
+        self.vms[vm] = self.images[image]
+
+    @rule(vm=VM_NAMES)
+    def delete_vm(self, vm):
+        row = self.world.store.vms.by_name(vm)
+        assert (row is not None) == (vm in self.vms)
+        if row is not None:
+            self.world.do(DeleteVm(row.id, vm))
+            del self.vms[vm]
+
+    @rule()
+    def restart(self):
+        self.world.restart()
+        self.world.do(Reconcile(at_start=True))
+        again = self.world.do(Reconcile())
+        assert (again.stopped, again.removed, again.failed) == ([], [], [])
+
+    @invariant()
+    def store_and_disk_are_as_the_model_says(self):
+        if not hasattr(self, "world"):
+            return
+        store, layout = self.world.store, self.world.layout
+        assert {image.name: image.digest for image in store.images.all() if image.name} == self.images
+        assert {kernel.name for kernel in store.kernels.all() if kernel.name} == self.kernels
+        for vm in store.vms.all():
+            image = store.images.get(vm.image_id)
+            assert image is not None
+            assert image.digest == self.vms[vm.name]
+        for image in store.images.all():
+            assert layout.image_rootfs(image.id).read_text() == image.digest
+        assert self.world.leftovers() == []
+
+
+Owners.TestCase.settings = settings(
+    max_examples=settings().max_examples // 5 or 1,
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+test_owners_live_as_the_model_says = Owners.TestCase
