@@ -115,7 +115,7 @@ def check_directories(layout: Layout) -> Iterator[Check]:
     """Whether our directories, or those they will be made in, can be written."""
     for name, path in (("data", layout.data), ("run", layout.run), ("cache", layout.cache)):
         existing = _nearest_existing(path)
-        if os.access(existing, os.W_OK | os.X_OK):
+        if os.access(existing, os.W_OK | os.X_OK, effective_ids=True):
             yield Check(f"{name} directory", Verdict.OK, str(path))
         else:
             remedy = "set BANGER_HOME to a directory of yours"

@@ -82,8 +82,12 @@ class GuestChannels:
 
     async def close(self) -> None:
         """Drop every connection; the daemon is ending."""
-        for vm_id in list(self._links):
-            self._drop(vm_id)
+        links = list(self._links.values())
+        for link in links:
+            self._drop(link.access.vm_id)
+        for link in links:
+            await link.wait_dropped()
+        await asyncio.gather(*self._closing)
 
     # -- inside the loop -------------------------------------------------------------------------------
 

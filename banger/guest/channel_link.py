@@ -41,6 +41,10 @@ class GuestLink:
         """Close every connection, for good."""
         self._pool.close()
 
+    async def wait_dropped(self) -> None:
+        """Wait until all that :meth:`drop` began has come to its end."""
+        await self._pool.wait_closed()
+
     async def _open(self, command: str, tty: Terminal | None = None) -> Session:
         """Start a command that fits.
 

@@ -30,8 +30,8 @@ class ConnectionPool:
     def __init__(self, access: GuestAccess) -> None:
         """Connect nothing yet."""
         self._access = access
+        self._all: set[asyncssh.SSHClientConnection] = set()
         self._idle: list[asyncssh.SSHClientConnection] = []
-        self._busy: set[asyncssh.SSHClientConnection] = set()
         self._resting: set[asyncio.Task[None]] = set()
         self._dialling = asyncio.Semaphore(_DIALS_AT_ONCE)
         self._closed = False
@@ -39,24 +39,21 @@ class ConnectionPool:
     async def connect(self, timeout_s: float) -> None:
         """Have a connection, to a guest that may still be booting; raises what :func:`dial` raises."""
         async with self._dialling:
-            if any(not connection.is_closed() for connection in (*self._idle, *self._busy)):
-                return
-            self._idle.append(self._kept(await dial(self._access, timeout_s)))
+            if all(connection.is_closed() for connection in self._all):
+                self._idle.append(self._admit(await dial(self._access, timeout_s)))
 
     async def take(self) -> asyncssh.SSHClientConnection:
         """A connection for one command, a new one if none is free; raises what :func:`redial` raises."""
         connection = await self._free()
         if connection is None:
             async with self._dialling:
-                connection = await self._free() or self._kept(await redial(self._access))
-        self._busy.add(connection)
+                connection = await self._free() or self._admit(await redial(self._access))
         return connection
 
     def give_back(self, connection: asyncssh.SSHClientConnection, *, clean: bool) -> None:
         """The command is over. Unless its end was ``clean``, it may still run: the connection is closed then."""
-        self._busy.discard(connection)
         if not clean or self._closed or connection.is_closed():
-            connection.close()
+            self._dismiss(connection)
             return
         rest = asyncio.create_task(self._rest(connection))
         self._resting.add(rest)
@@ -64,16 +61,21 @@ class ConnectionPool:
 
     def distrust(self) -> None:
         """A connection turned out to be dead: what is idle is no better."""
-        for connection in self._idle:
-            connection.close()
-        self._idle.clear()
+        while self._idle:
+            self._dismiss(self._idle.pop())
 
     def close(self) -> None:
         """Close everything, for good."""
         self._closed = True
-        self.distrust()
-        for connection in self._busy:
+        for connection in self._all:
             connection.close()
+
+    async def wait_closed(self) -> None:
+        """Wait until all that :meth:`close` began has come to its end."""
+        for connection in list(self._all):
+            await connection.wait_closed()
+        if self._resting:
+            await asyncio.wait(self._resting)
 
     async def _free(self) -> asyncssh.SSHClientConnection | None:
         """An idle connection, after a moment's wait if one is about to be."""
@@ -82,6 +84,7 @@ class ConnectionPool:
                 connection = self._idle.pop()
                 if not connection.is_closed():
                     return connection
+                self._dismiss(connection)
             if not self._resting:
                 return None
             done, _ = await asyncio.wait(self._resting, timeout=_REST_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
@@ -94,16 +97,21 @@ class ConnectionPool:
         asyncssh's keepalive is a round trip, too, but cannot be waited for by any public means.
         """
         await connection._make_global_request(b"keepalive@openssh.com")  # noqa: SLF001
-        if self._closed or len(self._idle) >= _IDLE_LIMIT:
-            connection.close()
-        elif not connection.is_closed():
+        if connection.is_closed() or self._closed or len(self._idle) >= _IDLE_LIMIT:
+            self._dismiss(connection)
+        else:
             self._idle.append(connection)
 
-    def _kept(self, connection: asyncssh.SSHClientConnection) -> asyncssh.SSHClientConnection:
+    def _admit(self, connection: asyncssh.SSHClientConnection) -> asyncssh.SSHClientConnection:
         if self._closed:
             connection.close()
             vm_id = self._access.vm_id
             raise BangerError(
                 ErrorKind.UNAVAILABLE, "the VM was stopped meanwhile", subject=vm_id, hint=f"banger vm show {vm_id}"
             )
+        self._all.add(connection)
         return connection
+
+    def _dismiss(self, connection: asyncssh.SSHClientConnection) -> None:
+        self._all.discard(connection)
+        connection.close()

@@ -273,7 +273,7 @@ class RegistryClient(Registry):  # type: ignore[misc]  # oras has no annotations
                 json=json,
                 headers=headers,
                 stream=stream,
-                auth=None,
+                auth=_keep_headers,
                 verify=self._tls_verify,
                 timeout=(self._timeouts.connect_s, self._timeouts.read_s),
                 allow_redirects=False,

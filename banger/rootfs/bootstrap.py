@@ -74,6 +74,11 @@ class Recipe:
             )
         return cls(suite, tuple(packages))
 
+    @property
+    def reference(self) -> str:
+        """The inverse of :meth:`parse`."""
+        return f"{SCHEME}{self.suite}" + (f"?include={','.join(self.include)}" if self.include else "")
+
 
 @dataclass(frozen=True, slots=True)
 class HostRelease:
@@ -125,12 +130,17 @@ class BootstrapImageSource:
             sources = apt_sources.select(apt_sources.read_sources(), host.distribution, host.codename, suite)
             if not sources:
                 raise _unavailable(suite, f"no signed source of {host.distribution or 'this host'} in /etc/apt has it")
-            checksums = _fetch_checksums(sources, suite, host.architecture, operation.token)
+            with tempfile.TemporaryDirectory(prefix="release-", dir=self._cache) as directory:
+                texts = _fetch_releases(sources, suite, Path(directory), operation.token)
+        checksums = [
+            [source.uri, source.suite, *apt_sources.index_checksums(text, source.components, host.architecture)]
+            for source, text in zip(sources, texts, strict=True)
+        ]
         inputs = [_RECIPE, _VARIANT, suite, host.architecture, _PACKAGES, recipe.include, checksums]
         digest = "sha256:" + hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
         size_bytes = request.size_bytes or self._config.number("image.size_mib") << 20
         plan = _Plan(suite, recipe.include, tuple(sources), size_bytes)
-        return ResolvedImage(request.reference, digest, platform, _CONFIG, plan)
+        return ResolvedImage(Recipe(suite, recipe.include).reference, digest, platform, _CONFIG, plan)
 
     def build(self, resolved: ResolvedImage, staging: Path, operation: Operation) -> BuiltImage:
         """Bootstrap and write ``staging/rootfs.ext4`` from the archive as it comes."""
@@ -195,19 +205,11 @@ def _check_platform(request: ImageRequest, host: HostRelease) -> str:
     )
 
 
-def _fetch_checksums(
-    sources: Sequence[AptSource], suite: str, architecture: str, token: CancelToken
-) -> list[list[str]]:
-    """What the release files say about the package lists. Not authenticated: mmdebstrap's apt does that."""
-    with tempfile.TemporaryDirectory(prefix="banger-release-") as directory:
-        targets = [(f"{s.uri}/dists/{s.suite}/InRelease", Path(directory) / str(i)) for i, s in enumerate(sources)]
-        arguments = [text for uri, target in targets for text in (uri, str(target))]
-        _download(arguments, suite, token)
-        texts = [target.read_text(errors="replace") for _, target in targets]
-    return [
-        [source.uri, source.suite, *apt_sources.index_checksums(text, source.components, architecture)]
-        for source, text in zip(sources, texts, strict=True)
-    ]
+def _fetch_releases(sources: Sequence[AptSource], suite: str, directory: Path, token: CancelToken) -> list[str]:
+    """The release files, which tell the state of each archive. Not authenticated: mmdebstrap's apt does that."""
+    targets = [(f"{s.uri}/dists/{s.suite}/InRelease", directory / str(i)) for i, s in enumerate(sources)]
+    _download([text for uri, target in targets for text in (uri, str(target))], suite, token)
+    return [target.read_text(errors="replace") for _, target in targets]
 
 
 def _download(arguments: Sequence[str], suite: str, token: CancelToken) -> None:

@@ -171,7 +171,7 @@ class Owners(RuleBasedStateMachine):
 
 
 Owners.TestCase.settings = settings(
-    max_examples=settings().max_examples // 5 or 1,
+    max_examples=max(20, settings().max_examples // 3),
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=list(HealthCheck),

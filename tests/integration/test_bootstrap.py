@@ -81,6 +81,7 @@ def test_debian_is_bootstrapped_into_a_clean_file_system(source: BootstrapImageS
     built = source.build(resolved, staging, operation)
 
     assert built.config.cmd == ("/bin/bash",)
+    assert resolved.source == f"mmdebstrap:{host.codename}"
     assert built.digest == resolved.digest == source.resolve(ImageRequest("mmdebstrap:host"), operation).digest
     release = ["debugfs", "-R", "cat /usr/lib/os-release", built.rootfs]
     assert "VERSION_CODENAME" in subprocess.run(release, capture_output=True, text=True, check=True).stdout

@@ -28,7 +28,7 @@ def test_disk_is_clean_sparse_and_empty(tmp_path: Path, size: int) -> None:
 
     facts = disk.stat()
     assert facts.st_size == size
-    assert facts.st_blocks * 512 < 4 * MIB
+    assert facts.st_blocks * 512 < 8 * MIB
     assert facts.st_mode & 0o077 == 0
     check_file_system(disk)
     assert sorted(read_image(disk)) == [b"", b"lost+found"]

@@ -256,7 +256,13 @@ def mounted(image: Path, at: Path) -> Iterator[Path]:
         at.rmdir()
 
 
-_XATTR_PREFIXES = {1: b"user.", 2: b"system.posix_acl_access", 3: b"system.posix_acl_default", 4: b"trusted.", 6: b"security."}
+_XATTR_PREFIXES = {
+    1: b"user.",
+    2: b"system.posix_acl_access",
+    3: b"system.posix_acl_default",
+    4: b"trusted.",
+    6: b"security.",
+}
 
 
 class ImageReader:
@@ -371,7 +377,9 @@ def _acl_for_system_calls(value: bytes) -> bytes:
     while at < len(value):
         tag, permissions = struct.unpack_from("<HH", value, at)
         named = tag in (2, 8)
-        packed += struct.pack("<HHI", tag, permissions, struct.unpack_from("<I", value, at + 4)[0] if named else 0xFFFFFFFF)
+        packed += struct.pack(
+            "<HHI", tag, permissions, struct.unpack_from("<I", value, at + 4)[0] if named else 0xFFFFFFFF
+        )
         at += 8 if named else 4
     return packed
 
@@ -389,8 +397,13 @@ def differences(left: Listing, right: Listing) -> Sequence[str]:
     found += [f"only right: {path!r}" for path in right.keys() - left.keys()]
     for path in left.keys() & right.keys():
         if left[path] != right[path]:
-            names = [name for name in Facts.__dataclass_fields__ if getattr(left[path], name) != getattr(right[path], name)]
-            found.append(f"{path!r}: " + ", ".join(f"{n} {getattr(left[path], n)!r:.60}≠{getattr(right[path], n)!r:.60}" for n in names))
+            names = [
+                name for name in Facts.__dataclass_fields__ if getattr(left[path], name) != getattr(right[path], name)
+            ]
+            found.append(
+                f"{path!r}: "
+                + ", ".join(f"{n} {getattr(left[path], n)!r:.60}≠{getattr(right[path], n)!r:.60}" for n in names)
+            )
     return sorted(found)
 
 

@@ -144,6 +144,7 @@ def test_checksums_are_those_of_the_wanted_package_lists_only() -> None:
 def test_reference_names_suite_and_packages_in_any_order() -> None:
     assert Recipe.parse("mmdebstrap:host") == Recipe("host")
     assert Recipe.parse("mmdebstrap:trixie?include=git,curl,git") == Recipe("trixie", ("curl", "git"))
+    assert Recipe("trixie", ("curl", "git")).reference == "mmdebstrap:trixie?include=curl,git"
 
 
 @pytest.mark.parametrize(

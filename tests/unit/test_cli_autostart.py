@@ -97,13 +97,16 @@ def test_daemon_that_is_just_stopping_is_waited_for(
     layout: Layout, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The lock is still held by a daemon that answers no more: another try gets it."""
+    spawned: list[object] = []
+    spawn = autostart._spawn
+    monkeypatch.setattr(autostart, "_spawn", lambda found: spawned.append(found) or spawn(found))
     monkeypatch.setattr(autostart, "_RETRY_S", 0.05)
     layout.lock_file.parent.mkdir(parents=True)
     with layout.lock_file.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         thread = threading.Thread(target=autostart.start_daemon, args=(layout, 20))
         thread.start()
-        eventually(layout.daemon_log.exists)
+        eventually(lambda: len(spawned) > 1)
     thread.join()
     assert len(pids(home)) == 1
 

@@ -24,7 +24,9 @@ def names(api: FakeApi) -> Names:
     api.on("GET", "/v1/kernels", [])
     api.on("GET", "/v1/operations", [{"id": "0p", "kind": "vm.start"}])
     entry = {"source": "s", "summary": "Alpine", "origin": "shipped"}
-    api.on("GET", "/v1/catalog", {"images": [{"name": "alpine", **entry}], "kernels": [{"name": "debian-cloud", **entry}]})
+    api.on(
+        "GET", "/v1/catalog", {"images": [{"name": "alpine", **entry}], "kernels": [{"name": "debian-cloud", **entry}]}
+    )
     return Names(Layout.from_environment())
 
 

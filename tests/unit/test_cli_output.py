@@ -105,7 +105,10 @@ def test_pull_prints_the_name_and_its_progress_apart(cli: Cli, api: FakeApi) -> 
     ended = cli("image", "pull", "debian", "--size", "2G")
     assert (ended.out, ended.err) == ("debian\n", "  fetch  1.0 MiB  1.50 s\n  unchanged\n")
     assert api.calls[0].body == {"reference": "debian", "size_mib": 2048}
-    assert (cli("image", "pull", "debian", "-q").out, cli("image", "pull", "debian", "-q").err) == ("aaaaaaaaaaaa\n", "")
+    assert (cli("image", "pull", "debian", "-q").out, cli("image", "pull", "debian", "-q").err) == (
+        "aaaaaaaaaaaa\n",
+        "",
+    )
     assert cli("image", "pull", "debian", "--json").json == image_json()
 
 
@@ -199,7 +202,10 @@ def test_logs_are_passed_on_byte_for_byte(cli: Cli, api: FakeApi) -> None:
 def test_operation_follow_prints_an_event_a_line_as_json(cli: Cli, api: FakeApi) -> None:
     path = "/v1/operations/0p/events"
     api.on("GET", path, lines=[{"event": event("started")}, {"event": event("finished")}, {"result": None}])
-    assert [line[:18] for line in cli("op", "follow", "0p", "--json").out.splitlines()] == ['{"kind": "started"', '{"kind": "finished']
+    assert [line[:18] for line in cli("op", "follow", "0p", "--json").out.splitlines()] == [
+        '{"kind": "started"',
+        '{"kind": "finished',
+    ]
     assert cli("op", "follow", "0p").code == 0
 
 
@@ -217,7 +223,14 @@ def test_operation_show_draws_its_steps(cli: Cli, api: FakeApi) -> None:
 
 
 def test_system_df_and_reconcile(cli: Cli, api: FakeApi) -> None:
-    usage = {"images_bytes": 1 << 30, "kernels_bytes": 0, "vms_bytes": 5, "blobs_bytes": 0, "staging_bytes": 0, "free_bytes": 1 << 40}
+    usage = {
+        "images_bytes": 1 << 30,
+        "kernels_bytes": 0,
+        "vms_bytes": 5,
+        "blobs_bytes": 0,
+        "staging_bytes": 0,
+        "free_bytes": 1 << 40,
+    }
     api.on("GET", "/v1/system/df", usage)
     assert "  images   1.0 GiB\n" in cli("system", "df").out
     api.long("POST", "/v1/system/reconcile", {"adopted": ["web"], "stopped": [], "cleaned": [], "removed": []})

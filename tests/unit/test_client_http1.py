@@ -89,7 +89,10 @@ def test_answer_cut_short_is_refused(data: bytes) -> None:
 
 
 def test_request_head_is_exact() -> None:
-    assert encode_head("GET", "/v1/vms", {"Accept": "a/b"}) == b"GET /v1/vms HTTP/1.1\r\nHost: banger\r\nAccept: a/b\r\n\r\n"
+    assert (
+        encode_head("GET", "/v1/vms", {"Accept": "a/b"})
+        == b"GET /v1/vms HTTP/1.1\r\nHost: banger\r\nAccept: a/b\r\n\r\n"
+    )
 
 
 def test_empty_chunk_is_left_out_as_it_would_end_the_body() -> None:

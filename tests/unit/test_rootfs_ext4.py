@@ -166,7 +166,14 @@ def test_xattrs_beyond_one_block_are_refused() -> None:
 
 
 def test_xattrs_of_foreign_namespaces_and_overlayfs_are_left_out() -> None:
-    names = [b"com.apple.provenance", b"trusted.overlay.opaque", b"user.overlay.whiteout", b"security.selinux", b"system.nfs4_acl", b"user."]
+    names = [
+        b"com.apple.provenance",
+        b"trusted.overlay.opaque",
+        b"user.overlay.whiteout",
+        b"security.selinux",
+        b"system.nfs4_acl",
+        b"user.",
+    ]
 
     assert not XattrSet(dict.fromkeys(names, b"x"))
 

@@ -1,0 +1,125 @@
+"""The Python SDK: typed objects, a machine that is gone after its `with`, commands with their output."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import banger
+from banger.core.frames import FrameType
+from banger.core.models import Image, PortForward, VmState
+from tests.support.fake_api import FakeApi, FrameSession, event, image_json, vm_json
+
+pytest_plugins = ("tests.support.cli_fixtures",)
+ID = "0a1b2c3d4e5f"
+
+
+@pytest.fixture
+def sdk(api: FakeApi) -> banger.Banger:
+    return banger.Banger(start_daemon=False)
+
+
+def echo(session: FrameSession) -> None:
+    session.send_json(FrameType.EVENT, event("started"))
+    session.started()
+    data = session.read_stdin()
+    session.send(FrameType.STDOUT, b"out " + data)
+    session.send(FrameType.STDERR, b"one\nlast words\n")
+    session.exit(3)
+
+
+def test_run_returns_output_apart_and_the_code(api: FakeApi, sdk: banger.Banger) -> None:
+    api.on("POST", "/v1/vms/run", talk=echo)
+    heard: list[object] = []
+    done = sdk.run("alpine", ["cat"], execution={"input": b"hi"}, on_event=heard.append, cpus=2, env={"A": "b"})
+    assert (done.returncode, done.stdout, done.stderr, done.text) == (3, b"out hi", b"one\nlast words\n", "out hi")
+    assert len(heard) == 1
+    with pytest.raises(banger.BangerError, match='"cat" ended with status 3: last words'):
+        done.check()
+
+
+def test_run_fills_the_spec_from_the_settings(
+    api: FakeApi, sdk: banger.Banger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BANGER_VM_MEMORY_MIB", "333")
+    spec = sdk.vms.spec("alpine", env={"A": "b"}, ports=[PortForward(80, 8080)], init="none")
+    assert (spec["memory_mib"], spec["env"], spec["init"]) == (333, ["A=b"], "none")
+    assert spec["ports"] == [{"guest_port": 80, "host_port": 8080, "host_address": "127.0.0.1"}]
+
+
+def test_machine_is_deleted_at_the_end_of_its_block(api: FakeApi, sdk: banger.Banger) -> None:
+    api.long("POST", "/v1/vms", vm_json("web"))
+    api.long("DELETE", f"/v1/vms/{ID}", {"id": ID, "name": "web"})
+    api.on("POST", f"/v1/vms/{ID}/exec", talk=echo)
+    with pytest.raises(ZeroDivisionError), sdk.machine("debian", name="web") as vm:
+        assert (vm.id, vm.name, vm.info.state) == (ID, "web", VmState.RUNNING)
+        assert vm.exec(["cat"], input=b"x").text == "out x"
+        raise ZeroDivisionError
+    (call,) = api.asked("DELETE", f"/v1/vms/{ID}")
+    assert call.query["force"] == ["true"]
+
+
+def test_machine_that_is_gone_already_is_fine(api: FakeApi, sdk: banger.Banger) -> None:
+    api.long("POST", "/v1/vms", vm_json("web"))
+    api.fail("DELETE", f"/v1/vms/{ID}", 404, kind="not_found", message="gone")
+    with sdk.machine("debian"):
+        pass
+
+
+def test_machine_that_cannot_be_deleted_says_so(api: FakeApi, sdk: banger.Banger) -> None:
+    api.long("POST", "/v1/vms", vm_json("web"))
+    api.fail("DELETE", f"/v1/vms/{ID}", 409, kind="conflict", message="busy")
+    with pytest.raises(banger.BangerError, match="busy"), sdk.machine("debian"):
+        pass
+
+
+def test_checked_command_that_fails_raises(api: FakeApi, sdk: banger.Banger) -> None:
+    api.on("GET", "/v1/vms/web", vm_json("web"))
+    api.on("POST", f"/v1/vms/{ID}/exec", talk=echo)
+    with pytest.raises(banger.BangerError, match="status 3"):
+        sdk.vms.get("web").exec(["false"], check=True)
+
+
+def test_large_input_and_output_do_not_deadlock(api: FakeApi, sdk: banger.Banger) -> None:
+    def mirror(session: FrameSession) -> None:
+        session.started()
+        while (frame := session.receive()) is not None and frame[0] is not FrameType.STDIN_EOF:
+            session.send(FrameType.STDOUT, frame[1])
+        session.exit(0)
+
+    api.on("POST", "/v1/vms/run", talk=mirror)
+    data = bytes(range(256)) * 20_000
+    assert sdk.run("alpine", execution={"input": data}).stdout == data
+
+
+def test_lifecycle_updates_what_is_known(api: FakeApi, sdk: banger.Banger) -> None:
+    api.on("GET", "/v1/vms", [vm_json("web")])
+    api.long("POST", f"/v1/vms/{ID}/stop", vm_json("web", state="stopped"))
+    api.long("GET", f"/v1/vms/{ID}/wait", vm_json("web", state="running"))
+    (vm,) = sdk.vms.list(state="running", labels={"a": "b"})
+    assert api.calls[0].query == {"state": ["running"], "label": ["a=b"]}
+    assert vm.stop(timeout_s=5).info.state is VmState.STOPPED
+    assert vm.wait("running").info.state is VmState.RUNNING
+
+
+def test_images_are_typed(api: FakeApi, sdk: banger.Banger) -> None:
+    api.on("GET", "/v1/images", [image_json()])
+    api.long("POST", "/v1/images/pull", image_json("alpine"))
+    (image,) = sdk.images.list()
+    assert isinstance(image, Image)
+    assert image.config.cmd == ("bash",)
+    assert sdk.images.pull("alpine").name == "alpine"
+
+
+def test_missing_daemon_is_an_error_when_none_is_to_be_started(home: Path) -> None:
+    with pytest.raises(banger.BangerError) as raised:
+        banger.Banger(home).images.list()
+    assert raised.value.kind is banger.ErrorKind.UNAVAILABLE
+
+
+def test_everything_public_can_be_reached_from_the_package() -> None:
+    for name in banger.__all__:
+        assert getattr(banger, name)
+    with pytest.raises(AttributeError, match="nothing"):
+        banger.nothing  # noqa: B018  # the access is the test

@@ -1,0 +1,130 @@
+"""The doctor sees what is missing and says what to type; only what is needed makes it fail."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from banger import doctor
+from banger.config import Config
+from banger.core.errors import BangerError, ErrorKind
+from banger.doctor import PROGRAMS, Check, Verdict
+from banger.layout import Layout
+from banger.vmm import probe
+from tests.support.cli import Cli
+from tests.support.fake_api import FakeApi
+
+pytest_plugins = ("tests.support.cli_fixtures",)
+
+
+@pytest.fixture
+def layout(home: Path) -> Layout:
+    return Layout.from_environment()
+
+
+@pytest.fixture
+def no_guest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asking about KVM starts a guest: not in unit tests."""
+    monkeypatch.setattr(doctor, "check_accelerator", lambda *_: Check("kvm", Verdict.OK, "a test guest ran on it"))
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
+def test_missing_program_names_its_package(program: doctor.Program) -> None:
+    check = doctor.check_program(program, lambda _place: None)
+    assert check.verdict is (Verdict.FAILED if program.needed else Verdict.WARNING)
+    assert check.remedy == f"apt-get install {program.package}"
+
+
+def test_any_place_of_a_program_will_do() -> None:
+    program = doctor.Program("x", ("a", "b"), "p", needed=True, use="u")
+    check = doctor.check_program(program, lambda place: "/bin/b" if place == "b" else None)
+    assert (check.verdict, check.detail) == (Verdict.OK, "/bin/b")
+
+
+@pytest.mark.parametrize(
+    ("free_bytes", "verdict"),
+    [(1 << 40, Verdict.OK), (1 << 30, Verdict.WARNING), (1 << 20, Verdict.FAILED)],
+)
+def test_disk_space_is_judged(layout: Layout, free_bytes: int, verdict: Verdict) -> None:
+    check = doctor.check_space(layout, free_bytes)
+    assert check.verdict is verdict
+    assert bool(check.remedy) is (verdict is not Verdict.OK)
+
+
+@pytest.mark.parametrize(
+    ("version", "verdict"),
+    [((3, 51, 3), Verdict.OK), ((3, 60, 0), Verdict.OK), ((3, 51, 2), Verdict.WARNING), ((3, 9), Verdict.WARNING)],
+)
+def test_sqlite_with_the_wal_bug_is_a_warning(version: tuple[int, ...], verdict: Verdict) -> None:
+    assert doctor.check_sqlite(version).verdict is verdict
+
+
+def test_long_run_directory_is_found_before_a_socket_fails() -> None:
+    deep = Path("/tmp") / ("x" * 90)
+    checks = list(doctor.check_directories(Layout(deep, deep, deep, deep)))
+    assert [check.name for check in checks if check.verdict is Verdict.FAILED] == ["socket paths"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user to be")
+def test_directory_of_somebody_else_fails(layout: Layout, home: Path) -> None:
+    home.chmod(0o755)
+    os.seteuid(65534)
+    try:
+        checks = list(doctor.check_directories(layout))
+    finally:
+        os.seteuid(0)
+    assert {check.verdict for check in checks} == {Verdict.FAILED}
+    assert all("BANGER_HOME" in check.remedy for check in checks)
+
+
+def test_daemon_that_does_not_run_is_fine(layout: Layout) -> None:
+    assert doctor.check_daemon(layout).verdict is Verdict.OK
+
+
+def test_socket_that_nobody_serves_is_a_failure(layout: Layout) -> None:
+    layout.run.mkdir()
+    layout.socket.touch()
+    check = doctor.check_daemon(layout)
+    assert (check.verdict, check.remedy) == (Verdict.FAILED, "banger daemon start")
+
+
+def test_emulation_is_a_warning_that_says_why(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "accelerator", lambda *_: probe.Accelerator("tcg", "no /dev/kvm", "modprobe kvm"))
+    check = doctor.check_accelerator(layout, Config.load(layout.config_file))
+    assert (check.verdict, check.remedy) == (Verdict.WARNING, "modprobe kvm")
+    assert "no /dev/kvm" in check.detail
+
+    def fail(*_: object) -> None:
+        raise BangerError(ErrorKind.UNAVAILABLE, "no qemu", hint="apt-get install qemu-system-x86")
+
+    monkeypatch.setattr(probe, "accelerator", fail)
+    check = doctor.check_accelerator(layout, Config.load(layout.config_file))
+    assert (check.verdict, check.remedy) == (Verdict.FAILED, "apt-get install qemu-system-x86")
+
+
+@pytest.mark.usefixtures("no_guest")
+def test_broken_settings_do_not_stop_the_other_checks(cli: Cli, layout: Layout) -> None:
+    layout.config_file.parent.mkdir()
+    layout.config_file.write_text("[vm]\ncpus = 'many'\n")
+    ended = cli("doctor")
+    assert ended.code == 7
+    assert ended.out.startswith("failed   settings")
+    assert "data directory" in ended.out
+
+
+@pytest.mark.usefixtures("no_guest")
+def test_doctor_exits_7_only_for_what_is_needed(cli: Cli, api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    api.on("GET", "/v1/system", {"pid": 42})
+    found = {"ssh": None}
+    monkeypatch.setattr(doctor, "_find", lambda place: found.get(place, f"/usr/bin/{place}"))
+    ended = cli("doctor")
+    assert ended.code == 0
+    assert "warning  ssh             not installed: banger vm ssh\n" in ended.out
+    assert "hint: apt-get install openssh-client\n" in ended.out
+    assert "pid 42 answers" in ended.out
+    found["dropbear"] = None
+    rows = cli("doctor", "--json")
+    assert rows.code == 7
+    assert [row["name"] for row in rows.json if row["verdict"] == "failed"] == ["dropbear"]
