@@ -67,7 +67,7 @@ class ConnectionPool:
     def close(self) -> None:
         """Close everything, for good."""
         self._closed = True
-        for connection in self._all:
+        for connection in list(self._all):
             connection.close()
 
     async def wait_closed(self) -> None:

@@ -67,9 +67,9 @@ def test_daemon_is_detached_and_answers(layout: Layout, home: Path) -> None:
     connect(layout.socket).close()
     (pid,) = pids(home)
     assert os.getsid(pid) == pid, "a session of its own: our terminal's signals are not for it"
-    assert os.readlink(f"/proc/{pid}/cwd") == "/"
-    assert os.readlink(f"/proc/{pid}/fd/0") == "/dev/null"
-    assert os.readlink(f"/proc/{pid}/fd/1") == str(layout.daemon_log)
+    assert Path(f"/proc/{pid}/cwd").readlink() == Path("/")
+    assert Path(f"/proc/{pid}/fd/0").readlink() == Path("/dev/null")
+    assert Path(f"/proc/{pid}/fd/1").readlink() == layout.daemon_log
     assert layout.daemon_log.stat().st_mode & 0o777 == 0o600
 
 

@@ -114,19 +114,20 @@ def commands(home: Path, monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]
 
 
 @pytest.mark.parametrize(
-    ("flag", "euid", "unit", "scope"),
+    ("flag", "euid", "unit"),
     [
-        ([], 0, "units", []),
-        ([], 1000, "xdg/systemd/user", ["--user"]),
-        (["--user"], 0, "xdg/systemd/user", ["--user"]),
-        (["--system"], 0, "units", []),
+        ([], 0, "units"),
+        ([], 1000, "xdg/systemd/user"),
+        (["--user"], 0, "xdg/systemd/user"),
+        (["--system"], 0, "units"),
     ],
 )
 def test_install_writes_the_unit_and_starts_it(
     cli: Cli, home: Path, commands: list[Sequence[str]], monkeypatch: pytest.MonkeyPatch,
-    flag: list[str], euid: int, unit: str, scope: list[str],
+    flag: list[str], euid: int, unit: str,
 ) -> None:  # fmt: skip
     monkeypatch.setattr(service.os, "geteuid", lambda: euid)
+    scope = ["--user"] if "user" in unit else []
     assert cli("daemon", "install", *flag).code == 0
     text = (home / unit / "banger.service").read_text()
     assert f"Environment=BANGER_HOME={home}\n" in text
@@ -184,6 +185,6 @@ def test_unit_is_accepted_by_systemd(tmp_path: Path, is_system: bool) -> None:
     path = tmp_path / "banger.service"
     path.write_text(render_unit(["/bin/true", "daemon run"], is_system=is_system, environment=["A=b c"]))
     scope = [] if is_system else ["--user"]
-    done = subprocess.run(["systemd-analyze", *scope, "verify", str(path)], capture_output=True, text=True, timeout=30)
+    done = subprocess.run(["systemd-analyze", *scope, "verify", str(path)], capture_output=True, text=True, check=False)
     complaints = [line for line in done.stderr.splitlines() if "banger.service" in line]
     assert not complaints

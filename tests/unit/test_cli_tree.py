@@ -25,27 +25,22 @@ def verbs() -> Iterator[tuple[str, Verb]]:
 VERBS = dict(verbs())
 
 
-@pytest.mark.parametrize("name", VERBS)
-def test_summary_is_the_first_line_of_the_docstring(name: str) -> None:
-    module, _, function = VERBS[name].target.partition(":")
-    documented = inspect.getdoc(getattr(import_module(f"banger.commands.{module}"), function))
-    assert documented is not None
-    assert documented.splitlines()[0] == VERBS[name].summary
+def test_summaries_are_the_first_lines_of_the_docstrings() -> None:
+    for name, verb in VERBS.items():
+        module, _, function = verb.target.partition(":")
+        documented = inspect.getdoc(getattr(import_module(f"banger.commands.{module}"), function))
+        assert documented is not None, name
+        assert documented.splitlines()[0] == verb.summary, name
 
 
-@pytest.mark.parametrize("name", VERBS)
-def test_verb_loads_and_takes_the_common_flags(name: str) -> None:
-    command = load_verb(name, VERBS[name])
-    options = {option for param in command.params for option in param.opts}
-    assert {"--json", "--quiet", "-q", "--debug"} <= options
-    undocumented = [p.name for p in command.params if not getattr(p, "help", None) and not getattr(p, "hidden", False)]
-    assert VERBS[name].hidden or not undocumented
-
-
-@pytest.mark.parametrize("name", VERBS)
-def test_no_short_option_is_taken_twice(name: str) -> None:
-    options = [option for param in load_verb(name, VERBS[name]).params for option in param.opts]
-    assert len(options) == len(set(options))
+def test_every_verb_loads_and_explains_its_options() -> None:
+    for name, verb in VERBS.items():
+        params = load_verb(name, verb).params
+        options = [option for param in params for option in param.opts]
+        assert {"--json", "--quiet", "-q", "--debug"} <= set(options), name
+        assert len(options) == len(set(options)), f"{name} takes an option twice"
+        shown = [param for param in params if not verb.hidden and not getattr(param, "hidden", False)]
+        assert not [param.name for param in shown if not getattr(param, "help", None)], name
 
 
 def test_help_lists_every_noun_without_loading_it(cli: Cli) -> None:

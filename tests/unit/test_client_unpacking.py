@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import stat
 import tarfile
 import tracemalloc
@@ -38,6 +37,10 @@ def archive(*members: Member) -> bytes:
 def receiver(data: bytes, step: int = 700) -> Callable[[], bytes]:
     pieces = (data[i : i + step] for i in range(0, len(data), step))
     return lambda: next(pieces, b"")
+
+
+def names_in(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
 
 
 @pytest.fixture
@@ -104,20 +107,20 @@ def test_member_that_points_out_of_the_archive_ends_the_copy(target: Path, outsi
         unpack(receiver(archive(TOP, member)), target, "d")
     assert raised.value.kind in (ErrorKind.INVALID, ErrorKind.DENIED)
     assert outside.read_text() == "untouched"
-    assert sorted(os.listdir(target.parent)) == ["outside", "target"]
+    assert names_in(target.parent) == ["outside", "target"]
 
 
 @pytest.mark.parametrize("linkname", ["/etc", "..", "../outside", "x/../../..", "sub/../../outside"])
 def test_link_out_of_the_tree_is_left_out_and_told(target: Path, linkname: str) -> None:
     data = archive(TOP, entry("d/link", tarfile.SYMTYPE, linkname=linkname), entry("d/after", data=b"1"))
     assert unpack(receiver(data), target, "d") == [f"d/link: a link out of the copied tree, to {linkname}"]
-    assert os.listdir(target / "d") == ["after"]
+    assert names_in(target / "d") == ["after"]
 
 
 @pytest.mark.parametrize("kind", [tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
 def test_device_is_left_out_and_told(target: Path, kind: bytes) -> None:
     assert unpack(receiver(archive(TOP, entry("d/node", kind))), target, "d") == ["d/node: a device or a pipe"]
-    assert os.listdir(target / "d") == []
+    assert names_in(target / "d") == []
 
 
 def test_chain_of_links_cannot_lead_out(target: Path, outside: Path) -> None:
@@ -154,10 +157,10 @@ def test_link_that_is_in_the_way_is_replaced_not_followed(target: Path, outside:
 
 
 def test_source_that_is_itself_a_link_is_refused_with_its_target(target: Path) -> None:
+    data = archive(entry("localtime", tarfile.SYMTYPE, linkname="/usr/share/zoneinfo/UTC"))
     with pytest.raises(BangerError, match='symbolic link to "/usr/share/zoneinfo/UTC"'):
-        data = archive(entry("localtime", tarfile.SYMTYPE, linkname="/usr/share/zoneinfo/UTC"))
         unpack(receiver(data), target, "localtime")
-    assert os.listdir(target) == []
+    assert names_in(target) == []
 
 
 @pytest.mark.parametrize("data", [b"", b"not a tar" * 100, archive(TOP, entry("d/x", data=b"1" * 2000))[:-12000]])
@@ -173,7 +176,7 @@ def test_half_a_file_is_not_left_under_its_name(target: Path) -> None:
     with pytest.raises(BangerError):
         unpack(receiver(data), target, "x")
     assert (target / "x").read_text() == "old"
-    assert os.listdir(target) == ["x"]
+    assert names_in(target) == ["x"]
 
 
 def test_huge_extension_header_is_refused_before_it_is_read(target: Path) -> None:
