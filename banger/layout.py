@@ -6,6 +6,21 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
+
+
+class ImagePlace(Protocol):
+    """What tells where an image is."""
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        ...
+
+    @property
+    def rootfs_path(self) -> str:
+        """The user's own file, or empty."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +121,13 @@ class Layout:
         """``images/ID``."""
         return self.data / "images" / image_id
 
-    def image_rootfs(self, image_id: str) -> Path:
-        """The read-only root file system of an image."""
-        return self.image_dir(image_id) / "rootfs.ext4"
+    def image_rootfs(self, image: ImagePlace) -> Path:
+        """The root file system of an image: read-only, or the user's own for an unmanaged one."""
+        return Path(image.rootfs_path) if image.rootfs_path else self.image_dir(image.id) / "rootfs.ext4"
+
+    def image_seed(self, image: ImagePlace) -> Path:
+        """The work seed of an image, if it has one."""
+        return self.image_dir(image.id) / "seed.ext4"
 
     def kernel_dir(self, kernel_id: str) -> Path:
         """``kernels/ID``."""

@@ -35,6 +35,7 @@ from banger.store import Store
 from banger.supervisor import Supervisor
 from banger.vmm.qemu.driver import QemuVmm
 from banger.vmm.watcher import ExitWatcher
+from banger.workshop import LocalWorkshop
 
 if TYPE_CHECKING:
     import pykka
@@ -90,6 +91,7 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
             resolver=resolver,
             image_sources=(BootstrapImageSource(layout, config), OciImageSource(layout, config)),
             kernel_sources=kernel_sources(layout),
+            workshop=LocalWorkshop(layout, config),
             storage=OverlayStorage(),
             vmm=vmm,
             guests=channels,

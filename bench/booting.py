@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from banger.client import Client
+from banger.core.ports import GuestConfig
+from banger.guest.boot import SSH_PORT, LinuxGuestBoot
+from banger.guest.hostkey import public_key
+from banger.layout import Layout
 from bench.measure import Comparison, interleaved, timed
 from tests.support.daemon import BangerHome, banger_home
+from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
 #: What the guest's init writes to the console once its ssh server listens.
@@ -54,13 +57,14 @@ class ByHand:
     kernel: str
     initrd: Path
     append: str
-    rootfs: str
+    rootfs: Path
     disk_mib: int
     memory_mib: int
     cpus: int
     accelerator: str
-    guest_port: int
-    access: dict[str, Any]
+    port: int
+    key: Path
+    known_hosts: Path
 
     def boot(self, root: Path) -> float:
         """Seconds from starting QEMU to the end of the first ssh command; the machine is killed afterwards."""
@@ -82,7 +86,6 @@ class ByHand:
 
     def _qemu(self, disk: Path, console: Path) -> Sequence[str]:
         accelerator = ["-accel", "kvm", "-cpu", "host"] if self.accelerator == "kvm" else []
-        forward = f"hostfwd=tcp:127.0.0.1:{self.access['port']}-:{self.guest_port}"
         return [
             "qemu-system-x86_64",
             "-M", "microvm,acpi=on,pit=on,pic=on,rtc=on",
@@ -95,43 +98,54 @@ class ByHand:
             "-device", "virtio-blk-device,drive=root,serial=root",
             "-drive", f"id=data,file={disk},format=raw,if=none",
             "-device", "virtio-blk-device,drive=data,serial=data",
-            "-netdev", f"user,id=net,{forward}",
+            "-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{self.port}-:{SSH_PORT}",
             "-device", "virtio-net-device,netdev=net",
         ]  # fmt: skip
 
     def _ssh(self) -> Sequence[str]:
         options = {
-            "IdentityFile": self.access["private_key_path"],
-            "UserKnownHostsFile": self.access["known_hosts_path"],
+            "IdentityFile": self.key,
+            "UserKnownHostsFile": self.known_hosts,
             "StrictHostKeyChecking": "yes",
             "IdentitiesOnly": "yes",
             "LogLevel": "ERROR",
         }
         words = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
-        return ["ssh", "-F", "none", *words, "-p", str(self.access["port"]), f"{self.access['user']}@127.0.0.1", "true"]
+        return ["ssh", "-F", "none", *words, "-p", str(self.port), "root@127.0.0.1", "true"]
 
 
 def _by_hand(home: BangerHome) -> ByHand:
-    """Read what a running machine of banger was started with, and keep copies of what goes away with it."""
+    """Read what a running machine of banger was started with; the initrd, which it deletes, is made once more."""
     vm = home.json("vm", "show", TEMPLATE)
     argv = Path(f"/proc/{vm['pid']}/cmdline").read_text().split("\0")
-    initrd = home.path / "initrd"
-    shutil.copyfile(_value(argv, "-initrd"), initrd)
-    access = Client(home.socket).get(f"/v1/vms/{TEMPLATE}/access")
-    known_hosts = home.path / "known_hosts"
-    known_hosts.write_text(f"[127.0.0.1]:{access['port']} {access['host_key']}\n")
-    forward = next(word for word in _value(argv, "-netdev").split(",") if f":{access['port']}-" in word)
+    seed = os.urandom(32)
+    port = free_port()
+    (home.path / "known_hosts").write_text(f"[127.0.0.1]:{port} {public_key(seed)}\n")
+    key = home.data / "ssh" / "id_ed25519"
+    config = GuestConfig(
+        hostname="by-hand",
+        authorized_key=key.with_suffix(".pub").read_text(),
+        host_key_seed=seed,
+        init="auto",
+        ssh_port=SSH_PORT,
+        env=(),
+        network="user",
+        files={},
+    )
+    toolbox = next((home.path / "cache" / "toolbox").iterdir())
+    LinuxGuestBoot(Layout.from_environment(home.cli.env)).initrd(toolbox, config, home.path / "initrd")
     return ByHand(
         kernel=_value(argv, "-kernel"),
-        initrd=initrd,
+        initrd=home.path / "initrd",
         append=_value(argv, "-append"),
-        rootfs=str(home.data / "images" / vm["image_id"] / "rootfs.ext4"),
+        rootfs=home.data / "images" / vm["image_id"] / "rootfs.ext4",
         disk_mib=vm["spec"]["disk_mib"],
         memory_mib=vm["spec"]["memory_mib"],
         cpus=vm["spec"]["cpus"],
         accelerator=vm["accelerator"],
-        guest_port=int(forward.rpartition(":")[2]),
-        access={**access, "known_hosts_path": str(known_hosts)},
+        port=port,
+        key=key,
+        known_hosts=home.path / "known_hosts",
     )
 
 

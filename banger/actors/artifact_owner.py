@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -61,8 +62,13 @@ class ArtifactOwner(OwnerActor):
         users: Callable[[str], list[Vm]],
         directory_of: Callable[[str], Path],
         operation: Operation,
+        *,
+        force: bool,
     ) -> dict[str, Any]:
-        """Delete unless a VM uses it; what is gone already is an error of kind ``not_found``."""
+        """Delete unless a VM uses it; what is gone already is an error of kind ``not_found``.
+
+        With ``force`` a used one loses its name, and its content goes with the last VM.
+        """
         if value is None:
             raise BangerError(
                 ErrorKind.NOT_FOUND,
@@ -71,6 +77,10 @@ class ArtifactOwner(OwnerActor):
                 hint=f"banger {noun} list",
             )
         using = users(value.id)
+        if using and force:
+            table.update(replace(value, name=""))
+            operation.note(f"{value.name} stays without a name until {', '.join(vm.name for vm in using)} are gone")
+            return {"id": value.id, "name": value.name}
         if using:
             names = ", ".join(vm.name for vm in using)
             raise BangerError(

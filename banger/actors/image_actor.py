@@ -1,46 +1,71 @@
-"""The owner of one image name: pull and delete take turns in its mailbox."""
+"""The owner of one image name: whatever makes, changes or removes it takes its turn in one mailbox."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from banger.actors.artifact_owner import ArtifactOwner
-from banger.actors.messages import Command, DeleteImage, PullImage
-from banger.core import clock
+from banger.actors.messages import (
+    Command,
+    CommitVm,
+    DeleteImage,
+    ExportImage,
+    PromoteImage,
+    PullImage,
+    PushImage,
+    RegisterImage,
+    TagImage,
+)
+from banger.core import clock, lookup
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import Image
+from banger.core.models import Image, VmState
 from banger.core.names import new_id
 from banger.core.operation import Operation
-from banger.core.ports import BuiltImage, ImageRequest, ImageSource, ResolvedImage
+from banger.core.ports import BuiltImage, ImageRequest, ImageSource, ResolvedImage, RootfsFacts
 from banger.host import publish
+
+#: A registered file does not say what it was made for.
+HOST_PLATFORM = "linux/amd64"
 
 
 class ImageActor(ArtifactOwner):
     """Owns one image name."""
 
     def handle(self, command: Command, operation: Operation) -> Any:
-        """Pull or delete."""
+        """Dispatch."""
         match command:
             case PullImage():
                 return self._pull(command, operation)
+            case RegisterImage():
+                return self._register(command, operation)
+            case PromoteImage():
+                return self._promote(command, operation)
+            case TagImage():
+                return self._tag(command, operation)
+            case CommitVm():
+                return self._commit(command, operation)
+            case ExportImage():
+                return self._export(command, operation)
+            case PushImage():
+                return self._push(command, operation)
             case DeleteImage():
                 return self._delete(command, operation)
         raise TypeError(f"an image's owner cannot do {command.verb}")
+
+    # -- from elsewhere --------------------------------------------------------------------------------
 
     def _pull(self, command: PullImage, operation: Operation) -> Image:
         # Recheck: whoever waited in the mailbox behind a pull finds its result here and does no work twice.
         present = self.services.store.images.by_name(command.name)
         if present is not None and not command.refresh:
             return present
-        source = self._source(command.request)
         if present is not None and not present.managed:
-            raise BangerError(
-                ErrorKind.ALREADY_EXISTS, f'image "{command.name}" already exists', subject=command.name,
-                cause="it is a registered image", hint=f"banger image delete {command.name}",
-            )  # fmt: skip
+            raise self._taken("it is a registered image")
+        source = self._source(command.request)
         resolved = source.resolve(command.request, operation)
         if present is not None and present.digest == resolved.digest and present.platform == resolved.platform:
             operation.note(f"{command.name} is up to date")
@@ -49,22 +74,11 @@ class ImageActor(ArtifactOwner):
             crashpoint("image.pull:staging-made")
             built = self._reuse(resolved, staged, command.request) or source.build(resolved, staged, operation)
             crashpoint("image.pull:built")
-            with operation.step("publish"):
-                image = Image(
-                    id=new_id(),
-                    name=command.name,
-                    source=resolved.source,
-                    digest=built.digest,
-                    platform=resolved.platform,
-                    size_bytes=built.size_bytes,
-                    disk_bytes=built.disk_bytes,
-                    created_at=clock.now(),
-                    owner_uid=command.owner_uid,
-                    config=built.config,
-                )
-                built.rootfs.chmod(0o444)
-                store = self.services.store
-                self.publish(store.images, image, staged, self.services.layout.image_dir, store.vms.using_image)
+            image = self._image(
+                built, staged, source=resolved.source, platform=resolved.platform, config=built.config,
+                owner_uid=command.owner_uid,
+            )  # fmt: skip
+            self._publish(image, staged, operation)
         return image
 
     def _source(self, request: ImageRequest) -> ImageSource:
@@ -81,18 +95,176 @@ class ImageActor(ArtifactOwner):
     def _reuse(self, resolved: ResolvedImage, staged: Path, request: ImageRequest) -> BuiltImage | None:
         """Content that is here under another name is linked, not built again."""
         twin = self.services.store.images.by_digest(resolved.digest)
-        if twin is None or twin.platform != resolved.platform or request.size_bytes not in (0, twin.size_bytes):
+        if twin is None or not twin.managed or twin.platform != resolved.platform:
             return None
-        rootfs = staged / "rootfs.ext4"
+        if request.size_bytes not in (0, twin.size_bytes) or not self._link(twin, staged):
+            return None
+        return BuiltImage(staged / "rootfs.ext4", twin.size_bytes, twin.disk_bytes, resolved.config, twin.digest)
+
+    def _link(self, twin: Image, staged: Path) -> bool:
+        """Share the files of another image; False if that can't be (deleted meanwhile, no links here)."""
+        layout = self.services.layout
         try:
-            os.link(self.services.layout.image_rootfs(twin.id), rootfs)
+            os.link(layout.image_rootfs(twin), staged / "rootfs.ext4")
+            if twin.has_seed:
+                os.link(layout.image_seed(twin), staged / "seed.ext4")
         except OSError:
-            return None  # deleted meanwhile, or a file system without links: build it
-        return BuiltImage(rootfs, twin.size_bytes, twin.disk_bytes, resolved.config, twin.digest)
+            return False
+        return True
+
+    # -- from this host --------------------------------------------------------------------------------
+
+    def _register(self, command: RegisterImage, operation: Operation) -> Image:
+        self._check_free()
+        workshop = self.services.workshop
+        with operation.step("validate"):
+            facts = workshop.validate(Path(command.rootfs_path), operation)
+        with publish.staging_dir(self.services.layout, "register-") as staged:
+            crashpoint("image.register:staging-made")
+            if command.seed_path:
+                workshop.validate(Path(command.seed_path), operation)
+                workshop.copy(Path(command.seed_path), staged / "seed.ext4", operation)
+            image = self._image(
+                facts, staged, source=f"file:{command.rootfs_path}", platform=HOST_PLATFORM, managed=False,
+                rootfs_path=command.rootfs_path, kernel=command.kernel, owner_uid=command.owner_uid,
+            )  # fmt: skip
+            self._publish(image, staged, operation)
+        return image
+
+    def _promote(self, command: PromoteImage, operation: Operation) -> Image:
+        present = self._present()
+        if present.managed:
+            operation.note(f"{command.name} is managed already")
+            return present
+        workshop, source = self.services.workshop, Path(present.rootfs_path)
+        with publish.staging_dir(self.services.layout, "promote-") as staged:
+            with operation.step("validate"):
+                workshop.validate(source, operation)
+            with operation.step("copy"):
+                workshop.copy(source, staged / "rootfs.ext4", operation)
+            crashpoint("image.promote:copied")
+            with operation.step("make work seed"):
+                if present.has_seed:
+                    workshop.copy(self.services.layout.image_seed(present), staged / "seed.ext4", operation)
+                else:
+                    workshop.seed(staged / "rootfs.ext4", staged / "seed.ext4", operation)
+            facts = workshop.validate(staged / "rootfs.ext4", operation)
+            image = self._image(
+                facts, staged, source=present.source, platform=present.platform, config=present.config,
+                kernel=present.kernel, owner_uid=present.owner_uid,
+            )  # fmt: skip
+            self._publish(image, staged, operation)
+        return image
+
+    def _tag(self, command: TagImage, operation: Operation) -> Image:
+        twin = self.services.store.images.get(command.source_id)
+        if twin is None:
+            raise lookup.not_found(command.source_id, "image", [])
+        present = self.services.store.images.by_name(command.name)
+        if present is not None and present.digest == twin.digest:
+            return present
+        if present is not None:
+            raise self._taken("with other content")
+        with publish.staging_dir(self.services.layout, "tag-") as staged:
+            crashpoint("image.tag:staging-made")
+            if twin.managed and not self._link(twin, staged):
+                self.services.workshop.copy(self.services.layout.image_rootfs(twin), staged / "rootfs.ext4", operation)
+            image = replace(
+                twin, id=new_id(), name=command.name, created_at=clock.now(), owner_uid=command.owner_uid,
+                has_seed=(staged / "seed.ext4").exists(),
+            )  # fmt: skip
+            self._publish(image, staged, operation)
+        return image
+
+    def _commit(self, command: CommitVm, operation: Operation) -> Image:
+        self._check_free()
+        store, layout = self.services.store, self.services.layout
+        vm = store.vms.get(command.vm_id)
+        if vm is None:
+            raise lookup.not_found(command.vm_id, "vm", [])
+        base = store.images.get(vm.image_id)
+        if vm.state is not VmState.STOPPED or base is None:
+            raise BangerError(
+                ErrorKind.CONFLICT, f'VM "{vm.name}" is {vm.state.value}, not stopped', subject=vm.name,
+                cause="a disk in use cannot be read consistently", hint=f"banger vm stop {vm.name}",
+            )  # fmt: skip
+        with publish.staging_dir(layout, "commit-") as staged:
+            rootfs = staged / "rootfs.ext4"
+            facts = self.services.workshop.commit(
+                layout.image_rootfs(base), layout.vm_dir(vm.id), rootfs, command.keep, operation
+            )
+            crashpoint("image.commit:merged")
+            with operation.step("make work seed"):
+                self.services.workshop.seed(rootfs, staged / "seed.ext4", operation)
+            image = self._image(
+                facts, staged, source=f"commit:{vm.name}", platform=base.platform, config=base.config,
+                kernel=base.kernel, owner_uid=command.owner_uid,
+            )  # fmt: skip
+            self._publish(image, staged, operation)
+        return image
+
+    # -- to elsewhere ----------------------------------------------------------------------------------
+
+    def _export(self, command: ExportImage, operation: Operation) -> dict[str, Any]:
+        image = self._present(command.image_id)
+        rootfs, target = self.services.layout.image_rootfs(image), Path(command.target)
+        self.services.workshop.export(image, rootfs, target, command.form, operation)
+        return {"path": command.target, "size_bytes": target.stat().st_size}
+
+    def _push(self, command: PushImage, operation: Operation) -> dict[str, Any]:
+        image = self._present(command.image_id)
+        rootfs = self.services.layout.image_rootfs(image)
+        return {"digest": self.services.workshop.push(image, rootfs, command.push, operation)}
 
     def _delete(self, command: DeleteImage, operation: Operation) -> dict[str, Any]:
         store = self.services.store
         image = store.images.get(command.image_id)
         return self.delete(
-            store.images, image, "image", store.vms.using_image, self.services.layout.image_dir, operation
+            store.images,
+            image,
+            "image",
+            store.vms.using_image,
+            self.services.layout.image_dir,
+            operation,
+            force=command.force,
         )
+
+    # -- helpers ---------------------------------------------------------------------------------------
+
+    def _image(self, facts: BuiltImage | RootfsFacts, staged: Path, **fields: Any) -> Image:
+        """The row of what lies in ``staged``."""
+        return Image(
+            id=new_id(),
+            name=self.key.name,
+            digest=facts.digest,
+            size_bytes=facts.size_bytes,
+            disk_bytes=facts.disk_bytes,
+            created_at=clock.now(),
+            has_seed=(staged / "seed.ext4").exists(),
+            **fields,
+        )
+
+    def _publish(self, image: Image, staged: Path, operation: Operation) -> None:
+        store = self.services.store
+        for file in staged.iterdir():
+            file.chmod(0o444)
+        with operation.step("publish"):
+            self.publish(store.images, image, staged, self.services.layout.image_dir, store.vms.using_image)
+
+    def _present(self, image_id: str = "") -> Image:
+        images = self.services.store.images
+        image = images.get(image_id) if image_id else images.by_name(self.key.name)
+        if image is None:
+            raise lookup.not_found(self.key.name, "image", [])
+        return image
+
+    def _check_free(self) -> None:
+        if self.services.store.images.by_name(self.key.name) is not None:
+            raise self._taken()
+
+    def _taken(self, cause: str = "") -> BangerError:
+        name = self.key.name
+        return BangerError(
+            ErrorKind.ALREADY_EXISTS, f'image "{name}" already exists', subject=name, cause=cause,
+            hint=f"banger image delete {name}",
+        )  # fmt: skip

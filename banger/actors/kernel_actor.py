@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from banger.actors.artifact_owner import ArtifactOwner
-from banger.actors.messages import Command, DeleteKernel, PullKernel
-from banger.core import clock
+from banger.actors.messages import Command, DeleteKernel, PullKernel, PushKernel
+from banger.core import clock, lookup
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import Kernel
@@ -24,6 +24,8 @@ class KernelActor(ArtifactOwner):
         match command:
             case PullKernel():
                 return self._pull(command, operation)
+            case PushKernel():
+                return self._push(command, operation)
             case DeleteKernel():
                 return self._delete(command, operation)
         raise TypeError(f"a kernel's owner cannot do {command.verb}")
@@ -79,9 +81,22 @@ class KernelActor(ArtifactOwner):
             hint="banger catalog list",
         )
 
+    def _push(self, command: PushKernel, operation: Operation) -> dict[str, Any]:
+        kernel = self.services.store.kernels.get(command.kernel_id)
+        if kernel is None:
+            raise lookup.not_found(command.name, "kernel", [])
+        directory = self.services.layout.kernel_dir(kernel.id)
+        return {"digest": self.services.workshop.push_kernel(kernel, directory, command.push, operation)}
+
     def _delete(self, command: DeleteKernel, operation: Operation) -> dict[str, Any]:
         store = self.services.store
         kernel = store.kernels.get(command.kernel_id)
         return self.delete(
-            store.kernels, kernel, "kernel", store.vms.using_kernel, self.services.layout.kernel_dir, operation
+            store.kernels,
+            kernel,
+            "kernel",
+            store.vms.using_kernel,
+            self.services.layout.kernel_dir,
+            operation,
+            force=command.force,
         )

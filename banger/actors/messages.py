@@ -13,7 +13,7 @@ from typing import ClassVar
 from banger.core.listener import Listener
 from banger.core.models import ProcessIdentity, VmSpec
 from banger.core.operation import Operation
-from banger.core.ports import ImageRequest, KernelRequest
+from banger.core.ports import ImageRequest, KernelRequest, PushRequest
 
 
 class OwnerKind(StrEnum):
@@ -88,11 +88,71 @@ class PullImage(ImageCommand):
 
 
 @dataclass(frozen=True, slots=True)
+class RegisterImage(ImageCommand):
+    """Take the user's own ext4 file as an image, where it is; it is validated and never written or deleted."""
+
+    verb: ClassVar[str] = "image.register"
+    rootfs_path: str
+    kernel: str = ""
+    seed_path: str = ""
+    owner_uid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class PromoteImage(ImageCommand):
+    """Make an unmanaged image a managed one: copied into the store, with a work seed."""
+
+    verb: ClassVar[str] = "image.promote"
+
+
+@dataclass(frozen=True, slots=True)
+class TagImage(ImageCommand):
+    """Give the content of another image this name too."""
+
+    verb: ClassVar[str] = "image.tag"
+    source_id: str
+    owner_uid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CommitVm(ImageCommand):
+    """Make an image of this name from the disk of a VM that is stopped."""
+
+    verb: ClassVar[str] = "image.commit"
+    vm_id: str
+    keep: tuple[str, ...] = ()
+    owner_uid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ExportImage(ImageCommand):
+    """Write the image to a file; through its owner, so that it is not deleted meanwhile."""
+
+    verb: ClassVar[str] = "image.export"
+    image_id: str
+    target: str
+    form: str
+
+
+@dataclass(frozen=True, slots=True)
+class PushImage(ImageCommand):
+    """Upload the image; answers ``{"digest"}``."""
+
+    verb: ClassVar[str] = "image.push"
+    image_id: str
+    push: PushRequest
+
+
+@dataclass(frozen=True, slots=True)
 class DeleteImage(ImageCommand):
-    """Delete the image with this name (or, for one that lost its name, this id)."""
+    """Delete the image with this name (or, for one that lost its name, this id).
+
+    With ``force`` the name goes even while VMs use the content, which then goes with the last of them.
+    """
 
     verb: ClassVar[str] = "image.delete"
     image_id: str
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,11 +178,21 @@ class PullKernel(KernelCommand):
 
 
 @dataclass(frozen=True, slots=True)
+class PushKernel(KernelCommand):
+    """Upload the kernel; answers ``{"digest"}``."""
+
+    verb: ClassVar[str] = "kernel.push"
+    kernel_id: str
+    push: PushRequest
+
+
+@dataclass(frozen=True, slots=True)
 class DeleteKernel(KernelCommand):
-    """Delete the kernel with this name (or, for one that lost its name, this id)."""
+    """Delete the kernel with this name (or, for one that lost its name, this id); ``force`` as for images."""
 
     verb: ClassVar[str] = "kernel.delete"
     kernel_id: str
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +274,25 @@ class SettleVm(VmCommand):
     def yields(self) -> bool:
         """A routine look yields; news of an exit must be heard."""
         return self.exited is None
+
+
+@dataclass(frozen=True, slots=True)
+class Prune(Command):
+    """Remove content that nothing needs; answers a ``PruneReport``.
+
+    Images or kernels (``nouns``) without a name that no VM uses; with ``unused`` also named ones that no VM uses;
+    and registry blobs that no image was made from lately.
+    """
+
+    verb: ClassVar[str] = "system.prune"
+    nouns: tuple[str, ...] = ("image", "kernel")
+    unused: bool = False
+    dry_run: bool = False
+
+    @property
+    def key(self) -> OwnerKey:
+        """There is one host."""
+        return OwnerKey(OwnerKind.HOST, "host")
 
 
 @dataclass(frozen=True, slots=True)

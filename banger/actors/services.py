@@ -11,7 +11,7 @@ from banger.config import Config
 from banger.core.cancel import Deadline
 from banger.core.listener import Listener
 from banger.core.models import GuestAccess, Image, Kernel, ProcessIdentity, Vm
-from banger.core.ports import GuestBoot, Guests, ImageSource, KernelSource, Storage, Vmm
+from banger.core.ports import GuestBoot, Guests, ImageSource, KernelSource, Storage, Vmm, Workshop
 from banger.layout import Layout
 from banger.store import Store
 
@@ -59,6 +59,7 @@ class Services:
     resolver: Resolver
     image_sources: Sequence[ImageSource]
     kernel_sources: Sequence[KernelSource]
+    workshop: Workshop
     storage: Storage
     vmm: Vmm
     guests: Guests

@@ -71,7 +71,7 @@ class VmActor(OwnerActor):
             with operation.step("create disk"):
                 files = VmFiles(services.layout, vm.id)
                 files.make()
-                services.storage.create(files.directory, services.layout.image_rootfs(image.id), vm.spec.disk_mib)
+                services.storage.create(files.directory, services.layout.image_rootfs(image), vm.spec.disk_mib)
             crashpoint("vm.create:disk-made")
             vm = self._save(vm, state=VmState.STOPPED)
             crashpoint("vm.create:done")
@@ -92,7 +92,7 @@ class VmActor(OwnerActor):
         image = resolver.image(vm.spec.image, vm.owner_uid)
         if not isinstance(image, Image):
             image = self.ask_owner(image, operation)
-        kernel = resolver.kernel(vm.spec.kernel, vm.owner_uid)
+        kernel = resolver.kernel(vm.spec.kernel or image.kernel, vm.owner_uid)
         if not isinstance(kernel, Kernel):
             kernel = self.ask_owner(kernel, operation)
         assert isinstance(image, Image)

@@ -110,7 +110,7 @@ class VmStart:
         self._accelerator = services.vmm.accelerator()
         if self._accelerator == "tcg":
             self._operation.note("no working KVM: the machine is emulated, which is slower")
-        rootfs = services.layout.image_rootfs(self._image.id)
+        rootfs = services.layout.image_rootfs(self._image)
         config = VmmConfig(
             vm_id=vm.id,
             name=vm.name,

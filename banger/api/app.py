@@ -14,11 +14,22 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from banger.api import artifacts, sessions, system, vms
-from banger.api.bodies import CreateVmBody, ImportKernelBody, PullImageBody, PullKernelBody
+from banger.api.bodies import (
+    CommitBody,
+    CreateVmBody,
+    ExportImageBody,
+    ImportKernelBody,
+    PruneBody,
+    PullImageBody,
+    PullKernelBody,
+    RegisterImageBody,
+    TagImageBody,
+)
 from banger.api.context import ApiContext
 from banger.api.openapi import Described, document
 from banger.core.errors import BangerError, ErrorKind, internal_error
 from banger.core.models import Image, Kernel, Vm
+from banger.core.ports import PushRequest
 
 Endpoint = Callable[..., Any]
 
@@ -40,16 +51,25 @@ ROUTES: tuple[Entry, ...] = (
     _entry("GET", "/v1/system", system.show_system, "the daemon"),
     _entry("POST", "/v1/system/shutdown", system.shutdown, "stop the daemon; VMs go on"),
     _entry("POST", "/v1/system/reconcile", system.reconcile, "settle everything now", long=True),
+    _entry("POST", "/v1/system/prune", system.prune, "remove what nothing needs", body=PruneBody, long=True),
     _entry("GET", "/v1/system/df", system.disk_usage, "disk usage"),
     _entry("GET", "/v1/images", artifacts.list_images, "every image", answer=Image, many=True),
     _entry("POST", "/v1/images/pull", artifacts.pull_image, "pull", body=PullImageBody, answer=Image, long=True),
+    _entry("POST", "/v1/images/register", artifacts.register_image, "register", body=RegisterImageBody, long=True),
+    _entry("POST", "/v1/images/{query:path}/promote", artifacts.promote_image, "promote", answer=Image, long=True),
+    _entry("POST", "/v1/images/{query:path}/tag", artifacts.tag_image, "tag", body=TagImageBody, long=True),
+    _entry(
+        "POST", "/v1/images/{query:path}/export", artifacts.export_image, "to a file", body=ExportImageBody, long=True
+    ),
+    _entry("POST", "/v1/images/{query:path}/push", artifacts.push_image, "upload", body=PushRequest, long=True),
     _entry("GET", "/v1/images/{query:path}", artifacts.show_image, "one image", answer=Image),
-    _entry("DELETE", "/v1/images/{query:path}", artifacts.delete_image, "delete", long=True),
+    _entry("DELETE", "/v1/images/{query:path}", artifacts.delete_image, "delete", long=True, query=("force",)),
     _entry("GET", "/v1/kernels", artifacts.list_kernels, "every kernel", answer=Kernel, many=True),
     _entry("POST", "/v1/kernels/pull", artifacts.pull_kernel, "pull", body=PullKernelBody, answer=Kernel, long=True),
     _entry("POST", "/v1/kernels/import", artifacts.import_kernel, "import", body=ImportKernelBody, long=True),
+    _entry("POST", "/v1/kernels/{query:path}/push", artifacts.push_kernel, "upload", body=PushRequest, long=True),
     _entry("GET", "/v1/kernels/{query:path}", artifacts.show_kernel, "one kernel", answer=Kernel),
-    _entry("DELETE", "/v1/kernels/{query:path}", artifacts.delete_kernel, "delete", long=True),
+    _entry("DELETE", "/v1/kernels/{query:path}", artifacts.delete_kernel, "delete", long=True, query=("force",)),
     _entry("GET", "/v1/catalog", artifacts.list_catalog, "what short names mean"),
     _entry("GET", "/v1/vms", vms.list_vms, "every VM", answer=Vm, many=True, query=("state", "label")),
     _entry("POST", "/v1/vms", vms.create_vm, "create", body=CreateVmBody, answer=Vm, long=True),
@@ -59,6 +79,7 @@ ROUTES: tuple[Entry, ...] = (
     _entry("POST", "/v1/vms/{query}/start", vms.start_vm, "start", answer=Vm, long=True),
     _entry("POST", "/v1/vms/{query}/stop", vms.stop_vm, "stop", answer=Vm, long=True, query=("timeout_s",)),
     _entry("POST", "/v1/vms/{query}/kill", vms.kill_vm, "kill", answer=Vm, long=True),
+    _entry("POST", "/v1/vms/{query}/commit", artifacts.commit_vm, "disk to image", body=CommitBody, long=True),
     _entry("GET", "/v1/vms/{query}/wait", vms.wait_vm, "wait for a state", answer=Vm, query=("until", "timeout_s")),
     _entry("GET", "/v1/vms/{query}/logs", vms.logs, "console or VMM log", query=("source", "follow", "tail")),
     _entry("GET", "/v1/vms/{query}/access", vms.access, "what ssh needs"),

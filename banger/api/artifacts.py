@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from banger.actors.messages import DeleteImage, DeleteKernel, PullKernel
-from banger.api.bodies import ImportKernelBody, PullImageBody, PullKernelBody, read_body
+from banger.actors.messages import (
+    CommitVm,
+    DeleteImage,
+    DeleteKernel,
+    ExportImage,
+    PromoteImage,
+    PullKernel,
+    PushImage,
+    PushKernel,
+    RegisterImage,
+    TagImage,
+)
+from banger.api.bodies import (
+    CommitBody,
+    ExportImageBody,
+    ImportKernelBody,
+    PullImageBody,
+    PullKernelBody,
+    RegisterImageBody,
+    TagImageBody,
+    read_body,
+)
 from banger.api.context import context_of
-from banger.api.long_requests import perform
+from banger.api.long_requests import is_set, perform
 from banger.api.peer import peer_uid
 from banger.api.views import image_view, kernel_view
 from banger.core import codec
+from banger.core.errors import BangerError, ErrorKind
 from banger.core.names import check_artifact_name
-from banger.core.ports import KernelRequest
+from banger.core.ports import KernelRequest, PushRequest
 
 
 async def list_images(request: Request) -> Response:
@@ -45,10 +67,84 @@ async def pull_image(request: Request) -> Response:
     return await perform(request, command, lambda image: image_view(context, image))
 
 
+async def register_image(request: Request) -> Response:
+    """Take the user's own ext4 file as an image."""
+    context = context_of(request)
+    body = await read_body(request, RegisterImageBody)
+    name = check_artifact_name(body.name, "image")
+    for path in filter(None, (body.rootfs_path, body.seed_path)):
+        check_absolute(path)
+    if body.kernel:
+        context.resolver.kernel(body.kernel, peer_uid(request))
+    command = RegisterImage(name, body.rootfs_path, body.kernel, body.seed_path, peer_uid(request))
+    return await perform(request, command, lambda image: image_view(context, image))
+
+
+async def promote_image(request: Request) -> Response:
+    """Copy a registered image into the store."""
+    context = context_of(request)
+    image = context.store.images.find(request.path_params["query"])
+    return await perform(request, PromoteImage(image.name), lambda image: image_view(context, image))
+
+
+async def tag_image(request: Request) -> Response:
+    """One more name for the same content."""
+    context = context_of(request)
+    image = context.store.images.find(request.path_params["query"])
+    name = check_artifact_name((await read_body(request, TagImageBody)).name, "image")
+    command = TagImage(name, image.id, peer_uid(request))
+    return await perform(request, command, lambda image: image_view(context, image))
+
+
+async def export_image(request: Request) -> Response:
+    """Write an image to a file of this host."""
+    image = context_of(request).store.images.find(request.path_params["query"])
+    body = await read_body(request, ExportImageBody)
+    check_absolute(body.path)
+    check_form(body.form)
+    return await perform(request, ExportImage(image.name or image.id, image.id, body.path, body.form))
+
+
+async def push_image(request: Request) -> Response:
+    """Upload an image."""
+    image = context_of(request).store.images.find(request.path_params["query"])
+    push = await read_body(request, PushRequest)
+    check_form(push.form)
+    return await perform(request, PushImage(image.name or image.id, image.id, push))
+
+
+async def push_kernel(request: Request) -> Response:
+    """Upload a kernel."""
+    kernel = context_of(request).store.kernels.find(request.path_params["query"])
+    push = await read_body(request, PushRequest)
+    return await perform(request, PushKernel(kernel.name or kernel.id, kernel.id, push))
+
+
+async def commit_vm(request: Request) -> Response:
+    """Make an image of a stopped VM's disk."""
+    context = context_of(request)
+    vm = context.store.vms.find(request.path_params["query"])
+    body = await read_body(request, CommitBody)
+    command = CommitVm(check_artifact_name(body.name, "image"), vm.id, body.keep, peer_uid(request))
+    return await perform(request, command, lambda image: image_view(context, image))
+
+
+def check_absolute(path: str) -> None:
+    """Refuse a path that would mean something else to the daemon than to the caller."""
+    if not PurePosixPath(path).is_absolute():
+        raise BangerError(ErrorKind.USAGE, f'"{path}" is not an absolute path', subject=path)
+
+
+def check_form(form: str) -> None:
+    """Refuse what an image cannot be exported as."""
+    if form not in ("bundle", "oci"):
+        raise BangerError(ErrorKind.USAGE, f'"{form}" is no form of an image', subject=form, hint="bundle or oci")
+
+
 async def delete_image(request: Request) -> Response:
     """Delete through the same queue as pulling it."""
     image = context_of(request).store.images.find(request.path_params["query"])
-    return await perform(request, DeleteImage(image.name or image.id, image.id))
+    return await perform(request, DeleteImage(image.name or image.id, image.id, force=is_set(request, "force")))
 
 
 async def list_kernels(request: Request) -> Response:
@@ -84,7 +180,7 @@ async def import_kernel(request: Request) -> Response:
 async def delete_kernel(request: Request) -> Response:
     """Delete through the same queue as pulling it."""
     kernel = context_of(request).store.kernels.find(request.path_params["query"])
-    return await perform(request, DeleteKernel(kernel.name or kernel.id, kernel.id))
+    return await perform(request, DeleteKernel(kernel.name or kernel.id, kernel.id, force=is_set(request, "force")))
 
 
 async def list_catalog(request: Request) -> Response:

@@ -30,6 +30,48 @@ class PullImageBody:
 
 
 @dataclass(frozen=True, slots=True)
+class RegisterImageBody:
+    """``POST /v1/images/register``: absolute paths on this host; the file stays the user's own."""
+
+    name: str
+    rootfs_path: str
+    kernel: str = ""
+    seed_path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TagImageBody:
+    """``POST /v1/images/QUERY/tag``: one more name for the same content."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExportImageBody:
+    """``POST /v1/images/QUERY/export``: ``form`` is ``bundle`` or ``oci``; ``path`` is absolute and new."""
+
+    path: str
+    form: str = "bundle"
+
+
+@dataclass(frozen=True, slots=True)
+class CommitBody:
+    """``POST /v1/vms/QUERY/commit``. ``keep`` names paths that would otherwise be cleaned out."""
+
+    name: str
+    keep: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PruneBody:
+    """``POST /v1/system/prune``."""
+
+    nouns: tuple[str, ...] = ("image", "kernel")
+    unused: bool = False
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class PullKernelBody:
     """``POST /v1/kernels/pull``: the name of a catalog entry."""
 

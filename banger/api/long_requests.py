@@ -36,9 +36,9 @@ def operation_view(operation: Operation) -> dict[str, Any]:
     }
 
 
-def wants_to_wait(request: Request) -> bool:
-    """True for ``?wait=true``."""
-    return request.query_params.get("wait", "").lower() in ("1", "true", "yes")
+def is_set(request: Request, name: str) -> bool:
+    """True for ``?name=true`` (or ``1``, ``yes``)."""
+    return request.query_params.get(name, "").lower() in ("1", "true", "yes")
 
 
 def deadline_of(request: Request) -> Deadline:
@@ -55,7 +55,7 @@ async def perform(
 ) -> Response:
     """Submit ``command`` and answer as the caller asked; ``present`` turns its result into JSON."""
     listener = context_of(request).supervisor.submit(command, deadline or deadline_of(request))
-    if wants_to_wait(request):
+    if is_set(request, "wait"):
         return StreamingResponse(_lines(listener, present), media_type=MEDIA_TYPE)
     news = News(listener)
     await news.next()  # the first event, or the end, comes with the operation attached

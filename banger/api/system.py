@@ -12,7 +12,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from banger import __version__
-from banger.actors.messages import Reconcile
+from banger.actors.messages import Prune, Reconcile
+from banger.api.bodies import PruneBody, read_body
 from banger.api.context import context_of
 from banger.api.long_requests import follow, operation_view, perform
 from banger.api.ndjson import MEDIA_TYPE
@@ -50,6 +51,12 @@ async def shutdown(request: Request) -> Response:
 async def reconcile(request: Request) -> Response:
     """Settle everything now."""
     return await perform(request, Reconcile())
+
+
+async def prune(request: Request) -> Response:
+    """Remove content that nothing needs."""
+    body = await read_body(request, PruneBody)
+    return await perform(request, Prune(body.nouns, body.unused, body.dry_run))
 
 
 async def disk_usage(request: Request) -> Response:

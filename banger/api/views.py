@@ -11,7 +11,7 @@ from banger.core.models import Image, Kernel, Vm
 
 def image_view(context: ApiContext, image: Image) -> dict[str, Any]:
     """An image with who uses it, and what is wrong with it."""
-    rootfs = context.layout.image_rootfs(image.id)
+    rootfs = context.layout.image_rootfs(image)
     return {
         **codec.to_plain(image),
         "used_by": [vm.name for vm in context.store.vms.using_image(image.id)],

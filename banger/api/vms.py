@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from banger.actors.messages import CreateVm, DeleteVm, KillVm, StartVm, StopVm, VmCommand
 from banger.api.bodies import CreateVmBody, read_body
 from banger.api.context import ApiContext, context_of
-from banger.api.long_requests import deadline_of, perform
+from banger.api.long_requests import deadline_of, is_set, perform
 from banger.api.ndjson import MEDIA_TYPE, line
 from banger.api.peer import peer_uid
 from banger.api.views import vm_view
@@ -98,8 +98,7 @@ async def kill_vm(request: Request) -> Response:
 async def delete_vm(request: Request) -> Response:
     """Delete; ``?force=true`` also while it runs."""
     vm = find_vm(request)
-    force = request.query_params.get("force", "").lower() in ("1", "true", "yes")
-    return await perform(request, DeleteVm(vm.id, vm.name, force=force))
+    return await perform(request, DeleteVm(vm.id, vm.name, force=is_set(request, "force")))
 
 
 async def _perform(request: Request, command: VmCommand, deadline: Deadline | None = None) -> Response:
@@ -167,9 +166,10 @@ async def logs(request: Request) -> Response:
     tail = request.query_params.get("tail")
     if tail is not None and not tail.isdigit():
         raise BangerError(ErrorKind.USAGE, f'"{tail}" is not a number of lines', subject=tail)
-    follow = request.query_params.get("follow", "").lower() in ("1", "true", "yes")
     offset = _tail_offset(path, int(tail)) if tail is not None else 0
-    return StreamingResponse(_log(context, vm.id, path, offset, follow=follow), media_type="text/plain; charset=utf-8")
+    return StreamingResponse(
+        _log(context, vm.id, path, offset, follow=is_set(request, "follow")), media_type="text/plain; charset=utf-8"
+    )
 
 
 async def _log(context: ApiContext, vm_id: str, path: Path, offset: int, *, follow: bool) -> AsyncIterator[bytes]:

@@ -38,6 +38,10 @@ class Image:
         platform: ``linux/amd64``.
         size_bytes: apparent size of the file system.
         disk_bytes: what it occupies.
+        managed: False for a registered image, whose file is the user's own: never written, never deleted.
+        rootfs_path: where an unmanaged image's file is; empty for a managed one.
+        kernel: name of the kernel that its VMs boot unless they say otherwise; empty for the configured default.
+        has_seed: ``seed.ext4`` is beside the root file system, from which home disks are made.
     """
 
     id: str
@@ -51,6 +55,9 @@ class Image:
     owner_uid: int = 0
     managed: bool = True
     config: ImageConfig = ImageConfig()
+    rootfs_path: str = ""
+    kernel: str = ""
+    has_seed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,15 +65,16 @@ class Session:
             yield chunk
 
     async def write_stdin(self, data: bytes) -> bool:
-        """Send input, waiting while the guest does not take it. False once nobody reads input any more."""
-        wire = self._wire
-        await wire.writable.wait()
+        """Send input once the guest has taken most of what came before. False once nobody reads input any more.
+
+        The guest does not tell when a command closes its input; then this may wait until the command ends.
+        """
+        await self._wire.writable.wait()
         try:
-            wire.require_channel().write(data)
+            self._wire.require_channel().write(data)
         except OSError:  # the command has ended, or write_eof was called
             return False
-        await wire.writable.wait()
-        return not wire.closed.is_set()
+        return True
 
     def write_eof(self) -> None:
         """End the input. Idempotent."""
@@ -105,7 +106,7 @@ class Session:
     async def close(self) -> None:
         """Hang up: what still runs gets ``HUP``, then ``KILL`` after ``HANGUP_GRACE_S``. Idempotent, never raises.
 
-        Cancelled, it kills at once. A guest that does not confirm the end loses the connection.
+        Cancelled, it kills at once. The connection is free again once the guest confirms the end.
 
         dropbear signals the one process it started, and a terminal's foreground group when the terminal goes away;
         what a command without a terminal left in the background is not reached.
@@ -115,14 +116,11 @@ class Session:
             return
         wire.output.discard()
         try:
-            for name in ("HUP", "KILL"):
-                if not wire.exit.done():
-                    self.send_signal(name)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(HANGUP_GRACE_S):
-                        await wire.closed.wait()
-                    return
+            if not wire.exit.done():
+                self.send_signal("HUP")
+            with suppress(TimeoutError):
+                async with asyncio.timeout(HANGUP_GRACE_S):
+                    await wire.closed.wait()
         finally:
             if not wire.closed.is_set():
                 self.send_signal("KILL")
-                wire.channel.get_connection().close()

@@ -55,25 +55,37 @@ def resolve(client: RegistryClient, wanted: Platform) -> PlatformImage:
     return _Resolver(client, wanted).resolve()
 
 
+def find_manifest(client: RegistryClient, wanted: Platform, noun: str = "image") -> tuple[dict[str, Any], str]:
+    """The manifest for ``wanted``, whatever it describes, and its digest; raises as :func:`resolve` does.
+
+    ``noun`` is what errors call it. An index is followed; a manifest that stands alone is not asked for its platform.
+    """
+    return _Resolver(client, wanted, noun).find()
+
+
 class _Resolver:
-    def __init__(self, client: RegistryClient, wanted: Platform) -> None:
+    def __init__(self, client: RegistryClient, wanted: Platform, noun: str = "image") -> None:
         self._client = client
         self._wanted = wanted
+        self._noun = noun
         self._name = client.reference.familiar()
 
     def resolve(self) -> PlatformImage:
+        return self._image(*self.find())
+
+    def find(self) -> tuple[dict[str, Any], str]:
         document, kind, digest = self._fetch(self._client.reference.target, None)
         for _ in range(_DEEPEST_NESTING):
             if kind not in INDEX_TYPES:
-                return self._image(document, digest)
+                return document, digest
             entry = self._choose(document)
             document, kind, digest = self._fetch(entry.digest, entry)
         if kind in INDEX_TYPES:
             raise self._invalid("its indexes are nested too deeply")
-        return self._image(document, digest)
+        return document, digest
 
     def _fetch(self, target: str, expected: Descriptor | None) -> tuple[dict[str, Any], str, str]:
-        what = f'image "{self._name}"'
+        what = f'{self._noun} "{self._name}"'
         answer = self._client.get_document(f"manifests/{target}", _ACCEPT, LARGEST_MANIFEST, what)
         digest = "sha256:" + hashlib.sha256(answer.body).hexdigest()
         if target.startswith("sha256:") and digest != target:
@@ -134,10 +146,11 @@ class _Resolver:
             raise self._invalid(f"its manifest is unsound: {error}") from None
 
     def _no_variant(self, cause: str) -> BangerError:
-        return failures.invalid(self._client.reference, f'image "{self._name}" has no {self._wanted} variant', cause)
+        message = f'{self._noun} "{self._name}" has no {self._wanted} variant'
+        return failures.invalid(self._client.reference, message, cause)
 
     def _invalid(self, cause: str) -> BangerError:
-        return failures.invalid(self._client.reference, f'image "{self._name}" cannot be used', cause)
+        return failures.invalid(self._client.reference, f'{self._noun} "{self._name}" cannot be used', cause)
 
 
 def _parts_of(manifest: dict[str, Any]) -> tuple[Descriptor, Sequence[Descriptor]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,8 +137,10 @@ def _build(
             progress = Progress(step, total)
             root, entries = _write(target, operation.token, sizes, progress, fill, fixed)
         with operation.step("check file system"), _host_errors(target, progress):
-            check_file_system(target, operation.token)
-            _sync(target)
+            with ThreadPoolExecutor(1, thread_name_prefix="sync") as pool:
+                synced = pool.submit(_sync, target)
+                check_file_system(target, operation.token)
+                synced.result()
             return _stats(target, root, entries)
     except BaseException as error:
         target.unlink(missing_ok=True)
@@ -157,7 +160,7 @@ def _write(
         make_empty(target, size_bytes, fixed=fixed, token=token)
         with suppress(ImageFullError), _host_errors(target, progress), open_image(target) as image:
             root = fill(image, progress)
-            return root, image.finish(root)
+            return root, image.finish(root, token)
     raise BangerError(
         ErrorKind.EXHAUSTED,
         f"the content does not fit into a file system of {format_size(sizes[-1])}",

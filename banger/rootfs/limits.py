@@ -15,7 +15,7 @@ TARGET_BYTES = 4095
 #: Linux: symbolic links followed in one look-up before it is called a loop.
 FOLLOWED_LINKS = 40
 #: What a name in memory costs beside its own bytes; measured, rounded up.
-_ENTRY_OVERHEAD_BYTES = 400
+_ENTRY_OVERHEAD_BYTES = 700
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +38,9 @@ class Limits:
     path_bytes: int = 4096
     file_bytes: int = 64 * GIB
     total_bytes: int = 128 * GIB
-    metadata_bytes: int = 512 * MIB
+    metadata_bytes: int = GIB
     header_bytes: int = MIB
-    lookup_steps: int = 50_000_000
+    lookup_steps: int = 20_000_000
 
 
 class Budget:

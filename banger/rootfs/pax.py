@@ -86,7 +86,8 @@ def time_ns(records: Mapping[bytes, bytes], key: bytes, default: int) -> int:
 
 def xattrs(records: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
     """Extended attributes by full name; an empty value means that there is none, as POSIX says of every record."""
-    found = {key[len(XATTR_PREFIX) :]: value for key, value in records.items() if value and key.startswith(XATTR_PREFIX)}
+    prefixed = {key: value for key, value in records.items() if value and key.startswith(XATTR_PREFIX)}
+    found = {key[len(XATTR_PREFIX) :]: value for key, value in prefixed.items()}
     for name in found:
         if not name or b"\0" in name:
             raise refused("a PAX header has an extended attribute without a proper name")

@@ -72,4 +72,9 @@ MIGRATIONS: tuple[str, ...] = (
         PRIMARY KEY (vm_id, kind, key)
     ) STRICT, WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE images ADD COLUMN rootfs_path TEXT NOT NULL DEFAULT '';
+    ALTER TABLE images ADD COLUMN kernel TEXT NOT NULL DEFAULT '';
+    ALTER TABLE images ADD COLUMN has_seed INTEGER NOT NULL DEFAULT 0;
+    """,
 )

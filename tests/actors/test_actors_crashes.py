@@ -21,6 +21,10 @@ SCRIPTS = {
     "pull": ["pull"],
     "pull of a moved tag": ["pull", "move tag", "pull"],
     "delete image": ["pull", "delete image"],
+    "register": ["register"],
+    "promote": ["register", "promote"],
+    "tag": ["pull", "tag"],
+    "commit": ["create", "commit"],
     "pull kernel": ["pull kernel"],
     "delete kernel": ["pull kernel", "delete kernel"],
     "create": ["create"],
@@ -89,7 +93,8 @@ def _check_mended(home, script, point):
 def _check_invariants(world, point):
     assert world.leftovers() == [], point
     for image in world.store.images.all():
-        assert world.layout.image_rootfs(image.id).read_text() == image.digest, point
+        assert world.layout.image_rootfs(image).read_text() == image.digest, point
+        assert image.has_seed == world.layout.image_seed(image).exists(), point
     for kernel in world.store.kernels.all():
         assert (world.layout.kernel_dir(kernel.id) / "kernel.json").exists(), point
     process = processes.find(vmm_marker(VM_ID))

@@ -33,7 +33,7 @@ def test_image_pull_publishes_files_and_row_together(world):
     image = world.do(pull("alpine"))
 
     assert world.store.images.by_name("alpine") == image
-    assert world.layout.image_rootfs(image.id).read_text() == image.digest
+    assert world.layout.image_rootfs(image).read_text() == image.digest
     assert world.leftovers() == []
 
 
@@ -147,7 +147,7 @@ def test_image_pull_of_a_moved_tag_swaps_and_keeps_the_old_content_for_its_vms(w
 
     assert new.id != old.id
     assert world.store.images.by_name("alpine") == new
-    assert world.layout.image_rootfs(old.id).exists()
+    assert world.layout.image_rootfs(old).exists()
     assert [image.id for image in world.store.images.nameless()] == [old.id]
 
 
@@ -167,7 +167,7 @@ def test_image_pull_of_content_known_under_another_name_is_linked_not_built(worl
     first, second = world.do(pull("one")), world.do(pull("two"))
 
     assert world.images.builds == ["one"]
-    assert world.layout.image_rootfs(first.id).stat().st_ino == world.layout.image_rootfs(second.id).stat().st_ino
+    assert world.layout.image_rootfs(first).stat().st_ino == world.layout.image_rootfs(second).stat().st_ino
 
 
 def test_image_delete_waits_for_the_pull_of_the_same_name(world):
@@ -194,7 +194,7 @@ def test_image_delete_in_use_names_the_vm_and_keeps_the_files(world):
         world.do(DeleteImage("alpine", image.id))
 
     assert "holder" in caught.value.cause
-    assert world.layout.image_rootfs(image.id).exists()
+    assert world.layout.image_rootfs(image).exists()
 
 
 def test_image_pull_asked_for_after_a_queued_delete_is_not_joined_to_the_pull_before_it(world):

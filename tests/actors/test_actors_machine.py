@@ -166,7 +166,7 @@ class Owners(RuleBasedStateMachine):
             assert image is not None
             assert image.digest == self.vms[vm.name]
         for image in store.images.all():
-            assert layout.image_rootfs(image.id).read_text() == image.digest
+            assert layout.image_rootfs(image).read_text() == image.digest
         assert self.world.leftovers() == []
 
 

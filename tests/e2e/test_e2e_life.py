@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.daemon import BangerHome
+from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.boot
@@ -77,9 +78,7 @@ def test_wait_returns_when_the_guest_powers_itself_off(home: BangerHome, living:
 
 
 def test_published_port_reaches_the_guest(home: BangerHome, busybox: str) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     home.run("vm", "run", "--detach", "--name", "serving", "-p", f"{port}:7777", busybox).ok()
     try:
         server = "while :; do echo from the guest | /bin/busybox nc -l -p 7777; done"

@@ -210,7 +210,7 @@ def test_api_vm_is_created_listed_filtered_and_deleted(served):
 
 def test_api_list_shows_a_broken_object_with_its_reason(served):
     image = pull(served)
-    served.world.layout.image_rootfs(image["id"]).unlink()
+    served.world.layout.image_dir(image["id"]).joinpath("rootfs.ext4").unlink()
 
     (shown,) = served.client.get("/v1/images")
 

@@ -260,9 +260,9 @@ def test_session_vm_disconnected_meanwhile_is_an_unknown_outcome(channel: Channe
 def test_open_session_after_the_connection_was_lost_connects_anew(
     channel: Channels, access: GuestAccess, forward: Forward, noticed: bool
 ) -> None:
-    channel.guests.connect(access, operation(), 10)
-
     async def together() -> list[int]:
+        await asyncio.gather(*[channel.exec_async(access, "true") for _ in range(3)])
+        await channel.exec_async(access, "true")  # by now the others' connections are idle, too
         forward.cut()
         if noticed:
             await asyncio.sleep(0.1)

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import resource
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from banger.core.models import GuestAccess
 from banger.guest.command import ExecRequest
 from banger.guest.session_output import HIGH_WATER
 from banger.guest.session_wire import ExitStatus
-from banger.guest.sessions import RECEIVE_WINDOW, Session
+from banger.guest.sessions import HANGUP_GRACE_S, RECEIVE_WINDOW, Session
 from tests.support.channels import TERMINAL, Channels, channels, finish, read_until
 from tests.support.dropbear import Guest, dropbear, needs_dropbear
 from tests.support.leaks import all_pids
@@ -282,26 +283,47 @@ def test_send_signal_unknown_name_is_a_usage_error(channel: Channels, access: Gu
 
 
 @pytest.mark.parametrize(
-    "script",
+    ("script", "heeds_the_hangup"),
     [
-        "echo ready; while :; do sleep 0.05; done",
-        "trap '' HUP; echo ready; while :; do sleep 0.05; done",
-        "echo ready; while :; do head -c 65536 /dev/zero; done",
+        ("echo ready; while :; do sleep 0.05; done", True),
+        ("trap '' HUP; echo ready; while :; do sleep 0.05; done", False),
     ],
-    ids=["obedient", "ignores-the-hangup", "stopped-by-its-output"],
+    ids=["obedient", "ignores-the-hangup"],
 )
-def test_close_ends_the_command(channel: Channels, access: GuestAccess, script: str, tmp_path: Path) -> None:
+def test_close_ends_the_command(
+    channel: Channels, access: GuestAccess, script: str, heeds_the_hangup: bool, tmp_path: Path
+) -> None:
     marker = str(tmp_path)
 
-    async def scenario() -> None:
+    async def scenario() -> float:
         session = await channel.guests.open_session(access, ExecRequest(("sh", "-c", script, marker)))
         await read_until(session, b"ready")
         assert running(marker)
+        begun = time.monotonic()
         await session.close()
         await session.close()
+        return time.monotonic() - begun
 
-    channel.do(scenario())
+    assert (channel.do(scenario()) < HANGUP_GRACE_S) is heeds_the_hangup
     eventually(lambda: not running(marker), what="the command has ended")
+
+
+def test_close_ends_a_command_that_its_own_output_has_stopped(
+    channel: Channels, access: GuestAccess, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    log.touch()
+
+    async def scenario() -> float:
+        script = f'while :; do head -c 65536 /dev/zero; echo >>"{log}"; done'
+        session = await channel.guests.open_session(access, ExecRequest(("sh", "-c", script)))
+        await settled(lambda: log.stat().st_size)
+        begun = time.monotonic()
+        await session.close()
+        return time.monotonic() - begun
+
+    assert channel.do(scenario()) < HANGUP_GRACE_S
+    eventually(lambda: not running(str(log)), what="the command has ended")
 
 
 def test_close_on_a_terminal_hangs_up_what_runs_in_the_foreground(

@@ -37,7 +37,14 @@ from tests.support.fakes import World  # noqa: E402
 VM_ID = "feedfacecafe"
 
 
-def step(world: World, verb: str) -> None:
+def own_file(world: World) -> Path:
+    """The user's own root file system, outside the store."""
+    file = world.layout.data.parent / "own.ext4"
+    file.write_text("sha256:own")
+    return file
+
+
+def step(world: World, verb: str) -> None:  # noqa: C901  # one line a verb
     """One command of a script. The names are fixed, so that a script can be run again after a crash."""
     vm = world.store.vms.get(VM_ID)
     image, kernel = world.store.images.by_name("alpine"), world.store.kernels.by_name("default")
@@ -52,6 +59,14 @@ def step(world: World, verb: str) -> None:
             world.do(m.PullKernel("default", KernelRequest(source="default"), refresh=True))
         case "delete kernel" if kernel:
             world.do(m.DeleteKernel("default", kernel.id))
+        case "register" if image is None:
+            world.do(m.RegisterImage("alpine", str(own_file(world))))
+        case "promote" if image:
+            world.do(m.PromoteImage("alpine"))
+        case "tag" if image:
+            world.do(m.TagImage("alias", image.id))
+        case "commit" if world.store.images.by_name("committed") is None:
+            world.do(m.CommitVm("committed", VM_ID))
         case "create" if vm is None:
             world.do(m.CreateVm(VM_ID, "web", VmSpec("alpine")))
         case "start" if vm is not None:

@@ -17,7 +17,7 @@ from banger.actors.vm_actor import VmActor
 from banger.config import Config
 from banger.core import lookup
 from banger.core.backoff import Backoff
-from banger.core.errors import BangerError
+from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import GuestAccess, Image, ImageConfig, Kernel, ProcessIdentity, Vm
 from banger.core.operation import Operation
 from banger.core.operation_table import OperationTable
@@ -28,7 +28,9 @@ from banger.core.ports import (
     GuestConfig,
     ImageRequest,
     KernelRequest,
+    PushRequest,
     ResolvedImage,
+    RootfsFacts,
 )
 from banger.layout import Layout
 from banger.store import Store
@@ -151,6 +153,43 @@ class FakeBoot:
         return "banger-poweroff"
 
 
+class FakeWorkshop:
+    """Images are text files; making one copies text."""
+
+    def __init__(self) -> None:
+        self.gate = Gate()
+
+    def validate(self, rootfs: Path, operation: Operation) -> RootfsFacts:
+        try:
+            text = rootfs.read_text()
+        except OSError as error:
+            raise BangerError(ErrorKind.NOT_FOUND, f'cannot read "{rootfs}"', cause=str(error)) from error
+        if text.startswith("broken"):
+            raise BangerError(ErrorKind.INVALID, f'"{rootfs}" is not clean')
+        return RootfsFacts(len(text), len(text), text)
+
+    def copy(self, source: Path, target: Path, operation: Operation) -> None:
+        self.gate.pass_through(operation)
+        target.write_text(source.read_text())
+
+    def seed(self, rootfs: Path, target: Path, operation: Operation) -> None:
+        target.write_text("seed")
+
+    def commit(self, rootfs: Path, vm_dir: Path, target: Path, keep: object, operation: Operation) -> RootfsFacts:
+        self.gate.pass_through(operation)
+        target.write_text(f"commit of {rootfs.read_text()}")
+        return self.validate(target, operation)
+
+    def export(self, image: Image, rootfs: Path, target: Path, form: str, operation: Operation) -> None:
+        target.write_text(f"{form} {rootfs.read_text()}")
+
+    def push(self, image: Image, rootfs: Path, push: PushRequest, operation: Operation) -> str:
+        return f"sha256:{image.name}"
+
+    def push_kernel(self, kernel: Kernel, kernel_dir: Path, push: PushRequest, operation: Operation) -> str:
+        return f"sha256:{kernel.name}"
+
+
 class FakeStorage:
     name = "fake"
 
@@ -207,6 +246,7 @@ class World:
         self.images = FakeImageSource()
         self.kernels = FakeKernelSource()
         self.guests = FakeGuests()
+        self.workshop = FakeWorkshop()
         self.watcher = FakeWatcher()
         self.vmm = vmm
         self.owners = owners or {
@@ -229,6 +269,7 @@ class World:
             resolver=FakeResolver(self.store),
             image_sources=(self.images,),
             kernel_sources=(self.kernels,),
+            workshop=self.workshop,
             storage=FakeStorage(),
             vmm=self.vmm,  # type: ignore[arg-type]
             guests=self.guests,

@@ -199,7 +199,7 @@ def read_tree(root: Path) -> Listing:
     inodes: dict[bytes, int] = {}
     base = os.fsencode(root)
     for folder, folders, files in os.walk(base):
-        paths = [os.path.join(folder, name) for name in folders + files]
+        paths = [folder + b"/" + name for name in folders + files]
         for path in [base, *paths] if folder == base else paths:
             relative = b"" if path == base else os.path.relpath(path, base)
             listing[relative] = _host_facts(path)
@@ -225,7 +225,7 @@ def _host_facts(path: bytes) -> Facts:
     if kind == stat.S_IFREG:
         data = Path(os.fsdecode(path)).read_bytes()
     elif kind == stat.S_IFLNK:
-        data = os.readlink(path)
+        data = os.fsencode(Path(os.fsdecode(path)).readlink())
     is_device = kind in (stat.S_IFCHR, stat.S_IFBLK)
     return Facts(
         kind,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from banger.core.cancel import CancelToken
 from banger.rootfs.ext4.blocks import BlockMap, FreeBlocks
 from banger.rootfs.ext4.data import DataWriter
 from banger.rootfs.ext4.extents import inline_extents
@@ -36,16 +37,16 @@ class Ext4Image:
         """The writer for one thread's files; to be closed before :meth:`finish`."""
         return DataWriter(self._descriptor, self._free, lane)
 
-    def finish(self, root: Directory) -> int:
+    def finish(self, root: Directory, token: CancelToken) -> int:
         """Write the tree and everything that counts or sums it; returns how many inodes it has.
 
         Raises:
-            BangerError: ``invalid`` for what ext4 cannot hold.
+            BangerError: ``invalid`` for what ext4 cannot hold; ``cancelled``.
             ImageFullError: if the file system is too small.
         """
         order = number_nodes(root, self._geometry.first_inode)
         writer = MetadataWriter(self._descriptor, self._geometry, self._free)
-        writer.write(order)
+        writer.write(order, token)
         self._map.mark_used(writer.used)
         self._map.write_back()
         self._geometry.write_back()

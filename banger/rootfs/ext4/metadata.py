@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
+from banger.core.cancel import CancelToken
 from banger.rootfs.ext4.blocks import FreeBlocks, ImageFullError, Run
 from banger.rootfs.ext4.checksum import crc32c
 from banger.rootfs.ext4.data import write_all
@@ -63,14 +64,15 @@ class MetadataWriter:
         self._blocks = _BlockStore(descriptor, free)
         self.used: list[Run] = []
 
-    def write(self, order: list[Node]) -> None:
+    def write(self, order: list[Node], token: CancelToken) -> None:
         """Write everything.
 
         Args:
             order: from :func:`number_nodes`.
+            token: cancels.
 
         Raises:
-            BangerError: ``invalid`` for attributes that ext4 cannot hold.
+            BangerError: ``invalid`` for attributes that ext4 cannot hold; ``cancelled``.
             ImageFullError: if blocks or inodes do not suffice.
         """
         geometry = self._geometry
@@ -78,6 +80,7 @@ class MetadataWriter:
             raise ImageFullError
         tables = _InodeTables(self._descriptor, geometry)
         for node in order:
+            token.raise_if_cancelled()
             tables.put(node.number, self._inode(node), is_directory=isinstance(node, Directory))
         tables.close()
         self.used += self._blocks.close()

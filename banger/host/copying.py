@@ -1,0 +1,73 @@
+"""Copying a large sparse file: by sharing its blocks where the file system can, else by its data ranges only."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+from banger.core.errors import BangerError, ErrorKind
+from banger.core.operation import Operation
+
+#: The ioctl that makes a file share the blocks of another (ioctl_ficlone(2)).
+FICLONE = 0x40049409
+#: Refusals of FICLONE that mean "not on this file system" (or not across two).
+_NO_CLONE = frozenset({errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.EPERM, errno.ENOSYS})
+_PIECE = 16 << 20
+
+
+def copy_file(source: Path, target: Path, operation: Operation) -> None:
+    """Make ``target`` a copy of ``source``, synced. It is removed again if that fails or is cancelled.
+
+    Raises:
+        BangerError: ``exhausted`` with the bytes that are needed, if there is no room.
+    """
+    try:
+        with source.open("rb") as reading, target.open("xb") as writing:
+            if not _clone(reading.fileno(), writing.fileno()):
+                _copy_data(reading.fileno(), writing.fileno(), operation)
+            os.fsync(writing.fileno())
+    except OSError as error:
+        target.unlink(missing_ok=True)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            needed = source.stat().st_blocks * 512
+            raise BangerError(
+                ErrorKind.EXHAUSTED, f'no room for a copy of "{source}"', subject=str(source),
+                cause=f"it needs {needed} bytes", hint="banger image prune",
+            ) from error  # fmt: skip
+        raise
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+
+
+def _clone(source: int, target: int) -> bool:
+    try:
+        fcntl.ioctl(target, FICLONE, source)
+    except OSError as error:
+        if error.errno in _NO_CLONE:
+            return False
+        raise
+    return True
+
+
+def _copy_data(source: int, target: int, operation: Operation) -> None:
+    """Copy what ``lseek(SEEK_DATA)`` finds; holes stay holes. ``copy_file_range`` may share blocks on its own."""
+    size = os.fstat(source).st_size
+    os.ftruncate(target, size)
+    position = 0
+    while position < size:
+        try:
+            position = os.lseek(source, position, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # only a hole is left
+                return
+            raise
+        end = os.lseek(source, position, os.SEEK_HOLE)
+        while position < end:
+            operation.token.raise_if_cancelled()
+            copied = os.copy_file_range(source, target, min(_PIECE, end - position), position, position)
+            if not copied:
+                return  # the source was cut short meanwhile
+            position += copied

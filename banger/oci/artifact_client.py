@@ -1,0 +1,93 @@
+"""Clients for artifacts: wired from the settings as those for images are, and the few requests that artifacts need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from banger.config import Config
+from banger.core.cancel import CancelToken
+from banger.core.operation import Operation
+from banger.oci.artifact import LARGEST_CONFIG, Artifact, digest_of, unsound
+from banger.oci.credentials import CredentialStore
+from banger.oci.documents import DocumentError
+from banger.oci.platform import Platform
+from banger.oci.reference import Reference
+
+if TYPE_CHECKING:
+    from banger.oci.push import PushClient
+    from banger.oci.registry import RegistryClient
+
+
+@dataclass(frozen=True, slots=True)
+class Registries:
+    """How this installation talks to registries.
+
+    Attributes:
+        config: ``registry.insecure`` and ``registry.credentials``.
+        env: stands in for ``os.environ`` when the credential file is looked for.
+    """
+
+    config: Config
+    env: Mapping[str, str] | None = None
+
+    def reader(self, reference: Reference, operation: Operation, *, plain_http: bool = False) -> RegistryClient:
+        """A client that pulls ``reference``; connects to nothing yet."""
+        # oras and requests take a quarter of a second to import: the daemon's start must not wait for them.
+        from banger.oci.registry import RegistryClient  # noqa: PLC0415
+
+        return self._connect(RegistryClient, reference, operation, plain_http=plain_http)
+
+    def writer(self, reference: Reference, operation: Operation, *, plain_http: bool = False) -> PushClient:
+        """A client that pushes to ``reference``."""
+        from banger.oci.push import PushClient  # noqa: PLC0415  # as above
+
+        return self._connect(PushClient, reference, operation, plain_http=plain_http)
+
+    def _connect(self, client: Callable[..., Any], reference: Reference, operation: Operation, **how: bool) -> Any:
+        from banger.oci.registry import Endpoint  # noqa: PLC0415  # as above
+
+        credentials = CredentialStore.configured(self.config.text("registry.credentials"), self.env)
+        # A token of its own, because one failed blob stops the others but is not a cancelled operation.
+        token = CancelToken()
+        operation.token.on_cancel(lambda: token.cancel(operation.token.reason))
+        return client(
+            reference,
+            Endpoint.of(reference, self.config.text("registry.insecure"), **how),
+            token,
+            find_credential=lambda: credentials.find(reference.domain),
+            note=operation.note,
+        )
+
+
+def find_artifact(
+    client: RegistryClient, wanted: Platform, noun: str, parse: Callable[[Mapping[str, Any], str], Artifact]
+) -> tuple[Artifact, bytes]:
+    """Resolve the client's reference to one artifact and fetch its config document; two or three small requests.
+
+    Args:
+        client: knows the reference.
+        wanted: the platform to choose from an index.
+        noun: what errors call it: ``kernel``, ``bundle``.
+        parse: checks the manifest, given it and its digest.
+
+    Returns:
+        The artifact and its verified config document.
+
+    Raises:
+        BangerError: as the registry says; ``invalid`` for anything unsound.
+    """
+    from banger.oci.manifest import find_manifest  # noqa: PLC0415  # as above
+
+    what = f'{noun} "{client.reference.familiar()}"'
+    document, digest = find_manifest(client, wanted, noun)
+    try:
+        artifact = parse(document, digest)
+        path = f"blobs/{artifact.config.digest}"
+        body = client.get_document(path, "*/*", LARGEST_CONFIG, f"the configuration of {what}").body
+        if len(body) != artifact.config.size or digest_of(body) != artifact.config.digest:
+            raise DocumentError("its configuration does not match its digest")
+    except DocumentError as error:
+        raise unsound(what, error, str(client.reference)) from None
+    return artifact, body

@@ -1,0 +1,58 @@
+"""What can be done with root file systems that are here: the ``Workshop`` port on the ext4 reader and writer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from banger.config import Config
+from banger.core.models import Image, Kernel
+from banger.core.operation import Operation
+from banger.core.ports import PushRequest, RootfsFacts
+from banger.host.copying import copy_file
+from banger.layout import Layout
+
+
+class LocalWorkshop:
+    """See the module. The heavy parts are imported by the work that needs them."""
+
+    def __init__(self, layout: Layout, config: Config) -> None:
+        self._layout = layout
+        self._config = config
+
+    def validate(self, rootfs: Path, operation: Operation) -> RootfsFacts:
+        """Prove that it is a clean ext4 that nobody has attached."""
+        from banger.rootfs.validate import validate_rootfs  # noqa: PLC0415
+
+        facts = validate_rootfs(rootfs, operation)
+        return RootfsFacts(facts.size_bytes, facts.disk_bytes, f"uuid:{facts.uuid}")
+
+    def copy(self, source: Path, target: Path, operation: Operation) -> None:
+        """Copy a file, sharing blocks where the file system can and keeping holes."""
+        copy_file(source, target, operation)
+
+    def seed(self, rootfs: Path, target: Path, operation: Operation) -> None:
+        """Make a work seed."""
+        from banger.rootfs.work_seed import make_work_seed  # noqa: PLC0415
+
+        make_work_seed(rootfs, target, operation=operation)
+
+    def commit(
+        self, rootfs: Path, vm_dir: Path, target: Path, keep: Sequence[str], operation: Operation
+    ) -> RootfsFacts:
+        """Merge a base and a stopped VM's writable layer."""
+        from banger.rootfs.commit import commit_rootfs  # noqa: PLC0415
+
+        return commit_rootfs(rootfs, vm_dir / "disk.ext4", target, keep=keep, operation=operation)
+
+    def export(self, image: Image, rootfs: Path, target: Path, form: str, operation: Operation) -> None:
+        """Write an image to a file."""
+        raise NotImplementedError
+
+    def push(self, image: Image, rootfs: Path, push: PushRequest, operation: Operation) -> str:
+        """Upload an image."""
+        raise NotImplementedError
+
+    def push_kernel(self, kernel: Kernel, kernel_dir: Path, push: PushRequest, operation: Operation) -> str:
+        """Upload a kernel."""
+        raise NotImplementedError

@@ -1,0 +1,279 @@
+"""Images from this host: register, promote, tag, commit, export, prune; and the races between them."""
+
+from __future__ import annotations
+
+import random
+import threading
+from dataclasses import replace
+
+import pytest
+
+from banger.actors.messages import (
+    CommitVm,
+    CreateVm,
+    DeleteImage,
+    DeleteKernel,
+    DeleteVm,
+    ExportImage,
+    PromoteImage,
+    Prune,
+    PullImage,
+    PullKernel,
+    PushImage,
+    RegisterImage,
+    TagImage,
+)
+from banger.core.errors import BangerError, ErrorKind
+from banger.core.models import VmSpec, VmState
+from banger.core.names import new_id
+from banger.core.ports import ImageRequest, KernelRequest, PushRequest
+from tests.support.fake_vmm import FakeVmm
+from tests.support.fakes import World
+from tests.support.waiting import eventually
+
+
+@pytest.fixture
+def world(tmp_path):
+    world = World(tmp_path / "home", FakeVmm())
+    yield world
+    world.images.gate.open()
+    world.workshop.gate.open()
+    assert world.leftovers() == []
+    world.stop()
+
+
+@pytest.fixture
+def own(tmp_path):
+    file = tmp_path / "own.ext4"
+    file.write_text("sha256:own")
+    return file
+
+
+def failure_of(call) -> BangerError:
+    with pytest.raises(BangerError) as caught:
+        call()
+    return caught.value
+
+
+def pull(world, name="alpine"):
+    return world.do(PullImage(name, ImageRequest(name), refresh=True))
+
+
+# -- register and promote --------------------------------------------------------------------------------
+
+
+def test_register_leaves_the_users_file_where_it_is(world, own):
+    image = world.do(RegisterImage("mine", str(own)))
+
+    assert not image.managed
+    assert world.layout.image_rootfs(image) == own
+    world.do(DeleteImage("mine", image.id))
+    assert own.read_text() == "sha256:own"
+
+
+def test_register_of_a_file_that_is_not_clean_makes_nothing(world, own):
+    own.write_text("broken")
+
+    assert failure_of(lambda: world.do(RegisterImage("mine", str(own)))).kind is ErrorKind.INVALID
+    assert world.store.images.all() == []
+
+
+def test_register_of_a_taken_name_is_refused(world, own):
+    pull(world, "mine")
+
+    assert failure_of(lambda: world.do(RegisterImage("mine", str(own)))).kind is ErrorKind.ALREADY_EXISTS
+
+
+def test_register_and_pull_racing_for_a_name_have_one_winner(world, own):
+    world.images.gate.close()
+    pulling = world.supervisor.submit(PullImage("mine", ImageRequest("mine"), refresh=True))
+    world.images.gate.wait_reached()
+    registering = world.supervisor.submit(RegisterImage("mine", str(own)))
+    world.images.gate.open()
+
+    assert pulling.wait().managed
+    assert failure_of(registering.wait).kind is ErrorKind.ALREADY_EXISTS
+
+
+def test_pull_over_a_registered_name_is_refused(world, own):
+    world.do(RegisterImage("mine", str(own)))
+
+    assert failure_of(lambda: pull(world, "mine")).kind is ErrorKind.ALREADY_EXISTS
+    assert world.images.builds == []
+
+
+def test_promote_copies_into_the_store_with_a_seed_and_keeps_the_name(world, own):
+    world.do(RegisterImage("mine", str(own), kernel="edge"))
+
+    image = world.do(PromoteImage("mine"))
+
+    assert image.managed
+    assert image.kernel == "edge"
+    assert world.layout.image_rootfs(image).read_text() == "sha256:own"
+    assert world.layout.image_seed(image).read_text() == "seed"
+    assert own.exists()
+    assert [found.id for found in world.store.images.all()] == [image.id]
+
+
+def test_promote_that_is_cancelled_leaves_the_registered_image(world, own):
+    before = world.do(RegisterImage("mine", str(own)))
+    world.workshop.gate.close()
+    listener = world.supervisor.submit(PromoteImage("mine"))
+    world.workshop.gate.wait_reached()
+
+    listener.leave()
+
+    eventually(lambda: not world.operations.active(), what="it ends")
+    assert world.store.images.by_name("mine") == before
+
+
+def test_promote_keeps_the_old_file_for_vms_that_boot_it(world, own):
+    before = world.do(RegisterImage("mine", str(own)))
+    world.do(CreateVm(new_id(), "user", VmSpec("mine")))
+
+    after = world.do(PromoteImage("mine"))
+
+    assert world.store.images.get(before.id).rootfs_path == str(own)
+    assert world.store.images.by_name("mine").id == after.id
+
+
+# -- tag, commit, export ---------------------------------------------------------------------------------
+
+
+def test_tag_shares_the_content_and_survives_the_other_names_end(world):
+    image = pull(world)
+
+    alias = world.do(TagImage("alias", image.id))
+    world.do(DeleteImage("alpine", image.id))
+
+    assert world.layout.image_rootfs(alias).read_text() == image.digest
+    assert failure_of(lambda: world.do(TagImage("other", image.id))).kind is ErrorKind.NOT_FOUND
+
+
+def test_tag_of_a_name_with_other_content_is_refused(world):
+    image = pull(world)
+    pull(world, "debian")
+
+    assert failure_of(lambda: world.do(TagImage("debian", image.id))).kind is ErrorKind.ALREADY_EXISTS
+    assert world.do(TagImage("alpine", image.id)) == image
+
+
+def test_commit_makes_an_image_of_a_stopped_vm_and_refuses_a_running_one(world):
+    vm = world.do(CreateVm(new_id(), "web", VmSpec("alpine")))
+
+    image = world.do(CommitVm("mine", vm.id))
+
+    assert image.source == "commit:web"
+    assert world.layout.image_rootfs(image).read_text() == "commit of sha256:alpine"
+    world.store.vms.update(replace(vm, state=VmState.RUNNING))
+    assert failure_of(lambda: world.do(CommitVm("again", vm.id))).kind is ErrorKind.CONFLICT
+    world.store.vms.update(vm)
+
+
+def test_export_and_push_take_their_turn_behind_a_delete(world, tmp_path):
+    image = pull(world)
+
+    assert world.do(ExportImage("alpine", image.id, str(tmp_path / "out"), "bundle"))["size_bytes"] > 0
+    assert world.do(PushImage("alpine", image.id, PushRequest("r/x:1")))["digest"] == "sha256:alpine"
+    world.do(DeleteImage("alpine", image.id))
+    late = ExportImage("alpine", image.id, str(tmp_path / "late"), "bundle")
+    assert failure_of(lambda: world.do(late)).kind is ErrorKind.NOT_FOUND
+
+
+# -- delete and prune ------------------------------------------------------------------------------------
+
+
+def test_delete_by_force_takes_the_name_and_leaves_the_content_to_its_vms(world):
+    image = pull(world)
+    vm = world.do(CreateVm(new_id(), "web", VmSpec("alpine")))
+
+    world.do(DeleteImage("alpine", image.id, force=True))
+
+    assert world.store.images.by_name("alpine") is None
+    assert world.layout.image_rootfs(image).exists()
+    world.do(DeleteVm(vm.id, "web"))
+    world.do(Prune())
+    assert world.store.images.all() == []
+
+
+def test_prune_dry_run_says_what_prune_then_does(world):
+    pull(world)
+    world.do(PullKernel("default", KernelRequest(source="default")))
+    world.do(CreateVm(new_id(), "web", VmSpec("debian", "default")))
+
+    planned = world.do(Prune(unused=True, dry_run=True))
+    assert len(world.store.images.all()) == 2
+    done = world.do(Prune(unused=True))
+
+    assert planned.removed == done.removed == ["image alpine"]
+    assert [image.name for image in world.store.images.all()] == ["debian"]
+    assert [kernel.name for kernel in world.store.kernels.all()] == ["default"]
+
+
+def test_prune_spares_registered_images_and_named_ones(world, own):
+    pull(world)
+    world.do(RegisterImage("mine", str(own)))
+
+    assert world.do(Prune()).removed == []
+    assert world.do(Prune(unused=True)).removed == ["image alpine"]
+    assert own.exists()
+
+
+# -- races -----------------------------------------------------------------------------------------------
+
+
+def _soaked(short: int, long: int) -> int:
+    import os
+
+    return long if os.environ.get("HYPOTHESIS_PROFILE") == "soak" else short
+
+
+def test_kernel_delete_and_pull_in_random_interleavings_are_never_half_done(world):
+    """Never a half-written kernel, never a row without files or files without a row."""
+    chance = random.Random(20261123)
+    for _ in range(_soaked(20, 200)):
+        kernel = world.store.kernels.by_name("default")
+        commands = [PullKernel("default", KernelRequest(source="default"), refresh=chance.random() < 0.5)] * 2
+        commands += [DeleteKernel("default", kernel.id)] * 2 if kernel else []
+        chance.shuffle(commands)
+        listeners = []
+        for command in commands:
+            listeners.append(world.supervisor.submit(command))
+            if chance.random() < 0.2:
+                listeners[-1].leave()
+            if chance.random() < 0.5:
+                threading.Event().wait(chance.random() * 0.002)
+        for listener in listeners:
+            _ended(listener)
+        eventually(lambda: not world.operations.active(), what="all is done")
+        for found in world.store.kernels.all():
+            assert (world.layout.kernel_dir(found.id) / "kernel.json").exists()
+        assert world.leftovers() == []
+
+
+def test_image_delete_against_vm_create_has_exactly_one_winner(world):
+    chance = random.Random(5)
+    for number in range(_soaked(20, 200)):
+        image = pull(world)
+        vm_id = new_id()
+        commands = [DeleteImage("alpine", image.id), CreateVm(vm_id, f"vm-{number}", VmSpec("alpine"))]
+        chance.shuffle(commands)
+        outcomes = [_ended(listener) for listener in [world.supervisor.submit(command) for command in commands]]
+
+        vm = world.store.vms.get(vm_id)
+        if vm is not None:  # it may have pulled the image anew after the delete: then it has it all the same
+            found = world.store.images.get(vm.image_id)
+            assert found is not None
+            assert world.layout.image_rootfs(found).exists()
+            world.do(DeleteVm(vm.id, vm.name))
+        else:
+            assert any(isinstance(outcome, BangerError) for outcome in outcomes)
+        assert world.leftovers() == []
+
+
+def _ended(listener):
+    try:
+        return listener.wait()
+    except BangerError as error:
+        assert error.kind is not ErrorKind.INTERNAL, error
+        return error
