@@ -172,7 +172,7 @@ class Relay:
         now = time.monotonic()
         impatient = now - self._last_signal < _IMPATIENCE_S
         self._last_signal = now
-        if impatient or number == signal.SIGHUP:
+        if self.started is None or impatient or number == signal.SIGHUP:
             return True
         self._channel.put(FrameType.SIGNAL, signal.Signals(number).name.removeprefix("SIG").encode())
         return False

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,26 +62,28 @@ class KernelArtifactSource:
         client = self._registries.reader(reference, operation)
         with operation.step("resolve reference"):
             artifact, document = find_artifact(client, Platform.host(), "kernel", parse_kernel_artifact)
-            try:
+            with _refusing(what):
                 parts, manifest = KernelParts.of(artifact), KernelManifest.parse(document)
                 _check_platform(manifest)
-            except DocumentError as error:
-                raise unsound(what, error, str(reference)) from None
         blobs = parts.present()
         with operation.step("fetch kernel") as step:
             parallel = self._config.number("image.parallel_downloads")
-            paths = dict(
-                zip(blobs, fetch_all(self._blobs, blobs, client, parallel, step.update), strict=True)
-            )
+            paths = fetch_all(self._blobs, blobs, client, parallel, step.update)
         with operation.step("unpack"):
-            _unpack(parts, {blob.digest: path for blob, path in paths.items()}, staging_dir, operation.token)
-        found = staging.recognise(staging_dir / staging.KERNEL)
-        try:
-            found = _agreed(manifest, found)
-        except DocumentError as error:
-            raise unsound(what, error, str(reference)) from None
+            by_digest = {blob.digest: path for blob, path in zip(blobs, paths, strict=True)}
+            _unpack(parts, by_digest, staging_dir, operation.token)
+        with _refusing(what):
+            found = _agreed(manifest, staging.recognise(staging_dir / staging.KERNEL))
         source = f"{_SCHEME}{reference}"
         return staging.finish(staging_dir, found, source, request.cmdline or manifest.cmdline, operation)
+
+
+@contextmanager
+def _refusing(what: str) -> Iterator[None]:
+    try:
+        yield
+    except DocumentError as error:
+        raise unsound(what, str(error)) from None
 
 
 def _check_platform(manifest: KernelManifest) -> None:
@@ -91,14 +94,11 @@ def _check_platform(manifest: KernelManifest) -> None:
 
 def _agreed(manifest: KernelManifest, found: KernelFile) -> KernelFile:
     """What the kernel's file says, completed by the manifest where it says nothing. A contradiction is refused."""
-    if manifest.format != found.format or (found.version and manifest.version not in ("", found.version)):
-        stated, is_ = (f"{kind} {version}".strip() for kind, version in _sides(manifest, found))
-        raise DocumentError(f'its manifest says "{stated}", its kernel is "{is_}"')
-    return replace(found, version=found.version or manifest.version)
-
-
-def _sides(manifest: KernelManifest, found: KernelFile) -> tuple[tuple[str, str], tuple[str, str]]:
-    return (manifest.format, manifest.version), (found.format, found.version)
+    release = found.version or manifest.version
+    if (manifest.format, manifest.version or release) != (found.format, release):
+        stated = f"{manifest.format} {manifest.version}".strip()
+        raise DocumentError(f'its manifest says "{stated}", the kernel is "{found.format} {release}"')
+    return replace(found, version=release)
 
 
 def _unpack(parts: KernelParts, paths: Mapping[str, Path], staging_dir: Path, token: CancelToken) -> None:

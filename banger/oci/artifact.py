@@ -189,6 +189,6 @@ def hash_stream(source: BinaryIO, token: CancelToken) -> tuple[str, int]:
     return f"sha256:{digest.hexdigest()}", size
 
 
-def unsound(what: str, error: DocumentError, subject: str = "") -> BangerError:
+def unsound(what: str, cause: str, subject: str = "") -> BangerError:
     """The ``invalid`` error for an artifact that must not be used."""
-    return BangerError(ErrorKind.INVALID, f"{what} cannot be used", subject=subject, cause=str(error))
+    return BangerError(ErrorKind.INVALID, f"{what} cannot be used", subject=subject, cause=cause)

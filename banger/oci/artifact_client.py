@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from banger.config import Config
 from banger.core.cancel import CancelToken
@@ -18,6 +18,8 @@ from banger.oci.reference import Reference
 if TYPE_CHECKING:
     from banger.oci.push import PushClient
     from banger.oci.registry import RegistryClient
+
+C = TypeVar("C")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class Registries:
 
         return self._connect(PushClient, reference, operation, plain_http=plain_http)
 
-    def _connect(self, client: Callable[..., Any], reference: Reference, operation: Operation, **how: bool) -> Any:
+    def _connect(self, client: Callable[..., C], reference: Reference, operation: Operation, *, plain_http: bool) -> C:
         from banger.oci.registry import Endpoint  # noqa: PLC0415  # as above
 
         credentials = CredentialStore.configured(self.config.text("registry.credentials"), self.env)
@@ -54,7 +56,7 @@ class Registries:
         operation.token.on_cancel(lambda: token.cancel(operation.token.reason))
         return client(
             reference,
-            Endpoint.of(reference, self.config.text("registry.insecure"), **how),
+            Endpoint.of(reference, self.config.text("registry.insecure"), plain_http=plain_http),
             token,
             find_credential=lambda: credentials.find(reference.domain),
             note=operation.note,
@@ -84,10 +86,10 @@ def find_artifact(
     document, digest = find_manifest(client, wanted, noun)
     try:
         artifact = parse(document, digest)
-        path = f"blobs/{artifact.config.digest}"
-        body = client.get_document(path, "*/*", LARGEST_CONFIG, f"the configuration of {what}").body
-        if len(body) != artifact.config.size or digest_of(body) != artifact.config.digest:
-            raise DocumentError("its configuration does not match its digest")
     except DocumentError as error:
-        raise unsound(what, error, str(client.reference)) from None
+        raise unsound(what, str(error), str(client.reference)) from None
+    path = f"blobs/{artifact.config.digest}"
+    body = client.get_document(path, "*/*", LARGEST_CONFIG, f"the configuration of {what}").body
+    if len(body) != artifact.config.size or digest_of(body) != artifact.config.digest:
+        raise unsound(what, "its configuration does not match its digest", str(client.reference))
     return artifact, body

@@ -191,7 +191,7 @@ class _Unpacker:
     def _write_file(self, parent: int, name: bytes, member: Member) -> None:
         mode = 0o755 if member.mode & 0o111 else 0o644
         descriptor = os.open(name, _CREATE_FLAGS, mode, dir_fd=parent)
-        with open(descriptor, "wb", buffering=0) as file:
+        with os.fdopen(descriptor, "wb", buffering=0) as file:
             left = member.size
             while left:
                 chunk = memoryview(self._reader.read(min(left, _CHUNK_BYTES)))

@@ -39,7 +39,8 @@ class PushClient(RegistryClient):
             progress: told the bytes sent in absolute terms; falls back to 0 when an attempt starts anew.
 
         Raises:
-            BangerError: ``denied``, ``not_found``, ``exhausted`` (a quota), ``invalid``, ``unavailable``, ``cancelled``.
+            BangerError: ``denied``, ``not_found``, ``exhausted`` (a quota), ``invalid``,
+                ``unavailable`` or ``cancelled``.
         """
         sent = self.retrier().run(lambda: self._push_once(blob, progress))
         progress(blob.size)

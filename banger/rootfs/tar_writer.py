@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from banger.rootfs.nodes import NO_XATTRS
 from banger.rootfs.pax import XATTR_PREFIX
@@ -43,7 +43,7 @@ class MemberHeader:
     mtime_ns: int = 0
     link: bytes = b""
     rdev: tuple[int, int] = (0, 0)
-    xattrs: Mapping[bytes, bytes] = NO_XATTRS
+    xattrs: Mapping[bytes, bytes] = field(default_factory=lambda: NO_XATTRS)
 
     def pack(self) -> bytes:
         """The member's headers."""
@@ -52,7 +52,7 @@ class MemberHeader:
             return self._ustar()
         data = b"".join(_record(key, value) for key, value in records)
         extended = MemberHeader(b"PaxHeader", b"x", 0o644, size=len(data))
-        return extended._ustar() + data + bytes(-len(data) % BLOCK) + self._ustar()  # noqa: SLF001 - our own class
+        return extended._ustar() + data + bytes(-len(data) % BLOCK) + self._ustar()
 
     def _ustar(self) -> bytes:
         """512 bytes; numbers that have no room are 0 and names are cut, for the PAX header to say."""

@@ -31,12 +31,24 @@ class Ended:
 
 
 Cli = Callable[..., Ended]
+_STARTED: list[subprocess.Popen[bytes]] = []
 
 
 def banger_process(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
     """Start a command as a process of its own."""
     streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-    return subprocess.Popen([sys.executable, "-m", "banger", *arguments], cwd=ROOT, env=dict(os.environ), **streams)
+    process = subprocess.Popen([sys.executable, "-m", "banger", *arguments], cwd=ROOT, env=dict(os.environ), **streams)
+    _STARTED.append(process)
+    return process
+
+
+def end_processes() -> None:
+    """Kill what a failed test left running: a caller that stays would keep the fake API waiting for ever."""
+    while _STARTED:
+        process = _STARTED.pop()
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
 
 
 def banger(*arguments: str, stdin: bytes = b"", timeout: float = 30) -> tuple[int, bytes, bytes]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from banger.__main__ import main
-from tests.support.cli import ROOT, Cli, Ended
+from tests.support.cli import ROOT, Cli, Ended, end_processes
 from tests.support.fake_api import FakeApi
 
 
@@ -34,6 +34,7 @@ def api(home: Path) -> Iterator[FakeApi]:
     """A fake daemon behind the socket of :func:`home`."""
     with FakeApi(home / "run" / "banger.sock") as running:
         yield running
+        end_processes()
 
 
 @pytest.fixture

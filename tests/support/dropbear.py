@@ -46,6 +46,9 @@ shift
 exec "$@"
 """
 
+#: Ends with this process, however that ends.
+_NAMESPACES = ("setpriv", "--pdeathsig", "KILL", "unshare", "-m", "-p", "--fork")
+
 #: Runs in the namespaces: $1 is the directory of the server's files, the rest is the server. What would note the logins
 #: of terminal sessions (utmp, wtmp) is out of its reach.
 _SET_UP = """
@@ -72,7 +75,9 @@ def why_dropbear_cannot_run() -> str:
     """The reason to skip, or an empty string."""
     if DROPBEAR is None:
         return "dropbear is not installed"
-    probe = subprocess.run(["unshare", "-m", "-p", "--fork", "true"], capture_output=True, check=False)
+    if shutil.which("setpriv") is None or shutil.which("unshare") is None:
+        return "util-linux is not installed"
+    probe = subprocess.run([*_NAMESPACES, "true"], capture_output=True, check=False)
     return "" if probe.returncode == 0 else "needs root: mount and PID namespaces"
 
 
@@ -105,7 +110,7 @@ def dropbear(directory: Path, *, port: int = 0, window: int = 0) -> Iterator[Gue
     alive, held_while_alive = os.pipe()
     with (directory / "dropbear.log").open("ab") as log:
         process = subprocess.Popen(
-            ["unshare", "-m", "-p", "--fork", "--kill-child", "sh", "-ec", _SET_UP, "sh", str(directory), *server],
+            [*_NAMESPACES, "--kill-child", "sh", "-ec", _SET_UP, "sh", str(directory), *server],
             stdin=subprocess.DEVNULL,
             stderr=log,
             pass_fds=[held_while_alive],

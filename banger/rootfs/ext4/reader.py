@@ -106,7 +106,7 @@ class Ext4Image(ContentReader):
             child = self._child(here, name)
             if child is None:
                 return None
-            if not child.is_symlink or (not follow and not any(todo)):
+            if not child.is_symlink or (not follow and not todo):
                 stack.append(child)
                 continue
             followed += 1

@@ -1,0 +1,173 @@
+"""A file behind a URL as an origin of the blob store, which gives it resume, verification and one transfer for all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from contextlib import suppress
+from urllib.parse import urljoin, urlsplit
+
+import requests
+
+from banger.core.cancel import CancelToken
+from banger.core.errors import BangerError, ErrorKind
+from banger.oci import failures
+from banger.oci.interrupt import abandonable
+from banger.oci.registry import DEFAULT_TIMEOUTS, Timeouts, is_loopback
+from banger.oci.retry import PATIENT, Retrier, RetryPolicy, TransientError
+
+_CHUNK_BYTES = 1 << 18
+_MOST_REDIRECTS = 5
+_TOTAL = re.compile(r"bytes \d+-\d+/(\d{1,15})\Z")
+_TRANSIENT_STATUSES = frozenset({429, 500, 502, 503, 504})
+
+
+class UrlOrigin:
+    """One file of one web server. Sends no credentials and keeps no cookies."""
+
+    def __init__(
+        self,
+        url: str,
+        token: CancelToken,
+        *,
+        insecure: str = "",
+        note: Callable[[str], None] = lambda _: None,
+        timeouts: Timeouts = DEFAULT_TIMEOUTS,
+        retry: RetryPolicy = PATIENT,
+    ) -> None:
+        """Connects to nothing yet.
+
+        Args:
+            url: what is fetched, without a fragment.
+            token: cancels every wait.
+            insecure: hosts that may be talked to over plain http, separated by commas; loopback always may.
+            note: told about long pauses.
+            timeouts: of each exchange.
+            retry: how often and how patiently failures are tried again.
+        """
+        self.token = token
+        self._url = url
+        self._insecure = {host.strip() for host in insecure.split(",")}
+        self._note = note
+        self._timeouts = timeouts
+        self._retry = retry
+        self._session = requests.Session()
+        # Neither a proxy nor a login of .netrc has anything to say about the loopback of this host.
+        self._session.trust_env = not is_loopback(urlsplit(url).netloc)
+
+    def retrier(self) -> Retrier:
+        """A fresh failure counter."""
+        return Retrier(self._retry, self.token, self._note)
+
+    def size(self) -> int:
+        """Length of the file in bytes, by asking for its first one; raises ``unavailable`` if the server hides it."""
+
+        def ask() -> int:
+            with self._get({"Range": "bytes=0-0"}) as response:
+                if response.status_code == 206:
+                    match = _TOTAL.match(response.headers.get("Content-Range", ""))
+                    length = match[1] if match else ""
+                else:
+                    length = response.headers.get("Content-Length", "")
+            if not length.isdigit():
+                raise self._cannot("the server does not say how long it is")
+            return int(length)
+
+        return self.retrier().run(ask)
+
+    def open_blob(self, digest: str, offset: int) -> _UrlBody:  # noqa: ARG002  # the signature is that of an origin
+        """Start a transfer from ``offset``, or from 0 if the server can't do that."""
+        response = self._get({"Range": f"bytes={offset}-"} if offset else {})
+        resumed = response.status_code == 206
+        if response.status_code == 416 or (
+            resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
+        ):
+            response.close()
+            response, resumed = self._get({}), False
+        return _UrlBody(response, offset if resumed else 0, self)
+
+    def _get(self, headers: dict[str, str]) -> requests.Response:
+        url = self._url
+        for _ in range(_MOST_REDIRECTS + 1):
+            self._check_scheme(url)
+            response = self._send(url, {"Accept-Encoding": "identity", **headers})
+            if not response.is_redirect:
+                return self._checked(response)
+            url = urljoin(url, response.headers["Location"])
+            response.close()
+        raise self._cannot("the server redirects in circles")
+
+    def _send(self, url: str, headers: dict[str, str]) -> requests.Response:
+        def call() -> requests.Response:
+            timeout = (self._timeouts.connect_s, self._timeouts.read_s)
+            return self._session.get(url, headers=headers, stream=True, timeout=timeout, allow_redirects=False)
+
+        try:
+            return abandonable(self.token, call, requests.Response.close)
+        except failures.NETWORK_ERRORS as error:
+            raise self.broken(error) from error
+
+    def _checked(self, response: requests.Response) -> requests.Response:
+        status = response.status_code
+        if status in (200, 206, 416):
+            return response
+        response.close()
+        cause = f"{status} {failures.printable(response.reason or '')}".strip()
+        if status in _TRANSIENT_STATUSES:
+            raise TransientError(self._cannot(cause), failures.retry_after_s(response.headers.get("Retry-After")))
+        kinds = {401: ErrorKind.DENIED, 403: ErrorKind.DENIED, 404: ErrorKind.NOT_FOUND, 410: ErrorKind.NOT_FOUND}
+        raise self._cannot(cause, kinds.get(status, ErrorKind.UNAVAILABLE))
+
+    def _check_scheme(self, url: str) -> None:
+        parts = urlsplit(url)
+        plain = is_loopback(parts.netloc) or bool({parts.netloc, parts.hostname} & self._insecure)
+        if parts.hostname and (parts.scheme == "https" or (parts.scheme == "http" and plain)):
+            return
+        raise BangerError(
+            ErrorKind.DENIED,
+            f'"{failures.printable(url)}" is not https',
+            subject=self._url,
+            hint="use https, or add the host to registry.insecure in config.toml",
+        )
+
+    def broken(self, error: BaseException) -> TransientError:
+        """The failure that a broken exchange means; what can't be better in a moment is raised at once."""
+        try:
+            failure = failures.unreachable(urlsplit(self._url).netloc, error)
+        except BangerError as final:
+            raise self._cannot(final.cause) from error
+        return TransientError(self._cannot(failure.final.cause))
+
+    def _cannot(self, cause: str, kind: ErrorKind = ErrorKind.UNAVAILABLE) -> BangerError:
+        return BangerError(kind, f'cannot download "{self._url}"', subject=self._url, cause=cause)
+
+
+class _UrlBody:
+    """The file's bytes from ``start`` on. Cancelling cuts the connection."""
+
+    def __init__(self, response: requests.Response, start: int, origin: UrlOrigin) -> None:
+        self.start = start
+        length = response.headers.get("Content-Length", "")
+        self.length = int(length) if length.isdigit() else None
+        self._response = response
+        self._origin = origin
+        self._forget = origin.token.on_cancel(self._cut)
+
+    def read(self) -> bytes:
+        """The next bytes as they arrive, empty at the end."""
+        try:
+            chunk: bytes = self._response.raw.read1(_CHUNK_BYTES, decode_content=False)
+        except failures.NETWORK_ERRORS as error:
+            self._origin.token.raise_if_cancelled()
+            raise self._origin.broken(error) from error
+        self._origin.token.raise_if_cancelled()
+        return chunk
+
+    def close(self) -> None:
+        """Give the connection back, or drop it in the middle of the file."""
+        self._forget()
+        self._response.close()
+
+    def _cut(self) -> None:
+        with suppress(ValueError, RuntimeError, OSError):  # the body has ended in the meantime
+            self._response.raw.shutdown()
