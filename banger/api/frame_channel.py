@@ -5,54 +5,89 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from loguru import logger
 from starlette.types import Receive, Send
 
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.frames import MAX_PAYLOAD, MEDIA_TYPE, FrameReader, FrameType, encode, encode_json
+from banger.core.frames import (
+    MAX_PAYLOAD,
+    MEDIA_TYPE,
+    STDIN_WINDOW,
+    FrameReader,
+    FrameType,
+    encode,
+    encode_json,
+)
 
-#: Frames read ahead of whoever consumes them; beyond that the caller is made to wait.
-_AHEAD = 16
+#: Frames that are not input (signals, sizes) and that nobody has looked at yet.
+_MAX_CONTROLS = 1024
 
 
 class FrameChannel:
-    """Both directions. :meth:`pump` must run as a task for :meth:`next` to return anything."""
+    """Both directions. :meth:`pump` must run as a task for anything to arrive.
+
+    The pump never waits for a consumer, so that it hears a signal, and the caller hanging up, behind input that
+    nobody reads; the window of standard input bounds what it holds meanwhile.
+    """
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive = receive
         self._send = send
-        self._frames: asyncio.Queue[tuple[FrameType, bytes] | None] = asyncio.Queue(_AHEAD)
+        self._inputs: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._controls: asyncio.Queue[tuple[FrameType, bytes] | None] = asyncio.Queue(_MAX_CONTROLS)
+        self._held = 0
         self.hung_up = asyncio.Event()
         self._started = False
         self._sending = asyncio.Lock()
 
     async def pump(self) -> None:
-        """Read frames until the caller ends its body (``next`` then gives None) or hangs up."""
+        """Sort frames into input and the rest until the caller hangs up (or breaks the rules, which ends it too)."""
         reader = FrameReader()
-        while True:
+        more = True
+        while more:
             message = await self._receive()
             if message["type"] == "http.disconnect":
-                self.hung_up.set()
-                await self._frames.put(None)
-                return
-            for frame in reader.feed(message.get("body", b"")):
-                await self._frames.put(frame)
-            if not message.get("more_body", False):
-                await self._frames.put(None)
-                await self._await_hang_up()
-                return
-
-    async def _await_hang_up(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+                break
+            try:
+                for kind, payload in reader.feed(message.get("body", b"")):
+                    self._sort(kind, payload)
+            except (BangerError, asyncio.QueueFull) as error:
+                logger.warning("a caller's frames were refused: {}", error)
+                break
+            more = message.get("more_body", False)
+        else:
+            while (await self._receive())["type"] != "http.disconnect":
+                pass
         self.hung_up.set()
 
-    async def next(self) -> tuple[FrameType, bytes] | None:
-        """The next frame, or None at the end of the caller's body."""
-        return await self._frames.get()
+    def _sort(self, kind: FrameType, payload: bytes) -> None:
+        match kind:
+            case FrameType.STDIN:
+                self._held += len(payload)
+                if self._held > STDIN_WINDOW + MAX_PAYLOAD:
+                    raise BangerError(ErrorKind.USAGE, "more standard input was sent than the window allows")
+                self._inputs.put_nowait(payload)
+            case FrameType.STDIN_EOF:
+                self._inputs.put_nowait(None)
+            case _:
+                self._controls.put_nowait((kind, payload))
+
+    async def next_input(self) -> bytes | None:
+        """The next piece of standard input, or None at its end. Say :meth:`taken` once it is passed on."""
+        return await self._inputs.get()
+
+    async def taken(self, size: int) -> None:
+        """Open the window again by ``size`` bytes."""
+        self._held -= size
+        await self.send_json(FrameType.ACK, size)
+
+    async def next_control(self) -> tuple[FrameType, bytes] | None:
+        """The next frame that is not input."""
+        return await self._controls.get()
 
     async def config(self) -> bytes:
         """The payload of the CONFIG frame that every stream begins with."""
-        frame = await self.next()
+        frame = await self.next_control()
         if frame is None or frame[0] is not FrameType.CONFIG:
             raise BangerError(ErrorKind.USAGE, "a frame stream begins with a CONFIG frame")
         return frame[1]

@@ -73,8 +73,8 @@ async def run(context: ApiContext, channel: FrameChannel, request: Request) -> d
     listener = context.supervisor.submit(command)
     try:
         vm = await _follow(listener, channel)
-        await channel.send_json(FrameType.STARTED, {"vm_id": vm.id, "vm_name": vm.name})
         if body.detach:
+            await _say_started(channel, vm)
             return {"code": 0, "signal": ""}
         outcome = await _exec(context, channel, vm, body.exec)
     finally:
@@ -89,7 +89,6 @@ async def exec_(context: ApiContext, channel: FrameChannel, request: Request) ->
     vm = context.store.vms.find(request.path_params["query"])
     body = decode(await channel.config(), ExecBody)
     check_running(vm)
-    await channel.send_json(FrameType.STARTED, {"vm_id": vm.id, "vm_name": vm.name})
     return await _exec(context, channel, vm, body)
 
 
@@ -153,6 +152,7 @@ async def _follow(listener: Listener, channel: FrameChannel) -> Vm:
 async def _exec(context: ApiContext, channel: FrameChannel, vm: Vm, body: ExecBody) -> dict[str, Any]:
     session = await context.channels.open_session(context.access(vm), exec_request(context, vm, body))
     try:
+        await _say_started(channel, vm)
         async with asyncio.timeout(body.timeout_s):
             return await _converse(channel, session)
     except TimeoutError:
@@ -161,6 +161,11 @@ async def _exec(context: ApiContext, channel: FrameChannel, vm: Vm, body: ExecBo
         ) from None
     finally:
         await session.close()
+
+
+async def _say_started(channel: FrameChannel, vm: Vm) -> None:
+    """From here on a failure is the command's, not banger's."""
+    await channel.send_json(FrameType.STARTED, {"vm_id": vm.id, "vm_name": vm.name})
 
 
 def exec_request(context: ApiContext, vm: Vm, body: ExecBody) -> ExecRequest:
@@ -177,26 +182,33 @@ def exec_request(context: ApiContext, vm: Vm, body: ExecBody) -> ExecRequest:
 
 async def _converse(channel: FrameChannel, session: Session) -> dict[str, Any]:
     """Carry input one way and output the other until the command has ended and its output is sent."""
-    feed = asyncio.create_task(_feed(channel, session))
+    tasks = [asyncio.create_task(work(channel, session)) for work in (_feed, _control)]
     try:
         async for stream, chunk in session.output():
             await channel.send(FrameType.STDERR if stream is Stream.STDERR else FrameType.STDOUT, chunk)
         status = await session.wait()
     finally:
-        feed.cancel()
-        await asyncio.gather(feed, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await session.close()
     return {"code": status.code, "signal": status.signal}
 
 
 async def _feed(channel: FrameChannel, session: Session) -> None:
-    while (frame := await channel.next()) is not None:
+    """Pass standard input on as fast as the command takes it; what it will never read is thrown away."""
+    wanted = True
+    while (data := await channel.next_input()) is not None:
+        wanted = wanted and await session.write_stdin(data)
+        await channel.taken(len(data))
+    session.write_eof()
+
+
+async def _control(channel: FrameChannel, session: Session) -> None:
+    """Pass signals and sizes on."""
+    while (frame := await channel.next_control()) is not None:
         kind, payload = frame
         match kind:
-            case FrameType.STDIN:
-                await session.write_stdin(payload)
-            case FrameType.STDIN_EOF:
-                session.write_eof()
             case FrameType.SIGNAL:
                 session.send_signal(payload.decode("ascii", "replace"))
             case FrameType.RESIZE:

@@ -17,7 +17,7 @@ from typing import Any
 from banger.client.connection import error_of, lost_connection
 from banger.client.http1 import ProtocolError, ResponseParser, encode_chunk, encode_head
 from banger.core.errors import BangerError
-from banger.core.frames import MAX_PAYLOAD, MEDIA_TYPE, FrameReader, FrameType, encode, encode_json
+from banger.core.frames import MAX_PAYLOAD, MEDIA_TYPE, STDIN_WINDOW, FrameReader, FrameType, encode, encode_json
 
 #: More than this waiting to be sent, and a caller had better stop producing.
 HIGH_WATER = 256 * 1024
@@ -38,6 +38,7 @@ class FrameChannel:
         self._refusal = bytearray()
         self._frames: deque[Frame] = deque()
         self._ended = False
+        self._unacknowledged = 0
         headers = {"Connection": "close", "Content-Type": MEDIA_TYPE, "Transfer-Encoding": "chunked"}
         self._outgoing = bytearray(encode_head("POST", target, headers))
         self._outgoing += encode_chunk(encode_json(FrameType.CONFIG, config))
@@ -54,12 +55,19 @@ class FrameChannel:
         return len(self._outgoing)
 
     @property
+    def takes_stdin(self) -> bool:
+        """Standard input may be put: neither the socket nor the command in the guest is behind with it."""
+        return len(self._outgoing) < HIGH_WATER and self._unacknowledged < STDIN_WINDOW
+
+    @property
     def ended(self) -> bool:
         """The response is complete: nothing will arrive any more."""
         return self._ended
 
     def put(self, kind: FrameType, payload: bytes = b"") -> None:
         """Queue a frame; a payload too long for one becomes several."""
+        if kind is FrameType.STDIN:
+            self._unacknowledged += len(payload)
         for start in range(0, max(1, len(payload)), MAX_PAYLOAD):
             self._outgoing += encode_chunk(encode(kind, payload[start : start + MAX_PAYLOAD]))
 
@@ -99,14 +107,21 @@ class FrameChannel:
             if self._ended:
                 raise error_of(self._parser.status, bytes(self._refusal))
             return []
-        return list(self._reader.feed(body))
+        return [frame for frame in self._reader.feed(body) if not self._is_acknowledgement(frame)]
+
+    def _is_acknowledgement(self, frame: Frame) -> bool:
+        kind, payload = frame
+        if kind is not FrameType.ACK:
+            return False
+        self._unacknowledged -= int(json.loads(payload))
+        return True
 
     # -- for a caller that just waits ------------------------------------------------------------------
 
     def send(self, kind: FrameType, payload: bytes = b"") -> bool:
         """Send a frame, waiting for room. False once the daemon has ended the exchange: read why with `receive`."""
         self.put(kind, payload)
-        while not self._ended and self.unsent > HIGH_WATER:
+        while not self._has_exit() and not self.takes_stdin:
             self._wait(None)
         return not self._has_exit()
 

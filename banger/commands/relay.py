@@ -94,7 +94,7 @@ class Relay:
         poll = select.poll()
         poll.register(signals, select.POLLIN)
         poll.register(self._channel, self._channel_interest())
-        if self._stdin_open and self.started is not None and self._channel.unsent < HIGH_WATER:
+        if self._stdin_open and self.started is not None and self._channel.takes_stdin:
             poll.register(0, select.POLLIN)
         full = [sink for sink in self._sinks.values() if sink.pending]
         for sink in full:

@@ -3,6 +3,9 @@
 A frame is one type byte, a 4-byte big-endian payload length, and the payload (at most 1 MiB). The request
 body carries frames towards the guest while the response body carries frames from it; closing the
 connection is the caller hanging up.
+
+Standard input has a window, so that a command that reads none of it holds up neither a signal behind it nor the
+news that the caller is gone: at most ``STDIN_WINDOW`` bytes may be under way, and ACK frames tell what was taken.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from banger.core.errors import BangerError, ErrorKind
 
 MEDIA_TYPE = "application/vnd.banger.frames"
 MAX_PAYLOAD = 1 << 20
+#: Bytes of standard input that may be sent and not yet acknowledged.
+STDIN_WINDOW = 1 << 20
 _HEADER = struct.Struct(">BI")
 
 
@@ -30,6 +35,7 @@ class FrameType(IntEnum):
     RESIZE = ord("w")  #: JSON: ``{"rows", "columns"}``
     EVENT = ord("v")  #: JSON: an operation event
     STARTED = ord("b")  #: JSON: the command runs; ``{"vm_id", "vm_name"}``
+    ACK = ord("a")  #: JSON: how many bytes of STDIN payloads were taken since the last one
     STDOUT = ord("o")  #: bytes
     STDERR = ord("r")  #: bytes
     EXIT = ord("x")  #: JSON: ``{"code", "signal"}`` of the guest's command, or ``{"error": {…}}``

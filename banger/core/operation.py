@@ -74,6 +74,7 @@ class Operation:
         self._lock = threading.RLock()
         self._done = threading.Event()
         self._started = time.monotonic()
+        self._ended = 0.0
         self._steps: list[StepTiming] = []
         self._events: list[OperationEvent] = []
         self._listeners: list[Listener] = []
@@ -182,8 +183,8 @@ class Operation:
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds since the work began (or was queued, if it has not)."""
-        return time.monotonic() - self._started
+        """Seconds since the work began (or was queued, if it has not), up to its end."""
+        return (self._ended or time.monotonic()) - self._started
 
     @property
     def deadline(self) -> Deadline:
@@ -269,7 +270,7 @@ class Operation:
             if self._done.is_set():
                 return
             self._state, self.result, self.error = state, result, error
-            self.finished_at = clock.now()
+            self.finished_at, self._ended = clock.now(), time.monotonic()
             self._done.set()
             listeners = list(self._listeners)
         self.publish(EventKind.FINISHED, elapsed_s=self.elapsed_s, message=str(error) if error else "")

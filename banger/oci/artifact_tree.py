@@ -9,43 +9,53 @@ from __future__ import annotations
 
 import os
 import stat
-import tarfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import BinaryIO, Protocol
 
 from banger.core.cancel import CancelToken
+from banger.core.errors import BangerError, ErrorKind
 from banger.core.units import GIB, MIB
 from banger.rootfs.decompress import decompressed
 from banger.rootfs.limits import NAME_BYTES, Budget, Limits
 from banger.rootfs.reader import ChunkReader
 from banger.rootfs.refusals import refused, shown
-from banger.rootfs.tar import Member, MemberKind, TarReader
+from banger.rootfs.tar import BLOCK, Member, MemberKind, TarReader
+from banger.rootfs.tar_writer import END, MemberHeader
 
 #: What the modules of a kernel may cost; Debian's largest has 4,000 files and 0.5 GiB.
 MODULE_LIMITS = Limits(
     entries=100_000, file_bytes=1 * GIB, total_bytes=8 * GIB, metadata_bytes=128 * MIB, path_bytes=1024
 )
 _CHUNK_BYTES = 1 << 20
-_BUFFER_BYTES = 1 << 18
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def pack_tree(directory: Path, sink: BinaryIO, token: CancelToken) -> None:
+class Writable(Protocol):
+    """Where an archive goes."""
+
+    def write(self, data: bytes, /) -> object:
+        """Take all of ``data``."""
+        ...
+
+
+def pack_tree(directory: Path, sink: Writable, token: CancelToken) -> None:
     """Write the content of ``directory`` to ``sink`` as a plain tar archive (POSIX.1-2001 pax).
 
     Names are sorted, times and owners are zero, modes are 0644, 0755 for what is executable and for directories.
 
     Raises:
-        BangerError: ``invalid`` for anything but files, directories and symbolic links; ``cancelled``.
+        BangerError: ``invalid`` for anything but files, directories and symbolic links, ``conflict`` for a file that
+            shrinks while it is read; ``cancelled``.
         OSError: something cannot be read.
     """
-    with tarfile.open(fileobj=sink, mode="w|", format=tarfile.PAX_FORMAT, bufsize=_BUFFER_BYTES) as archive:
-        for path, name in _walk(directory, ""):
-            token.raise_if_cancelled()
-            _add(archive, path, name, token)
+    for path, name in _walk(directory, b""):
+        token.raise_if_cancelled()
+        _add(sink, path, name, token)
+    sink.write(END)
 
 
 def unpack_tree(
@@ -91,42 +101,39 @@ def unpack_tree(
 # -- packing -----------------------------------------------------------------------------------------------
 
 
-def _walk(directory: Path, prefix: str) -> Iterator[tuple[Path, str]]:
+def _walk(directory: Path, prefix: bytes) -> Iterator[tuple[Path, bytes]]:
     for entry in sorted(directory.iterdir(), key=lambda path: os.fsencode(path.name)):
-        name = prefix + entry.name
+        name = prefix + os.fsencode(entry.name)
         yield entry, name
         if entry.is_dir() and not entry.is_symlink():
-            yield from _walk(entry, f"{name}/")
+            yield from _walk(entry, name + b"/")
 
 
-def _add(archive: tarfile.TarFile, path: Path, name: str, token: CancelToken) -> None:
+def _add(sink: Writable, path: Path, name: bytes, token: CancelToken) -> None:
     mode = path.lstat().st_mode
-    info = tarfile.TarInfo(name)
-    info.mode = 0o755 if stat.S_ISDIR(mode) or mode & 0o111 else 0o644
     if stat.S_ISLNK(mode):
-        info.type, info.linkname, info.mode = tarfile.SYMTYPE, str(path.readlink()), 0o777
-        archive.addfile(info)
+        sink.write(MemberHeader(name, b"2", 0o777, link=os.fsencode(path.readlink())).pack())
     elif stat.S_ISDIR(mode):
-        info.type = tarfile.DIRTYPE
-        archive.addfile(info)
+        sink.write(MemberHeader(name + b"/", b"5", 0o755).pack())
     elif stat.S_ISREG(mode):
         with path.open("rb", buffering=0) as file:
-            info.size = os.fstat(file.fileno()).st_size
-            archive.addfile(info, cast("IO[bytes]", _Cancellable(file, token)))
+            size = os.fstat(file.fileno()).st_size
+            sink.write(MemberHeader(name, b"0", 0o755 if mode & 0o111 else 0o644, size=size).pack())
+            _copy(file, sink, size, token)
+            sink.write(bytes(-size % BLOCK))
     else:
         raise refused(f'"{path}" is neither a file nor a directory nor a symbolic link')
 
 
-class _Cancellable:
-    """A file that is read no further once nobody wants it any more."""
-
-    def __init__(self, file: IO[bytes], token: CancelToken) -> None:
-        self._file = file
-        self._token = token
-
-    def read(self, size: int) -> bytes:
-        self._token.raise_if_cancelled()
-        return self._file.read(size)
+def _copy(file: FileIO, sink: Writable, size: int, token: CancelToken) -> None:
+    while size:
+        token.raise_if_cancelled()
+        chunk = file.read(min(size, _CHUNK_BYTES))
+        if not chunk:
+            name = str(file.name)
+            raise BangerError(ErrorKind.CONFLICT, f'"{name}" shrank while it was read', subject=name)
+        sink.write(chunk)
+        size -= len(chunk)
 
 
 # -- unpacking ---------------------------------------------------------------------------------------------

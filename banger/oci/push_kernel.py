@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import BinaryIO, cast
 
 from banger.config import Config
 from banger.core import clock
@@ -71,7 +70,7 @@ def _layers(kernel_dir: Path, scratch: Path, token: CancelToken) -> list[LocalBl
         packed = scratch / "modules"
         with packed.open("wb") as sink:
             archive = ZstdBlob(sink, token)
-            pack_tree(kernel_dir / _MODULES, cast("BinaryIO", archive), token)
+            pack_tree(kernel_dir / _MODULES, archive, token)
             digest, size = archive.finish()
         title = f"{_MODULES}.tar.zst"
         layers.append(LocalBlob(formats.MODULES_ZSTD_TYPE, digest, size, packed, title=title))

@@ -52,6 +52,8 @@ class FrameSession:
             self._ready += list(self._reader.feed(data))
         frame = self._ready.pop(0)
         self.call.frames.append(frame)
+        if frame[0] is FrameType.STDIN:
+            self.send_json(FrameType.ACK, len(frame[1]))
         return frame
 
     def _demand(self, wanted: FrameType) -> bytes:
