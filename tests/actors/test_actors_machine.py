@@ -7,18 +7,24 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from banger.actors.messages import (
+    CommitVm,
     CreateVm,
     DeleteImage,
     DeleteKernel,
     DeleteVm,
+    PromoteImage,
+    Prune,
     PullImage,
     PullKernel,
     Reconcile,
+    RegisterImage,
+    TagImage,
 )
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import VmSpec
@@ -35,7 +41,7 @@ KERNELS = st.sampled_from(["default", "edge"])
 
 
 class Owners(RuleBasedStateMachine):
-    """Model: image name to digest, kernel names, VM name to the digest it was made from."""
+    """Model: image name to digest, registered names, kernel names, VM name to the digest it was made from."""
 
     @initialize()
     def begin(self) -> None:
@@ -45,6 +51,9 @@ class Owners(RuleBasedStateMachine):
         self.images: dict[str, str] = {}
         self.kernels: set[str] = set()
         self.vms: dict[str, str] = {}
+        self.registered: set[str] = set()
+        self.own = self.home / "own.ext4"
+        self.own.write_text("sha256:own")
 
     def teardown(self) -> None:
         if hasattr(self, "world"):
@@ -61,6 +70,9 @@ class Owners(RuleBasedStateMachine):
     @rule(name=NAMES, refresh=st.booleans())
     def pull(self, name, refresh):
         before = self.world.store.images.by_name(name)
+        if refresh and name in self.registered:
+            assert self._refusal(PullImage(name, ImageRequest(name), refresh)) is ErrorKind.ALREADY_EXISTS
+            return
         image = self.world.do(PullImage(name, ImageRequest(name), refresh))
         if before is not None and before.id != image.id:  # the old content stays for those who use it, and only then
             used = bool(self.world.store.vms.using_image(before.id))
@@ -71,6 +83,8 @@ class Owners(RuleBasedStateMachine):
 
     @rule(name=NAMES)
     def pull_that_fails(self, name):
+        if name in self.registered:
+            return
         self.world.images.failures.append(BangerError(ErrorKind.UNAVAILABLE, "registry down"))
         try:
             self.world.do(PullImage(name, ImageRequest(name), refresh=True))
@@ -82,6 +96,8 @@ class Owners(RuleBasedStateMachine):
 
     @rule(name=NAMES)
     def pull_that_is_cancelled(self, name):
+        if name in self.registered:
+            return
         self.world.images.gate.close()
         listener = self.world.supervisor.submit(PullImage(name, ImageRequest(name), refresh=True))
         eventually(lambda: self.world.images.gate.reached.is_set() or listener.answered)
@@ -106,6 +122,65 @@ class Owners(RuleBasedStateMachine):
         else:
             assert not used
             del self.images[name]
+            self.registered.discard(name)
+
+    @rule(name=NAMES)
+    def register(self, name):
+        command = RegisterImage(name, str(self.own))
+        if name in self.images:
+            assert self._refusal(command) is ErrorKind.ALREADY_EXISTS
+        else:
+            self.world.do(command)
+            self.images[name] = "sha256:own"
+            self.registered.add(name)
+
+    @rule(name=NAMES)
+    def promote(self, name):
+        if name not in self.images:
+            assert self._refusal(PromoteImage(name)) is ErrorKind.NOT_FOUND
+            return
+        assert self.world.do(PromoteImage(name)).managed
+        self.registered.discard(name)
+
+    @rule(name=NAMES, other=NAMES)
+    def tag(self, name, other):
+        image = self.world.store.images.by_name(name)
+        if image is None:
+            return
+        if self.images.get(other, image.digest) != image.digest:
+            assert self._refusal(TagImage(other, image.id)) is ErrorKind.ALREADY_EXISTS
+        elif other not in self.images:
+            self.world.do(TagImage(other, image.id))
+            self.images[other] = image.digest
+            if name in self.registered:
+                self.registered.add(other)
+
+    @rule(vm=VM_NAMES, name=NAMES)
+    def commit(self, vm, name):
+        row = self.world.store.vms.by_name(vm)
+        if row is None:
+            return
+        if name in self.images:
+            assert self._refusal(CommitVm(name, row.id)) is ErrorKind.ALREADY_EXISTS
+        else:
+            self.images[name] = self.world.do(CommitVm(name, row.id)).digest
+
+    @rule(unused=st.booleans())
+    def prune(self, unused):
+        before = {image.name for image in self.world.store.images.all()}
+        self.world.do(Prune(unused=unused))
+        left = {image.name for image in self.world.store.images.all()}
+        assert all(self.world.store.vms.using_image(image.id) for image in self.world.store.images.nameless())
+        for name in before - left - {""}:
+            assert unused
+            assert name not in self.registered
+            del self.images[name]
+        self.kernels &= {kernel.name for kernel in self.world.store.kernels.all()}
+
+    def _refusal(self, command) -> ErrorKind:
+        with pytest.raises(BangerError) as caught:
+            self.world.do(command)
+        return caught.value.kind
 
     @rule(name=KERNELS)
     def pull_kernel(self, name):
@@ -167,6 +242,7 @@ class Owners(RuleBasedStateMachine):
             assert image.digest == self.vms[vm.name]
         for image in store.images.all():
             assert layout.image_rootfs(image).read_text() == image.digest
+            assert not image.name or image.managed == (image.name not in self.registered)
         assert self.world.leftovers() == []
 
 

@@ -120,7 +120,7 @@ def superblock_bytes(
     first = int(shift == 0)
     groups = -(-(blocks - first) // per_group)
     values = {
-        0x0: (groups * inodes_per_group, 4),
+        0x0: (groups * inodes_per_group & 0xFFFFFFFF, 4),
         0x4: (blocks & 0xFFFFFFFF, 4),
         0x14: (first, 4),
         0x18: (shift, 4),

@@ -91,7 +91,7 @@ def test_extents_that_are_preallocated_read_as_holes() -> None:
     ],
 )
 def test_extent_tree_that_is_damaged_is_refused(root: bytes, blocks: dict[int, bytes]) -> None:
-    with pytest.raises(BangerError, match="block|extent tree of inode 12"):
+    with pytest.raises(BangerError, match=r"block|extent tree of inode 12"):
         extents(root, blocks)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -205,12 +204,3 @@ def test_xattrs_that_are_damaged_are_refused(block: bytes) -> None:
 @pytest.mark.parametrize("tail", [b"", b"\0\0", bytes(96), b"\1" * 96])
 def test_xattrs_of_an_inode_without_any_are_none(tail: bytes) -> None:
     assert inode_xattrs(tail, 12) == {}
-
-
-def test_inode_is_immutable() -> None:
-    node = File(0o644, 0, 0, 0)
-    node.links = 1
-    found = parse_inode(12, pack_inode(node, InodeContent(), 1))
-    assert replace(found, size=5).size == 5
-    with pytest.raises(AttributeError):
-        found.size = 5  # type: ignore[misc]
