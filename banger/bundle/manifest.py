@@ -79,8 +79,8 @@ class BundleManifest:
     created: str
     rootfs: Disk
     seed: Disk | None = None
-    config: ImageConfig = ImageConfig()
-    kernel: KernelReference = KernelReference()
+    config: ImageConfig = field(default_factory=ImageConfig)
+    kernel: KernelReference = field(default_factory=KernelReference)
     defaults: DefaultSizes = field(default_factory=DefaultSizes)
 
     def to_bytes(self) -> bytes:

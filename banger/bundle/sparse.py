@@ -4,7 +4,7 @@ All numbers are little-endian::
 
     header   8 bytes magic "bgsparse", u32 version (1), u32 block size (4096), u64 size of the image in bytes
     extent   u64 offset, u64 length, then length bytes of data                                  (any number of these)
-    end      u64 2^64-1, u64 sum of all lengths, 32 bytes SHA-256 of everything before them (the end's first 16 included)
+    end      u64 2^64-1, u64 sum of all lengths, 32 bytes SHA-256 of everything before them (its own first 16 too)
 
 The image is cut into windows of 1 MiB. In every window each maximal run of 4 KiB blocks that are not all zero is one
 extent; the last block of an image may be shorter. So the stream does not depend on where the file had its holes, can be

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from banger.oci.registry import RegistryClient
 
 C = TypeVar("C")
+Parse = Callable[[Mapping[str, Any], str], Artifact]
+"""Checks a parsed manifest, given it and its digest; raises :class:`DocumentError`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +65,14 @@ class Registries:
         )
 
 
-def find_artifact(
-    client: RegistryClient, wanted: Platform, noun: str, parse: Callable[[Mapping[str, Any], str], Artifact]
-) -> tuple[Artifact, bytes]:
+def find_artifact(client: RegistryClient, wanted: Platform, noun: str, parse: Parse) -> tuple[Artifact, bytes]:
     """Resolve the client's reference to one artifact and fetch its config document; two or three small requests.
 
     Args:
         client: knows the reference.
         wanted: the platform to choose from an index.
         noun: what errors call it: ``kernel``, ``bundle``.
-        parse: checks the manifest, given it and its digest.
+        parse: checks the manifest.
 
     Returns:
         The artifact and its verified config document.
@@ -82,8 +82,14 @@ def find_artifact(
     """
     from banger.oci.manifest import find_manifest  # noqa: PLC0415  # as above
 
+    return read_artifact(client, *find_manifest(client, wanted, noun), noun, parse)
+
+
+def read_artifact(
+    client: RegistryClient, document: Mapping[str, Any], digest: str, noun: str, parse: Parse
+) -> tuple[Artifact, bytes]:
+    """The same, of a manifest that was fetched already."""
     what = f'{noun} "{client.reference.familiar()}"'
-    document, digest = find_manifest(client, wanted, noun)
     try:
         artifact = parse(document, digest)
     except DocumentError as error:

@@ -63,6 +63,11 @@ def find_manifest(client: RegistryClient, wanted: Platform, noun: str = "image")
     return _Resolver(client, wanted, noun).find()
 
 
+def read_image(client: RegistryClient, wanted: Platform, document: dict[str, Any], digest: str) -> PlatformImage:
+    """The image that a manifest of :func:`find_manifest` describes; raises as :func:`resolve` does."""
+    return _Resolver(client, wanted).image(document, digest)
+
+
 class _Resolver:
     def __init__(self, client: RegistryClient, wanted: Platform, noun: str = "image") -> None:
         self._client = client
@@ -71,7 +76,7 @@ class _Resolver:
         self._name = client.reference.familiar()
 
     def resolve(self) -> PlatformImage:
-        return self._image(*self.find())
+        return self.image(*self.find())
 
     def find(self) -> tuple[dict[str, Any], str]:
         document, kind, digest = self._fetch(self._client.reference.target, None)
@@ -121,7 +126,7 @@ class _Resolver:
         entries = [parse_descriptor(item, f"entry {i + 1}") for i, item in enumerate(items)]
         return [entry for entry in entries if entry.media_type in MANIFEST_TYPES | INDEX_TYPES]
 
-    def _image(self, manifest: dict[str, Any], digest: str) -> PlatformImage:
+    def image(self, manifest: dict[str, Any], digest: str) -> PlatformImage:
         config_descriptor, layers = self._read(lambda: _parts_of(manifest))
         body = self._config(config_descriptor)
         try:

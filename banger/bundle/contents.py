@@ -1,0 +1,117 @@
+"""Making a bundle of an image: its blobs into a place of the caller's, and the manifest that names them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from banger.bundle.disks import pack_disk
+from banger.bundle.layout_archive import Packer
+from banger.bundle.manifest import (
+    ARTIFACT_TYPE,
+    MANIFEST_TYPE,
+    ROOTFS_TYPE,
+    SEED_TYPE,
+    BundleManifest,
+    DefaultSizes,
+    Disk,
+    KernelReference,
+)
+from banger.core import clock
+from banger.core.models import Image, Kernel
+from banger.core.operation import Operation
+from banger.oci.artifact import CREATED, TITLE, LocalBlob, manifest_bytes
+
+ROOTFS, SEED = "rootfs.ext4", "seed.ext4"
+
+
+class BlobPlace(Protocol):
+    """Where blobs go while they are made."""
+
+    def put(self, media_type: str, title: str, pack: Packer) -> LocalBlob:
+        """Let ``pack`` write one blob."""
+        ...
+
+
+class ScratchDirectory:
+    """A place for blobs that are about to be pushed."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def put(self, media_type: str, title: str, pack: Packer) -> LocalBlob:
+        """Write a file."""
+        file = self._directory / title
+        with file.open("wb") as sink:
+            digest, size = pack(sink)
+        return LocalBlob(media_type, digest, size, file, title=title)
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Something ready to travel: ``manifest`` names ``config`` and ``layers``."""
+
+    manifest: bytes
+    config: LocalBlob
+    layers: Sequence[LocalBlob]
+
+
+def pack_bundle(
+    image: Image, image_dir: Path, kernel: Kernel | None, defaults: DefaultSizes, place: BlobPlace, operation: Operation
+) -> Packed:
+    """Make a bundle. Equal input gives equal bytes.
+
+    Args:
+        image: what is bundled.
+        image_dir: holds its ``rootfs.ext4`` (but for an unmanaged image) and, if it has one, its ``seed.ext4``.
+        kernel: the kernel to refer to; without one, the image's own choice by name.
+        defaults: sizes to suggest.
+        place: takes the blobs.
+        operation: gets the step "pack"; its token cancels.
+
+    Raises:
+        BangerError: ``invalid`` if a file is no ext4; ``cancelled``.
+        OSError: something cannot be read or written.
+    """
+    files = [(ROOTFS_TYPE, rootfs_of(image, image_dir), ROOTFS)]
+    if image.has_seed:
+        files.append((SEED_TYPE, image_dir / SEED, SEED))
+    disks: list[Disk] = []
+    with operation.step("pack") as step:
+        total = sum(file.stat().st_size for _, file, _ in files)
+
+        def packer(file: Path) -> Packer:
+            before = sum(disk.size_bytes for disk in disks)
+
+            def pack(sink: BinaryIO) -> tuple[str, int]:
+                disk, digest, size = pack_disk(
+                    file, sink, operation.token, lambda done: step.update(before + done, total)
+                )
+                disks.append(disk)
+                return digest, size
+
+            return pack
+
+        layers = [place.put(media_type, f"{name}.sparse.zst", packer(file)) for media_type, file, name in files]
+    manifest = BundleManifest(
+        name=image.name,
+        source=image.source,
+        image_digest=image.digest,
+        platform=image.platform,
+        created=clock.rfc3339(image.created_at),
+        rootfs=disks[0],
+        seed=disks[1] if image.has_seed else None,
+        config=image.config,
+        kernel=KernelReference(kernel.name, kernel.digest) if kernel else KernelReference(image.kernel),
+        defaults=defaults,
+    )
+    config = LocalBlob.of_bytes(MANIFEST_TYPE, manifest.to_bytes())
+    annotations = {TITLE: image.name, CREATED: manifest.created}
+    return Packed(manifest_bytes(ARTIFACT_TYPE, config, layers, annotations), config, layers)
+
+
+def rootfs_of(image: Image, image_dir: Path) -> Path:
+    """The image's file system: in its directory, or the user's own file."""
+    return Path(image.rootfs_path) if image.rootfs_path else image_dir / ROOTFS
