@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from banger.actors.messages import PullImage, PullKernel
-from banger.catalog import Catalog, resolve_image
+from banger.catalog import Catalog, resolve_image, resolve_kernel
 from banger.config import Config
-from banger.core import lookup
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import Image, Kernel
 from banger.core.names import check_artifact_name
@@ -75,11 +74,21 @@ class StoreResolver:
         chosen = check_artifact_name(name or wish.name, "image")
         return PullImage(chosen, request, refresh, owner_uid)
 
-    def pull_kernel(self, name: str, *, owner_uid: int = 0, refresh: bool = True) -> PullKernel:
-        """The command that pulls the catalog's kernel ``name``."""
-        check_artifact_name(name, "kernel")
-        entry = self._catalog.kernel(name)
-        if entry is None:
-            known = [known.name for known in self._catalog.kernels()]
-            raise lookup.not_found(name, "kernel", known, remedy="banger catalog list")
-        return PullKernel(name, KernelRequest(source=entry.source), refresh, owner_uid)
+    def pull_kernel(self, name: str, *, source: str = "", owner_uid: int = 0, refresh: bool = True) -> PullKernel:
+        """The command that pulls a kernel.
+
+        Args:
+            name: an entry of the catalog; with ``source``, what to call the kernel, empty for what the source suggests.
+            source: a name of the catalog, an OCI reference, ``https://…#sha256=HEX`` or ``apt:PACKAGE``.
+            owner_uid: who asked.
+            refresh: look whether the source has something new.
+
+        Raises:
+            BangerError: ``not_found`` or ``usage``.
+        """
+        wish = resolve_kernel(source or name, self._catalog)
+        chosen = (source and name) or wish.name
+        if not chosen:
+            message = f'a kernel from "{source}" needs a name'
+            raise BangerError(ErrorKind.USAGE, message, subject=source, hint="add --name NAME")
+        return PullKernel(check_artifact_name(chosen, "kernel"), KernelRequest(source=wish.source), refresh, owner_uid)

@@ -43,7 +43,7 @@ class LocalWorkshop:
         """Merge a base and a stopped VM's writable layer."""
         from banger.rootfs.commit import commit_rootfs  # noqa: PLC0415
 
-        return commit_rootfs(rootfs, vm_dir / "disk.ext4", target, keep=keep, operation=operation)
+        return commit_rootfs(rootfs, vm_dir / "disk.ext4", target, copy=copy_file, keep=keep, operation=operation)
 
     def export(self, image: Image, rootfs: Path, target: Path, form: str, operation: Operation) -> None:
         """Write an image to a file."""

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from banger.api import artifacts, sessions, system, vms
+from banger.api import artifacts, lint, sessions, system, vms
 from banger.api.bodies import (
     CommitBody,
     CreateVmBody,
@@ -22,6 +22,7 @@ from banger.api.bodies import (
     PruneBody,
     PullImageBody,
     PullKernelBody,
+    RefreshCatalogBody,
     RegisterImageBody,
     TagImageBody,
 )
@@ -62,6 +63,7 @@ ROUTES: tuple[Entry, ...] = (
         "POST", "/v1/images/{query:path}/export", artifacts.export_image, "to a file", body=ExportImageBody, long=True
     ),
     _entry("POST", "/v1/images/{query:path}/push", artifacts.push_image, "upload", body=PushRequest, long=True),
+    _entry("GET", "/v1/images/{query:path}/lint", lint.lint_image, "what is odd about it", query=("kernel",)),
     _entry("GET", "/v1/images/{query:path}", artifacts.show_image, "one image", answer=Image),
     _entry("DELETE", "/v1/images/{query:path}", artifacts.delete_image, "delete", long=True, query=("force",)),
     _entry("GET", "/v1/kernels", artifacts.list_kernels, "every kernel", answer=Kernel, many=True),
@@ -71,6 +73,7 @@ ROUTES: tuple[Entry, ...] = (
     _entry("GET", "/v1/kernels/{query:path}", artifacts.show_kernel, "one kernel", answer=Kernel),
     _entry("DELETE", "/v1/kernels/{query:path}", artifacts.delete_kernel, "delete", long=True, query=("force",)),
     _entry("GET", "/v1/catalog", artifacts.list_catalog, "what short names mean"),
+    _entry("POST", "/v1/catalog/refresh", artifacts.refresh_catalog, "fetch a catalog", body=RefreshCatalogBody),
     _entry("GET", "/v1/vms", vms.list_vms, "every VM", answer=Vm, many=True, query=("state", "label")),
     _entry("POST", "/v1/vms", vms.create_vm, "create", body=CreateVmBody, answer=Vm, long=True),
     _entry("POST", "/v1/vms/run", sessions.FrameEndpoint(sessions.run), "create, start, exec", **_FRAMES),

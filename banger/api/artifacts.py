@@ -20,12 +20,14 @@ from banger.actors.messages import (
     RegisterImage,
     TagImage,
 )
+from banger.api.beside import run_beside
 from banger.api.bodies import (
     CommitBody,
     ExportImageBody,
     ImportKernelBody,
     PullImageBody,
     PullKernelBody,
+    RefreshCatalogBody,
     RegisterImageBody,
     TagImageBody,
     read_body,
@@ -34,10 +36,13 @@ from banger.api.context import context_of
 from banger.api.long_requests import is_set, perform
 from banger.api.peer import peer_uid
 from banger.api.views import image_view, kernel_view
+from banger.catalog.refresh import CatalogWish, refresh
 from banger.core import codec
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.names import check_artifact_name
+from banger.core.operation import Operation
 from banger.core.ports import KernelRequest, PushRequest
+from banger.oci.artifact_client import Registries
 
 
 async def list_images(request: Request) -> Response:
@@ -160,10 +165,10 @@ async def show_kernel(request: Request) -> Response:
 
 
 async def pull_kernel(request: Request) -> Response:
-    """Pull a kernel of the catalog."""
+    """Pull a kernel of the catalog, a registry, a web server or the distribution."""
     context = context_of(request)
     body = await read_body(request, PullKernelBody)
-    command = context.resolver.pull_kernel(body.name, owner_uid=peer_uid(request))
+    command = context.resolver.pull_kernel(body.name, source=body.source, owner_uid=peer_uid(request))
     return await perform(request, command, lambda kernel: kernel_view(context, kernel))
 
 
@@ -187,3 +192,14 @@ async def list_catalog(request: Request) -> Response:
     """What can be pulled by a short name."""
     catalog = context_of(request).catalog
     return JSONResponse(codec.to_plain(catalog.entries()))
+
+
+async def refresh_catalog(request: Request) -> Response:
+    """Fetch a catalog, pinned by its digest, and use it from now on."""
+    context = context_of(request)
+    body = await read_body(request, RefreshCatalogBody)
+    wish = CatalogWish.parse(body.source, body.digest, body.name)
+    operation = Operation("catalog.refresh", wish.source)
+    registries = Registries(context.config)
+    done = await run_beside(request, operation.token, lambda: refresh(context.catalog, registries, wish, operation))
+    return JSONResponse(codec.to_plain(done))

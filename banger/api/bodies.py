@@ -73,9 +73,19 @@ class PruneBody:
 
 @dataclass(frozen=True, slots=True)
 class PullKernelBody:
-    """``POST /v1/kernels/pull``: the name of a catalog entry."""
+    """``POST /v1/kernels/pull``: the name of a catalog entry; or a source, and the name to keep it under."""
 
-    name: str
+    name: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshCatalogBody:
+    """``POST /v1/catalog/refresh``: ``https://…`` or ``oci:REFERENCE``, pinned by ``digest`` or by the reference."""
+
+    source: str
+    digest: str = ""
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -21,6 +21,7 @@ from banger.bundle.manifest import (
 )
 from banger.core import clock
 from banger.core.models import Image, Kernel
+from banger.core.names import new_id
 from banger.core.operation import Operation
 from banger.oci.artifact import CREATED, TITLE, LocalBlob, manifest_bytes
 
@@ -43,7 +44,7 @@ class ScratchDirectory:
 
     def put(self, media_type: str, title: str, pack: Packer) -> LocalBlob:
         """Write a file."""
-        file = self._directory / title
+        file = self._directory / new_id()
         with file.open("wb") as sink:
             digest, size = pack(sink)
         return LocalBlob(media_type, digest, size, file, title=title)
@@ -58,16 +59,28 @@ class Packed:
     layers: Sequence[LocalBlob]
 
 
-def pack_bundle(
-    image: Image, image_dir: Path, kernel: Kernel | None, defaults: DefaultSizes, place: BlobPlace, operation: Operation
-) -> Packed:
-    """Make a bundle. Equal input gives equal bytes.
+@dataclass(frozen=True, slots=True)
+class BundleInput:
+    """What a bundle is made of.
 
-    Args:
+    Attributes:
         image: what is bundled.
         image_dir: holds its ``rootfs.ext4`` (but for an unmanaged image) and, if it has one, its ``seed.ext4``.
         kernel: the kernel to refer to; without one, the image's own choice by name.
         defaults: sizes to suggest.
+    """
+
+    image: Image
+    image_dir: Path
+    kernel: Kernel | None = None
+    defaults: DefaultSizes = field(default_factory=DefaultSizes)
+
+
+def pack_bundle(source: BundleInput, place: BlobPlace, operation: Operation) -> Packed:
+    """Make a bundle. Equal input gives equal bytes.
+
+    Args:
+        source: what goes into it.
         place: takes the blobs.
         operation: gets the step "pack"; its token cancels.
 
@@ -75,9 +88,10 @@ def pack_bundle(
         BangerError: ``invalid`` if a file is no ext4; ``cancelled``.
         OSError: something cannot be read or written.
     """
-    files = [(ROOTFS_TYPE, rootfs_of(image, image_dir), ROOTFS)]
+    image, kernel = source.image, source.kernel
+    files = [(ROOTFS_TYPE, rootfs_of(image, source.image_dir), ROOTFS)]
     if image.has_seed:
-        files.append((SEED_TYPE, image_dir / SEED, SEED))
+        files.append((SEED_TYPE, source.image_dir / SEED, SEED))
     disks: list[Disk] = []
     with operation.step("pack") as step:
         total = sum(file.stat().st_size for _, file, _ in files)
@@ -105,7 +119,7 @@ def pack_bundle(
         seed=disks[1] if image.has_seed else None,
         config=image.config,
         kernel=KernelReference(kernel.name, kernel.digest) if kernel else KernelReference(image.kernel),
-        defaults=defaults,
+        defaults=source.defaults,
     )
     config = LocalBlob.of_bytes(MANIFEST_TYPE, manifest.to_bytes())
     annotations = {TITLE: image.name, CREATED: manifest.created}

@@ -39,8 +39,6 @@ class LayoutArchive:
         self._file = _open(path)
         try:
             self._places = _scan(self._file)
-            if not {MARKER, INDEX} <= self._places.keys():
-                raise refused(f'it has no "{MARKER}" and "{INDEX}" in it')
         except BangerError as error:
             self._file.close()
             raise _not_usable(path, str(error)) from error
@@ -168,6 +166,8 @@ def _scan(file: BinaryIO) -> dict[str, tuple[int, int]]:
         elif member.kind is not MemberKind.DIRECTORY:
             raise refused(f"entry {shown(member.name)} is a {member.kind.value}")
         reader.skip(member.size)
+    if not {MARKER, INDEX} <= places.keys():
+        raise refused(f'it has no "{MARKER}" and "{INDEX}" in it')
     return places
 
 

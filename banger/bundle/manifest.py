@@ -85,7 +85,6 @@ class BundleManifest:
 
     def to_bytes(self) -> bytes:
         """As it travels."""
-        config = self.config
         return to_json(
             {
                 "name": self.name,
@@ -95,14 +94,7 @@ class BundleManifest:
                 "created": self.created,
                 "rootfs": asdict(self.rootfs),
                 **({"seed": asdict(self.seed)} if self.seed else {}),
-                "config": {
-                    "Env": config.env,
-                    "Entrypoint": config.entrypoint,
-                    "Cmd": config.cmd,
-                    "User": config.user,
-                    "WorkingDir": config.workdir,
-                    "Labels": dict(sorted(config.labels.items())),
-                },
+                "config": config_object(self.config),
                 "kernel": {key: value for key, value in asdict(self.kernel).items() if value},
                 "defaults": {key: value for key, value in asdict(self.defaults).items() if value},
             }
@@ -163,6 +155,18 @@ def is_bundle(manifest: Mapping[str, Any]) -> bool:
 def parse_bundle_artifact(manifest: Mapping[str, Any], digest: str) -> Artifact:
     """Check the manifest of a bundle. Raises :class:`DocumentError`."""
     return parse_artifact(manifest, digest, ARTIFACT_TYPE, MANIFEST_TYPE)
+
+
+def config_object(config: ImageConfig) -> dict[str, Any]:
+    """The ``config`` object of an OCI image configuration."""
+    return {
+        "Env": config.env,
+        "Entrypoint": config.entrypoint,
+        "Cmd": config.cmd,
+        "User": config.user,
+        "WorkingDir": config.workdir,
+        "Labels": dict(sorted(config.labels.items())),
+    }
 
 
 def _disk(fields: Fields, key: str) -> Disk:

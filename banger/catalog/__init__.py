@@ -1,6 +1,6 @@
 """Short names for images and kernels: what banger ships, and what the user adds or overrides."""
 
 from banger.catalog.catalog import Catalog, CatalogEntry
-from banger.catalog.resolve import ImageWish, resolve_image
+from banger.catalog.resolve import ImageWish, KernelWish, resolve_image, resolve_kernel
 
-__all__ = ["Catalog", "CatalogEntry", "ImageWish", "resolve_image"]
+__all__ = ["Catalog", "CatalogEntry", "ImageWish", "KernelWish", "resolve_image", "resolve_kernel"]

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
+from banger.catalog.definitions import SECTIONS, CatalogError, Definition, parse_catalog
 from banger.catalog.host import HostFacts
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.names import check_artifact_name
 
 _SHIPPED = Path(__file__).parent
-_NOUNS = {"images": "image", "kernels": "kernel"}
-_KEYS = ("source", "summary", "host", "fallback", "platform")
+_Definitions = Mapping[str, Mapping[str, Definition]]
 
 
 class CatalogPlace(Protocol):
@@ -35,37 +35,18 @@ class CatalogEntry:
     origin: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Definition:
-    """An entry as it is written, before the host is looked at."""
-
-    name: str
-    origin: str
-    source: str
-    summary: str = ""
-    host: str = ""
-    fallback: str = ""
-    platform: str = ""
-
-    def on(self, host: HostFacts) -> CatalogEntry | None:
-        """What it means on a host; ``None`` if the host can't use it."""
-        if self.platform and self.platform != host.platform:
-            return None
-        at_home = not self.host or (self.host == host.distribution and host.can_bootstrap)
-        source = self.source if at_home else self.fallback
-        if not source:
-            return None
-        return CatalogEntry(
-            self.name, source.replace("{architecture}", host.debian_architecture), self.summary, self.origin
-        )
-
-
 class Catalog:
-    """All entries. The host is looked at with every question, because a program may be installed in the meantime."""
+    """All entries, as they were read last. May be asked from any thread.
 
-    def __init__(self, definitions: Mapping[str, Mapping[str, _Definition]], host: HostFacts | None = None) -> None:
-        self._definitions = definitions
+    The host is looked at with every question, because a program may be installed in the meantime.
+    """
+
+    def __init__(self, place: CatalogPlace, host: HostFacts | None = None) -> None:
+        """Read the files; see :meth:`load`."""
+        self._place = place
         self._host = host
+        self._changing = threading.Lock()
+        self._definitions = _read_all(place)
 
     @classmethod
     def load(cls, layout: CatalogPlace, host: HostFacts | None = None) -> Catalog:
@@ -78,13 +59,27 @@ class Catalog:
         Raises:
             BangerError: ``usage``, naming the file and the key, for a file that is not as it should be.
         """
-        definitions: dict[str, dict[str, _Definition]] = {section: {} for section in _NOUNS}
-        shipped = [(file, "banger") for file in sorted(_SHIPPED.glob("*.toml"))]
-        own = [(file, str(file)) for file in sorted(layout.catalog_dir.glob("*.toml"))]
-        for file, origin in shipped + own:
-            for section, definition in _read(file, origin):
-                definitions[section][definition.name] = definition
-        return cls(definitions, host)
+        return cls(layout, host)
+
+    def install(self, name: str, text: str, write: Callable[[Path], None]) -> Path:
+        """Make ``text`` the user's file ``NAME.toml``, in use at once.
+
+        Nothing is written, and nothing changes, if the catalog as a whole would not be sound with it.
+
+        Args:
+            name: of the file, without its ending.
+            text: what will be in it.
+            write: puts ``text`` into the file that it is given, in one step; called while no one else installs.
+
+        Raises:
+            BangerError: as :meth:`load`, and what ``write`` raises.
+        """
+        file = self._place.catalog_dir / f"{name}.toml"
+        with self._changing:
+            changed = _read_all(self._place, {file: text})
+            write(file)
+            self._definitions = changed
+        return file
 
     def image(self, name: str) -> CatalogEntry | None:
         """The image entry of exactly this name."""
@@ -96,63 +91,59 @@ class Catalog:
 
     def images(self) -> Sequence[CatalogEntry]:
         """All images for this host, by name."""
-        return self._all("images")
+        return self.entries()["images"]
 
     def kernels(self) -> Sequence[CatalogEntry]:
         """All kernels for this host, by name."""
-        return self._all("kernels")
+        return self.entries()["kernels"]
 
     def entries(self) -> Mapping[str, Sequence[CatalogEntry]]:
         """Everything, under ``images`` and ``kernels``."""
-        return {section: self._all(section) for section in _NOUNS}
+        host = self._host or HostFacts.probe()
+        return {
+            section: [entry for _, definition in sorted(known.items()) if (entry := _on(definition, host)) is not None]
+            for section, known in self._definitions.items()
+        }
 
     def _find(self, section: str, name: str) -> CatalogEntry | None:
         definition = self._definitions[section].get(name)
-        return definition.on(self._host or HostFacts.probe()) if definition else None
-
-    def _all(self, section: str) -> Sequence[CatalogEntry]:
-        host = self._host or HostFacts.probe()
-        found = (definition.on(host) for _, definition in sorted(self._definitions[section].items()))
-        return [entry for entry in found if entry is not None]
+        return _on(definition, self._host or HostFacts.probe()) if definition else None
 
 
-def _read(file: Path, origin: str) -> Iterator[tuple[str, _Definition]]:
-    import tomllib  # noqa: PLC0415  # the module is imported where no catalog is ever read
-
-    try:
-        data = tomllib.loads(file.read_text())
-    except OSError as error:
-        message = f'cannot read catalog file "{file}"'
-        raise BangerError(ErrorKind.DENIED, message, subject=str(file), cause=str(error)) from error
-    except ValueError as error:  # not TOML, or not UTF-8
-        raise _bad(file, "", str(error)) from None
-    for section, entries in data.items():
-        if section not in _NOUNS:
-            raise _bad(file, section, f"the sections are [{'.NAME] and ['.join(_NOUNS)}.NAME]")
-        if not isinstance(entries, dict):
-            raise _bad(file, section, "it is not a table")
-        for name, fields in entries.items():
-            yield section, _definition(file, origin, f"{section}.{name}", name, fields)
+def _on(definition: Definition, host: HostFacts) -> CatalogEntry | None:
+    """What a definition means on a host; ``None`` if the host can't use it."""
+    if definition.platform and definition.platform != host.platform:
+        return None
+    at_home = not definition.host or (definition.host == host.distribution and host.can_bootstrap)
+    source = definition.source if at_home else definition.fallback
+    if not source:
+        return None
+    source = source.replace("{architecture}", host.debian_architecture)
+    return CatalogEntry(definition.name, source, definition.summary, definition.origin)
 
 
-def _definition(file: Path, origin: str, key: str, name: str, fields: Any) -> _Definition:
-    noun = _NOUNS[key.partition(".")[0]]
-    try:
-        check_artifact_name(name, noun)
-    except BangerError as error:
-        raise _bad(file, key, error.message) from None
-    if not isinstance(fields, dict):
-        raise _bad(file, key, "it is not a table")
-    for field, value in fields.items():
-        if field not in _KEYS:
-            raise _bad(file, f"{key}.{field}", f"an entry has {', '.join(_KEYS)}")
-        if not isinstance(value, str) or not value.isprintable():
-            raise _bad(file, f"{key}.{field}", "it is not one line of text")
-    if not fields.get("source"):
-        raise _bad(file, f"{key}.source", "it is missing")
-    return _Definition(name, origin, **fields)
+def _read_all(place: CatalogPlace, instead: Mapping[Path, str] | None = None) -> _Definitions:
+    """Every file's definitions; ``instead`` gives the text of user files that are not, or not so, on disk."""
+    instead = instead or {}
+    own = sorted({*place.catalog_dir.glob("*.toml"), *instead})
+    files = [(file, "banger") for file in sorted(_SHIPPED.glob("*.toml"))] + [(file, str(file)) for file in own]
+    found: dict[str, dict[str, Definition]] = {section: {} for section in SECTIONS}
+    for file, origin in files:
+        try:
+            text = instead[file] if file in instead else file.read_text()
+            definitions = parse_catalog(text, origin)
+        except OSError as error:
+            message = f'cannot read catalog file "{file}"'
+            raise BangerError(ErrorKind.DENIED, message, subject=str(file), cause=str(error)) from error
+        except CatalogError as error:
+            raise _bad(file, error) from None
+        except UnicodeDecodeError as error:
+            raise _bad(file, CatalogError("", str(error))) from None
+        for definition in definitions:
+            found[definition.section][definition.name] = definition
+    return found
 
 
-def _bad(file: Path, key: str, cause: str) -> BangerError:
-    what = f'key "{key}" of catalog file "{file}" is wrong' if key else f'catalog file "{file}" is not TOML'
-    return BangerError(ErrorKind.USAGE, what, subject=key or str(file), cause=cause, hint=f"edit {file}")
+def _bad(file: Path, error: CatalogError) -> BangerError:
+    what = f'key "{error.key}" of catalog file "{file}" is wrong' if error.key else f'catalog file "{file}" is not TOML'
+    return BangerError(ErrorKind.USAGE, what, subject=error.key or str(file), cause=error.cause, hint=f"edit {file}")

@@ -1,12 +1,14 @@
-"""What an image name that somebody typed stands for: a catalog entry, or a reference."""
+"""What the name of an image or a kernel that somebody typed stands for: a catalog entry, or a place to get it from."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from banger.catalog.catalog import Catalog
+from banger.core import lookup
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.lookup import closest
+from banger.core.names import check_artifact_name
 from banger.oci.reference import Reference
 
 _HUB = "docker.io/library/"
@@ -14,6 +16,10 @@ _HUB = "docker.io/library/"
 #: in a public registry where anybody may have registered them.
 _REFERENCE_MARKS = frozenset("/:@.")
 _BOOTSTRAP_SCHEME = "mmdebstrap:"
+_URL_SCHEMES = ("https://", "http://")
+_SUMMED_URL = re.compile(r"https?://[!-~]+#sha256=[0-9a-fA-F]{64}\Z")
+#: Debian policy 5.6.1. What is no package name must not reach apt: it may read it as an option.
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +40,69 @@ def resolve_image(text: str, catalog: Catalog) -> ImageWish:
     entry = catalog.image(text)
     if entry is not None:
         return ImageWish(entry.name, entry.source)
-    if text.startswith(_BOOTSTRAP_SCHEME):
-        return ImageWish(text.partition("?")[0], text)
     if _REFERENCE_MARKS & set(text):
-        return ImageWish(Reference.parse(text).familiar(), text)
+        return image_source(text)
     if not text:
         raise BangerError(ErrorKind.USAGE, "the image name is empty", hint="banger catalog list")
-    raise _not_found(text, catalog)
+    raise _image_not_found(text, catalog)
 
 
-def _not_found(word: str, catalog: Catalog) -> BangerError:
-    close = closest(word, [entry.name for entry in catalog.images()])
+def image_source(text: str) -> ImageWish:
+    """Tell what a source of an image is: ``mmdebstrap:SUITE…`` or a reference. Raises ``usage``."""
+    if text.startswith(_BOOTSTRAP_SCHEME):
+        return ImageWish(text.partition("?")[0], text)
+    return ImageWish(Reference.parse(text).familiar(), text)
+
+
+@dataclass(frozen=True, slots=True)
+class KernelWish:
+    """The name a kernel gets unless the user says otherwise, empty if nothing suggests one, and its source."""
+
+    name: str
+    source: str
+
+
+def resolve_kernel(text: str, catalog: Catalog) -> KernelWish:
+    """Tell what ``text`` means: a name of the catalog, or what :func:`kernel_source` takes.
+
+    Raises:
+        BangerError: ``not_found`` for a bare word that the catalog does not have, ``usage`` for a malformed source.
+    """
+    entry = catalog.kernel(text)
+    if entry is not None:
+        return KernelWish(entry.name, entry.source)
+    if set("/:") & set(text):
+        return kernel_source(text)
+    check_artifact_name(text, "kernel")
+    known = [known.name for known in catalog.kernels()]
+    raise lookup.not_found(text, "kernel", known, remedy="banger catalog list")
+
+
+def kernel_source(text: str) -> KernelWish:
+    """Tell what a source of a kernel is: ``apt:PACKAGE``, ``https://…#sha256=HEX``, ``oci:REFERENCE``, a reference.
+
+    Raises:
+        BangerError: ``usage`` for one that is malformed.
+    """
+    scheme, _, rest = text.partition(":")
+    if text.startswith(_URL_SCHEMES):
+        if not _SUMMED_URL.match(text):
+            url = text.partition("#")[0]
+            message, hint = f'"{url}" has no sha256', f"banger kernel pull {url} --sha256 HEX --name NAME"
+            cause = "without the 64 digits that sha256sum prints nobody could tell whether the right file arrived"
+            raise BangerError(ErrorKind.USAGE, message, subject=url, cause=cause, hint=hint)
+        return KernelWish("", text)
+    if scheme == "apt":
+        if not _PACKAGE.match(rest):
+            message = f'"{rest}" is not the name of a package'
+            raise BangerError(ErrorKind.USAGE, message, subject=rest, hint="write apt:linux-image-cloud-amd64")
+        return KernelWish(rest, text)
+    reference = rest if scheme == "oci" else text
+    return KernelWish(Reference.parse(reference).familiar(), f"oci:{reference}")
+
+
+def _image_not_found(word: str, catalog: Catalog) -> BangerError:
+    close = lookup.closest(word, [entry.name for entry in catalog.images()])
     on_the_hub = f"{_HUB}{word.lower()}"
     return BangerError(
         ErrorKind.NOT_FOUND,

@@ -27,6 +27,7 @@ from banger.core.ports import (
     Drive,
     GuestConfig,
     ImageRequest,
+    ImageSource,
     KernelRequest,
     PushRequest,
     ResolvedImage,
@@ -240,10 +241,17 @@ class ScriptedOwner(OwnerActor):
 class World:
     """A supervisor with real owners over fakes, in a directory of its own. ``restart`` is a daemon's restart."""
 
-    def __init__(self, home: Path, vmm: object = None, owners: dict[OwnerKind, type[OwnerActor]] | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        vmm: object = None,
+        owners: dict[OwnerKind, type[OwnerActor]] | None = None,
+        image_sources: tuple[ImageSource, ...] = (),
+    ) -> None:
         self.layout = Layout.from_environment({"BANGER_HOME": str(home)})
         self.layout.make_directories()
         self.images = FakeImageSource()
+        self.image_sources = image_sources or (self.images,)
         self.kernels = FakeKernelSource()
         self.guests = FakeGuests()
         self.workshop = FakeWorkshop()
@@ -267,7 +275,7 @@ class World:
             store=self.store,
             submit=self.supervisor.submit,
             resolver=FakeResolver(self.store),
-            image_sources=(self.images,),
+            image_sources=self.image_sources,
             kernel_sources=(self.kernels,),
             workshop=self.workshop,
             storage=FakeStorage(),

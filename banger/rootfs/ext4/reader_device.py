@@ -51,9 +51,9 @@ class BlockDevice:
         return self.read(first * self.block_bytes, count * self.block_bytes)
 
     def check_range(self, first: int, count: int) -> None:
-        """Refuse blocks that cannot hold anything: those before the superblock's, and those beyond the end."""
+        """Refuse blocks that nothing can be in: those up to the superblock's, and those beyond the end."""
         superblock = self.superblock
-        if count < 1 or not superblock.first_data_block < first <= superblock.blocks - count:
+        if count < 1 or not superblock.own_block < first <= superblock.blocks - count:
             raise refused(f"the file system refers to block {first}, which it does not have")
 
     def read(self, offset: int, count: int) -> bytes:

@@ -103,7 +103,7 @@ class InodeTable:
         if found is None:
             superblock = self._device.superblock
             size = superblock.descriptor_bytes
-            offset = (superblock.first_data_block + 1) * superblock.block_bytes + group * size
+            offset = (superblock.own_block + 1) * superblock.block_bytes + group * size
             raw = self._device.read(offset, size)[:_GROUP_BYTES].ljust(_GROUP_BYTES, b"\0")
             if len(self._groups) >= _CACHED_GROUPS:
                 self._groups.clear()

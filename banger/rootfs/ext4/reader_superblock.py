@@ -83,7 +83,7 @@ class Superblock:
     Attributes:
         block_bytes: 1 KiB to 64 KiB.
         blocks: how many there are; all of them inside the file.
-        first_data_block: 1 where blocks have 1 KiB, else 0.
+        own_block: where the superblock itself is: in block 1 where blocks have 1 KiB, else in block 0.
         descriptor_bytes: size of one group descriptor.
         first_inode: the first one that is not reserved.
         is_clean: it was unmounted properly and no error has been recorded.
@@ -93,7 +93,7 @@ class Superblock:
     block_bytes: int
     blocks: int
     inodes: int
-    first_data_block: int
+    own_block: int
     inodes_per_group: int
     inode_bytes: int
     descriptor_bytes: int
@@ -129,7 +129,7 @@ def read_superblock(raw: bytes, file_bytes: int, name: str = "IMAGE") -> Superbl
         block_bytes=1024 << _u32(raw, 0x18),
         blocks=_u32(raw, 0x4) | high << 32,
         inodes=_u32(raw, 0x0),
-        first_data_block=_u32(raw, 0x14),
+        own_block=SUPERBLOCK_OFFSET >> 10 + _u32(raw, 0x18),
         inodes_per_group=_u32(raw, 0x28),
         inode_bytes=_u16(raw, 0x58) if dynamic else _OLD_INODE_BYTES,
         descriptor_bytes=_u16(raw, 0xFE) if wide else _DESCRIPTOR_BYTES,
@@ -140,7 +140,7 @@ def read_superblock(raw: bytes, file_bytes: int, name: str = "IMAGE") -> Superbl
         is_clean=_u16(raw, 0x3A) & 3 == 1,
         features=_names(raw),
     )
-    _check_numbers(found, blocks_per_group=_u32(raw, 0x20))
+    _check_numbers(found, first_block=_u32(raw, 0x14), blocks_per_group=_u32(raw, 0x20))
     if found.blocks * found.block_bytes > file_bytes:
         raise refused(
             f"the image is truncated: its file system has {format_size(found.blocks * found.block_bytes)}, "
@@ -163,14 +163,13 @@ def _check_features(incompat: int, name: str) -> None:
         raise refused(f'the file system has the feature "{feature}", which banger cannot read')
 
 
-def _check_numbers(found: Superblock, blocks_per_group: int) -> None:
+def _check_numbers(found: Superblock, first_block: int, blocks_per_group: int) -> None:
     """Refuse whatever would make a later division, offset or size meaningless."""
     bits = found.block_bytes * 8
-    groups = -(-(found.blocks - found.first_data_block) // blocks_per_group) if blocks_per_group else 0
+    groups = -(-(found.blocks - first_block) // blocks_per_group) if blocks_per_group else 0
     sound = (
         found.blocks * found.block_bytes <= _MAX_BYTES
-        and found.first_data_block == (found.block_bytes == 1024)
-        and found.blocks > found.first_data_block
+        and first_block <= found.own_block < found.blocks
         and 0 < found.inodes_per_group <= bits
         and found.inodes == groups * found.inodes_per_group
         and _is_power_of_two(found.inode_bytes)

@@ -1,0 +1,71 @@
+"""The route that looks over an image before anybody boots it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import stat
+from pathlib import Path
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from banger.api.beside import run_beside
+from banger.api.context import ApiContext, context_of
+from banger.core import codec
+from banger.core.cancel import CancelToken
+from banger.core.models import Image, Kernel
+from banger.lint.finding import Severity
+from banger.lint.kernel import KernelFacts
+from banger.lint.rootfs import lint_rootfs
+from banger.rootfs.ext4.reader import Ext4Image
+
+#: Where a kernel's build configuration may lie: beside it, or where distributions put it among the modules.
+_CONFIGS = ("config", "modules/config")
+#: Real ones have a quarter of a mebibyte.
+_MAX_CONFIG_BYTES = 4 << 20
+
+
+async def lint_image(request: Request) -> Response:
+    """What an image, with ``?kernel=`` or the kernel that it was registered with, would do in a VM."""
+    context = context_of(request)
+    image = context.store.images.find(request.path_params["query"])
+    wanted = request.query_params.get("kernel") or image.kernel
+    kernel = context.store.kernels.find(wanted) if wanted else None
+    token = CancelToken()
+    return JSONResponse(await run_beside(request, token, lambda: _report(context, image, kernel, token)))
+
+
+def _report(context: ApiContext, image: Image, kernel: Kernel | None, token: CancelToken) -> dict[str, Any]:
+    facts = _facts(context.layout.kernel_dir(kernel.id), kernel) if kernel else None
+    with Ext4Image(context.layout.image_rootfs(image)) as rootfs:
+        findings = lint_rootfs(rootfs, facts, machine=platform.machine(), check=token.raise_if_cancelled)
+    return {
+        "image": image.name or image.id,
+        "kernel": (kernel.name or kernel.id) if kernel else "",
+        "kernel_config": facts is not None and facts.options is not None,
+        "errors": sum(finding.severity is Severity.ERROR for finding in findings),
+        "warnings": sum(finding.severity is Severity.WARNING for finding in findings),
+        "findings": codec.to_plain(findings),
+    }
+
+
+def _facts(directory: Path, kernel: Kernel) -> KernelFacts:
+    for name in _CONFIGS:
+        text = _read_config(directory / name)
+        if text:
+            return KernelFacts.from_config(kernel.version, text, has_modules=kernel.has_modules)
+    return KernelFacts(kernel.version, has_modules=kernel.has_modules)
+
+
+def _read_config(path: Path) -> str:
+    """A regular file's text, or nothing. The module tree came from outside: it may hold a link or a FIFO there."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return ""
+        return file.read(_MAX_CONFIG_BYTES).decode(errors="replace")
