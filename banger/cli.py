@@ -59,30 +59,44 @@ TREE: Mapping[str, Verb | Noun] = {
             "cp": Verb("copy:cp", "Copy files between this host and a VM."),
             "logs": Verb("vm:logs", "Print what a VM wrote to its console."),
             "wait": Verb("vm:wait", "Wait until VMs have stopped, or run."),
+            "prune": Verb("prune:prune_vms", "Delete every VM that is stopped."),
         },
     ),
     "image": Noun(
         "Root file systems that VMs boot from.",
         {
             "pull": Verb("image:pull", "Fetch an image from a registry or the catalog."),
+            "register": Verb("image:register", "Use an ext4 file of your own as an image, where it is."),
+            "promote": Verb("image:promote", "Copy registered images into banger's own store."),
+            "commit": Verb("image:commit", "Make an image of a stopped VM's disk."),
             "list": Verb("listing:list_images", "List images."),
             "show": Verb("show:show_images", "Show all that is known about images."),
+            "tag": Verb("image:tag", "Give an image one more name."),
+            "lint": Verb("lint:lint", "Tell what will not work in VMs of an image."),
+            "export": Verb("outgoing:export_image", "Write an image to a file that banger or other tools can read."),
+            "push": Verb("outgoing:push_image", "Upload an image to a registry."),
             "delete": Verb("image:delete", "Delete images that no VM uses."),
+            "prune": Verb("prune:prune_images", "Delete images and downloads that nothing needs any more."),
         },
     ),
     "kernel": Noun(
         "Kernels that VMs boot.",
         {
-            "pull": Verb("kernel:pull", "Fetch kernels of the catalog."),
+            "pull": Verb("kernel:pull", "Fetch kernels from the catalog, a registry, a URL or the distribution."),
             "import": Verb("kernel:import_", "Take in a kernel from local files."),
+            "push": Verb("outgoing:push_kernel", "Upload a kernel to a registry."),
             "list": Verb("listing:list_kernels", "List kernels."),
             "show": Verb("show:show_kernels", "Show all that is known about kernels."),
             "delete": Verb("kernel:delete", "Delete kernels that no VM uses."),
+            "prune": Verb("prune:prune_kernels", "Delete kernels that nothing needs any more."),
         },
     ),
     "catalog": Noun(
         "What can be pulled by a short name.",
-        {"list": Verb("listing:list_catalog", "List the images and kernels that the catalog knows.")},
+        {
+            "list": Verb("listing:list_catalog", "List the images and kernels that the catalog knows."),
+            "refresh": Verb("catalog:refresh", "Fetch a catalog and use it; a pinned digest vouches for it."),
+        },
     ),
     "daemon": Noun(
         "The process that owns the VMs.",
@@ -111,6 +125,7 @@ TREE: Mapping[str, Verb | Noun] = {
         {
             "reconcile": Verb("system:reconcile", "Compare the records with the host and repair what differs."),
             "df": Verb("system:df", "Show where the disk space went."),
+            "prune": Verb("prune:prune_system", "Delete images, kernels and downloads that nothing needs any more."),
         },
     ),
     "config": Noun(

@@ -14,18 +14,17 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar, Unpack
+from typing import Any, TypedDict, Unpack
 
 from banger.client import Client, OnEvent, path_of
+from banger.client.artifacts import Images, Kernels, typed
 from banger.client.channel import FrameChannel, exit_of
 from banger.config import Config
-from banger.core.codec import field_types, from_plain, to_plain
+from banger.core.codec import to_plain
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.frames import FrameType
-from banger.core.models import Image, InitChoice, Kernel, PortForward, Vm, VmSpec
+from banger.core.models import InitChoice, PortForward, Vm, VmSpec
 from banger.layout import Layout
-
-T = TypeVar("T")
 
 
 class SpecOptions(TypedDict, total=False):
@@ -180,7 +179,7 @@ class Machine:
 
     def __init__(self, client: Client, row: Mapping[str, Any]) -> None:
         self._client = client
-        self.info = _typed(Vm, row)
+        self.info = typed(Vm, row)
 
     @property
     def id(self) -> str:
@@ -208,7 +207,7 @@ class Machine:
 
     def refresh(self) -> Vm:
         """Ask for its present state."""
-        self.info = _typed(Vm, self._client.get(path_of("vms", self.id)))
+        self.info = typed(Vm, self._client.get(path_of("vms", self.id)))
         return self.info
 
     def start(self) -> Machine:
@@ -253,63 +252,8 @@ class Machine:
         return self._client.stream(path_of("vms", self.id, "logs"), {"source": source, "follow": follow or None})
 
     def _act(self, action: str, query: Mapping[str, Any] | None = None, *, method: str = "POST") -> Machine:
-        self.info = _typed(Vm, self._client.long(method, path_of("vms", self.id, action), query))
+        self.info = typed(Vm, self._client.long(method, path_of("vms", self.id, action), query))
         return self
-
-
-class Images:
-    """The images."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    def list(self) -> list[Image]:
-        """All of them."""
-        return [_typed(Image, row) for row in self._client.get("/v1/images")]
-
-    def get(self, query: str) -> Image:
-        """The one with this name, id, or beginning of either."""
-        return _typed(Image, self._client.get(path_of("images", query)))
-
-    def pull(
-        self,
-        reference: str,
-        *,
-        name: str = "",
-        platform: str = "",
-        plain_http: bool = False,
-        on_event: OnEvent | None = None,
-    ) -> Image:
-        """Fetch one from a registry or the catalog; one that is here and has not moved is not fetched again."""
-        body = {"reference": reference, "name": name, "platform": platform, "plain_http": plain_http}
-        return _typed(Image, self._client.long("POST", "/v1/images/pull", body=body, on_event=on_event))
-
-    def delete(self, query: str) -> None:
-        """Delete one that no machine uses."""
-        self._client.long("DELETE", path_of("images", query))
-
-
-class Kernels:
-    """The kernels."""
-
-    def __init__(self, client: Client) -> None:
-        self._client = client
-
-    def list(self) -> list[Kernel]:
-        """All of them."""
-        return [_typed(Kernel, row) for row in self._client.get("/v1/kernels")]
-
-    def get(self, query: str) -> Kernel:
-        """The one with this name, id, or beginning of either."""
-        return _typed(Kernel, self._client.get(path_of("kernels", query)))
-
-    def pull(self, name: str, *, on_event: OnEvent | None = None) -> Kernel:
-        """Fetch one of the catalog."""
-        return _typed(Kernel, self._client.long("POST", "/v1/kernels/pull", body={"name": name}, on_event=on_event))
-
-    def delete(self, query: str) -> None:
-        """Delete one that no machine uses."""
-        self._client.long("DELETE", path_of("kernels", query))
 
 
 def run(image: str, argv: Sequence[str] = (), **spec: Unpack[SpecOptions]) -> Completed:
@@ -329,11 +273,6 @@ def _starter(layout: Layout) -> Callable[[], None]:
         start_daemon(layout)
 
     return start
-
-
-def _typed(cls: type[T], row: Mapping[str, Any]) -> T:
-    """A row of the API as its model, without what the API adds to it."""
-    return from_plain(cls, {name: row[name] for name in field_types(cls) if name in row})
 
 
 def _assignments(env: Mapping[str, str] | None) -> tuple[str, ...]:

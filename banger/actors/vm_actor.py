@@ -19,7 +19,7 @@ from banger.actors.messages import (
 )
 from banger.actors.vm_files import VmFiles
 from banger.actors.vm_start import VmStart
-from banger.actors.vm_teardown import recorded_identity, tear_down
+from banger.actors.vm_teardown import console_of_this_boot, recorded_identity, tear_down
 from banger.core import clock, console, lookup
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
@@ -257,7 +257,7 @@ class VmActor(OwnerActor):
     def _cause_of_exit(self, vm: Vm, identity: ProcessIdentity) -> tuple[ExitReason, str]:
         if identity.known and not self.services.vmm.of_this_boot(identity):
             return ExitReason.HOST_REBOOT, "the host rebooted"
-        return console.exit_reason(VmFiles(self.services.layout, vm.id).console_tail())
+        return console.exit_reason(console_of_this_boot(self.services, vm))
 
     # -- helpers ---------------------------------------------------------------------------------------
 

@@ -68,6 +68,7 @@ class VmFiles:
         except FileNotFoundError:
             return ""
 
-    def console_tail(self) -> str:
-        """The end of the console."""
-        return self.console_from(max(0, self.console_size() - CONSOLE_TAIL_BYTES))
+    def console_tail(self, since: int = 0) -> str:
+        """The end of the console, from the byte offset ``since`` on; a log cut short meanwhile counts from its start."""
+        size = self.console_size()
+        return self.console_from(max(since if since <= size else 0, size - CONSOLE_TAIL_BYTES))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from pathlib import Path
 
 from banger.actors.services import Services
 from banger.actors.vm_files import VmFiles
@@ -14,8 +15,11 @@ from banger.core.models import Image, Kernel, PortForward, ProcessIdentity, Vm
 from banger.core.names import vmm_marker
 from banger.core.operation import Operation
 from banger.core.plan import PlanStep, run_plan
-from banger.core.ports import GuestConfig, VmmConfig
+from banger.core.ports import Drive, GuestConfig, VmmConfig
 from banger.host.loopback_ports import choose_ports
+
+#: By this serial the guest's init finds the modules of its kernel.
+MODULES_SERIAL = "modules"
 
 #: How often the console is looked at while a guest boots, in seconds.
 CONSOLE_POLL_S = 0.02
@@ -107,20 +111,22 @@ class VmStart:
         services, vm = self._services, self._vm
         self._files.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._console_offset = self._files.console_size()
+        boot = {"offset": self._console_offset}
+        services.store.handles.intend(vm.id, "console", str(self._files.console_log), boot)
         self._accelerator = services.vmm.accelerator()
         if self._accelerator == "tcg":
             self._operation.note("no working KVM: the machine is emulated, which is slower")
-        rootfs = services.layout.image_rootfs(self._image)
+        kernel_dir = services.layout.kernel_dir(self._kernel.id)
         config = VmmConfig(
             vm_id=vm.id,
             name=vm.name,
             run_dir=self._files.run_dir,
-            kernel=services.layout.kernel_dir(self._kernel.id) / "vmlinuz",
+            kernel=kernel_dir / "vmlinuz",
             initrd=self._files.initrd,
             cmdline=" ".join(filter(None, (services.boot.cmdline(), self._kernel.cmdline))),
             cpus=vm.spec.cpus,
             memory_mib=vm.spec.memory_mib,
-            drives=services.storage.drives(self._files.directory, rootfs),
+            drives=self._drives(kernel_dir / "modules.ext4"),
             forwards=[PortForward(services.boot.ssh_port, self._ssh_port), *self._ports],
             network=vm.spec.network,
             machine=vm.spec.machine or services.config.text("vmm.machine"),
@@ -129,6 +135,14 @@ class VmStart:
             vmm_log=self._files.vmm_log,
         )
         self._identity = services.vmm.launch(config, self._process_exists)
+
+    def _drives(self, modules: Path) -> list[Drive]:
+        """The storage driver's, and the kernel's modules, which all VMs of that kernel share."""
+        rootfs = self._services.layout.image_rootfs(self._image)
+        drives = list(self._services.storage.drives(self._files.directory, rootfs))
+        if modules.exists():
+            drives.append(Drive(modules, MODULES_SERIAL, read_only=True))
+        return drives
 
     def _process_exists(self, identity: ProcessIdentity) -> None:
         self._identity = identity

@@ -27,6 +27,12 @@ def recorded_identity(services: Services, vm_id: str) -> ProcessIdentity | None:
     return services.vmm.find(handles[0].key) or ProcessIdentity(0, 0, "", handles[0].key)
 
 
+def console_of_this_boot(services: Services, vm: Vm) -> str:
+    """The end of the console, but nothing that an earlier boot wrote."""
+    offset = max((int(handle.detail["offset"]) for handle in services.store.handles.of(vm.id, "console")), default=0)
+    return VmFiles(services.layout, vm.id).console_tail(offset)
+
+
 def ports_in_use(services: Services, besides: str) -> dict[tuple[str, int], str]:
     """``(address, port)`` to the name of the VM that holds it, for every VM but ``besides``."""
     names = {vm.id: vm.name for vm in services.store.vms.all()}
@@ -70,6 +76,7 @@ def tear_down(services: Services, vm: Vm, identity: ProcessIdentity | None, *, f
         CleanupStep("guest channel", lambda: services.guests.disconnect(vm.id)),
         CleanupStep(process, end_process),
         CleanupStep(f"sockets in {place.run_dir}", remove_run_dir, needs=alive),
+        CleanupStep("console mark", lambda: handles.strike(vm.id, "console")),
         CleanupStep("ports", lambda: handles.strike(vm.id, "port"), needs=alive),
         CleanupStep(f"initrd {place.initrd}", lambda: place.initrd.unlink(missing_ok=True)),
     ]

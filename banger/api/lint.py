@@ -11,6 +11,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from banger.api.artifacts import show_image
 from banger.api.beside import run_beside
 from banger.api.context import ApiContext, context_of
 from banger.core import codec
@@ -29,6 +30,9 @@ _MAX_CONFIG_BYTES = 4 << 20
 
 async def lint_image(request: Request) -> Response:
     """What an image, with ``?kernel=`` or the kernel that it was registered with, would do in a VM."""
+    if not request.scope["raw_path"].endswith(b"/lint"):  # the slash came encoded: it belongs to an image's name
+        request.path_params["query"] += "/lint"
+        return await show_image(request)
     context = context_of(request)
     image = context.store.images.find(request.path_params["query"])
     wanted = request.query_params.get("kernel") or image.kernel

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Mapping
 from io import RawIOBase
 from pathlib import Path
@@ -183,11 +184,10 @@ def _open(path: Path) -> BinaryIO:
         kind = ErrorKind.NOT_FOUND if isinstance(error, FileNotFoundError) else ErrorKind.DENIED
         cause = error.strerror or str(error)
         raise BangerError(kind, f'cannot read "{path}"', subject=str(path), cause=cause) from error
-    try:
-        return cast("BinaryIO", os.fdopen(descriptor, "rb"))
-    except OSError as error:  # a directory
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise _not_usable(path, error.strerror or str(error)) from error
+        raise _not_usable(path, "it is not a regular file")
+    return cast("BinaryIO", os.fdopen(descriptor, "rb"))
 
 
 def _not_usable(path: Path, cause: str) -> BangerError:

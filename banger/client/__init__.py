@@ -54,15 +54,30 @@ class Client:
         """GET and decode the JSON answer."""
         return self.call("GET", path, query)
 
-    def call(self, method: str, path: str, query: Query | None = None, body: Any = None) -> Any:
-        """One short request; the decoded JSON answer.
+    def call(
+        self,
+        method: str,
+        path: str,
+        query: Query | None = None,
+        body: Any = None,
+        *,
+        timeout_s: float | None = None,
+    ) -> Any:
+        """One request that is answered whole; the decoded JSON answer.
+
+        Args:
+            method: of HTTP.
+            path: without the socket or host.
+            query: values that are lists are repeated.
+            body: sent as JSON.
+            timeout_s: other than what this client was made with.
 
         Raises:
             BangerError: the daemon's error; ``unavailable``; ``timeout``.
         """
         exchange = self._open(method, path, query, body)
         try:
-            answer = _read_all(exchange, self._timeout_s, f"{method} {path}")
+            answer = _read_all(exchange, timeout_s or self._timeout_s, f"{method} {path}")
         finally:
             exchange.close()
         _raise_for_status(exchange, answer)

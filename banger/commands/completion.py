@@ -54,7 +54,7 @@ compdef _banger banger
 # banger completion for fish. To use it:  banger completion fish | source
 complete --command banger --no-files --arguments \\
     '(banger __complete fish -- (commandline -opc) (commandline -ct) 2>/dev/null)'
-complete --command banger --condition '__fish_seen_subcommand_from cp import' --force-files
+complete --command banger --condition '__fish_seen_subcommand_from cp export import register' --force-files
 """,
 }
 
@@ -134,6 +134,7 @@ _FIXED: Mapping[str, Sequence[str]] = {
     "state": ("creating", "stopped", "starting", "running", "paused", "stopping", "failed", "deleting"),
     "until": ("stopped", "running"),
     "log_source": ("console", "vmm"),
+    "form": ("bundle", "oci"),
     "shell": tuple(SCRIPTS),
 }
 
@@ -142,9 +143,11 @@ _SOURCES: Mapping[str, Callable[[Names], list[Candidate]]] = {
     "vms": lambda names: names.objects("vms"),
     "image": lambda names: _merged(names.objects("images"), names.catalog("images")),
     "images": lambda names: names.objects("images"),
+    "stored_image": lambda names: names.objects("images"),
     "reference": lambda names: names.catalog("images"),
     "kernel": lambda names: _merged(names.objects("kernels"), names.catalog("kernels")),
     "kernels": lambda names: names.objects("kernels"),
+    "stored_kernel": lambda names: names.objects("kernels"),
     "kernel_names": lambda names: names.catalog("kernels"),
     "operation": lambda names: names.objects("operations"),
     "operations": lambda names: names.objects("operations"),

@@ -1,13 +1,14 @@
-"""Images: pull, delete."""
+"""Images: pull, register, promote, tag, commit, delete."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from typer import Argument, Context, Option
 
 from banger.client import path_of
-from banger.commands.options import SeveralImages
+from banger.commands.options import ForceArtifactFlag, PlainHttpFlag, SeveralImages, StoredImage, VmArgument
 from banger.commands.session import Session
 from banger.core.units import MIB, parse_size
 
@@ -19,7 +20,7 @@ def pull(
     reference: Reference,
     name: Annotated[str, Option("--name", metavar="NAME", help="Keep it under this name.")] = "",
     platform: Annotated[str, Option("--platform", metavar="OS/ARCH", help="Another platform than this host's.")] = "",
-    plain_http: Annotated[bool, Option("--plain-http", help="Talk http to the registry, not https.")] = False,
+    plain_http: PlainHttpFlag = False,
     size: Annotated[str, Option("--size", metavar="SIZE", help="Size of the file system.")] = "",
 ) -> None:
     """Fetch an image from a registry or the catalog."""
@@ -36,7 +37,58 @@ def pull(
     session.show_results([session.long("POST", "/v1/images/pull", body=body)])
 
 
-def delete(ctx: Context, images: SeveralImages) -> int:
+def register(
+    ctx: Context,
+    *,
+    rootfs: Annotated[Path, Option(metavar="FILE", help="An ext4 file system; never written to or deleted.")],
+    kernel: Annotated[str, Option(metavar="KERNEL", help="Kernel that its VMs boot unless told otherwise.")] = "",
+    work_seed: Annotated[
+        Path | None, Option(metavar="FILE", help="A small ext4 that home disks are made from.")
+    ] = None,
+    name: Annotated[str, Option(metavar="NAME", help="What to call it; the file's name without its ending.")] = "",
+) -> None:
+    """Use an ext4 file of your own as an image, where it is."""
+    session: Session = ctx.obj
+    body = {"name": name or rootfs.stem, "rootfs_path": str(rootfs.absolute())}
+    if kernel:
+        body["kernel"] = kernel
+    if work_seed:
+        body["seed_path"] = str(work_seed.absolute())
+    session.show_results([session.long("POST", "/v1/images/register", body=body)])
+
+
+def promote(ctx: Context, images: SeveralImages) -> int:
+    """Copy registered images into banger's own store."""
+    session: Session = ctx.obj
+    return session.each(images, "POST", lambda image: path_of("images", image, "promote"))
+
+
+def tag(
+    ctx: Context,
+    stored_image: StoredImage,
+    new_name: Annotated[str, Argument(metavar="NEW", help="The other name.")],
+) -> None:
+    """Give an image one more name."""
+    session: Session = ctx.obj
+    session.show_results([session.long("POST", path_of("images", stored_image, "tag"), body={"name": new_name})])
+
+
+def commit(
+    ctx: Context,
+    vm: VmArgument,
+    *,
+    name: Annotated[str, Option(metavar="NAME", help="What to call the image.")],
+    keep: Annotated[
+        list[str] | None, Option(metavar="PATH", help="Leave this in, though it tells machines apart: /etc/machine-id.")
+    ] = None,
+) -> None:
+    """Make an image of a stopped VM's disk."""
+    session: Session = ctx.obj
+    body = {"name": name, "keep": keep or []}
+    session.show_results([session.long("POST", path_of("vms", vm, "commit"), body=body)])
+
+
+def delete(ctx: Context, images: SeveralImages, *, force: ForceArtifactFlag = False) -> int:
     """Delete images that no VM uses."""
     session: Session = ctx.obj
-    return session.each(images, "DELETE", lambda image: path_of("images", image))
+    return session.each(images, "DELETE", lambda image: path_of("images", image), {"force": True} if force else None)

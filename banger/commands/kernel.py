@@ -8,16 +8,40 @@ from typing import Annotated
 from typer import Argument, Context, Option
 
 from banger.client import path_of
-from banger.commands.options import SeveralKernels
+from banger.commands.options import ForceArtifactFlag, SeveralKernels
 from banger.commands.session import Session
+from banger.core.errors import BangerError, ErrorKind
+
+_URLS = ("https://", "http://")
+#: What is written with one of these says itself where it comes from.
+_NOT_IN_CATALOG = frozenset("/:")
 
 
 def pull(
-    ctx: Context, kernel_names: Annotated[list[str], Argument(metavar="NAME...", help="See `banger catalog list`.")]
+    ctx: Context,
+    kernel_names: Annotated[
+        list[str], Argument(metavar="KERNEL...", help="A catalog name, oci:REFERENCE, https://… or apt:PACKAGE.")
+    ],
+    *,
+    name: Annotated[str, Option(metavar="NAME", help="Keep it under this name.")] = "",
+    sha256: Annotated[str, Option(metavar="HEX", help="What a file from a URL has to be.")] = "",
 ) -> int:
-    """Fetch kernels of the catalog."""
+    """Fetch kernels from the catalog, a registry, a URL or the distribution."""
     session: Session = ctx.obj
-    return session.each(kernel_names, "POST", lambda _: "/v1/kernels/pull", body=lambda name: {"name": name})
+    if len(kernel_names) > 1 and (name or sha256):
+        raise BangerError(ErrorKind.USAGE, "--name and --sha256 are for one kernel at a time")
+    if sha256 and not kernel_names[0].startswith(_URLS):
+        message = f'--sha256 is for a URL, which "{kernel_names[0]}" is not'
+        raise BangerError(
+            ErrorKind.USAGE, message, subject=kernel_names[0], hint="registries have digests: NAME@sha256:HEX"
+        )
+
+    def body(kernel: str) -> dict[str, str]:
+        if not name and not _NOT_IN_CATALOG & set(kernel):
+            return {"name": kernel}
+        return {"name": name, "source": f"{kernel}#sha256={sha256}" if sha256 else kernel}
+
+    return session.each(kernel_names, "POST", lambda _: "/v1/kernels/pull", body=body)
 
 
 def import_(
@@ -40,7 +64,9 @@ def import_(
     session.show_results([session.long("POST", "/v1/kernels/import", body=body)])
 
 
-def delete(ctx: Context, kernels: SeveralKernels) -> int:
+def delete(ctx: Context, kernels: SeveralKernels, *, force: ForceArtifactFlag = False) -> int:
     """Delete kernels that no VM uses."""
     session: Session = ctx.obj
-    return session.each(kernels, "DELETE", lambda kernel: path_of("kernels", kernel))
+    return session.each(
+        kernels, "DELETE", lambda kernel: path_of("kernels", kernel), {"force": True} if force else None
+    )

@@ -62,12 +62,12 @@ class Image:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """A guest kernel: ``kernels/ID/`` holds ``vmlinuz`` (or ``vmlinux``), ``modules/`` and an optional ``initrd``.
+    """A guest kernel: ``kernels/ID/`` holds ``vmlinuz``, and ``modules.ext4`` and ``initrd`` if it has them.
 
     Attributes:
         version: the release, as ``uname -r`` will say, or empty when the file does not tell.
         format: ``bzimage`` or ``elf``.
-        has_modules: ``modules/`` is there.
+        has_modules: ``modules.ext4`` is there, a file system with the content of ``lib/modules/VERSION``.
         cmdline: arguments this kernel wants besides banger's own.
     """
 

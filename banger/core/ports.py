@@ -142,7 +142,7 @@ class KernelRequest:
 
 @dataclass(frozen=True, slots=True)
 class BuiltKernel:
-    """What :meth:`KernelSource.build` left in the staging directory: ``vmlinuz``, ``modules/``, ``initrd``."""
+    """What :meth:`KernelSource.build` left in the staging directory: ``vmlinuz``, ``modules.ext4``, ``initrd``."""
 
     version: str
     source: str

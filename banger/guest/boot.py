@@ -48,7 +48,7 @@ class LinuxGuestBoot:
         if not target.exists():
             with operation.step("make toolbox"):
                 check_applets(programs.busybox, APPLETS, operation)
-                modules = read_modules(kernel_dir / "modules", MODULES)
+                modules = read_modules(kernel_dir / "modules.ext4", MODULES)
                 _write_atomically(target, archive(files, programs.loader, modules))
         return target
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from banger.kernels.compression import decompress
+from banger.rootfs.ext4.reader import Ext4Image
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +56,25 @@ def module_name(path: str) -> str:
     return PurePosixPath(path).name.partition(".ko")[0].replace("-", "_")
 
 
-def read_modules(tree: Path, wanted: Iterable[str]) -> list[Module]:
-    """The wanted modules of a tree, in load order; none if the tree has no ``modules.dep``."""
-    try:
-        text = (tree / "modules.dep").read_text()
-    except FileNotFoundError:
+def read_modules(image: Path, wanted: Iterable[str]) -> list[Module]:
+    """The wanted modules of a kernel, in load order; none if it has no ``modules.dep``.
+
+    Args:
+        image: an ext4 with the content of ``lib/modules/RELEASE``; it may be missing.
+        wanted: see :func:`load_order`.
+
+    Raises:
+        BangerError: ``invalid`` or ``not_found`` if the image is damaged.
+    """
+    if not image.exists():
         return []
-    paths = load_order(parse_dependencies(text), wanted)
-    return [Module(f"{module_name(path)}.ko", decompress((tree / path).read_bytes())) for path in paths]
+    with Ext4Image(image) as tree:
+        index = tree.find(b"modules.dep")
+        if index is None:
+            return []
+        paths = load_order(parse_dependencies(tree.open(index).readall().decode()), wanted)
+        return [Module(f"{module_name(path)}.ko", decompress(_content(tree, path))) for path in paths]
+
+
+def _content(tree: Ext4Image, path: str) -> bytes:
+    return tree.open(tree.resolve(path.encode())).readall()

@@ -1,12 +1,15 @@
-"""The directory that every kernel source fills: ``vmlinuz``, ``modules/``, ``initrd``, ``kernel.json``.
+"""The directory that every kernel source fills: ``vmlinuz``, ``modules/`` and ``initrd``; and what it becomes.
 
 ``vmlinuz`` is the kernel as it was given, whatever its format; ``modules/`` is the content of ``lib/modules/RELEASE``.
+From that tree is made ``modules.ext4``: one file to sync, copy and delete instead of thousands, and a disk that VMs share.
+Beside them are ``kernel.json`` and, if the modules came with it, ``config``, what the kernel was built with.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import shutil
 from collections.abc import Iterator
@@ -19,8 +22,10 @@ from banger.core.operation import Operation
 from banger.core.ports import BuiltKernel
 from banger.kernels.children import ProgramError, run
 from banger.kernels.image_file import KernelFile, inspect
+from banger.rootfs.build import build_from_directory
 
 KERNEL, MODULES, INITRD, METADATA = "vmlinuz", "modules", "initrd", "kernel.json"
+MODULES_IMAGE, CONFIG = "modules.ext4", "config"
 
 #: Links that a distribution's tree has into its header packages; they lead nowhere in a guest.
 _FOREIGN_LINKS = ("build", "source")
@@ -47,9 +52,15 @@ def recognise(kernel: Path, machine: str = "") -> KernelFile:
 
 
 def finish(staging: Path, file: KernelFile, source: str, cmdline: str, operation: Operation) -> BuiltKernel:
-    """Complete what a source has put into ``staging`` and describe it: ``modules.dep`` if missing, ``kernel.json``."""
+    """Complete what a source has put into ``staging``, and describe it.
+
+    Raises:
+        BangerError: ``invalid`` if there is more than files, directories and symbolic links among the modules;
+            ``exhausted``; ``unavailable`` without e2fsprogs; ``cancelled``.
+    """
     modules = staging / MODULES
-    if modules.is_dir():
+    has_modules = modules.is_dir()
+    if has_modules:
         for name in _FOREIGN_LINKS:
             if (modules / name).is_symlink():
                 (modules / name).unlink()
@@ -58,6 +69,8 @@ def finish(staging: Path, file: KernelFile, source: str, cmdline: str, operation
                 _run_depmod(staging, file.version, operation)
     with operation.step("checksum"):
         digest, size = _digest(staging, operation.token)
+    if has_modules:
+        _make_image(staging, operation)
     built = BuiltKernel(
         version=file.version,
         source=source,
@@ -65,7 +78,7 @@ def finish(staging: Path, file: KernelFile, source: str, cmdline: str, operation
         platform=f"linux/{file.architecture}",
         format=file.format,
         size_bytes=size,
-        has_modules=modules.is_dir(),
+        has_modules=has_modules,
         has_initrd=(staging / INITRD).exists(),
         cmdline=cmdline,
     )
@@ -98,6 +111,19 @@ def _run_depmod(staging: Path, version: str, operation: Operation) -> None:
         operation.note(f"the modules of this kernel cannot be indexed, guests will have none ({failure})")
     finally:
         shutil.rmtree(view)
+
+
+def _make_image(staging: Path, operation: Operation) -> None:
+    """Turn the module tree into a file system, whose content depends on names, contents and who may execute."""
+    tree = staging / MODULES
+    if (tree / CONFIG).is_file():
+        shutil.copyfile(tree / CONFIG, staging / CONFIG)
+    for path in [tree, *tree.rglob("*")]:
+        if not path.is_symlink():
+            path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
+        os.utime(path, (0, 0), follow_symlinks=False)
+    build_from_directory(tree, staging / MODULES_IMAGE, operation=operation)
+    shutil.rmtree(tree)
 
 
 def _digest(staging: Path, token: CancelToken) -> tuple[str, int]:

@@ -60,12 +60,16 @@ def check_census(image: Ext4Image, census: Census) -> Iterator[Finding]:
     yield Finding(
         Severity.INFO,
         "size",
-        f"{census.entries} files with {format_size(census.file_bytes)} of data, "
+        f"{_counted(census.entries, 'file')} with {format_size(census.file_bytes)} of data, "
         f"{format_size(min(free, size))} of {format_size(size)} free",
     )
     if census.privileged:
         names = ", ".join(shown(b"/" + path) for path in census.privileged[:_SHOWN_PROGRAMS])
         more = ", …" if len(census.privileged) > _SHOWN_PROGRAMS else ""
-        count = len(census.privileged)
-        message = f"{count} program{'s run' if count > 1 else ' runs'} with the rights of another user: {names}{more}"
+        programs = _counted(len(census.privileged), "program")
+        message = f"{programs} set to run with the rights of another user or group: {names}{more}"
         yield Finding(Severity.INFO, "setuid", message)
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -62,7 +62,13 @@ def artifact_page(artifact: Row, terminal: Terminal) -> str:
         ("broken", artifact.get("broken")),
         ("source", artifact.get("source")),
         ("digest", artifact.get("digest")),
+        (
+            "file",
+            _join(artifact.get("rootfs_path"), "your own: never written to" if artifact.get("rootfs_path") else ""),
+        ),
         ("platform", artifact.get("platform")),
+        ("kernel", artifact.get("kernel")),
+        ("work seed", "yes" if artifact.get("has_seed") else ""),
         ("version", artifact.get("version")),
         ("format", _join(artifact.get("format"), ", ".join(flags))),
         ("size", _join(size(artifact.get("size_bytes")), _on_disk(artifact))),

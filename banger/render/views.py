@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from banger.core.clock import now, parse_rfc3339
@@ -89,3 +89,14 @@ OPERATION_COLUMNS = (
     Column("TIME", lambda row: format_duration(float(row.get("elapsed_s") or 0.0))),
     Column("AGE", age),
 )
+
+
+def finding_columns(findings: Sequence[Row]) -> Sequence[Column]:
+    """What a lint found. Nothing of it is cut off; hints have a column if there are any."""
+    columns = [
+        Column("SEVERITY", lambda row: row["severity"]),
+        Column("CODE", lambda row: row["code"]),
+        Column("MESSAGE", lambda row: row["message"]),
+    ]
+    hint = Column("HINT", lambda row: row.get("hint") or "")
+    return [*columns, hint] if any(map(hint.cell, findings)) else columns

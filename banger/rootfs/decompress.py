@@ -103,7 +103,7 @@ class _Counted:
 
 
 def _plain(source: _Counted) -> Iterator[bytes]:
-    while data := source.read(INPUT_BYTES):
+    while data := source.read(CHUNK_BYTES):
         yield data
 
 

@@ -34,7 +34,6 @@ class LayerChanges:
         whiteouts: paths that the lower layers no longer have.
         opaque: directories whose lower content is gone.
         entries: what the layer adds or replaces, in the archive's order.
-        file_bytes: data of all its files.
     """
 
     whiteouts: list[bytes] = field(default_factory=list)

@@ -14,7 +14,7 @@ NAME_BYTES = 255
 TARGET_BYTES = 4095
 #: Linux: symbolic links followed in one look-up before it is called a loop.
 FOLLOWED_LINKS = 40
-#: What a name in memory costs beside its own bytes; measured, rounded up.
+#: What an entry costs in memory beside its names and attributes; measured, rounded up.
 _ENTRY_OVERHEAD_BYTES = 700
 
 

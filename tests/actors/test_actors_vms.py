@@ -292,6 +292,18 @@ def test_vm_that_powers_itself_off_is_settled_as_such(world, vmm):
     assert world.store.handles.of(vm.id) == []
 
 
+def test_vm_killed_after_an_earlier_boot_powered_off_is_not_taken_for_powered_off(world, vmm):
+    vm = create(world, start=True)
+    vmm.exit(world.layout.vm_run_dir(vm.id), 0)
+    world.do(StopVm(vm.id, vm.name))
+    world.do(StartVm(vm.id, vm.name))
+    identity = process_of(world, vm)
+    processes.kill(identity)
+    processes.wait_gone(identity, 5)
+
+    assert world.do(SettleVm(vm.id, vm.name, exited=identity)).exit_reason is ExitReason.VMM_CRASH
+
+
 def test_vm_that_is_ephemeral_is_gone_after_its_own_exit(world, vmm):
     vm = create(world, start=True, ephemeral=True)
     identity = process_of(world, vm)

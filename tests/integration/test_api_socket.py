@@ -2,68 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import socket
-import threading
 from contextlib import suppress
-from types import SimpleNamespace
 
 import pytest
 
 from banger.api import peer
-from banger.api.app import ROUTES, make_app
-from banger.api.context import ApiContext
-from banger.api.server import bind, make_server, wait_started
-from banger.catalog import Catalog
-from banger.client import Client, path_of
-from banger.core import clock
+from banger.api.app import ROUTES
+from banger.client import path_of
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import VmSpec
-from banger.resolver import StoreResolver
 from tests.support.fakes import WAIT_S, World
+from tests.support.served import Served
 from tests.support.waiting import eventually
-
-
-class Served:
-    """A world behind a socket; the loop runs in a thread of its own."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.stopped = threading.Event()
-        catalog = Catalog.load(world.layout)
-        self._context = ApiContext(
-            layout=world.layout,
-            config=world.services.config,
-            store=world.store,
-            supervisor=world.supervisor,
-            resolver=StoreResolver(world.store, catalog, world.services.config),
-            catalog=catalog,
-            channels=None,  # type: ignore[arg-type]
-            access=world.services.access,
-            vmm=SimpleNamespace(name="fake", accelerator=lambda: "tcg"),  # type: ignore[arg-type]
-            started_at=clock.now(),
-            stop=self.stopped.set,
-        )
-        ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(ready)))
-        self._thread.start()
-        assert ready.wait(WAIT_S)
-        self.client = Client(world.layout.socket)
-
-    async def _serve(self, ready: threading.Event) -> None:
-        server = make_server(make_app(self._context))
-        serving = asyncio.create_task(server.serve(sockets=[bind(self.world.layout.socket)]))
-        await wait_started(server)
-        self._loop, self._server = asyncio.get_running_loop(), server
-        ready.set()
-        await serving
-
-    def close(self) -> None:
-        self._server.should_exit = True
-        self._thread.join(WAIT_S)
-        assert not self._thread.is_alive()
 
 
 @pytest.fixture

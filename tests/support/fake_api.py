@@ -272,6 +272,16 @@ def image_json(name: str = "debian", **facts: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def kernel_json(name: str = "debian-cloud", **facts: Any) -> dict[str, Any]:
+    """A kernel as the daemon shows it."""
+    return {
+        "id": "bbbbbbbbbbbb", "name": name, "version": "6.1.0", "source": "apt:linux-image-cloud-amd64",
+        "digest": "sha256:" + "b" * 64, "platform": "linux/amd64", "format": "bzimage", "size_bytes": 90 << 20,
+        "created_at": "2026-11-20T12:00:00.000Z", "owner_uid": 0, "has_modules": True, "has_initrd": False,
+        "cmdline": "", "used_by": [], "broken": "", **facts,
+    }  # fmt: skip
+
+
 def event(kind: str, step: str = "", **facts: Any) -> dict[str, Any]:
     """An operation event in its JSON form."""
     return {

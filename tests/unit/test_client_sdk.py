@@ -10,7 +10,7 @@ import pytest
 import banger
 from banger.core.frames import FrameType
 from banger.core.models import Image, PortForward, VmState
-from tests.support.fake_api import FakeApi, FrameSession, event, image_json, vm_json
+from tests.support.fake_api import FakeApi, FrameSession, event, image_json, kernel_json, vm_json
 
 pytest_plugins = ("tests.support.cli_fixtures",)
 ID = "0a1b2c3d4e5f"
@@ -111,6 +111,48 @@ def test_images_are_typed(api: FakeApi, sdk: banger.Banger) -> None:
     assert isinstance(image, Image)
     assert image.config.cmd == ("bash",)
     assert sdk.images.pull("alpine").name == "alpine"
+
+
+def test_images_are_made_of_what_is_here(api: FakeApi, sdk: banger.Banger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/usr")
+    for path in ("register", "own/promote", "own/tag"):
+        api.long("POST", f"/v1/images/{path}", image_json("own", managed=False))
+    api.long("POST", "/v1/vms/web/commit", image_json("golden"))
+    assert sdk.images.register("own.ext4", kernel="lab").managed is False
+    sdk.images.promote("own")
+    sdk.images.tag("own", "mine")
+    assert sdk.images.commit("web", "golden", keep=["/etc/machine-id"]).name == "golden"
+    assert [call.body for call in api.calls] == [
+        {"name": "own", "rootfs_path": "/usr/own.ext4", "kernel": "lab", "seed_path": ""},
+        None,
+        {"name": "mine"},
+        {"name": "golden", "keep": ["/etc/machine-id"]},
+    ]
+
+
+def test_images_and_kernels_go_out_and_away(api: FakeApi, sdk: banger.Banger) -> None:
+    api.long("POST", "/v1/images/own/export", {"path": "/srv/own.bundle", "size_bytes": 5})
+    api.long("POST", "/v1/images/own/push", {"digest": "sha256:1"})
+    api.long("POST", "/v1/kernels/lab/push", {"digest": "sha256:2"})
+    api.long("POST", "/v1/system/prune", {"removed": ["image old"], "kept": [], "freed_bytes": 7})
+    api.long("DELETE", "/v1/kernels/lab", {"id": "k", "name": "lab"})
+    assert sdk.images.export("own", "/srv/own.bundle", form="oci") == Path("/srv/own.bundle")
+    assert sdk.images.push("own", "ghcr.io/me/own:1") == "sha256:1"
+    assert sdk.kernels.push("lab", "ghcr.io/me/lab:1", plain_http=True) == "sha256:2"
+    pruned = sdk.images.prune(unused=True)
+    assert (pruned.removed, pruned.freed_bytes) == (("image old",), 7)
+    sdk.kernels.delete("lab", force=True)
+    assert api.asked("POST", "/v1/system/prune")[0].body == {"nouns": ["image"], "unused": True, "dry_run": False}
+    assert api.asked("DELETE", "/v1/kernels/lab")[0].query["force"] == ["true"]
+
+
+def test_kernel_is_pulled_by_name_or_from_a_source(api: FakeApi, sdk: banger.Banger) -> None:
+    api.long("POST", "/v1/kernels/pull", kernel_json())
+    assert sdk.kernels.pull("debian-cloud").has_modules
+    sdk.kernels.pull("lab", source="oci:ghcr.io/me/lab:1")
+    assert [call.body for call in api.calls] == [
+        {"name": "debian-cloud", "source": ""}, {"name": "lab", "source": "oci:ghcr.io/me/lab:1"},
+    ]  # fmt: skip
 
 
 def test_missing_daemon_is_an_error_when_none_is_to_be_started(home: Path) -> None:

@@ -72,6 +72,13 @@ def test_extent_tree_index_leads_to_the_right_leaf() -> None:
     assert struct.unpack_from("<I", blocks[1], 12) == (logical,)
 
 
+def test_extent_tree_of_two_index_blocks_tells_where_each_begins() -> None:
+    per_index_block = BLOCK_ENTRIES * BLOCK_ENTRIES
+    root, _ = extent_tree(spread(per_index_block + 1), 1, lambda _: 1)
+
+    assert struct.unpack_from("<I", root, 12 + 12) == (2 * per_index_block,)
+
+
 def test_extent_tree_small_is_read_back() -> None:
     extents = [Extent(0, 2**33 + 5, 32768), Extent(32768, 7, 1)]
     root, _ = extent_tree(extents, 1, lambda _: 0)

@@ -49,7 +49,7 @@ class DataWriter:
         while at < size:
             length = min(PIECE_BYTES, size - at)
             buffer, start = reader.take(length)
-            # startswith compares in place, without a copy of the data.
+            # startswith compares in place; the first byte alone already tells most pieces from zeros.
             if buffer[start] or not buffer.startswith(_ZERO_PIECE[:length], start):
                 self._append(buffer, start, length, at // BLOCK_BYTES, extents)
             at += length

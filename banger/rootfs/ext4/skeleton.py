@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import uuid
 from pathlib import Path
@@ -64,8 +65,6 @@ def make_empty(
 
 def host_error(error: OSError, path: Path, needed_bytes: int) -> BangerError:
     """What an errno of the host means for somebody who wants an image of about ``needed_bytes`` at ``path``."""
-    import errno  # noqa: PLC0415
-
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return BangerError(
             ErrorKind.EXHAUSTED,

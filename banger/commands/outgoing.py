@@ -1,0 +1,55 @@
+"""Images and kernels on their way out: export, push."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from typer import Argument, Context
+
+from banger.client import path_of
+from banger.commands.options import Destination, FormOption, PlainHttpFlag, StoredImage, StoredKernel
+from banger.commands.session import Session
+from banger.commands.spec import one_of
+from banger.render.views import size
+
+_FORMS = ("bundle", "oci")
+
+
+def export_image(
+    ctx: Context,
+    stored_image: StoredImage,
+    file: Annotated[Path, Argument(metavar="FILE", help="A file that is not there yet.")],
+    form: FormOption = "bundle",
+) -> None:
+    """Write an image to a file that banger or other tools can read."""
+    session: Session = ctx.obj
+    body = {"path": str(file.absolute()), "form": one_of("--form", form, _FORMS)}
+    written = session.long("POST", path_of("images", stored_image, "export"), body=body)
+    session.show_document(written, f"{written['path']}\n")
+    session.tell(f"wrote {size(written.get('size_bytes'))}")
+
+
+def push_image(
+    ctx: Context,
+    stored_image: StoredImage,
+    destination: Destination,
+    form: FormOption = "bundle",
+    plain_http: PlainHttpFlag = False,
+) -> None:
+    """Upload an image to a registry."""
+    one_of("--form", form, _FORMS)
+    _push(ctx.obj, "images", stored_image, {"reference": destination, "form": form, "plain_http": plain_http})
+
+
+def push_kernel(
+    ctx: Context, stored_kernel: StoredKernel, destination: Destination, plain_http: PlainHttpFlag = False
+) -> None:
+    """Upload a kernel to a registry."""
+    _push(ctx.obj, "kernels", stored_kernel, {"reference": destination, "plain_http": plain_http})
+
+
+def _push(session: Session, collection: str, name: str, body: Mapping[str, Any]) -> None:
+    pushed = session.long("POST", path_of(collection, name, "push"), body=body)
+    session.show_document(pushed, f"{pushed['digest']}\n")

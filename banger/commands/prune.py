@@ -1,0 +1,77 @@
+"""Taking away what nothing needs: images, kernels, VMs that are stopped, all of it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from typer import Context, Option
+
+from banger.client import path_of
+from banger.commands.options import DryRunFlag, UnusedFlag
+from banger.commands.session import Session
+from banger.core.errors import BangerError, ErrorKind, cancelled
+from banger.render.terminal import Terminal, printable
+from banger.render.views import VM_COLUMNS, size
+
+
+def prune_images(ctx: Context, unused: UnusedFlag = False, dry_run: DryRunFlag = False) -> None:
+    """Delete images and downloads that nothing needs any more."""
+    _prune(ctx.obj, ["image"], unused=unused, dry_run=dry_run)
+
+
+def prune_kernels(ctx: Context, unused: UnusedFlag = False, dry_run: DryRunFlag = False) -> None:
+    """Delete kernels that nothing needs any more."""
+    _prune(ctx.obj, ["kernel"], unused=unused, dry_run=dry_run)
+
+
+def prune_system(ctx: Context, unused: UnusedFlag = False, dry_run: DryRunFlag = False) -> None:
+    """Delete images, kernels and downloads that nothing needs any more."""
+    _prune(ctx.obj, ["image", "kernel"], unused=unused, dry_run=dry_run)
+
+
+def prune_vms(
+    ctx: Context,
+    yes: Annotated[bool, Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: DryRunFlag = False,
+) -> int:
+    """Delete every VM that is stopped."""
+    session: Session = ctx.obj
+    stopped = session.client.get("/v1/vms", {"state": "stopped"})
+    if dry_run:
+        session.show_list(stopped, VM_COLUMNS)
+        return 0
+    if not stopped:
+        session.tell("no VM is stopped")
+    elif not yes:
+        _confirm(stopped)
+    return session.each([vm["id"] for vm in stopped], "DELETE", lambda vm: path_of("vms", vm))
+
+
+def _prune(session: Session, nouns: Sequence[str], *, unused: bool, dry_run: bool) -> None:
+    body = {"nouns": nouns, "unused": unused, "dry_run": dry_run}
+    report = session.long("POST", "/v1/system/prune", body=body)
+    session.show_document(report, "".join(f"{printable(line)}\n" for line in report["removed"]))
+    for line in report["kept"]:
+        session.tell(f"kept {printable(line)}")
+    if report["removed"]:
+        session.tell(f"{'would free' if dry_run else 'freed'} {size(report['freed_bytes'])}")
+    else:
+        session.tell("nothing to prune")
+
+
+def _confirm(vms: Sequence[dict[str, Any]]) -> None:
+    """Ask the person at the terminal.
+
+    Raises:
+        BangerError: ``usage`` where nobody can be asked, ``cancelled`` for any answer but yes.
+    """
+    terminal = Terminal.stderr()
+    if not (terminal.interactive and sys.stdin.isatty()):
+        message = "deleting VMs needs your word, and there is no terminal to ask at"
+        raise BangerError(ErrorKind.USAGE, message, hint="banger vm prune --yes")
+    names = ", ".join(printable(vm.get("name") or vm["id"]) for vm in vms)
+    terminal.write(f"delete {names} and what is on their disks? [y/N] ")
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        raise cancelled("nothing was deleted")
