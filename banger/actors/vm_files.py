@@ -69,6 +69,6 @@ class VmFiles:
             return ""
 
     def console_tail(self, since: int = 0) -> str:
-        """The end of the console, from the byte offset ``since`` on; a log cut short meanwhile counts from its start."""
+        """The end of the console from the byte offset ``since`` on, or of all of it if it was cut short meanwhile."""
         size = self.console_size()
         return self.console_from(max(since if since <= size else 0, size - CONSOLE_TAIL_BYTES))
