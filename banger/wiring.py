@@ -16,6 +16,7 @@ from banger.actors.messages import OwnerKey, OwnerKind, SettleVm
 from banger.actors.services import Services
 from banger.actors.vm_actor import VmActor
 from banger.api.context import ApiContext
+from banger.bundle.source import BundleImageSource
 from banger.catalog import Catalog
 from banger.config import Config
 from banger.core import clock
@@ -89,8 +90,12 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
             store=store,
             submit=supervisor.submit,
             resolver=resolver,
-            image_sources=(BootstrapImageSource(layout, config), OciImageSource(layout, config)),
-            kernel_sources=kernel_sources(layout),
+            image_sources=(
+                BootstrapImageSource(layout, config),
+                BundleImageSource(layout, config),
+                OciImageSource(layout, config),
+            ),
+            kernel_sources=kernel_sources(layout, config),
             workshop=LocalWorkshop(layout, config),
             storage=OverlayStorage(),
             vmm=vmm,

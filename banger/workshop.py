@@ -45,14 +45,42 @@ class LocalWorkshop:
 
         return commit_rootfs(rootfs, vm_dir / "disk.ext4", target, copy=copy_file, keep=keep, operation=operation)
 
-    def export(self, image: Image, rootfs: Path, target: Path, form: str, operation: Operation) -> None:
+    def export(self, image: Image, target: Path, form: str, operation: Operation) -> None:
         """Write an image to a file."""
-        raise NotImplementedError
+        from banger.bundle import export  # noqa: PLC0415
+        from banger.bundle.contents import BundleInput  # noqa: PLC0415
 
-    def push(self, image: Image, rootfs: Path, push: PushRequest, operation: Operation) -> str:
+        directory = self._layout.image_dir(image.id)
+        if form == "oci":
+            export.export_oci_image(image, directory, target, operation)
+        else:
+            export.export_bundle(BundleInput(image, directory), target, operation)
+
+    def push(self, image: Image, push: PushRequest, operation: Operation) -> str:
         """Upload an image."""
-        raise NotImplementedError
+        from banger.bundle import export  # noqa: PLC0415
+        from banger.bundle.contents import BundleInput  # noqa: PLC0415
+
+        layout, config, directory = self._layout, self._config, self._layout.image_dir(image.id)
+        if push.form == "oci":
+            return export.push_oci_image(
+                layout, config, image, directory, push.reference, plain_http=push.plain_http, operation=operation
+            )
+        bundle = BundleInput(image, directory)
+        return export.push_bundle(
+            layout, config, bundle, push.reference, plain_http=push.plain_http, operation=operation
+        )
 
     def push_kernel(self, kernel: Kernel, kernel_dir: Path, push: PushRequest, operation: Operation) -> str:
         """Upload a kernel."""
-        raise NotImplementedError
+        from banger.oci.push_kernel import push_kernel  # noqa: PLC0415
+
+        return push_kernel(
+            self._layout,
+            self._config,
+            kernel,
+            kernel_dir,
+            push.reference,
+            plain_http=push.plain_http,
+            operation=operation,
+        )

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import shutil
+import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import freezegun
 import hypothesis
 import pytest
+from _pytest.faulthandler import fault_handler_stderr_fd_key
 
-from tests.support.leaks import SESSION_VARIABLE, HostState, leaks_since, stray_threads
+from tests.support.leaks import SESSION_VARIABLE, HostState, leaks_since, stray_threads, sweep_dead_sessions
 
 #: Short, because paths of Unix sockets below it must stay under 108 bytes. The same for every helper process.
-SESSION_ROOT = Path(tempfile.mkdtemp(prefix="bgt-", dir="/tmp"))
+SESSION_ROOT = Path(tempfile.mkdtemp(prefix=f"bgt-{os.getpid()}-", dir="/tmp"))
+#: Seconds that putting a test's fixtures away may take.
+TEARDOWN_LIMIT_S = 180
 
 # A frozen monotonic clock would keep `ask(timeout=…)` from ever timing out.
 freezegun.configure(extend_ignore_list=["pykka"])  # type: ignore[attr-defined]  # missing in freezegun's stubs
@@ -31,6 +37,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
+    # Told to end, put everything away first, as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sweep_dead_sessions(SESSION_ROOT)
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
     SESSION_ROOT.chmod(0o711)
     (SESSION_ROOT / "tmp").mkdir()
@@ -51,6 +60,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         boots = [item for item in items if item.get_closest_marker("boot")]
         config.hook.pytest_deselected(items=boots)
         items[:] = [item for item in items if item not in boots]
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, Any, Any]:
+    """End a session whose fixtures hang: pytest-timeout lets go of a test as soon as it has failed."""
+    stderr = item.config.stash[fault_handler_stderr_fd_key]  # the real one, which is not captured
+    faulthandler.dump_traceback_later(TEARDOWN_LIMIT_S, exit=True, file=stderr)
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture(scope="session", autouse=True)

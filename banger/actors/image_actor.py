@@ -207,14 +207,13 @@ class ImageActor(ArtifactOwner):
 
     def _export(self, command: ExportImage, operation: Operation) -> dict[str, Any]:
         image = self._present(command.image_id)
-        rootfs, target = self.services.layout.image_rootfs(image), Path(command.target)
-        self.services.workshop.export(image, rootfs, target, command.form, operation)
+        target = Path(command.target)
+        self.services.workshop.export(image, target, command.form, operation)
         return {"path": command.target, "size_bytes": target.stat().st_size}
 
     def _push(self, command: PushImage, operation: Operation) -> dict[str, Any]:
         image = self._present(command.image_id)
-        rootfs = self.services.layout.image_rootfs(image)
-        return {"digest": self.services.workshop.push(image, rootfs, command.push, operation)}
+        return {"digest": self.services.workshop.push(image, command.push, operation)}
 
     def _delete(self, command: DeleteImage, operation: Operation) -> dict[str, Any]:
         store = self.services.store

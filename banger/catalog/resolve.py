@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from banger.catalog.catalog import Catalog
 from banger.core import lookup
@@ -16,6 +17,7 @@ _HUB = "docker.io/library/"
 #: in a public registry where anybody may have registered them.
 _REFERENCE_MARKS = frozenset("/:@.")
 _BOOTSTRAP_SCHEME = "mmdebstrap:"
+_BUNDLE_SCHEME, _BUNDLE_FILE_SCHEME = "bundle:", "bundle-file:"
 _URL_SCHEMES = ("https://", "http://")
 _SUMMED_URL = re.compile(r"https?://[!-~]+#sha256=[0-9a-fA-F]{64}\Z")
 #: Debian policy 5.6.1. What is no package name must not reach apt: it may read it as an option.
@@ -40,6 +42,10 @@ def resolve_image(text: str, catalog: Catalog) -> ImageWish:
     entry = catalog.image(text)
     if entry is not None:
         return ImageWish(entry.name, entry.source)
+    if text.startswith(_BUNDLE_SCHEME):
+        return ImageWish(Reference.parse(text.removeprefix(_BUNDLE_SCHEME)).familiar(), text)
+    if text.startswith(_BUNDLE_FILE_SCHEME):
+        return ImageWish(PurePosixPath(text).name.partition(".")[0].lower(), text)
     if _REFERENCE_MARKS & set(text):
         return image_source(text)
     if not text:

@@ -102,11 +102,11 @@ class Workshop(Protocol):
         """
         ...
 
-    def export(self, image: Image, rootfs: Path, target: Path, form: str, operation: Operation) -> None:
+    def export(self, image: Image, target: Path, form: str, operation: Operation) -> None:
         """Write an image to a file: ``bundle``, or ``oci`` for an OCI image that other tools read."""
         ...
 
-    def push(self, image: Image, rootfs: Path, push: PushRequest, operation: Operation) -> str:
+    def push(self, image: Image, push: PushRequest, operation: Operation) -> str:
         """Upload an image; the digest of its manifest."""
         ...
 

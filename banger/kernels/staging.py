@@ -1,7 +1,7 @@
 """The directory that every kernel source fills: ``vmlinuz``, ``modules/`` and ``initrd``; and what it becomes.
 
 ``vmlinuz`` is the kernel as it was given, whatever its format; ``modules/`` is the content of ``lib/modules/RELEASE``.
-From that tree is made ``modules.ext4``: one file to sync, copy and delete instead of thousands, and a disk that VMs share.
+From that tree is made ``modules.ext4``: one file to sync and delete instead of thousands, and a disk that VMs share.
 Beside them are ``kernel.json`` and, if the modules came with it, ``config``, what the kernel was built with.
 """
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from contextlib import suppress
 from urllib.parse import urljoin, urlsplit
@@ -18,7 +17,6 @@ from banger.oci.retry import PATIENT, Retrier, RetryPolicy, TransientError
 
 _CHUNK_BYTES = 1 << 18
 _MOST_REDIRECTS = 5
-_TOTAL = re.compile(r"bytes \d+-\d+/(\d{1,15})\Z")
 _TRANSIENT_STATUSES = frozenset({429, 500, 502, 503, 504})
 
 
@@ -60,20 +58,20 @@ class UrlOrigin:
         return Retrier(self._retry, self.token, self._note)
 
     def size(self) -> int:
-        """Length of the file in bytes, by asking for its first one; raises ``unavailable`` if the server hides it."""
+        """Length of the file in bytes; raises ``unavailable`` if the server does not tell.
 
-        def ask() -> int:
-            with self._get({"Range": "bytes=0-0"}) as response:
-                if response.status_code == 206:
-                    match = _TOTAL.match(response.headers.get("Content-Range", ""))
-                    length = match[1] if match else ""
-                else:
-                    length = response.headers.get("Content-Length", "")
-            if not length.isdigit():
-                raise self._cannot("the server does not say how long it is")
-            return int(length)
+        Asked by starting a transfer and dropping it: not every server answers HEAD, and those that sign their links
+        do not let the same link be used for it.
+        """
 
-        return self.retrier().run(ask)
+        def ask() -> str:
+            with self._get({}) as response:
+                return response.headers.get("Content-Length", "")
+
+        length = self.retrier().run(ask)
+        if not length.isdigit():
+            raise self._cannot("the server does not say how long it is")
+        return int(length)
 
     def open_blob(self, digest: str, offset: int) -> _UrlBody:  # noqa: ARG002  # the signature is that of an origin
         """Start a transfer from ``offset``, or from 0 if the server can't do that."""

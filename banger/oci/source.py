@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from banger.oci.registry import RegistryClient
 
 #: Schemes of other sources, such as ``mmdebstrap:bookworm``. ``name:tag`` looks the same but for these.
-_OTHER_SCHEMES = re.compile(r"(?:mmdebstrap|apt|file|dir):")
+_OTHER_SCHEMES = re.compile(r"(?:mmdebstrap|apt|file|dir|bundle|bundle-file):")
 _MIB = 1 << 20
 
 

@@ -26,10 +26,10 @@ def kernel() -> Path:
 def test_package_kernel_is_recognised_and_has_the_modules_of_its_release(kernel: Path) -> None:
     found = inspect((kernel / "vmlinuz").read_bytes(), "vmlinuz")
     assert found.format == "bzimage"
-    modules = [module.file_name for module in read_modules(kernel / "modules", ["virtio_mmio", "overlay"])]
+    modules = [module.file_name for module in read_modules(kernel / "modules.ext4", ["virtio_mmio", "overlay"])]
     assert modules[-1] == "overlay.ko"
     assert modules.index("virtio.ko") < modules.index("virtio_mmio.ko")
-    [module] = read_modules(kernel / "modules", ["overlay"])
+    [module] = read_modules(kernel / "modules.ext4", ["overlay"])
     assert f"vermagic={found.version} ".encode() in module.content
 
 
@@ -39,7 +39,7 @@ def test_package_kernel_unpacks_to_an_elf_file_of_the_same_release_that_can_be_i
     packed = (kernel / "vmlinuz").read_bytes()
     (tmp_path / "vmlinux").write_bytes(extract_vmlinux(packed))
     (tmp_path / "staging").mkdir()
-    request = KernelRequest(kernel_path=str(tmp_path / "vmlinux"), modules_path=str(kernel / "modules"))
+    request = KernelRequest(kernel_path=str(tmp_path / "vmlinux"))
     built = FileKernelSource().build(request, tmp_path / "staging", Operation("kernel.import", "x"))
     assert built.format == "elf"
     assert built.version == inspect(packed, "vmlinuz").version

@@ -175,8 +175,9 @@ def test_build_cancelled_while_checking_kills_e2fsck(tmp_path: Path, monkeypatch
     running.begin()
 
     def cancel_when_started() -> None:
-        while not started.exists() and not running.token.wait(0.01):
-            pass
+        for _ in range(3000):
+            if started.exists() or running.token.wait(0.01):
+                break
         running.cancel()
 
     canceller = threading.Thread(target=cancel_when_started)

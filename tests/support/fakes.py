@@ -181,10 +181,10 @@ class FakeWorkshop:
         target.write_text(f"commit of {rootfs.read_text()}")
         return self.validate(target, operation)
 
-    def export(self, image: Image, rootfs: Path, target: Path, form: str, operation: Operation) -> None:
-        target.write_text(f"{form} {rootfs.read_text()}")
+    def export(self, image: Image, target: Path, form: str, operation: Operation) -> None:
+        target.write_text(f"{form} {image.digest}")
 
-    def push(self, image: Image, rootfs: Path, push: PushRequest, operation: Operation) -> str:
+    def push(self, image: Image, push: PushRequest, operation: Operation) -> str:
         return f"sha256:{image.name}"
 
     def push_kernel(self, kernel: Kernel, kernel_dir: Path, push: PushRequest, operation: Operation) -> str:

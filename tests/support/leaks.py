@@ -7,8 +7,11 @@ found is ours for sure, also on a machine where other things (or another test se
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +61,21 @@ def session_processes(root: Path) -> Iterator[tuple[int, str]]:
         command = _read(Path(f"/proc/{pid}/cmdline"))
         if command and (marks[1] in command or marks[0] in _read(Path(f"/proc/{pid}/environ"))):
             yield pid, command.replace(b"\0", b" ").decode(errors="replace").strip()[:200]
+
+
+def sweep_dead_sessions(root: Path) -> None:
+    """Remove what sessions before that of ``root`` left because they were killed themselves; live ones are spared.
+
+    A session's directory is named ``bgt-PID-…``.
+    """
+    for other in root.parent.glob("bgt-*-*"):
+        pid = other.name.split("-")[1]
+        if other == root or not pid.isdigit() or b"pytest" in _read(Path(f"/proc/{pid}/cmdline")):
+            continue
+        for process in [process for process in all_pids() if mentions(process, other)]:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+        shutil.rmtree(other, ignore_errors=True)
 
 
 def all_pids() -> list[int]:

@@ -107,7 +107,7 @@ def debian_kernel() -> Path:
         newest = resolve(package, CancelToken())[0]
     except BangerError as error:
         pytest.skip(f"no kernel package: {error}")
-    target = CACHE / f"kernel-{newest}"
+    target = CACHE / f"staged-{newest}"
     if not target.is_dir():
         CACHE.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=CACHE, prefix=".kernel-") as scratch:

@@ -11,7 +11,11 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
+from banger.core.errors import BangerError
+from banger.core.operation import Operation
 from banger.kernels.modules import load_order, parse_dependencies, read_modules
+from banger.rootfs.build import build_from_directory
+from tests.support.ext4_reader import needs_e2fsprogs
 
 DEP = """\
 kernel/drivers/virtio/virtio.ko:
@@ -57,6 +61,14 @@ def test_order_of_any_dependency_graph_never_puts_a_module_before_its_own(data: 
         assert all(order.index(dependency) < order.index(path) for dependency in graph[path])
 
 
+def image_of(tree: Path) -> Path:
+    """A kernel's modules as staging leaves them."""
+    image = tree.with_suffix(".ext4")
+    build_from_directory(tree, image, operation=Operation("kernel.pull", "x"), size_bytes=16 << 20)
+    return image
+
+
+@needs_e2fsprogs
 @pytest.mark.parametrize(
     ("suffix", "pack"),
     [("", bytes), (".gz", gzip.compress), (".xz", lzma.compress), (".zst", zstandard.ZstdCompressor().compress)],
@@ -65,9 +77,21 @@ def test_packed_module_is_unpacked_for_the_guest(suffix: str, pack: type[bytes],
     (tmp_path / "kernel").mkdir()
     (tmp_path / f"kernel/overlay.ko{suffix}").write_bytes(pack(b"\x7fELF module"))
     (tmp_path / "modules.dep").write_text(f"kernel/overlay.ko{suffix}:\n")
-    [module] = read_modules(tmp_path, ["overlay"])
+    [module] = read_modules(image_of(tmp_path), ["overlay"])
     assert (module.file_name, module.content) == ("overlay.ko", b"\x7fELF module")
 
 
+@needs_e2fsprogs
 def test_tree_without_an_index_gives_no_modules(tmp_path: Path) -> None:
-    assert read_modules(tmp_path, ["overlay"]) == []
+    assert read_modules(image_of(tmp_path), ["overlay"]) == []
+
+
+def test_kernel_without_an_image_has_no_modules(tmp_path: Path) -> None:
+    assert read_modules(tmp_path / "none.ext4", ["overlay"]) == []
+
+
+@needs_e2fsprogs
+def test_index_that_names_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "modules.dep").write_text("kernel/overlay.ko:\n")
+    with pytest.raises(BangerError, match=r"overlay\.ko"):
+        read_modules(image_of(tmp_path), ["overlay"])

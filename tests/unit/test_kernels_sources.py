@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from banger.kernels.children import ProgramError, run
 from banger.kernels.file_source import FileKernelSource
 from banger.kernels.packages import dependencies, parse_fields
 from banger.layout import Layout
+from tests.support.rootfs import read_image
 from tests.support.waiting import eventually
 from tests.unit.test_kernels_image_file import RELEASE, bzimage
 
@@ -79,6 +81,12 @@ def build(source: AptKernelSource | FileKernelSource, request: KernelRequest, st
     return source.build(request, staged, Operation("kernel.pull", "x"))
 
 
+def modules_in(staged: Path, data: bytes | None = None) -> set[bytes]:
+    """Paths in the image of the modules; only those of files with ``data`` if that is given."""
+    found = read_image(staged / "modules.ext4")
+    return {path for path, facts in found.items() if data is None or facts.data == data}
+
+
 # -- packages ----------------------------------------------------------------------------------------------
 
 
@@ -94,8 +102,8 @@ def test_meta_packages_that_lead_in_a_circle_are_invalid(script: Script) -> None
 
 def test_package_kernel_leaves_exactly_the_four_parts_in_staging(archive: Path, staged: Path) -> None:
     built = build(AptKernelSource(), KernelRequest(source="apt:linux-image-meta", cmdline="quiet"), staged)
-    assert sorted(path.name for path in staged.iterdir()) == ["kernel.json", "modules", "vmlinuz"]
-    assert sorted(path.name for path in (staged / "modules").iterdir()) == ["kernel", "modules.dep"]
+    assert sorted(path.name for path in staged.iterdir()) == ["kernel.json", "modules.ext4", "vmlinuz"]
+    assert modules_in(staged) == {b"", b"kernel", b"kernel/overlay.ko", b"modules.dep"}
     assert (built.version, built.format, built.platform) == (RELEASE, "bzimage", "linux/amd64")
     assert (built.source, built.cmdline) == ("apt:linux-image-meta", "quiet")
     assert built.has_modules
@@ -182,7 +190,7 @@ def test_imported_modules_are_found_at_or_below_the_directory(
     (tree / "modules.dep").write_text("")
     request = KernelRequest(kernel_path=str(kernel), modules_path=str(tmp_path / "given"))
     assert build(FileKernelSource(), request, staged).has_modules
-    assert (staged / "modules/modules.dep").exists()
+    assert b"modules.dep" in modules_in(staged)
 
 
 def test_imported_modules_of_another_kernel_are_invalid(kernel: Path, staged: Path, tmp_path: Path) -> None:
@@ -209,6 +217,40 @@ def test_imports_of_equal_content_have_equal_digests(kernel: Path, tmp_path: Pat
     assert digests[0].startswith("sha256:")
 
 
+def test_equal_modules_have_equal_digests_and_images_whoever_made_the_tree(kernel: Path, tmp_path: Path) -> None:
+    found = []
+    for number, mode in enumerate((0o600, 0o664)):
+        tree = tmp_path / f"tree-{number}"
+        tree.mkdir(mode=0o700 + number)
+        (tree / "modules.dep").write_text("")
+        (tree / "kernel").write_text("kernel")
+        (tree / "kernel").chmod(mode)
+        os.utime(tree / "kernel", (number, number))
+        target = tmp_path / f"staging-{number}"
+        target.mkdir()
+        built = build(FileKernelSource(), KernelRequest(kernel_path=str(kernel), modules_path=str(tree)), target)
+        found.append((built.digest, read_image(target / "modules.ext4")))
+    assert found[0] == found[1]
+
+
+def test_configuration_among_the_modules_is_laid_beside_the_kernel(kernel: Path, staged: Path, tmp_path: Path) -> None:
+    (tmp_path / "given/kernel").mkdir(parents=True)
+    (tmp_path / "given/modules.dep").write_text("")
+    (tmp_path / "given/config").write_text("CONFIG_EXT4_FS=m\n")
+    build(FileKernelSource(), KernelRequest(kernel_path=str(kernel), modules_path=str(tmp_path / "given")), staged)
+    assert (staged / "config").read_text() == "CONFIG_EXT4_FS=m\n"
+
+
+def test_pipe_among_the_modules_is_refused(kernel: Path, staged: Path, tmp_path: Path) -> None:
+    (tmp_path / "given/kernel").mkdir(parents=True)
+    (tmp_path / "given/modules.dep").write_text("")
+    os.mkfifo(tmp_path / "given/kernel/pipe")
+    request = KernelRequest(kernel_path=str(kernel), modules_path=str(tmp_path / "given"))
+    with pytest.raises(BangerError, match="pipe") as caught:
+        build(FileKernelSource(), request, staged)
+    assert caught.value.kind is not ErrorKind.INTERNAL
+
+
 def test_missing_kernel_file_is_not_found(staged: Path, tmp_path: Path) -> None:
     with pytest.raises(BangerError, match="cannot read") as caught:
         build(FileKernelSource(), KernelRequest(kernel_path=str(tmp_path / "none")), staged)
@@ -228,7 +270,7 @@ def test_modules_without_an_index_get_one(kernel: Path, staged: Path, tmp_path: 
     (tmp_path / "given/kernel").mkdir(parents=True)
     script("depmod", f'[ "$3" = {RELEASE} ] && echo "kernel/a.ko:" >"$2/lib/modules/$3/modules.dep"')
     build(FileKernelSource(), KernelRequest(kernel_path=str(kernel), modules_path=str(tmp_path / "given")), staged)
-    assert (staged / "modules/modules.dep").read_text() == "kernel/a.ko:\n"
+    assert modules_in(staged, data=b"kernel/a.ko:\n") == {b"modules.dep"}
     assert not (staged / ".depmod").exists()
 
 
