@@ -1,6 +1,6 @@
-"""A directory tree as a tar archive: packed so that equal trees give equal bytes, unpacked with suspicion.
+"""Unpacking a tar archive of somebody else's into a directory of this host.
 
-Unpacking never resolves a path of the archive: every directory on the way is opened relative to its parent's
+It never resolves a path of the archive: every directory on the way is opened relative to its parent's
 descriptor without following links, so nothing can be written outside the target, whatever the archive holds and
 whatever it has put there before.
 """
@@ -11,19 +11,16 @@ import os
 import stat
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO
 
 from banger.core.cancel import CancelToken
-from banger.core.errors import BangerError, ErrorKind
 from banger.core.units import GIB, MIB
 from banger.rootfs.decompress import decompressed
 from banger.rootfs.limits import NAME_BYTES, Budget, Limits
 from banger.rootfs.reader import ChunkReader
 from banger.rootfs.refusals import refused, shown
-from banger.rootfs.tar import BLOCK, Member, MemberKind, TarReader
-from banger.rootfs.tar_writer import END, MemberHeader
+from banger.rootfs.tar import Member, MemberKind, TarReader
 
 #: What the modules of a kernel may cost; Debian's largest has 4,000 files and 0.5 GiB.
 MODULE_LIMITS = Limits(
@@ -32,30 +29,6 @@ MODULE_LIMITS = Limits(
 _CHUNK_BYTES = 1 << 20
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-class Writable(Protocol):
-    """Where an archive goes."""
-
-    def write(self, data: bytes, /) -> object:
-        """Take all of ``data``."""
-        ...
-
-
-def pack_tree(directory: Path, sink: Writable, token: CancelToken) -> None:
-    """Write the content of ``directory`` to ``sink`` as a plain tar archive (POSIX.1-2001 pax).
-
-    Names are sorted, times and owners are zero, modes are 0644, 0755 for what is executable and for directories.
-
-    Raises:
-        BangerError: ``invalid`` for anything but files, directories and symbolic links, ``conflict`` for a file that
-            shrinks while it is read; ``cancelled``.
-        OSError: something cannot be read.
-    """
-    for path, name in _walk(directory, b""):
-        token.raise_if_cancelled()
-        _add(sink, path, name, token)
-    sink.write(END)
 
 
 def unpack_tree(
@@ -96,47 +69,6 @@ def unpack_tree(
                 unpacker.add(path, member)
     finally:
         os.close(root)
-
-
-# -- packing -----------------------------------------------------------------------------------------------
-
-
-def _walk(directory: Path, prefix: bytes) -> Iterator[tuple[Path, bytes]]:
-    for entry in sorted(directory.iterdir(), key=lambda path: os.fsencode(path.name)):
-        name = prefix + os.fsencode(entry.name)
-        yield entry, name
-        if entry.is_dir() and not entry.is_symlink():
-            yield from _walk(entry, name + b"/")
-
-
-def _add(sink: Writable, path: Path, name: bytes, token: CancelToken) -> None:
-    mode = path.lstat().st_mode
-    if stat.S_ISLNK(mode):
-        sink.write(MemberHeader(name, b"2", 0o777, link=os.fsencode(path.readlink())).pack())
-    elif stat.S_ISDIR(mode):
-        sink.write(MemberHeader(name + b"/", b"5", 0o755).pack())
-    elif stat.S_ISREG(mode):
-        with path.open("rb", buffering=0) as file:
-            size = os.fstat(file.fileno()).st_size
-            sink.write(MemberHeader(name, b"0", 0o755 if mode & 0o111 else 0o644, size=size).pack())
-            _copy(file, sink, size, token)
-            sink.write(bytes(-size % BLOCK))
-    else:
-        raise refused(f'"{path}" is neither a file nor a directory nor a symbolic link')
-
-
-def _copy(file: FileIO, sink: Writable, size: int, token: CancelToken) -> None:
-    while size:
-        token.raise_if_cancelled()
-        chunk = file.read(min(size, _CHUNK_BYTES))
-        if not chunk:
-            name = str(file.name)
-            raise BangerError(ErrorKind.CONFLICT, f'"{name}" shrank while it was read', subject=name)
-        sink.write(chunk)
-        size -= len(chunk)
-
-
-# -- unpacking ---------------------------------------------------------------------------------------------
 
 
 def _counted(chunks: Iterator[bytes], budget: Budget, token: CancelToken) -> Iterator[bytes]:

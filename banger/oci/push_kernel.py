@@ -15,11 +15,12 @@ from banger.layout import Layout
 from banger.oci import artifact_kernel as formats
 from banger.oci.artifact import CREATED, TITLE, VERSION, LocalBlob, manifest_bytes
 from banger.oci.artifact_client import Registries
-from banger.oci.artifact_tree import pack_tree
 from banger.oci.artifact_zstd import ZstdBlob
 from banger.oci.reference import Reference
+from banger.rootfs.ext4.reader import Ext4Image
+from banger.rootfs.tree_tar import TreeTar
 
-_IMAGE, _MODULES, _INITRD = "vmlinuz", "modules", "initrd"
+_IMAGE, _MODULES, _INITRD = "vmlinuz", "modules.ext4", "initrd"
 
 
 def push_kernel(
@@ -38,7 +39,7 @@ def push_kernel(
         layout: its ``staging`` holds the packed modules meanwhile.
         config: ``registry.insecure`` and ``registry.credentials``.
         kernel: what is pushed.
-        kernel_dir: its ``vmlinuz``, ``modules/`` and ``initrd``.
+        kernel_dir: its ``vmlinuz``, ``modules.ext4`` and ``initrd``.
         reference: where to: ``ghcr.io/me/kernels/linux:6.1``.
         plain_http: talk http, not https.
         operation: gets the steps; its token cancels.
@@ -53,7 +54,7 @@ def push_kernel(
     with tempfile.TemporaryDirectory(prefix="push-", dir=layout.staging) as scratch:
         try:
             with operation.step("pack"):
-                layers = _layers(kernel_dir, Path(scratch), operation.token)
+                layers = _layers(kernel, kernel_dir, Path(scratch), operation.token)
         except OSError as error:
             message = f'cannot pack kernel "{kernel.name}"'
             raise BangerError(ErrorKind.UNAVAILABLE, message, subject=kernel.name, cause=str(error)) from error
@@ -64,16 +65,19 @@ def push_kernel(
         return push_artifact(client, manifest, document, layers, operation)
 
 
-def _layers(kernel_dir: Path, scratch: Path, token: CancelToken) -> list[LocalBlob]:
+def _layers(kernel: Kernel, kernel_dir: Path, scratch: Path, token: CancelToken) -> list[LocalBlob]:
     layers = [LocalBlob.of_file(formats.IMAGE_TYPE, kernel_dir / _IMAGE, token, _IMAGE)]
-    if (kernel_dir / _MODULES).is_dir():
-        packed = scratch / "modules"
-        with packed.open("wb") as sink:
-            archive = ZstdBlob(sink, token)
-            pack_tree(kernel_dir / _MODULES, archive, token)
-            digest, size = archive.finish()
-        title = f"{_MODULES}.tar.zst"
-        layers.append(LocalBlob(formats.MODULES_ZSTD_TYPE, digest, size, packed, title=title))
-    if (kernel_dir / _INITRD).exists():
+    if kernel.has_modules:
+        layers.append(_modules(kernel_dir / _MODULES, scratch / "modules", token))
+    if kernel.has_initrd:
         layers.append(LocalBlob.of_file(formats.INITRD_TYPE, kernel_dir / _INITRD, token, _INITRD))
     return layers
+
+
+def _modules(disk: Path, packed: Path, token: CancelToken) -> LocalBlob:
+    """The module tree as an archive, which says nothing of how its file system was laid out."""
+    with packed.open("wb") as sink, Ext4Image(disk) as tree:
+        archive = ZstdBlob(sink, token)
+        TreeTar(tree, token=token).write_to(archive)
+        digest, size = archive.finish()
+    return LocalBlob(formats.MODULES_ZSTD_TYPE, digest, size, packed, title="modules.tar.zst")

@@ -12,6 +12,7 @@ from pathlib import Path
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.operation import Operation
 from banger.rootfs.ext4.reader import Ext4Image, Superblock
+from banger.rootfs.ext4.reader_device import open_image_file
 from banger.rootfs.tools import run_tool
 
 _MOUNTINFO = Path("/proc/self/mountinfo")
@@ -56,16 +57,25 @@ def validate_rootfs(
             is attached to a loop device or changes while it is checked; ``unavailable`` without e2fsck; ``cancelled``.
     """
     with operation.step("check file system"):
+        before = _facts(path)
+        # First of all: what is said below about a journal to replay would be bad advice for a mounted one.
+        _check_unused(path, before, mountinfo, sys_block)
         with Ext4Image(path) as image:
             superblock = image.superblock
-        before = path.stat()
-        _check_unused(path, before, mountinfo, sys_block)
         _check_clean(path, superblock)
         _check_consistent(path, operation)
-        after = path.stat()
+        after = _facts(path)
     if _identity(before) != _identity(after):
         raise _in_use(path, "the file changed while it was checked", hint="stop what writes to it and try again")
     return RootfsFacts(after.st_size, after.st_blocks * 512, str(superblock.uuid), superblock.features)
+
+
+def _facts(path: Path) -> os.stat_result:
+    descriptor = open_image_file(path)
+    try:
+        return os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _check_unused(path: Path, facts: os.stat_result, mountinfo: Path, sys_block: Path) -> None:

@@ -17,6 +17,7 @@ from banger.core.operation import Operation
 from banger.core.ports import BuiltKernel, KernelRequest
 from banger.kernels.url_source import UrlKernelSource
 from banger.layout import Layout
+from banger.rootfs.ext4.reader import Ext4Image
 from tests.support.faulty_registry import (
     Content,
     Exchange,
@@ -115,8 +116,15 @@ def test_archive_of_each_known_shape_is_taken_apart(
     server: FaultyRegistry, machine: Machine, names: tuple[str, ...]
 ) -> None:
     built = machine.pull(serve(server, archive(*names, "boot/config", "lib/other")))
-    assert sorted(path.name for path in machine.staged.iterdir()) == ["initrd", "kernel.json", "modules", "vmlinuz"]
-    assert (machine.staged / "modules/modules.dep").read_bytes() == b"x"
+    assert sorted(path.name for path in machine.staged.iterdir()) == [
+        "initrd",
+        "kernel.json",
+        "modules.ext4",
+        "vmlinuz",
+    ]
+    with Ext4Image(machine.staged / "modules.ext4") as tree:
+        assert tree.find(b"modules.dep") is not None
+    assert built.has_modules
     assert built.has_initrd
 
 
@@ -129,7 +137,7 @@ def test_archive_of_each_known_shape_is_taken_apart(
         (archive("vmlinuz", links={"modules": "/etc"}), "leads out"),
         (archive("../vmlinuz"), "upwards"),
         (archive("README", links={"vmlinuz": "README"}), "no kernel"),
-        (b"\x1f\x8b\x08garbage", "damaged"),
+        (b"\x1f\x8b\x08garbage", "gzip data"),
         (b"#!/bin/sh\n" * 100, "not a Linux kernel"),
         (b"", "not a Linux kernel"),
     ],

@@ -15,10 +15,10 @@ from banger.core.operation import Operation
 from banger.layout import Layout
 from banger.oci.artifact_client import Registries
 from tests.support.faulty_registry import (
-    corrupted,
     endless,
     faulty_registry,
     redirecting,
+    replaced,
     silent,
     status,
     truncated,
@@ -188,8 +188,10 @@ def test_artifact_that_is_no_catalog_is_refused(catalog, layout, server, facts, 
 
 def test_blob_that_the_registry_changed_is_refused(catalog, layout, server):
     digest = push(server, TEAM)
-    server.always("/blobs/", corrupted())
-    assert refused(catalog, layout, f"oci:{server.host}/team@{digest}").kind is ErrorKind.INVALID
+    server.always("/blobs/", replaced(TEAM.replace(b"app:1", b"app:9")))
+    error = refused(catalog, layout, f"oci:{server.host}/team@{digest}")
+    assert error.kind is ErrorKind.INVALID
+    assert "does not match its digest" in error.cause
 
 
 def test_transfer_that_breaks_is_tried_again(catalog, server):

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from banger.core.errors import BangerError, ErrorKind
+from banger.rootfs.ext4 import reader
 from banger.rootfs.ext4.reader import Ext4Image
+from banger.rootfs.limits import Limits
 from tests.support.ext4_reader import debugfs, listing, mke2fs, needs_e2fsprogs, run, set_times
 from tests.support.rootfs import archive, build, differences, directory, file, header, read_image, read_tree, symlink
 
@@ -171,6 +173,7 @@ def links(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ext4Image]:
         "absolute": "/etc/passwd",
         "up": "../../../../../etc/passwd",
         "usr/up": "../../../../etc/passwd",
+        "usr/absolute": "/etc/passwd",
         "loop": "loop",
         "ping": "pong",
         "pong": "ping",
@@ -191,6 +194,7 @@ def links(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ext4Image]:
         (b"bin//./sh", b"shell"),
         (b"bin/../bin/sh", b"shell"),
         (b"/absolute", b"inside"),
+        (b"usr/absolute", b"inside"),
         (b"up", b"inside"),
         (b"usr/up", b"inside"),
         (b"../../etc/passwd", b"inside"),
@@ -223,7 +227,33 @@ def test_path_of_a_link_is_the_link_itself_unless_followed(links: Ext4Image) -> 
 
 def test_walk_goes_only_where_it_may(links: Ext4Image) -> None:
     paths = [path for path, _ in links.walk(links.resolve(b"usr"), lambda path, _: path != b"bin")]
-    assert paths == [b"", b"up"]
+    assert paths == [b"", b"absolute", b"up"]
+
+
+def test_path_that_leads_through_large_directories_over_and_over_is_refused(
+    links: Ext4Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert links.resolve(b"usr/../" * 200).is_directory
+    monkeypatch.setattr(reader, "_LOOKUP_BYTES", 100 * 1024)
+    with pytest.raises(BangerError, match="too large"):
+        links.resolve(b"usr/../" * 200)
+
+
+@pytest.mark.parametrize(
+    ("limits", "complaint"),
+    [
+        (Limits(entries=65), "more than 65 files"),
+        (Limits(path_bytes=11), '"usr/absolute" is longer'),
+    ],
+)
+def test_walk_of_more_than_an_image_may_hold_is_refused(
+    links: Ext4Image, monkeypatch: pytest.MonkeyPatch, limits: Limits, complaint: str
+) -> None:
+    everything = len(list(links.walk()))
+    assert everything == 1 + 66
+    monkeypatch.setattr(reader, "_LIMITS", limits)
+    with pytest.raises(BangerError, match=complaint):
+        list(links.walk())
 
 
 # -- images that lie ---------------------------------------------------------------------------------------
@@ -235,6 +265,13 @@ def test_walk_of_a_directory_that_contains_itself_ends(tmp_path: Path) -> None:
     debugfs(image, "ln a a/b/again")
     with Ext4Image(image) as opened, pytest.raises(BangerError, match="two names"):
         list(opened.walk())
+
+
+def test_directory_that_names_the_journal_is_refused(tmp_path: Path) -> None:
+    image = mke2fs(tmp_path / "image", "-t", "ext4", size="32M")
+    debugfs(image, "ln <8> journal")
+    with Ext4Image(image) as opened, pytest.raises(BangerError, match="inode 8, which no file can have"):
+        opened.resolve(b"journal")
 
 
 @pytest.mark.parametrize(

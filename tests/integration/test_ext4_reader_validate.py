@@ -56,7 +56,7 @@ def test_image_behind_a_link_is_accepted(image: Path, tmp_path: Path) -> None:
 def test_image_that_is_mounted_or_crashed_is_refused_with_the_command_that_helps(image: Path) -> None:
     debugfs(image, "feature needs_recovery")
     error = refusal(image)
-    assert (error.kind, error.hint) == (ErrorKind.INVALID, f"e2fsck -fp '{image}'")
+    assert (error.kind, error.hint) == (ErrorKind.INVALID, f"stop what uses it, then: e2fsck -fp '{image}'")
 
 
 @pytest.mark.parametrize("state", [0, 2, 3])
@@ -112,6 +112,7 @@ def test_image_that_is_a_loop_device_is_in_use(image: Path, tmp_path: Path, alia
 
 def test_image_that_is_mounted_is_in_use_and_the_hint_says_where(image: Path, tmp_path: Path) -> None:
     sys_block, mountinfo = tmp_path / "block", tmp_path / "mountinfo"
+    debugfs(image, "feature needs_recovery")  # as the kernel sets it while a file system is mounted
     loop(sys_block, str(image))
     mountinfo.write_bytes(
         b"28 1 7:6 / /x rw - ext4 /dev/loop70 rw\n29 1 7:7 / /mnt/my\\040\xc3\xa4 rw,relatime shared:1 - ext4 /dev/loop7 rw\n"

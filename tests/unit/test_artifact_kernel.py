@@ -65,7 +65,9 @@ def parts_of(*layers: tuple[str, int]) -> KernelParts:
 
 
 def test_kernel_layers_are_found_by_media_type_in_any_order() -> None:
-    parts = parts_of((formats.INITRD_TYPE, 1), (formats.MODULES_GZIP_TYPE, 2), ("text/plain", 3), (formats.IMAGE_TYPE, 4))
+    parts = parts_of(
+        (formats.INITRD_TYPE, 1), (formats.MODULES_GZIP_TYPE, 2), ("text/plain", 3), (formats.IMAGE_TYPE, 4)
+    )
     assert [blob.size for blob in parts.present()] == [4, 2, 1]
 
 
@@ -116,7 +118,9 @@ def test_url_is_split_from_its_sum() -> None:
     assert parse_source(f"https://h/k?x=1#sha256={SUM.upper()}") == ("https://h/k?x=1", f"sha256:{SUM}")
 
 
-@pytest.mark.parametrize("fragment", ["", "#", "#sha256=", f"#{SUM}", f"#sha256={SUM[1:]}", f"#md5={SUM}", f"#sha256={SUM}x"])
+@pytest.mark.parametrize(
+    "fragment", ["", "#", "#sha256=", f"#{SUM}", f"#sha256={SUM[1:]}", f"#md5={SUM}", f"#sha256={SUM}x"]
+)
 def test_url_without_a_proper_sum_says_how_to_write_it(fragment: str) -> None:
     with pytest.raises(BangerError) as caught:
         parse_source(f"https://h/k{fragment}")

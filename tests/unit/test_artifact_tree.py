@@ -1,11 +1,12 @@
-"""Directory trees in archives: equal trees give equal bytes, and no archive reaches beyond its directory."""
+"""Archives unpacked into a directory: what is in them comes out, and none reaches beyond its directory."""
 
 from __future__ import annotations
 
 import gzip
 import io
-import os
+import subprocess
 import tarfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError, ErrorKind
-from banger.oci.artifact_tree import MODULE_LIMITS, pack_tree, unpack_tree
+from banger.oci.artifact_tree import MODULE_LIMITS, unpack_tree
 from banger.rootfs.limits import Limits
 
 TOKEN = CancelToken()
@@ -24,9 +25,8 @@ Tree = dict[str, Any]
 
 
 def packed(directory: Path) -> bytes:
-    buffer = io.BytesIO()
-    pack_tree(directory, buffer, TOKEN)
-    return buffer.getvalue()
+    done = subprocess.run(["tar", "-C", directory, "--format=pax", "-c", "."], capture_output=True, check=True)
+    return done.stdout
 
 
 def unpack(data: bytes, target: Path, media_type: str = "", **arguments: Any) -> Tree:
@@ -41,7 +41,7 @@ def tree_at(directory: Path) -> Tree:
     for path in sorted(directory.rglob("*")):
         name = str(path.relative_to(directory))
         if path.is_symlink():
-            found[name] = f"-> {os.readlink(path)}"
+            found[name] = f"-> {path.readlink()}"
         elif path.is_dir():
             found[name] = None
         else:
@@ -67,27 +67,12 @@ def tree(tmp_path: Path) -> Path:
     ("compress", "media_type"),
     [
         (lambda data: data, ""),
-        (lambda data: gzip.compress(data), "x.tar+gzip"),
+        (gzip.compress, "x.tar+gzip"),
         (lambda data: zstandard.ZstdCompressor().compress(data), "x.tar+zstd"),
     ],
 )
 def test_tree_comes_out_as_it_went_in(tree: Path, tmp_path: Path, compress: Any, media_type: str) -> None:
     assert unpack(compress(packed(tree)), tmp_path / "out", media_type) == tree_at(tree)
-
-
-def test_equal_trees_give_equal_bytes_whatever_their_times_and_modes(tree: Path, tmp_path: Path) -> None:
-    before = packed(tree)
-    for path in tree.rglob("*"):
-        os.utime(path, (1, 1), follow_symlinks=False)
-    (tree / "modules.dep").chmod(0o600)
-    (tree / "empty").chmod(0o700)
-    assert packed(tree) == before
-
-
-def test_tree_with_a_pipe_in_it_is_not_packed(tree: Path) -> None:
-    os.mkfifo(tree / "pipe")
-    with pytest.raises(BangerError, match="pipe"):
-        packed(tree)
 
 
 def test_hard_links_inside_the_archive_are_kept(tmp_path: Path) -> None:
@@ -162,7 +147,12 @@ HOSTILE: dict[str, tuple[tuple[str, dict[str, Any]], ...]] = {
     "hard link to a directory": (("d", DIRECTORY), ("l", hard("d"))),
     "hard link to a link": (("s", link("f")), ("l", hard("s"))),
     "hard link through a link": (("d/f", {}), ("s", link("d")), ("l", hard("s/f"))),
-    "hard link to the root": (("l", hard("."),),),
+    "hard link to the root": (
+        (
+            "l",
+            hard("."),
+        ),
+    ),
     "hard link over a file": (("f", {}), ("g", {}), ("g", hard("f"))),
     "character device": (("d", {"type": tarfile.CHRTYPE, "devmajor": 1, "devminor": 3}),),
     "block device": (("d", {"type": tarfile.BLKTYPE, "devmajor": 8}),),
@@ -222,9 +212,7 @@ def test_damaged_archive_is_refused(tmp_path: Path, data: bytes) -> None:
 NAMES = st.lists(st.sampled_from(["a", "b", "..", ".", "", "l"]), min_size=1, max_size=4).map("/".join)
 MEMBERS = st.tuples(
     NAMES,
-    st.one_of(
-        st.just({}), st.just(DIRECTORY), NAMES.filter(bool).map(link), NAMES.filter(bool).map(hard)
-    ),
+    st.one_of(st.just({}), st.just(DIRECTORY), NAMES.filter(bool).map(link), NAMES.filter(bool).map(hard)),
 )
 
 
@@ -238,10 +226,8 @@ def test_no_archive_writes_or_points_outside(tmp_path_factory: pytest.TempPathFa
         assert error.kind is ErrorKind.INVALID
     assert list(top.iterdir()) == [root]
     for path in root.rglob("*"):
-        try:
+        with suppress(RuntimeError):  # a loop of links leads nowhere
             assert path.resolve().is_relative_to(root)
-        except RuntimeError:  # a loop of links leads nowhere
-            pass
 
 
 def test_cancelled_unpacking_stops(tree: Path, tmp_path: Path) -> None:
@@ -250,7 +236,4 @@ def test_cancelled_unpacking_stops(tree: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(BangerError) as caught:
         unpack_tree(io.BytesIO(data), "", tmp_path / "out", token)
-    assert caught.value.kind is ErrorKind.CANCELLED
-    with pytest.raises(BangerError) as caught:
-        pack_tree(tree, io.BytesIO(), token)
     assert caught.value.kind is ErrorKind.CANCELLED

@@ -122,12 +122,17 @@ HOSTILE: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+def read_all(path: Path) -> None:
+    with LayoutArchive(path) as opened:
+        opened.manifest(lambda _: True)
+        opened.read(DESCRIPTOR)
+
+
 @pytest.mark.parametrize("damage", HOSTILE.values(), ids=HOSTILE.keys())
 def test_hostile_archive_is_refused(archive: Path, damage: Callable[[bytes], bytes]) -> None:
     archive.write_bytes(damage(archive.read_bytes()))
-    with pytest.raises(BangerError) as caught, LayoutArchive(archive) as opened:
-        opened.manifest(lambda _: True)
-        opened.read(DESCRIPTOR)
+    with pytest.raises(BangerError) as caught:
+        read_all(archive)
     assert caught.value.kind is ErrorKind.INVALID
     assert str(archive) in caught.value.message
 

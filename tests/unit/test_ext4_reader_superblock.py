@@ -36,7 +36,7 @@ def test_superblock_with_an_unsupported_feature_is_refused_by_its_name(bit: int,
 def test_superblock_with_a_journal_to_replay_says_what_to_type() -> None:
     with pytest.raises(BangerError, match="not unmounted cleanly") as caught:
         read_superblock(bytes(superblock_bytes(incompat=0x2C2 | 0x4)), ENOUGH, "my image.ext4")
-    assert caught.value.hint == "e2fsck -fp 'my image.ext4'"
+    assert caught.value.hint.endswith("e2fsck -fp 'my image.ext4'")
 
 
 def test_superblock_names_its_features_and_keeps_unknown_read_only_ones() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from banger.config import Config
 from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.operation import Operation
@@ -306,5 +307,12 @@ def test_program_of_a_cancelled_operation_ends_at_once() -> None:
 
 def test_sources_share_the_requests_among_them(tmp_path: Path) -> None:
     requests = [KernelRequest(source="apt:x"), KernelRequest(kernel_path="/x"), KernelRequest(source="ftp:x")]
-    found = [[type(one).__name__ for one in sources(Layout(*[tmp_path] * 4)) if one.handles(it)] for it in requests]
+    found = [
+        [
+            type(one).__name__
+            for one in sources(Layout(*[tmp_path] * 4), Config.load(tmp_path / "none", {}))
+            if one.handles(it)
+        ]
+        for it in requests
+    ]
     assert found == [["AptKernelSource"], ["FileKernelSource"], []]

@@ -12,7 +12,6 @@ from banger.core.errors import BangerError
 from banger.rootfs.refusals import refused
 
 _ENTRY = struct.Struct("<IHBB")
-_SMALLEST = 12
 _LARGEST_BLOCK = 64 << 10
 _DOTS = (b".", b"..")
 
@@ -36,7 +35,7 @@ def parse_block(block: bytes, directory: int) -> Iterator[Entry]:
             raise _damaged(directory, "has an entry across the end of a block")
         number, stored_length, name_length, file_type = _ENTRY.unpack_from(block, at)
         length = _record_length(stored_length, len(block))
-        if length < _SMALLEST or length % 4 or at + length > len(block) or _ENTRY.size + name_length > length:
+        if length % 4 or at + length > len(block) or _ENTRY.size + name_length > length:
             raise _damaged(directory, "has an entry with an impossible length")
         if number:
             name = block[at + _ENTRY.size : at + _ENTRY.size + name_length]

@@ -157,8 +157,8 @@ def _check_features(incompat: int, name: str) -> None:
         if feature == "needs_recovery":
             raise BangerError(
                 ErrorKind.INVALID,
-                "the file system was not unmounted cleanly: its journal has to be replayed first",
-                hint=f"e2fsck -fp {shlex.quote(name)}",
+                "the file system is in use, or was not unmounted cleanly: its journal has to be replayed first",
+                hint=f"stop what uses it, then: e2fsck -fp {shlex.quote(name)}",
             )
         raise refused(f'the file system has the feature "{feature}", which banger cannot read')
 
