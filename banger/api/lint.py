@@ -22,8 +22,8 @@ from banger.lint.kernel import KernelFacts
 from banger.lint.rootfs import lint_rootfs
 from banger.rootfs.ext4.reader import Ext4Image
 
-#: Where a kernel's build configuration may lie: beside it, or where distributions put it among the modules.
-_CONFIGS = ("config", "modules/config")
+#: A kernel's build configuration, if it came with one, lies beside it.
+_CONFIG = "config"
 #: Real ones have a quarter of a mebibyte.
 _MAX_CONFIG_BYTES = 4 << 20
 
@@ -56,15 +56,14 @@ def _report(context: ApiContext, image: Image, kernel: Kernel | None, token: Can
 
 
 def _facts(directory: Path, kernel: Kernel) -> KernelFacts:
-    for name in _CONFIGS:
-        text = _read_config(directory / name)
-        if text:
-            return KernelFacts.from_config(kernel.version, text, has_modules=kernel.has_modules)
+    text = _read_config(directory / _CONFIG)
+    if text:
+        return KernelFacts.from_config(kernel.version, text, has_modules=kernel.has_modules)
     return KernelFacts(kernel.version, has_modules=kernel.has_modules)
 
 
 def _read_config(path: Path) -> str:
-    """A regular file's text, or nothing. The module tree came from outside: it may hold a link or a FIFO there."""
+    """A regular file's text, or nothing. It came from outside with the modules."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:

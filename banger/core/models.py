@@ -34,7 +34,8 @@ class Image:
     Attributes:
         name: unique; empty for content that a moved tag left behind and that VMs still use.
         source: where it came from: ``docker.io/library/debian:12``, ``mmdebstrap:bookworm``.
-        digest: ``sha256:…`` of the platform's manifest (or of what was bootstrapped); equal content, equal digest.
+        digest: ``sha256:…`` of the platform's manifest (or of what was bootstrapped), ``uuid:…`` of the file system for
+            a registered file; equal content, equal digest.
         platform: ``linux/amd64``.
         size_bytes: apparent size of the file system.
         disk_bytes: what it occupies.

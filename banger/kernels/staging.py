@@ -116,8 +116,9 @@ def _run_depmod(staging: Path, version: str, operation: Operation) -> None:
 def _make_image(staging: Path, operation: Operation) -> None:
     """Turn the module tree into a file system, whose content depends on names, contents and who may execute."""
     tree = staging / MODULES
-    if (tree / CONFIG).is_file():
-        shutil.copyfile(tree / CONFIG, staging / CONFIG)
+    config = tree / CONFIG
+    if config.is_file() and not config.is_symlink():
+        shutil.copyfile(config, staging / CONFIG)
     for path in [tree, *tree.rglob("*")]:
         if not path.is_symlink():
             path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)

@@ -242,6 +242,15 @@ def test_configuration_among_the_modules_is_laid_beside_the_kernel(kernel: Path,
     assert (staged / "config").read_text() == "CONFIG_EXT4_FS=m\n"
 
 
+def test_configuration_that_is_a_link_is_not_followed(kernel: Path, staged: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "given/kernel").mkdir(parents=True)
+    (tmp_path / "given/modules.dep").write_text("")
+    (tmp_path / "given/config").symlink_to(tmp_path / "secret")
+    build(FileKernelSource(), KernelRequest(kernel_path=str(kernel), modules_path=str(tmp_path / "given")), staged)
+    assert not (staged / "config").exists()
+
+
 def test_pipe_among_the_modules_is_refused(kernel: Path, staged: Path, tmp_path: Path) -> None:
     (tmp_path / "given/kernel").mkdir(parents=True)
     (tmp_path / "given/modules.dep").write_text("")
