@@ -35,7 +35,7 @@ def show(package: str, token: CancelToken) -> dict[str, str]:
         BangerError: ``not_found`` if apt's lists do not have the package; ``unavailable`` without apt.
     """
     try:
-        text = run(["apt-cache", "show", "--no-all-versions", "--", package], token).decode(errors="replace")
+        text = run(["apt-cache", "show", "--no-all-versions", package], token).decode(errors="replace")
     except ProgramError as error:
         raise BangerError(
             ErrorKind.NOT_FOUND,
@@ -67,7 +67,7 @@ def download(packages: Iterable[str], directory: Path, token: CancelToken) -> li
     """
     names = list(packages)
     try:
-        run([*_APT_GET, "--", *names], token, cwd=directory)
+        run([*_APT_GET, *names], token, cwd=directory)
     except ProgramError as error:
         raise BangerError(
             ErrorKind.UNAVAILABLE,
