@@ -23,8 +23,10 @@ pytestmark = [pytest.mark.boot, pytest.mark.registry, pytest.mark.root, pytest.m
 RUNTIME = ("dev", "proc", "run", "sys", "tmp")
 #: Written by banger on the first boot: the guest's names and its resolver.
 WRITTEN = ("etc/hostname", "etc/hosts", "etc/resolv.conf")
-#: Directories in which one of these was made: their times and link counts are those of the overlay.
-TOUCHED = ("", "etc")
+#: Where the running kernel's modules are mounted.
+MODULES = "usr/lib/modules"
+#: Directories in which one of these was made: their times are those of the overlay.
+TOUCHED = ("", "etc", "usr/lib")
 
 #: Nine fields per entry, each ended by NUL: path, type, mode, uid, gid, size, mtime, links, link target.
 FIND = r"find / -xdev -printf '%P\0%y\0%m\0%U\0%G\0%s\0%T@\0%n\0%l\0'"
@@ -137,7 +139,7 @@ def _comparable(tree: dict[str, Entry]) -> dict[str, Entry]:
     return {
         path: _without_size(entry, keep_mtime=path not in TOUCHED) if entry.kind == "d" else entry
         for path, entry in tree.items()
-        if path.partition("/")[0] not in RUNTIME and path not in WRITTEN
+        if path.partition("/")[0] not in RUNTIME and path not in WRITTEN and not path.startswith(MODULES)
     }
 
 

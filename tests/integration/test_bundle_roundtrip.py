@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zstandard
 
 from banger.bundle import contents, disks
 from banger.bundle.contents import BundleInput
 from banger.bundle.export import export_bundle, export_oci_image, push_bundle, push_oci_image
+from banger.bundle.layout_reader import LayoutArchive
 from banger.bundle.manifest import ARTIFACT_TYPE, MANIFEST_TYPE, ROOTFS_TYPE, BundleManifest, DefaultSizes, Disk
 from banger.bundle.source import BundleImageSource
 from banger.config import Config
@@ -28,7 +30,7 @@ from banger.core.operation import Operation
 from banger.core.ports import BuiltImage, ImageRequest
 from banger.layout import Layout
 from banger.oci.artifact import LocalBlob, manifest_bytes
-from banger.oci.documents import OCI_MANIFEST
+from banger.oci.documents import OCI_MANIFEST, parse_descriptor
 from banger.oci.manifest import find_manifest
 from banger.oci.platform import Platform
 from banger.oci.source import OciImageSource
@@ -204,6 +206,27 @@ def test_damaged_or_truncated_file_is_refused(
             machine.pull(f"bundle-file:{file}")
         assert caught.value.kind is ErrorKind.INVALID
         assert not (machine.staging / "rootfs.ext4").exists() or part == 0.99
+
+
+def test_blob_that_is_not_the_one_the_manifest_names_is_refused_though_its_content_is_the_same(
+    original: BundleInput, machine: Machine, tmp_path: Path
+) -> None:
+    file = tmp_path / "b.tar"
+    export_bundle(original, file, Operation("image.export", "x"))
+    with LayoutArchive(file) as archive:
+        manifest, _ = archive.manifest(lambda _: True)
+        blob = parse_descriptor(manifest["layers"][0], "the layer")
+        with archive.open_blob(blob) as stream:
+            packed = stream.read()
+    content = zstandard.ZstdDecompressor().decompressobj().decompress(packed)
+    smaller = zstandard.ZstdCompressor(level=9).compress(content)
+    filler = len(packed) - len(smaller) - 8
+    assert filler >= 0
+    skipped = b"\x50\x2a\x4d\x18" + filler.to_bytes(4, "little") + bytes(filler)  # RFC 8878, "Skippable Frames"
+    file.write_bytes(file.read_bytes().replace(packed, smaller + skipped))
+    with pytest.raises(BangerError, match="damaged") as caught:
+        machine.pull(f"bundle-file:{file}")
+    assert caught.value.kind is ErrorKind.INVALID
 
 
 # -- registries ------------------------------------------------------------------------------------------------
