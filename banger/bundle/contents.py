@@ -23,7 +23,7 @@ from banger.core import clock
 from banger.core.models import Image, Kernel
 from banger.core.names import new_id
 from banger.core.operation import Operation
-from banger.oci.artifact import CREATED, TITLE, LocalBlob, manifest_bytes
+from banger.oci.artifact import CREATED, TITLE, LocalBlob, manifest_bytes, must_be_readable
 
 ROOTFS, SEED = "rootfs.ext4", "seed.ext4"
 
@@ -121,7 +121,8 @@ def pack_bundle(source: BundleInput, place: BlobPlace, operation: Operation) -> 
         kernel=KernelReference(kernel.name, kernel.digest) if kernel else KernelReference(image.kernel),
         defaults=source.defaults,
     )
-    config = LocalBlob.of_bytes(MANIFEST_TYPE, manifest.to_bytes())
+    document = must_be_readable(manifest.to_bytes(), BundleManifest.parse, f'image "{image.name or image.id}"')
+    config = LocalBlob.of_bytes(MANIFEST_TYPE, document)
     annotations = {TITLE: image.name, CREATED: manifest.created}
     return Packed(manifest_bytes(ARTIFACT_TYPE, config, layers, annotations), config, layers)
 

@@ -67,7 +67,7 @@ class BundleManifest:
     Attributes:
         name: of the image where the bundle was made; may be empty.
         source: where the image came from, for people.
-        image_digest: ``sha256:…`` that the image had there.
+        image_digest: what the image's content was known by there, for people.
         platform: ``linux/amd64``.
         created: RFC 3339, when the image was made.
     """
@@ -112,7 +112,7 @@ class BundleManifest:
         return cls(
             name=_name(fields, "image"),
             source=fields.text("source", 4096, ""),
-            image_digest=fields.digest("image_digest"),
+            image_digest=fields.text("image_digest", 256, ""),
             platform=platform,
             created=fields.text("created", 40, ""),
             rootfs=_disk(fields, "rootfs"),

@@ -139,6 +139,7 @@ def decode(
         raise refused("the sparse stream does not match the sum at its end")
     if not reader.at_end():
         raise refused("the sparse stream is followed by something else")
+    progress(size)
     return SparseStats(size, data_bytes, sha256)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -192,3 +192,16 @@ def hash_stream(source: BinaryIO, token: CancelToken) -> tuple[str, int]:
 def unsound(what: str, cause: str, subject: str = "") -> BangerError:
     """The ``invalid`` error for an artifact that must not be used."""
     return BangerError(ErrorKind.INVALID, f"{what} cannot be used", subject=subject, cause=cause)
+
+
+def must_be_readable(body: bytes, parse: Callable[[bytes], object], what: str) -> bytes:
+    """``body``, unless whoever pulls it would refuse it: better to be told before it is published.
+
+    Raises:
+        BangerError: ``invalid``, saying why.
+    """
+    try:
+        parse(body)
+    except DocumentError as error:
+        raise unsound(what, f"nobody could pull it: {error}") from None
+    return body

@@ -13,7 +13,7 @@ from banger.core.models import Kernel
 from banger.core.operation import Operation
 from banger.layout import Layout
 from banger.oci import artifact_kernel as formats
-from banger.oci.artifact import CREATED, TITLE, VERSION, LocalBlob, manifest_bytes
+from banger.oci.artifact import CREATED, TITLE, VERSION, LocalBlob, manifest_bytes, must_be_readable
 from banger.oci.artifact_client import Registries
 from banger.oci.artifact_zstd import ZstdBlob
 from banger.oci.reference import Reference
@@ -50,6 +50,8 @@ def push_kernel(
     from banger.oci.push import push_artifact  # noqa: PLC0415  # oras and requests are slow to import
 
     target = Reference.parse(reference)
+    described = formats.KernelManifest.of(kernel).to_bytes()
+    description = must_be_readable(described, formats.KernelManifest.parse, f'kernel "{kernel.name}"')
     layout.staging.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="push-", dir=layout.staging) as scratch:
         try:
@@ -58,7 +60,7 @@ def push_kernel(
         except OSError as error:
             message = f'cannot pack kernel "{kernel.name}"'
             raise BangerError(ErrorKind.UNAVAILABLE, message, subject=kernel.name, cause=str(error)) from error
-        document = LocalBlob.of_bytes(formats.MANIFEST_TYPE, formats.KernelManifest.of(kernel).to_bytes())
+        document = LocalBlob.of_bytes(formats.MANIFEST_TYPE, description)
         annotations = {TITLE: kernel.name, VERSION: kernel.version, CREATED: clock.rfc3339(kernel.created_at)}
         manifest = manifest_bytes(formats.ARTIFACT_TYPE, document, layers, annotations)
         client = Registries(config).writer(target, operation, plain_http=plain_http)

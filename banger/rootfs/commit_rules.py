@@ -5,6 +5,7 @@ Every VM made from the image would share it. Users keep what they do want by nam
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -74,7 +75,7 @@ class CommitRules:
 
     def __init__(self, keep: Sequence[str] = ()) -> None:
         """``keep`` are absolute paths; with a directory all below it is kept."""
-        self._keep = tuple(path.strip("/").encode() for path in keep)
+        self._keep = tuple(os.fsencode(path.strip("/")) for path in keep)
         pattern = "|".join(f"(?P<rule_{index}>{rule.pattern})" for index, rule in enumerate(RULES))
         self._pattern = re.compile(pattern.encode(), re.DOTALL)
         self._treatments = {f"rule_{index}": rule.treatment for index, rule in enumerate(RULES)}

@@ -155,6 +155,14 @@ def test_kernel_without_modules_and_initrd_travels_too(
     assert not built.has_modules
 
 
+def test_kernel_that_nobody_could_pull_is_not_pushed(
+    registry: LocalRegistry, machine: Machine, kernel_dir: Path
+) -> None:
+    with pytest.raises(BangerError, match="nobody could pull it") as caught:
+        machine.push(kernel_at(kernel_dir, cmdline="x" * 5000), kernel_dir, registry.reference("kernels/long"))
+    assert caught.value.kind is ErrorKind.INVALID
+
+
 @pytest.mark.skipif(shutil.which("skopeo") is None, reason="skopeo is not installed")
 def test_other_tools_copy_the_artifact(registry: LocalRegistry, machine: Machine, kernel_dir: Path) -> None:
     machine.push(kernel_at(kernel_dir), kernel_dir, registry.reference("kernels/original:1"))

@@ -93,7 +93,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> BundleInput:
     stats = build_from_directory(tree, directory / "rootfs.ext4", operation=operation, size_bytes=64 << 20)
     make_disk(directory / "seed.ext4", 16 << 20, "seed")
     image = Image(
-        id="i", name="my/image:1", source="docker.io/library/x", digest="sha256:" + "a" * 64, platform=PLATFORM,
+        id="i", name="my/image:1", source="docker.io/library/x", digest="mmdebstrap:bookworm#1", platform=PLATFORM,
         size_bytes=stats.size_bytes, disk_bytes=stats.disk_bytes, created_at=clock.now(), config=CONFIG, has_seed=True,
     )  # fmt: skip
     kernel = Kernel("k", "debian-cloud", "6.1", "apt:x", "sha256:" + "b" * 64, PLATFORM, "bzimage", 1, clock.now())
@@ -183,6 +183,14 @@ def test_file_system_that_is_no_ext4_is_not_exported(original: BundleInput, tmp_
         export_bundle(BundleInput(image, tmp_path), tmp_path / "b.tar", Operation("image.export", "x"))
     assert caught.value.kind is ErrorKind.INVALID
     assert not (tmp_path / "b.tar").exists()
+
+
+def test_image_that_nobody_could_pull_is_not_exported(original: BundleInput, tmp_path: Path) -> None:
+    image = dataclasses.replace(original.image, config=ImageConfig(user="x" * 10_000))
+    with pytest.raises(BangerError, match="nobody could pull it") as caught:
+        export_bundle(dataclasses.replace(original, image=image), tmp_path / "b", Operation("image.export", "x"))
+    assert caught.value.kind is ErrorKind.INVALID
+    assert not (tmp_path / "b").exists()
 
 
 def test_relative_path_is_a_usage_error(machine: Machine) -> None:

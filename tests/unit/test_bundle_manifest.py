@@ -67,7 +67,7 @@ def test_unknown_keys_of_a_later_version_are_ignored() -> None:
         ("name", 5),
         ("source", "a\nb"),
         ("source", "x" * 5000),
-        ("image_digest", "sha256:xyz"),
+        ("image_digest", "x" * 300),
         ("image_digest", ["sha256:" + "b" * 64]),
         ("rootfs", None),
         ("rootfs", []),
