@@ -81,3 +81,5 @@ def _take(unpacked: Path, staging_dir: Path, package: str) -> None:
     trees = [path for path in unpacked.glob("**/lib/modules/*") if (path / "kernel").is_dir()]
     if trees:
         trees[0].rename(staging_dir / staging.MODULES)
+        for config in sorted(unpacked.glob("boot/config-*"))[:1]:  # what `image lint` knows the kernel's features from
+            config.rename(staging_dir / staging.MODULES / staging.CONFIG)
