@@ -71,6 +71,7 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
     channels = GuestChannels(loop)
     vmm = QemuVmm(config, layout)
     access = partial(guest_access, layout)
+    bundles = BundleImageSource(layout, config)
     parts: list[Services] = []
 
     def spawn(key: OwnerKey, generation: int, report: Callable[[Fact], None]) -> pykka.ActorRef[OwnerActor]:
@@ -92,8 +93,8 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
             resolver=resolver,
             image_sources=(
                 BootstrapImageSource(layout, config),
-                BundleImageSource(layout, config),
-                OciImageSource(layout, config),
+                bundles,
+                OciImageSource(layout, config, bundles=bundles),
             ),
             kernel_sources=kernel_sources(layout, config),
             workshop=LocalWorkshop(layout, config),

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from banger.config import Config
 from banger.core.cancel import CancelToken
@@ -39,18 +39,40 @@ class _Pull:
     size_bytes: int
 
 
+class Bundles(Protocol):
+    """The source of bundles, which a plain reference may turn out to mean once its manifest is read."""
+
+    def adopt(
+        self, client: RegistryClient, manifest: Mapping[str, Any], digest: str, wanted: Platform
+    ) -> ResolvedImage | None:
+        """The bundle that a manifest describes; None if it describes none."""
+        ...
+
+    def made(self, resolved: ResolvedImage) -> bool:
+        """True if ``resolved`` is for it to build."""
+        ...
+
+    def build(self, resolved: ResolvedImage, staging: Path, operation: Operation) -> BuiltImage:
+        """Build what it adopted."""
+        ...
+
+
 class OciImageSource:
     """Images from registries. One per daemon: its blob store is what concurrent pulls share."""
 
-    def __init__(self, layout: Layout, config: Config, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, layout: Layout, config: Config, env: Mapping[str, str] | None = None, bundles: Bundles | None = None
+    ) -> None:
         """Create the source; nothing is read or connected to.
 
         Args:
             layout: where the blobs are.
             config: ``image.parallel_downloads``, ``image.size_mib``, ``registry.insecure``, ``registry.credentials``.
             env: stands in for ``os.environ`` when the credential file is looked for.
+            bundles: takes over what turns out to be a bundle; without it, that is no container image.
         """
         self._config = config
+        self._bundles = bundles
         self._blobs = BlobStore(layout.blobs)
         self._credentials = CredentialStore.configured(config.text("registry.credentials"), env)
 
@@ -73,13 +95,18 @@ class OciImageSource:
         platform = Platform.parse(request.platform)
         client = self._client(reference, request, operation)
         with operation.step("resolve reference"):
-            image = manifest.resolve(client, platform)
+            document, digest = manifest.find_manifest(client, platform)
+            if self._bundles and (found := self._bundles.adopt(client, document, digest, platform)):
+                return found
+            image = manifest.read_image(client, platform, document, digest)
         size_bytes = request.size_bytes or self._config.number("image.size_mib") * _MIB
         token = _Pull(client, image, size_bytes)
         return ResolvedImage(str(reference), image.digest, str(image.platform), image.config, token)
 
     def build(self, resolved: ResolvedImage, staging: Path, operation: Operation) -> BuiltImage:
         """Fetch the layers that the blob store lacks and build ``staging/rootfs.ext4`` from them."""
+        if self._bundles and self._bundles.made(resolved):
+            return self._bundles.build(resolved, staging, operation)
         pull = resolved.token
         if not isinstance(pull, _Pull):
             raise BangerError(ErrorKind.INTERNAL, "the image was resolved by another source", subject=resolved.source)
