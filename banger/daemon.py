@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import pykka
 from loguru import logger
 
 from banger import __version__, logs
@@ -62,7 +63,10 @@ def main(*, foreground: bool = True, dev: bool = False) -> int:
         ) from error  # fmt: skip
     with _lock(layout):
         logger.debug("started {}", "in the foreground" if foreground else "by the CLI")
-        return asyncio.run(_serve(layout, config))
+        try:
+            return asyncio.run(_serve(layout, config))
+        finally:
+            pykka.ActorRegistry.stop_all(block=False)  # a start that failed half way must not live on in its threads
 
 
 @contextmanager

@@ -105,6 +105,7 @@ def make_app(context: ApiContext) -> Starlette:
         routes=routes,
         exception_handlers={BangerError: _expected, HTTPException: _http, Exception: _unexpected},
     )
+    app.router.redirect_slashes = False  # an empty name is an error of its own, not another address
     app.state.context = context
     return app
 
@@ -120,6 +121,9 @@ async def _expected(_request: Request, error: Exception) -> Response:
 
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if error.status_code == 404 and request.url.path.endswith("/"):
+        empty = BangerError(ErrorKind.USAGE, "the name is empty", hint="name it by name, id or unique prefix of either")
+        return await _expected(request, empty)
     kind = ErrorKind.NOT_FOUND if error.status_code == 404 else ErrorKind.USAGE
     told = BangerError(kind, f"{request.method} {request.url.path}: {error.detail}", subject=request.url.path)
     return JSONResponse({"error": told.to_dict()}, status_code=error.status_code)

@@ -47,14 +47,22 @@ def pull(
 def import_(
     ctx: Context,
     name: Annotated[str, Argument(metavar="NAME", help="What to call it.")],
-    kernel_path: Annotated[Path, Argument(metavar="FILE", help="vmlinuz or vmlinux.")],
+    kernel_path: Annotated[Path | None, Argument(metavar="[FILE]", help="vmlinuz or vmlinux.")] = None,
+    *,
+    kernel: Annotated[
+        Path | None, Option("--kernel", "--vmlinux", metavar="FILE", help="The same, as an option.")
+    ] = None,
     modules: Annotated[Path | None, Option(metavar="DIR", help="Its modules: lib/modules/VERSION.")] = None,
     initrd: Annotated[Path | None, Option(metavar="FILE", help="An initrd of its own.")] = None,
     cmdline: Annotated[str, Option(metavar="ARGS", help="Arguments that it wants.")] = "",
 ) -> None:
     """Take in a kernel from local files."""
     session: Session = ctx.obj
-    body = {"name": name, "kernel_path": str(kernel_path.absolute())}
+    file = kernel or kernel_path
+    if file is None or (kernel and kernel_path):
+        message = "name one kernel file" if file else "the kernel file is missing"
+        raise BangerError(ErrorKind.USAGE, message, subject=name, hint=f"banger kernel import {name} FILE")
+    body = {"name": name, "kernel_path": str(file.absolute())}
     if modules:
         body["modules_path"] = str(modules.absolute())
     if initrd:

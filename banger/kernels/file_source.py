@@ -80,4 +80,5 @@ def _copy_tree(source: Path, target: Path, token: CancelToken) -> None:
 def _unreadable(error: OSError, path: str) -> BangerError:
     subject = str(error.filename or path)
     kind = ErrorKind.NOT_FOUND if isinstance(error, FileNotFoundError) else ErrorKind.DENIED
-    return BangerError(kind, f'cannot read "{subject}"', subject=subject, cause=error.strerror or str(error))
+    cause = error.strerror or str(error)
+    return BangerError(kind, f'cannot read "{subject}"', subject=subject, cause=cause, hint=f"ls -l {subject}")

@@ -235,7 +235,8 @@ class _Transfer:
 
     def _mismatch(self, cause: str, kind: ErrorKind = ErrorKind.INVALID) -> BangerError:
         message = f'blob "{self._blob.digest}" of {self._blob.size} bytes cannot be fetched'
-        return BangerError(kind, message, subject=self._blob.digest, cause=cause)
+        hint = "nothing was kept of it: try again, or tell whoever runs the registry"
+        return BangerError(kind, message, subject=self._blob.digest, cause=cause, hint=hint)
 
 
 def _is_intact(path: Path, blob: Descriptor, token: CancelToken) -> bool:

@@ -65,7 +65,7 @@ def check_status(response: requests.Response, reference: Reference, what: str) -
 
 def for_status(status: int, reference: Reference, cause: str, retry_after: str | None) -> Exception:
     """The failure that an unexpected status means: transient for overload and server errors."""
-    message, hint = f'registry "{reference.domain}" answered {status}', ""
+    message, hint = f'registry "{reference.domain}" answered {status}', "try again in a while"
     if status == 429:
         message, hint = f'registry "{reference.domain}" limits how much may be pulled', login(reference)
     final = BangerError(ErrorKind.UNAVAILABLE, message, subject=str(reference), cause=cause, hint=hint)
@@ -83,9 +83,10 @@ def denied(reference: Reference, cause: str) -> BangerError:
     )
 
 
-def invalid(reference: Reference, message: str, cause: str = "") -> BangerError:
+def invalid(reference: Reference, message: str, cause: str = "", hint: str = "") -> BangerError:
     """The registry sent something that must not be used."""
-    return BangerError(ErrorKind.INVALID, message, subject=str(reference), cause=cause)
+    hint = hint or "nothing was kept of it: try again, or tell whoever runs the registry"
+    return BangerError(ErrorKind.INVALID, message, subject=str(reference), cause=cause, hint=hint)
 
 
 def login(reference: Reference) -> str:
@@ -147,6 +148,7 @@ def _chain(error: BaseException | None) -> list[BaseException]:
 
 
 def _unavailable(host: str, message: str, chain: list[BaseException], hint: str = "") -> BangerError:
+    hint = hint or f"check that {host} is reachable from here, and try again"
     said = next((link for link in chain if isinstance(link, OSError) and link.strerror), chain[-1])
     text = said.strerror if isinstance(said, OSError) and said.strerror else str(said)
     return BangerError(ErrorKind.UNAVAILABLE, message, subject=host, cause=printable(text), hint=hint)

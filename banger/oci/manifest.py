@@ -152,7 +152,8 @@ class _Resolver:
 
     def _no_variant(self, cause: str) -> BangerError:
         message = f'{self._noun} "{self._name}" has no {self._wanted} variant'
-        return failures.invalid(self._client.reference, message, cause)
+        hint = "name one that it has: --platform OS/ARCHITECTURE"
+        return failures.invalid(self._client.reference, message, cause, hint)
 
     def _invalid(self, cause: str) -> BangerError:
         return failures.invalid(self._client.reference, f'{self._noun} "{self._name}" cannot be used', cause)

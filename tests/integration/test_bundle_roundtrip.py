@@ -18,17 +18,14 @@ import zstandard
 
 from banger.bundle import contents, disks
 from banger.bundle.contents import BundleInput
-from banger.bundle.export import export_bundle, export_oci_image, push_bundle, push_oci_image
+from banger.bundle.export import export_bundle, export_oci_image, push_oci_image
 from banger.bundle.layout_reader import LayoutArchive
 from banger.bundle.manifest import ARTIFACT_TYPE, MANIFEST_TYPE, ROOTFS_TYPE, BundleManifest, DefaultSizes, Disk
-from banger.bundle.source import BundleImageSource
-from banger.config import Config
 from banger.core import clock
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import Image, ImageConfig, Kernel
 from banger.core.operation import Operation
 from banger.core.ports import BuiltImage, ImageRequest
-from banger.layout import Layout
 from banger.oci.artifact import LocalBlob, manifest_bytes
 from banger.oci.documents import OCI_MANIFEST, parse_descriptor
 from banger.oci.manifest import find_manifest
@@ -36,6 +33,7 @@ from banger.oci.platform import Platform
 from banger.oci.source import OciImageSource
 from banger.rootfs.build import build_from_directory
 from banger.rootfs.disk import make_disk
+from tests.support.bundles import Machine
 from tests.support.faulty_registry import FaultyRegistry, corrupted, faulty_registry, stalled, truncated
 from tests.support.oci_client import Puller
 from tests.support.registry import LocalRegistry, needs_registry, running_registry
@@ -44,30 +42,6 @@ from tests.support.waiting import eventually
 PLATFORM = str(Platform.host())
 CONFIG = ImageConfig(env=("A=b",), cmd=("/bin/sh",), labels={"x": "y"})
 needs_skopeo = pytest.mark.skipif(shutil.which("skopeo") is None, reason="skopeo is not installed")
-
-
-class Machine:
-    """One installation, as far as images go."""
-
-    def __init__(self, root: Path) -> None:
-        self.layout = Layout.from_environment({"BANGER_HOME": str(root)})
-        self.layout.make_directories()
-        self.config = Config.load(self.layout.config_file, {})
-        self.source = BundleImageSource(self.layout, self.config, {})
-        self.staging = self.layout.staging / "image"
-        self.operation = Operation("image.pull", "x")
-
-    def pull(self, reference: str) -> BuiltImage:
-        shutil.rmtree(self.staging, ignore_errors=True)
-        self.staging.mkdir()
-        request = ImageRequest(reference)
-        assert self.source.handles(request)
-        resolved = self.source.resolve(request, self.operation)
-        return self.source.build(resolved, self.staging, self.operation)
-
-    def push(self, source: BundleInput, reference: str, operation: Operation | None = None) -> str:
-        operation = operation or Operation("image.push", "x")
-        return push_bundle(self.layout, self.config, source, reference, operation=operation)
 
 
 @pytest.fixture
