@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON := .venv/bin/python
 
-.PHONY: help setup setup-test run test test-fast check bench fmt clean
+.PHONY: help setup setup-test run test test-fast check soak fuzz bench fmt clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,15 @@ check: setup-test ## ruff, format, strict mypy, import rules, file sizes
 	@$(PYTHON) -m mypy
 	@$(PYTHON) scripts/check_imports.py
 	@$(PYTHON) scripts/check_sizes.py
+
+soak: setup-test ## the long form of the random tests of the owners
+	@HYPOTHESIS_PROFILE=soak LOGURU_LEVEL=ERROR $(PYTHON) -m pytest --no-boot --timeout 3600 tests/actors
+
+fuzz: setup-test ## the long form of the tests that feed readers of foreign bytes with nonsense
+	@HYPOTHESIS_PROFILE=soak $(PYTHON) -m pytest --no-boot --timeout 3600 tests/unit/test_rootfs_fuzz.py \
+		tests/unit/test_ext4_reader_*.py tests/unit/test_bundle_sparse.py tests/unit/test_artifact_tree.py \
+		tests/unit/test_kernels_lz4.py tests/unit/test_client_http1.py tests/integration/test_ext4_reader_fuzz.py \
+		tests/integration/test_rootfs_random.py
 
 bench: setup-test ## measure against peers; writes bench/latest.json
 	@$(PYTHON) -m bench.run
