@@ -179,7 +179,7 @@ class _Transfer:
                 self._receive(descriptor)
             if not self._matches():
                 mismatch = self._mismatch(f"its bytes hash to sha256:{self._hash.hexdigest()}")
-                self._restart(descriptor)
+                self._part.unlink()  # there is nothing in it to resume from
                 raise mismatch
             os.fsync(descriptor)
         finally:

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -149,7 +150,10 @@ def test_machine_shares_neither_session_nor_pipe_with_its_launcher(rig: Rig) -> 
     identity = launch(rig)
     assert os.getsid(identity.pid) == identity.pid
     ours = {Path(f"/proc/self/fd/{fd}").readlink().name for fd in range(3)}
-    theirs = {entry.readlink().name for entry in Path(f"/proc/{identity.pid}/fd").iterdir()}
+    theirs = set()
+    for entry in Path(f"/proc/{identity.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it may close one while we look
+            theirs.add(entry.readlink().name)
     assert not {link for link in theirs & ours if link.startswith("pipe:")}
 
 
