@@ -8,6 +8,9 @@ from banger.core.errors import BangerError, ErrorKind
 from banger.rootfs.ext4.skeleton import make_empty
 
 _LABEL_BYTES = 16
+#: What a file can have on the file systems that hosts use (ext4's own limit with blocks of 4 KiB); a file system in
+#: memory would promise more than mke2fs can fill.
+_LARGEST_BYTES = 16 << 40
 
 
 def make_disk(path: Path, size_bytes: int, label: str = "") -> None:
@@ -24,4 +27,7 @@ def make_disk(path: Path, size_bytes: int, label: str = "") -> None:
     """
     if len(label.encode()) > _LABEL_BYTES:
         raise BangerError(ErrorKind.INVALID, f'the label "{label}" is longer than {_LABEL_BYTES} bytes', subject=label)
+    if size_bytes > _LARGEST_BYTES:
+        message = f"a disk of {size_bytes} bytes is larger than any host has room for"
+        raise BangerError(ErrorKind.EXHAUSTED, message, subject=str(path), hint="at most 16 TiB")
     make_empty(path, size_bytes, label=label)
