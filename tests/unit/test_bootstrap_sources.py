@@ -14,14 +14,14 @@ KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 STANDARD = f"""\
 Types: deb deb-src
 # http://snapshot.debian.org/archive/debian/20250520T000000Z
-URIs: http://deb.debian.org/debian
+URIs: http://mirror.example.org/debian
 Suites: bookworm bookworm-updates
  bookworm-backports
 Components: main
 Signed-By: {KEYRING}
 
 Types: deb
-URIs: http://deb.debian.org/debian-security/
+URIs: http://mirror.example.org/debian-security/
 Suites: bookworm-security
 Components: main
 Signed-By: {KEYRING}
@@ -43,22 +43,22 @@ def chosen(text: str, keyrings: Path, suite: str = "bookworm", distribution: str
 
 def test_standard_sources_are_taken_without_backports(keyrings: Path) -> None:
     assert chosen(STANDARD, keyrings) == [
-        f"deb [signed-by={KEYRING}] http://deb.debian.org/debian bookworm main",
-        f"deb [signed-by={KEYRING}] http://deb.debian.org/debian bookworm-updates main",
-        f"deb [signed-by={KEYRING}] http://deb.debian.org/debian-security bookworm-security main",
+        f"deb [signed-by={KEYRING}] http://mirror.example.org/debian bookworm main",
+        f"deb [signed-by={KEYRING}] http://mirror.example.org/debian bookworm-updates main",
+        f"deb [signed-by={KEYRING}] http://mirror.example.org/debian-security bookworm-security main",
     ]
 
 
 def test_another_release_is_asked_from_the_same_mirrors(keyrings: Path) -> None:
     assert chosen(STANDARD, keyrings, "trixie") == [
-        f"deb [signed-by={KEYRING}] http://deb.debian.org/debian trixie main",
-        f"deb [signed-by={KEYRING}] http://deb.debian.org/debian trixie-updates main",
-        f"deb [signed-by={KEYRING}] http://deb.debian.org/debian-security trixie-security main",
+        f"deb [signed-by={KEYRING}] http://mirror.example.org/debian trixie main",
+        f"deb [signed-by={KEYRING}] http://mirror.example.org/debian trixie-updates main",
+        f"deb [signed-by={KEYRING}] http://mirror.example.org/debian-security trixie-security main",
     ]
 
 
 def test_rolling_suite_has_no_updates(keyrings: Path) -> None:
-    assert chosen(STANDARD, keyrings, "sid") == [f"deb [signed-by={KEYRING}] http://deb.debian.org/debian sid main"]
+    assert chosen(STANDARD, keyrings, "sid") == [f"deb [signed-by={KEYRING}] http://mirror.example.org/debian sid main"]
 
 
 def test_one_line_source_without_a_keyring_is_pinned_to_the_distributions(keyrings: Path) -> None:
@@ -78,7 +78,7 @@ def test_source_that_names_the_alias_serves_the_code_name(keyrings: Path) -> Non
 @pytest.mark.parametrize(
     "text",
     [
-        "deb https://packages.cloud.google.com/apt cloud-sdk-bookworm main",
+        "deb https://vendor.example.net/apt vendor-bookworm main",
         "deb [signed-by=/etc/apt/keyrings/docker.asc] https://download.docker.com/linux/debian bookworm stable",
         "deb [signed-by=/usr/share/keyrings/sury.gpg] https://packages.sury.org/php bookworm main",
         "deb [signed-by=/usr/share/keyrings/sury.gpg] https://evil.example/debian bookworm main",
@@ -87,12 +87,12 @@ def test_source_that_names_the_alias_serves_the_code_name(keyrings: Path) -> Non
         "deb [allow-insecure=yes] http://mirror.lan/debian bookworm main",
         "deb http://user:secret@mirror.lan/debian bookworm main",
         "deb cdrom:[Debian]/debian bookworm main",
-        "deb-src http://deb.debian.org/debian bookworm main",
-        "deb http://deb.debian.org/debian ./",
-        "deb http://deb.debian.org/debian bookworm-backports main",
-        "Types: deb\nURIs: https://deb.nodesource.com/node_20.x\nSuites: nodistro\nComponents: main\nSigned-By: /usr/share/keyrings/nodesource.gpg",
-        f"Types: deb\nEnabled: no\nURIs: http://deb.debian.org/debian\nSuites: bookworm\nComponents: main\nSigned-By: {KEYRING}",
-        f"Types: deb\nTrusted: yes\nURIs: http://deb.debian.org/debian\nSuites: bookworm\nComponents: main\nSigned-By: {KEYRING}",
+        "deb-src http://mirror.example.org/debian bookworm main",
+        "deb http://mirror.example.org/debian ./",
+        "deb http://mirror.example.org/debian bookworm-backports main",
+        "Types: deb\nURIs: https://node.example.net/node_20.x\nSuites: nodistro\nComponents: main\nSigned-By: /usr/share/keyrings/nodesource.gpg",
+        f"Types: deb\nEnabled: no\nURIs: http://mirror.example.org/debian\nSuites: bookworm\nComponents: main\nSigned-By: {KEYRING}",
+        f"Types: deb\nTrusted: yes\nURIs: http://mirror.example.org/debian\nSuites: bookworm\nComponents: main\nSigned-By: {KEYRING}",
         "Types: deb\nURIs: http://mirror.lan/debian\nSuites: bookworm\nComponents: main\nSigned-By:\n -----BEGIN PGP PUBLIC KEY BLOCK-----\n .",
         "nonsense",
     ],
@@ -107,10 +107,10 @@ def test_source_without_any_keyring_is_left_out(tmp_path: Path) -> None:
 
 def test_mirror_list_is_replaced_by_its_first_mirror(keyrings: Path, tmp_path: Path) -> None:
     mirrors = tmp_path / "debian.list"
-    mirrors.write_text("# best first\nhttps://deb.debian.org/debian priority:1\nhttp://other/debian\n")
+    mirrors.write_text("# best first\nhttps://mirror.example.org/debian priority:1\nhttp://other/debian\n")
     text = f"Types: deb\nURIs: mirror+file://{mirrors}\nSuites: bookworm\nComponents: main\nSigned-By: {KEYRING}"
 
-    assert chosen(text, keyrings) == [f"deb [signed-by={KEYRING}] https://deb.debian.org/debian bookworm main"]
+    assert chosen(text, keyrings) == [f"deb [signed-by={KEYRING}] https://mirror.example.org/debian bookworm main"]
 
 
 def test_files_are_read_by_their_suffix(tmp_path: Path) -> None:
