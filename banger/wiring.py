@@ -79,9 +79,9 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
 
     supervisor = Supervisor(spawn, OperationTable())
 
-    def on_exit(vm_id: str, identity: ProcessIdentity, status: int | None) -> None:
+    def on_exit(vm_id: str, identity: ProcessIdentity, _status: int | None) -> None:
         vm = store.vms.get(vm_id)
-        supervisor.submit(SettleVm(vm_id, vm.name if vm else vm_id, exited=identity, status=status))
+        supervisor.submit(SettleVm(vm_id, vm.name if vm else vm_id, exited=identity))
 
     watcher = ExitWatcher(on_exit)
     parts.append(

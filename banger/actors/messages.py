@@ -261,14 +261,13 @@ class DeleteVm(VmCommand):
 class SettleVm(VmCommand):
     """Make row, ledger and host agree: adopt what lives, finish or undo what was half done.
 
-    ``exited`` names a process that is known to have ended, with its status where we were its parent. Without it the
+    ``exited`` names a process that is known to have ended. Without it the
     command is refused while the owner is busy: whoever works on the VM leaves it settled.
     """
 
     verb: ClassVar[str] = "vm.settle"
     background: ClassVar[bool] = True
     exited: ProcessIdentity | None = None
-    status: int | None = None
 
     @property
     def yields(self) -> bool:

@@ -123,11 +123,6 @@ class Operation:
                 message="failed" if failed else "",
             )
 
-    def add_timing(self, name: str, started_s: float, duration_s: float) -> None:
-        """Record a step that was measured elsewhere (by the guest, say)."""
-        with self._lock:
-            self._steps.append(StepTiming(name, started_s, duration_s))
-
     def note(self, message: str) -> None:
         """Tell every listener one line of text that is not a step (a fallback taken, a warning)."""
         self.publish(EventKind.NOTE, message=message)
