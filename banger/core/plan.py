@@ -1,4 +1,4 @@
-"""Plans: ordered steps that are undone together when one of them fails."""
+"""Plans: ordered steps that are undone together when one of them fails, and the steps of a cleanup."""
 
 from __future__ import annotations
 
@@ -10,6 +10,27 @@ from banger.core.operation import Operation
 
 def _nothing() -> None:
     """The step needs no such part."""
+
+
+_NEXT = "the next reconcile tries again: banger system reconcile"
+
+
+@dataclass(frozen=True, slots=True)
+class CleanupStep:
+    """One thing to take down. Must be safe to run again.
+
+    Attributes:
+        subject: what is taken down, as it reads in a report: ``VMM process of web``.
+        run: takes it down; ``FileNotFoundError``, ``ProcessLookupError`` and ``ENXIO`` mean it was gone already.
+        needs: subjects of earlier steps without whose success this one would free what is still in use; it is then
+            left alone and reported.
+        what_next: what happens to the thing if this fails, for people.
+    """
+
+    subject: str
+    run: Callable[[], None]
+    needs: tuple[str, ...] = ()
+    what_next: str = _NEXT
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,34 +5,15 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from banger.core.errors import BangerError, ErrorKind
+from banger.core.plan import CleanupStep
 
 #: A device, a mount or an image may be held for a moment by udev or blkid: 50 tries, 100 ms apart.
 BUSY_TRIES = 50
 BUSY_INTERVAL_S = 0.1
 
 _GONE = frozenset({errno.ENOENT, errno.ESRCH, errno.ENXIO})
-_NEXT = "the next reconcile tries again: banger system reconcile"
-
-
-@dataclass(frozen=True, slots=True)
-class CleanupStep:
-    """One thing to take down. Must be safe to run again.
-
-    Attributes:
-        subject: what is taken down, as it reads in a report: ``VMM process of web``.
-        run: takes it down; ``FileNotFoundError``, ``ProcessLookupError`` and ``ENXIO`` mean it was gone already.
-        needs: subjects of earlier steps without whose success this one would free what is still in use; it is then
-            left alone and reported.
-        what_next: what happens to the thing if this fails, for people.
-    """
-
-    subject: str
-    run: Callable[[], None]
-    needs: tuple[str, ...] = ()
-    what_next: str = _NEXT
 
 
 def run_all(steps: Sequence[CleanupStep], sleep: Callable[[float], None] = time.sleep) -> None:

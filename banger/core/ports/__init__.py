@@ -1,0 +1,37 @@
+"""What the owners need from the outside world, as they see it. Adapters implement these; nobody inherits them."""
+
+from banger.core.ports.guest import GuestBoot, GuestConfig, GuestNetwork, Guests
+from banger.core.ports.host import Capability, Contribution, Handle, HostObject, Storage, VmLedger
+from banger.core.ports.images import BuiltImage, ImageRequest, ImageSource, ResolvedImage
+from banger.core.ports.kernels import BuiltKernel, KernelRequest, KernelSource
+from banger.core.ports.machine import Drive, Nic, TapNic, UserNic, Vmm, VmmConfig
+from banger.core.ports.workshop import PushRequest, RootfsFacts, Workshop
+
+__all__ = [
+    "BuiltImage",
+    "BuiltKernel",
+    "Capability",
+    "Contribution",
+    "Drive",
+    "GuestBoot",
+    "GuestConfig",
+    "GuestNetwork",
+    "Guests",
+    "Handle",
+    "HostObject",
+    "ImageRequest",
+    "ImageSource",
+    "KernelRequest",
+    "KernelSource",
+    "Nic",
+    "PushRequest",
+    "ResolvedImage",
+    "RootfsFacts",
+    "Storage",
+    "TapNic",
+    "UserNic",
+    "VmLedger",
+    "Vmm",
+    "VmmConfig",
+    "Workshop",
+]

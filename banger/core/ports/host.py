@@ -1,0 +1,164 @@
+"""What a VM holds on the host, as its owner sees it: the ledger, storage drivers and capabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from banger.core.models import Image, PortForward, Vm
+from banger.core.operation import Operation
+from banger.core.plan import CleanupStep
+from banger.core.ports.guest import GuestNetwork
+from banger.core.ports.machine import Drive, Nic
+
+
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """One thing a VM holds on the host.
+
+    Attributes:
+        kind: ``process``, ``run_dir``, ``port``, ``tap``, ``loop``, ``dm``, …
+        key: predictable before the thing is made, so that a crash at any instruction leaves something findable.
+        state: ``intended`` before it is made, ``active`` after.
+        detail: what was observed once it existed (a pid and its start time, say).
+    """
+
+    vm_id: str
+    kind: str
+    key: str
+    state: str
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+class VmLedger(Protocol):
+    """One VM's part of the ledger. Every method returns when the entry is durable; every method may be repeated."""
+
+    def intend(self, kind: str, key: str, detail: Mapping[str, Any] | None = None) -> None:
+        """Write down what is about to be made."""
+        ...
+
+    def activate(self, kind: str, key: str, detail: Mapping[str, Any] | None = None) -> None:
+        """Write down that it exists now, and what identifies it."""
+        ...
+
+    def strike(self, kind: str, key: str | None = None) -> None:
+        """Cross out what is gone: one key, or all of a kind."""
+        ...
+
+    def of(self, kind: str | None = None) -> list[Handle]:
+        """What the VM holds."""
+        ...
+
+
+class Storage(Protocol):
+    """A storage driver: how a VM gets a disk of its own over a shared, read-only image.
+
+    Attributes:
+        name: ``overlay``, ``reflink``, ``dm-snapshot``, ``copy``.
+        root: what the guest does with its drives, see :class:`~banger.core.ports.guest.GuestConfig`.
+    """
+
+    name: str
+    root: str
+
+    def create(self, vm_dir: Path, rootfs: Path, size_mib: int, operation: Operation) -> None:
+        """Make the VM's writable part in ``vm_dir``. Idempotent. Raises ``exhausted`` when there is no room.
+
+        ``size_mib`` is the size of the file system that the guest may fill; never less than the image's own.
+        """
+        ...
+
+    def attach(self, vm_id: str, vm_dir: Path, rootfs: Path, ledger: VmLedger) -> Sequence[Drive]:
+        """Make the block devices of one start, each written to ``ledger`` before it is made. Idempotent."""
+        ...
+
+    def detach(self, vm_id: str, vm_dir: Path, ledger: VmLedger) -> Sequence[CleanupStep]:
+        """Steps that take down what :meth:`attach` made, also what it only intended. Subjects are unique per VM."""
+        ...
+
+    def grow(self, vm_dir: Path, size_mib: int, operation: Operation) -> None:
+        """Make the disk of a stopped VM larger, file system included. Raises ``usage`` for a smaller size."""
+        ...
+
+    def remove(self, vm_dir: Path) -> None:
+        """Delete the writable part; already gone is success."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class HostObject:
+    """Something on the host that carries this installation's id.
+
+    Attributes:
+        kind, key: as in the ledger.
+        vm_id: of the VM that its name tells, or empty.
+        reason: why it is here, or why nobody needs it, for people.
+        remove: takes it down; already gone is success.
+        since: seconds since the epoch when it was made or last changed; 0 if that cannot be told.
+    """
+
+    kind: str
+    key: str
+    vm_id: str
+    reason: str
+    remove: Callable[[], None]
+    since: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """What a capability adds to one start. What two capabilities add is joined; only one may give the network card.
+
+    Attributes:
+        nic, network: the card and the addresses behind it.
+        drives: block devices besides those of the storage driver.
+        files: path in the guest to content.
+        home: a drive ``home`` is among ``drives``.
+        address, ssh_port: where the host reaches banger's ssh server in the guest.
+        ports: published ports, every host port chosen.
+    """
+
+    nic: Nic | None = None
+    network: GuestNetwork | None = None
+    drives: Sequence[Drive] = ()
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    home: bool = False
+    address: str = ""
+    ssh_port: int = 0
+    ports: tuple[PortForward, ...] = ()
+
+
+class Capability(Protocol):
+    """Something a VM can have on its host besides disk and process: a network, ports, a name, a home disk.
+
+    The VM's owner runs ``prepare`` of every capability that applies before the VMM starts, in the order in which they
+    are wired, ``started`` once the guest answers, and ``cleanup`` in the reverse order, after the VMM is gone.
+    """
+
+    name: str
+
+    def applies(self, vm: Vm) -> bool:
+        """True if this VM has it."""
+        ...
+
+    def prepare(self, vm: Vm, image: Image, ledger: VmLedger, operation: Operation) -> Contribution:
+        """Make what it needs on the host, each thing written to ``ledger`` before it is made. Idempotent."""
+        ...
+
+    def started(self, vm: Vm, ledger: VmLedger) -> None:
+        """The guest answers: do what has to wait for that. ``vm`` has its address and ports."""
+        ...
+
+    def cleanup(self, vm: Vm, ledger: VmLedger) -> Sequence[CleanupStep]:
+        """Steps that take down what ``ledger`` says this VM holds of it, whether or not it still applies."""
+        ...
+
+    def refresh(self, vms: Collection[Vm]) -> None:
+        """Make what is shared by all VMs (rules, names) agree with those that run now. Called at start and on a tick."""
+        ...
+
+    def host_objects(self) -> Sequence[HostObject]:
+        """Everything on the host that carries this installation's id and is of this capability's kinds."""
+        ...

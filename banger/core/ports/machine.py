@@ -1,0 +1,121 @@
+"""What runs a machine, as a VM's owner sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from banger.core.models import PortForward, ProcessIdentity
+
+
+@dataclass(frozen=True, slots=True)
+class Drive:
+    """A block device of a VM. ``serial`` names it inside the guest (at most 20 letters and digits)."""
+
+    path: Path
+    serial: str
+    read_only: bool
+
+
+@dataclass(frozen=True, slots=True)
+class UserNic:
+    """A network card on the VMM's own user-mode stack; needs no privilege.
+
+    Attributes:
+        forwards: loopback TCP forwards; every host port is already chosen.
+        restricted: the guest reaches nothing; the forwards still reach the guest.
+    """
+
+    forwards: Sequence[PortForward] = ()
+    restricted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TapNic:
+    """A network card on a tap that exists already. ``mtu`` 0: the guest's default."""
+
+    tap: str
+    mac: str
+    mtu: int = 0
+
+
+Nic = UserNic | TapNic
+
+
+@dataclass(frozen=True, slots=True)
+class VmmConfig:
+    """Everything a VMM driver needs to start one machine.
+
+    Attributes:
+        run_dir: private directory for sockets; paths in it stay under 108 bytes.
+        cmdline: kernel arguments that the guest needs, without what the driver itself adds.
+        nic: its network card.
+    """
+
+    vm_id: str
+    name: str
+    run_dir: Path
+    kernel: Path
+    initrd: Path
+    cmdline: str
+    cpus: int
+    memory_mib: int
+    drives: Sequence[Drive]
+    nic: Nic
+    machine: str
+    accelerator: str
+    console_log: Path
+    vmm_log: Path
+
+
+class Vmm(Protocol):
+    """A VMM driver. Every method is safe to repeat; none holds state of its own about a VM."""
+
+    name: str
+
+    def accelerator(self) -> str:
+        """``kvm`` if a guest was proven to run on it, else ``tcg``. The proof is made once and cached."""
+        ...
+
+    def launch(self, config: VmmConfig, on_spawn: Callable[[ProcessIdentity], None]) -> ProcessIdentity:
+        """Start the process so that it outlives the daemon, and return once the machine runs.
+
+        ``on_spawn`` is called as soon as the process exists, before anything can fail: it writes the handle down.
+        Raises ``conflict`` if a forwarded port is taken, ``unavailable`` with the VMM's own words otherwise; then
+        no process is left.
+        """
+        ...
+
+    def find(self, marker: str) -> ProcessIdentity | None:
+        """The process whose command line carries ``marker``: for a handle that was intended but never recorded."""
+        ...
+
+    def of_this_boot(self, identity: ProcessIdentity) -> bool:
+        """False if the host rebooted since: then every runtime handle is void."""
+        ...
+
+    def is_alive(self, identity: ProcessIdentity) -> bool:
+        """True if this very process lives (boot id, pid, start time and command line agree)."""
+        ...
+
+    def power_down(self, identity: ProcessIdentity, run_dir: Path) -> None:
+        """Ask the guest to power off by the VMM's own means (ACPI power button); returns at once."""
+        ...
+
+    def pause(self, identity: ProcessIdentity, run_dir: Path) -> None:
+        """Stop the machine's CPUs; what is in memory stays. Pausing a paused machine is success."""
+        ...
+
+    def resume(self, identity: ProcessIdentity, run_dir: Path) -> None:
+        """Let a paused machine go on; one that runs is success."""
+        ...
+
+    def kill(self, identity: ProcessIdentity, timeout_s: float = 10.0) -> None:
+        """End the process through its pidfd and wait until it is gone; already gone is success."""
+        ...
+
+    def wait_exit(self, identity: ProcessIdentity, timeout_s: float) -> bool:
+        """Wait until the process is gone; False on timeout."""
+        ...
