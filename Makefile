@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON := .venv/bin/python
+# The order of the tests is random, and the same for everybody who tests the same commit.
+SEED ?= $(shell printf '%d' "0x$$(git rev-parse --short=7 HEAD 2>/dev/null || echo 1)")
 
 .PHONY: help setup setup-test run test test-fast check soak fuzz bench fmt clean
 
@@ -18,7 +20,7 @@ run: setup ## run a command in a fresh VM: hello from its kernel
 	@.venv/bin/banger vm run debian -- sh -c 'echo hello from $$(uname -sr)'
 
 test: setup-test check ## the whole suite, with real VMs (below 20 minutes on two cores)
-	@$(PYTHON) -m pytest
+	@$(PYTHON) -m pytest --randomly-seed=$(SEED)
 
 test-fast: setup-test ## unit, actor and contract tests only (below a minute)
 	@$(PYTHON) -m pytest --no-boot tests/unit tests/actors tests/contract

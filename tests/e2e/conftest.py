@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support import images
-from tests.support.daemon import NOBODY, BangerHome, banger_home
+from tests.support.daemon import NOBODY, BangerHome, RunningVm, banger_home
 from tests.support.images import TestImage
 from tests.support.programs import missing_programs
 from tests.support.registry import LocalRegistry, running_registry
@@ -98,9 +98,6 @@ def layered(home: BangerHome, pushed: Callable[[TestImage], str]) -> str:
     """Name of an image in the shared installation that has many layers and one of everything."""
     home.run("image", "pull", pushed(images.layered()), "--name", "layered").ok()
     return "layered"
-
-
-RunningVm = Callable[..., AbstractContextManager[str]]
 
 
 @pytest.fixture(scope="session")

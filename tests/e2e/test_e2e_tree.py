@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support import images
-from tests.support.daemon import BangerHome
+from tests.support.daemon import BangerHome, RunningVm
 from tests.support.programs import missing_programs
 
 pytestmark = [pytest.mark.boot, pytest.mark.registry, pytest.mark.root, pytest.mark.slow]
@@ -62,8 +62,11 @@ def unpacked(session_root: Path) -> Iterator[Path]:
     shutil.rmtree(bundle)
 
 
-def test_tree_in_the_guest_equals_what_umoci_unpacks(home: BangerHome, vm: str, unpacked: Path) -> None:
-    ours, theirs = guest_tree(home, vm), host_tree(unpacked)
+def test_tree_in_the_guest_equals_what_umoci_unpacks(
+    home: BangerHome, layered: str, running_vm: RunningVm, unpacked: Path
+) -> None:
+    with running_vm(layered, "pristine") as vm:  # tests that share a VM leave times behind in its directories
+        ours, theirs = guest_tree(home, vm), host_tree(unpacked)
     assert len(ours) > 3000
     assert sorted(set(ours) ^ set(theirs)) == []
     different = {path: (ours[path], theirs[path]) for path in ours if ours[path] != theirs[path]}

@@ -9,8 +9,8 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,9 @@ from tests.support.waiting import eventually_empty
 
 #: A user that owns nothing on any host, as root's tests become it.
 NOBODY = 65534
+
+#: Boots a VM of an image under a name, with options of `vm run`; the VM is gone after the block.
+RunningVm = Callable[..., AbstractContextManager[str]]
 #: What of the environment a command needs; everything else would make tests depend on who runs them.
 _KEPT = (SESSION_VARIABLE, "PATH", "TMPDIR", "LANG", "SSL_CERT_FILE", "http_proxy", "https_proxy", "no_proxy")
 #: Development tools that a copy of the installed packages does without.
