@@ -23,9 +23,12 @@ from banger.core import clock
 from banger.core.models import ProcessIdentity
 from banger.core.operation_table import OperationTable
 from banger.guest.access import guest_access
-from banger.guest.boot import LinuxGuestBoot
+from banger.guest.boot import SSH_PORT, LinuxGuestBoot
 from banger.guest.channel import GuestChannels
 from banger.guest.sshkeys import ensure_key
+from banger.host.ledger import Ledger
+from banger.host.loopback_ports import Taken
+from banger.host.user_network import UserNetwork, held_ports
 from banger.kernels import sources as kernel_sources
 from banger.layout import Layout
 from banger.oci.source import OciImageSource
@@ -72,11 +75,17 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
     vmm = QemuVmm(config, layout)
     access = partial(guest_access, layout)
     bundles = BundleImageSource(layout, config)
+    ledger = Ledger(store.handles, layout)
+    storage = OverlayStorage()
     parts: list[Services] = []
 
     def spawn(key: OwnerKey, generation: int, report: Callable[[Fact], None]) -> pykka.ActorRef[OwnerActor]:
         return OWNERS[key.kind].start(key, generation, report, parts[0])
 
+    def ports_besides(vm_id: str) -> Taken:
+        return held_ports(ledger.all(), {vm.id: vm.name for vm in store.vms.all()}, vm_id)
+
+    capabilities = [UserNetwork(SSH_PORT, ports_besides)]
     supervisor = Supervisor(spawn, OperationTable())
 
     def on_exit(vm_id: str, identity: ProcessIdentity, _status: int | None) -> None:
@@ -98,7 +107,11 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
             ),
             kernel_sources=kernel_sources(layout, config),
             workshop=LocalWorkshop(layout, config),
-            storage=OverlayStorage(),
+            ledger=ledger,
+            storages={storage.name: storage},
+            storage=storage,
+            capabilities=capabilities,
+            host_objects=[one.host_objects for one in capabilities],
             vmm=vmm,
             guests=channels,
             boot=LinuxGuestBoot(layout),

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from banger.core.ports import GuestConfig
+from banger.core.ports import GuestConfig, GuestNetwork
 from banger.guest.boot import SSH_PORT, LinuxGuestBoot
 from banger.guest.hostkey import public_key
+from banger.host.user_network import ADDRESS, GATEWAY, NAMESERVER
 from banger.layout import Layout
 from bench.measure import Comparison, interleaved, timed
 from tests.support.daemon import BangerHome, banger_home
@@ -129,7 +130,7 @@ def _by_hand(home: BangerHome) -> ByHand:
         init="auto",
         ssh_port=SSH_PORT,
         env=(),
-        network="user",
+        network=GuestNetwork(ADDRESS, GATEWAY, NAMESERVER),
         files={},
     )
     toolbox = next((home.path / "cache" / "toolbox").iterdir())

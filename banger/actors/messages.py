@@ -250,6 +250,30 @@ class KillVm(VmCommand):
 
 
 @dataclass(frozen=True, slots=True)
+class PauseVm(VmCommand):
+    """Stop its CPUs where they are. ``by`` is ``user`` or ``guard``."""
+
+    verb: ClassVar[str] = "vm.pause"
+    by: str = "user"
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeVm(VmCommand):
+    """Let a paused one go on."""
+
+    verb: ClassVar[str] = "vm.resume"
+
+
+@dataclass(frozen=True, slots=True)
+class GrowVm(VmCommand):
+    """Make the disk of a stopped one larger: ``disk_mib`` is the new size."""
+
+    verb: ClassVar[str] = "vm.grow"
+    disk_mib: int
+
+
+@dataclass(frozen=True, slots=True)
 class DeleteVm(VmCommand):
     """Remove it and its disk; with ``force`` also while it runs."""
 
@@ -298,12 +322,13 @@ class Prune(Command):
 class Reconcile(Command):
     """Settle every VM and collect what belongs to nobody; answers a ``ReconcileReport``.
 
-    ``at_start``: nothing is being built, so staging is swept too.
+    ``at_start``: nothing is being built, so staging is swept too. ``dry_run``: only tell what would be done.
     """
 
     verb: ClassVar[str] = "system.reconcile"
     background: ClassVar[bool] = True
     at_start: bool = False
+    dry_run: bool = False
 
     @property
     def key(self) -> OwnerKey:

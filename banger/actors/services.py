@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,7 +11,18 @@ from banger.config import Config
 from banger.core.cancel import Deadline
 from banger.core.listener import Listener
 from banger.core.models import GuestAccess, Image, Kernel, ProcessIdentity, Vm
-from banger.core.ports import GuestBoot, Guests, ImageSource, KernelSource, Storage, Vmm, Workshop
+from banger.core.ports import (
+    Capability,
+    GuestBoot,
+    Guests,
+    HostObject,
+    ImageSource,
+    KernelSource,
+    Storage,
+    Vmm,
+    Workshop,
+)
+from banger.host.ledger import Ledger
 from banger.layout import Layout
 from banger.store import Store
 
@@ -48,6 +59,9 @@ class Services:
 
     Attributes:
         submit: asks other owners, by way of the supervisor, without blocking.
+        storages, storage: every driver by its name, and the one that new VMs get.
+        capabilities: in the order in which a start prepares them.
+        host_objects: each lists what one part of banger has on the host.
         access: how to reach the guest of a running VM.
         authorized_key: the OpenSSH public key that every guest of this installation lets in.
     """
@@ -60,7 +74,11 @@ class Services:
     image_sources: Sequence[ImageSource]
     kernel_sources: Sequence[KernelSource]
     workshop: Workshop
+    ledger: Ledger
+    storages: Mapping[str, Storage]
     storage: Storage
+    capabilities: Sequence[Capability]
+    host_objects: Sequence[Callable[[], Sequence[HostObject]]]
     vmm: Vmm
     guests: Guests
     boot: GuestBoot

@@ -12,18 +12,23 @@ from banger.actors.messages import (
     Command,
     CreateVm,
     DeleteVm,
+    GrowVm,
     KillVm,
+    PauseVm,
+    ResumeVm,
     SettleVm,
     StartVm,
     StopVm,
 )
 from banger.actors.vm_files import VmFiles
+from banger.actors.vm_keeper import VmKeeper, joined
+from banger.actors.vm_settle import VmSettler
 from banger.actors.vm_start import VmStart
-from banger.actors.vm_teardown import console_of_this_boot, recorded_identity, tear_down
-from banger.core import clock, console, lookup
+from banger.actors.vm_teardown import recorded_identity
+from banger.core import clock
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import ExitReason, Image, Kernel, ProcessIdentity, Vm, VmState
+from banger.core.models import ExitReason, Image, Kernel, Vm, VmSpec, VmState
 from banger.core.operation import Operation
 from banger.core.states import LIVE, check_move
 from banger.host.resources import check_memory
@@ -34,19 +39,27 @@ class VmActor(OwnerActor):
 
     def handle(self, command: Command, operation: Operation) -> Any:
         """Dispatch."""
+        self._keeper = VmKeeper(self.services, self.key.name)
         match command:
             case CreateVm():
                 return self._create(command, operation)
             case StartVm():
-                return self._start_vm(self._load(command.vm_name), operation)
+                return self._start_vm(self._keeper.load(command.vm_name), operation)
             case StopVm():
-                return self._stop_vm(self._load(command.vm_name), command.timeout_s, operation)
+                return self._stop_vm(self._keeper.load(command.vm_name), command.timeout_s, operation)
             case KillVm():
-                return self._kill_vm(self._load(command.vm_name), operation)
+                return self._kill_vm(self._keeper.load(command.vm_name), operation)
             case DeleteVm():
-                return self._delete(self._load(command.vm_name), operation, force=command.force)
+                return self._delete(self._keeper.load(command.vm_name), operation, force=command.force)
             case SettleVm():
-                return self._settle(command, operation)
+                vm = self.services.store.vms.get(command.vm_id)
+                return vm and VmSettler(self.services, self._keeper).run(vm, operation)
+            case PauseVm():
+                return self._pause(self._keeper.load(command.vm_name), command)
+            case ResumeVm():
+                return self._resume(self._keeper.load(command.vm_name))
+            case GrowVm():
+                return self._grow(self._keeper.load(command.vm_name), command.disk_mib, operation)
         raise TypeError(f"a VM's owner cannot do {command.verb}")
 
     # -- up --------------------------------------------------------------------------------------------
@@ -61,19 +74,22 @@ class VmActor(OwnerActor):
             state=VmState.CREATING,
             created_at=clock.now(),
             owner_uid=command.owner_uid,
+            storage=self._storage_of(command.spec),
         )
         services.store.vms.insert(vm)  # claims the name
         crashpoint("vm.create:name-claimed")
+        files = VmFiles(services.layout, vm.id)
         try:
             image, kernel = self._artifacts(vm, operation)
             crashpoint("vm.create:artifacts-here")
-            vm = self._save(vm, image_id=image.id, kernel_id=kernel.id)
+            vm = self._keeper.save(vm, image_id=image.id, kernel_id=kernel.id)
+            files.make()
             with operation.step("create disk"):
-                files = VmFiles(services.layout, vm.id)
-                files.make()
-                services.storage.create(files.directory, services.layout.image_rootfs(image), vm.spec.disk_mib)
+                rootfs = services.layout.image_rootfs(image)
+                services.storages[vm.storage].create(files.directory, rootfs, vm.spec.disk_mib, operation)
             crashpoint("vm.create:disk-made")
-            vm = self._save(vm, state=VmState.STOPPED)
+            vm = self._keeper.save(vm, state=VmState.STOPPED)
+            services.ledger.begin(vm)
             crashpoint("vm.create:done")
             return self._start_vm(vm, operation) if command.start else vm
         except BaseException as error:
@@ -82,7 +98,7 @@ class VmActor(OwnerActor):
 
     def _undo_create(self, vm: Vm, error: BaseException) -> None:
         try:
-            self._erase(self.services.store.vms.get(vm.id) or vm)
+            self._keeper.erase(self.services.store.vms.get(vm.id) or vm)
         except Exception as failure:  # noqa: BLE001  # the first error is the one to report
             error.add_note(f"undoing the creation failed: {failure}")
 
@@ -100,7 +116,7 @@ class VmActor(OwnerActor):
         return image, kernel
 
     def _start_vm(self, vm: Vm, operation: Operation) -> Vm:
-        if vm.state is VmState.RUNNING and self._alive(vm):
+        if vm.state is VmState.RUNNING and self._keeper.is_alive(vm):
             return vm
         check_move(vm, VmState.STARTING)
         image = self.services.store.images.get(vm.image_id)
@@ -110,7 +126,7 @@ class VmActor(OwnerActor):
                 ErrorKind.CONFLICT, f'VM "{vm.name}" was not created completely', subject=vm.name,
                 hint=f"banger vm delete {vm.name}",
             )  # fmt: skip
-        vm = self._save(vm, state=VmState.STARTING, reason="", exit_reason=ExitReason.NONE)
+        vm = self._keeper.save(vm, state=VmState.STARTING, reason="", exit_reason=ExitReason.NONE)
         start = VmStart(self.services, vm, image, kernel, operation)
         try:
             vm = start.run()
@@ -118,15 +134,17 @@ class VmActor(OwnerActor):
             self._start_failed(vm, error)
             raise
         crashpoint("vm.start:up")
-        vm = self._save(vm, state=VmState.RUNNING, started_at=clock.now(), stopped_at=None, timings=operation.steps)
+        vm = self._keeper.save(
+            vm, state=VmState.RUNNING, started_at=clock.now(), stopped_at=None, timings=operation.steps
+        )
+        self.services.ledger.record(vm)
         self.services.watcher.watch(vm.id, start.identity)
         return vm
 
     def _start_failed(self, vm: Vm, error: BaseException) -> None:
-        left = self.services.store.handles.of(vm.id, "process")
-        state = VmState.FAILED if left else VmState.STOPPED
+        state = VmState.FAILED if self.services.ledger.of(vm.id).of() else VmState.STOPPED
         reason = str(error.message) if isinstance(error, BangerError) else f"{type(error).__name__}: {error}"
-        self._save(vm, state=state, reason=reason, pid=0, ssh_port=0, ports=())
+        self._keeper.save(vm, state=state, reason=reason, pid=0, ssh_port=0, ports=())
 
     # -- down ------------------------------------------------------------------------------------------
 
@@ -134,15 +152,18 @@ class VmActor(OwnerActor):
         if vm.state is VmState.STOPPED:
             return vm
         identity = recorded_identity(self.services, vm.id)
-        vm = self._moved(vm, VmState.STOPPING)
+        was_paused = vm.state is VmState.PAUSED
+        vm = self._keeper.moved(vm, VmState.STOPPING)
         crashpoint("vm.stop:begun")
         if identity is not None and identity.known:
+            if was_paused:  # a guest that stands still hears nothing
+                self.services.vmm.resume(identity, self.services.layout.vm_run_dir(vm.id))
             with operation.step("ask guest"):
                 self._ask_to_power_off(vm)
             with operation.step("wait for guest"):
                 if not self.services.vmm.wait_exit(identity, timeout_s):
                     operation.note(f"the guest did not power off within {timeout_s:g} s: killed")
-        return self._down(vm, ExitReason.REQUESTED, "", operation)
+        return self._keeper.down(vm, ExitReason.REQUESTED, "", operation)
 
     def _ask_to_power_off(self, vm: Vm) -> None:
         """By banger's own channel; if the guest does not answer there, by its power button."""
@@ -159,123 +180,67 @@ class VmActor(OwnerActor):
     def _kill_vm(self, vm: Vm, operation: Operation) -> Vm:
         if vm.state is VmState.STOPPED:
             return vm
-        return self._down(self._moved(vm, VmState.STOPPING), ExitReason.KILLED, "", operation)
-
-    def _moved(self, vm: Vm, target: VmState) -> Vm:
-        check_move(vm, target)
-        return self._save(vm, state=target)
-
-    def _down(self, vm: Vm, exit_reason: ExitReason, reason: str, operation: Operation) -> Vm:
-        """Run the cascade and write how it ended."""
-        crashpoint("vm.down:begun")
-        with operation.step("clean up"):
-            try:
-                tear_down(self.services, vm, recorded_identity(self.services, vm.id))
-            except ExceptionGroup as failures:
-                self._save(vm, state=VmState.FAILED, reason=_joined(failures))
-                raise BangerError(
-                    ErrorKind.INTERNAL, f'VM "{vm.name}" was not cleaned up completely', subject=vm.name,
-                    cause=_joined(failures), hint="banger system reconcile",
-                ) from failures  # fmt: skip
-        return self._save(
-            vm,
-            state=VmState.STOPPED,
-            exit_reason=exit_reason,
-            reason=reason,
-            stopped_at=clock.now(),
-            pid=0,
-            ssh_port=0,
-            ports=(),
-            address="",
-            accelerator="",
-        )
+        return self._keeper.down(self._keeper.moved(vm, VmState.STOPPING), ExitReason.KILLED, "", operation)
 
     def _delete(self, vm: Vm, operation: Operation, *, force: bool) -> dict[str, Any]:
-        if vm.state in LIVE and not force and self._alive(vm):
+        if vm.state in LIVE and not force and self._keeper.is_alive(vm):
             raise BangerError(
                 ErrorKind.CONFLICT, f'VM "{vm.name}" is {vm.state.value}', subject=vm.name,
                 hint=f"banger vm stop {vm.name}, or banger vm delete --force {vm.name}",
             )  # fmt: skip
         with operation.step("delete"):
             try:
-                self._erase(vm)
+                self._keeper.erase(vm)
             except ExceptionGroup as failures:
                 raise BangerError(
                     ErrorKind.INTERNAL, f'VM "{vm.name}" was not deleted completely', subject=vm.name,
-                    cause=_joined(failures), hint="banger system reconcile",
+                    cause=joined(failures), hint="banger system reconcile",
                 ) from failures  # fmt: skip
         return {"id": vm.id, "name": vm.name}
 
-    def _erase(self, vm: Vm) -> None:
-        """Delete for good. The state is a durable intent: a restart in the middle resumes it."""
-        vm = self._save(vm, state=VmState.DELETING)
-        crashpoint("vm.delete:intended")
-        tear_down(self.services, vm, recorded_identity(self.services, vm.id), files=True)
-        crashpoint("vm.delete:torn-down")
-        self.services.store.vms.delete(vm.id)
+    # -- standing still and growing --------------------------------------------------------------------
 
-    # -- settling --------------------------------------------------------------------------------------
-
-    def _settle(self, command: SettleVm, operation: Operation) -> Vm | None:
-        """Make row, ledger and host agree; says what it did in the log and as the operation's note."""
-        vm = self.services.store.vms.get(command.vm_id)
-        if vm is None:
-            return None
-        if vm.state is VmState.DELETING or vm.state is VmState.CREATING:
-            operation.note(f"{vm.name}: half {'deleted' if vm.state is VmState.DELETING else 'created'}, removed")
-            self._erase(vm)
-            return None
-        identity = recorded_identity(self.services, vm.id)
-        if identity is None:
-            return self._settle_without_process(vm, operation)
-        if self.services.vmm.is_alive(identity):
-            return self._settle_alive(vm, operation)
-        reason, words = self._cause_of_exit(vm, identity)
-        operation.note(f"{vm.name}: {words}")
-        vm = self._down(vm, reason, words, operation)
-        if vm.spec.ephemeral:
-            self._erase(vm)
-        return vm
-
-    def _settle_without_process(self, vm: Vm, operation: Operation) -> Vm:
-        """It was never started, or a start ended before there was a process."""
-        if vm.state not in LIVE and not self.services.store.handles.of(vm.id):
+    def _pause(self, vm: Vm, command: PauseVm) -> Vm:
+        if vm.state is VmState.PAUSED:
             return vm
-        operation.note(f"{vm.name}: half started, cleaned up")
-        return self._down(vm, ExitReason.NONE, "the daemon ended while it was starting", operation)
-
-    def _settle_alive(self, vm: Vm, operation: Operation) -> Vm:
+        check_move(vm, VmState.PAUSED)
         identity = recorded_identity(self.services, vm.id)
         assert identity is not None
-        if vm.state in (VmState.RUNNING, VmState.PAUSED):
-            self.services.watcher.watch(vm.id, identity)
-            return vm
-        # Nobody waits for a start or a stop that an earlier daemon began: finish it the safe way.
-        operation.note(f"{vm.name}: was {vm.state.value} when the daemon ended, stopped")
-        return self._down(vm, ExitReason.KILLED, f"the daemon ended while it was {vm.state.value}", operation)
+        vm = self._keeper.save(vm, state=VmState.PAUSED, paused_by=command.by, reason=command.reason)
+        crashpoint("vm.pause:written")
+        self.services.vmm.pause(identity, self.services.layout.vm_run_dir(vm.id))
+        return vm
 
-    def _cause_of_exit(self, vm: Vm, identity: ProcessIdentity) -> tuple[ExitReason, str]:
-        if identity.known and not self.services.vmm.of_this_boot(identity):
-            return ExitReason.HOST_REBOOT, "the host rebooted"
-        return console.exit_reason(console_of_this_boot(self.services, vm))
+    def _resume(self, vm: Vm) -> Vm:
+        if vm.state is VmState.RUNNING:
+            return vm
+        check_move(vm, VmState.RUNNING)
+        identity = recorded_identity(self.services, vm.id)
+        assert identity is not None
+        self.services.vmm.resume(identity, self.services.layout.vm_run_dir(vm.id))
+        crashpoint("vm.resume:runs")
+        return self._keeper.save(vm, state=VmState.RUNNING, paused_by="", reason="")
+
+    def _grow(self, vm: Vm, disk_mib: int, operation: Operation) -> Vm:
+        if vm.state is not VmState.STOPPED:
+            raise BangerError(
+                ErrorKind.CONFLICT, f'VM "{vm.name}" is {vm.state.value}, not stopped', subject=vm.name,
+                cause="a disk in use cannot be resized", hint=f"banger vm stop {vm.name}",
+            )  # fmt: skip
+        with operation.step("grow disk"):
+            storage = self.services.storages[vm.storage]
+            storage.grow(self.services.layout.vm_dir(vm.id), disk_mib, operation)
+        crashpoint("vm.grow:grown")
+        return self._keeper.save(vm, spec=replace(vm.spec, disk_mib=disk_mib))
 
     # -- helpers ---------------------------------------------------------------------------------------
 
-    def _load(self, name: str) -> Vm:
-        vm = self.services.store.vms.get(self.key.name)
-        if vm is None:
-            raise lookup.not_found(name, "vm", [])
-        return vm
-
-    def _save(self, vm: Vm, **changes: Any) -> Vm:
-        vm = replace(vm, **changes)
-        self.services.store.vms.update(vm)
-        return vm
-
-    def _alive(self, vm: Vm) -> bool:
-        identity = recorded_identity(self.services, vm.id)
-        return identity is not None and self.services.vmm.is_alive(identity)
-
-
-def _joined(failures: ExceptionGroup[Exception]) -> str:
-    return "; ".join(str(failure) for failure in failures.exceptions)
+    def _storage_of(self, spec: VmSpec) -> str:
+        """The name of the driver that makes this VM's disk."""
+        name = spec.storage or self.services.storage.name
+        if name not in self.services.storages:
+            known = ", ".join(self.services.storages)
+            raise BangerError(
+                ErrorKind.USAGE, f'there is no storage driver "{name}"', subject=name, hint=f"choose from {known}"
+            )
+        return name

@@ -7,16 +7,15 @@ from pathlib import Path
 
 from banger.actors.services import Services
 from banger.actors.vm_files import VmFiles
-from banger.actors.vm_teardown import ports_in_use, tear_down
+from banger.actors.vm_teardown import tear_down
 from banger.core import console
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import Image, Kernel, PortForward, ProcessIdentity, Vm
+from banger.core.models import Image, Kernel, ProcessIdentity, Vm
 from banger.core.names import vmm_marker
 from banger.core.operation import Operation
 from banger.core.plan import PlanStep, run_plan
-from banger.core.ports import Drive, GuestConfig, VmmConfig
-from banger.host.loopback_ports import choose_ports
+from banger.core.ports import Capability, Contribution, Drive, GuestConfig, GuestNetwork, Nic, UserNic, VmmConfig
 
 #: By this serial the guest's init finds the modules of its kernel.
 MODULES_SERIAL = "modules"
@@ -35,56 +34,63 @@ class VmStart:
         self._kernel = kernel
         self._operation = operation
         self._files = VmFiles(services.layout, vm.id)
-        self._ports: tuple[PortForward, ...] = ()
-        self._ssh_port = 0
+        self._ledger = services.ledger.of(vm.id)
+        self._storage = services.storages[vm.storage]
+        self._capabilities = [one for one in services.capabilities if one.applies(vm)]
+        self._contributions: list[Contribution] = []
+        self._disk: list[Drive] = []
         self._identity = ProcessIdentity(0, 0, "", vmm_marker(vm.id))
         self._accelerator = ""
         self._console_offset = 0
 
     def run(self) -> Vm:
-        """Carry out the plan."""
-        run_plan(
-            [
-                PlanStep("choose ports", self._choose_ports, undo=self._forget_ports),
-                PlanStep("prepare boot", self._prepare_boot, undo=self._remove_initrd),
-                PlanStep("start VMM", self._launch, intend=self._intend_process, undo=self._kill),
-                PlanStep("boot guest", self._await_boot),
-                PlanStep("connect", self._connect, undo=self._disconnect),
-            ],
-            self._operation,
-        )
+        """Carry out the plan. The first step's undo is the whole cascade, whichever step fails."""
+        self._services.ledger.begin(self._vm)
+        crashpoint("vm.start:ledger-begun")
+        steps = [PlanStep("attach disk", self._attach_disk, undo=self._undo)]
+        steps += [PlanStep(f"prepare {one.name}", lambda one=one: self._prepare(one)) for one in self._capabilities]  # type: ignore[misc]
+        steps += [
+            PlanStep("prepare boot", self._prepare_boot),
+            PlanStep("start VMM", self._launch, intend=self._intend_process),
+            PlanStep("boot guest", self._await_boot),
+            PlanStep("connect", self._connect),
+        ]
+        run_plan(steps, self._operation)
         self._files.initrd.unlink(missing_ok=True)  # the VMM has read it; it holds the guest's host key
-        return replace(
-            self._vm,
-            ports=self._ports,
-            ssh_port=self._ssh_port,
-            address="127.0.0.1",
-            accelerator=self._accelerator,
-            pid=self._identity.pid,
-        )
+        return self._running()
 
     @property
     def identity(self) -> ProcessIdentity:
         """The VMM that was started."""
         return self._identity
 
+    def _running(self) -> Vm:
+        """The row of the VM as it now is on the host."""
+        given = self._contributions
+        return replace(
+            self._vm,
+            ports=tuple(port for one in given for port in one.ports),
+            ssh_port=next((one.ssh_port for one in given if one.ssh_port), 0),
+            address=next((one.address for one in given if one.address), ""),
+            accelerator=self._accelerator,
+            pid=self._identity.pid,
+        )
+
+    def _undo(self) -> None:
+        tear_down(self._services, self._vm, self._identity)
+
     # -- steps -----------------------------------------------------------------------------------------
 
-    def _choose_ports(self) -> None:
-        wanted = [PortForward(self._services.boot.ssh_port), *self._vm.spec.ports]
-        chosen = choose_ports(wanted, ports_in_use(self._services, self._vm.id))
-        for forward in chosen:
-            key = f"{forward.host_address}:{forward.host_port}"
-            self._services.store.handles.intend(self._vm.id, "port", key, {"guest_port": forward.guest_port})
-        crashpoint("vm.start:ports-written")
-        self._ssh_port = chosen[0].host_port
-        self._ports = tuple(chosen[1:])
+    def _attach_disk(self) -> None:
+        rootfs = self._services.layout.image_rootfs(self._image)
+        self._disk = list(self._storage.attach(self._vm.id, self._files.directory, rootfs, self._ledger))
+        crashpoint("vm.start:disk-attached")
 
-    def _forget_ports(self) -> None:
-        self._services.store.handles.strike(self._vm.id, "port")
+    def _prepare(self, capability: Capability) -> None:
+        self._contributions.append(capability.prepare(self._vm, self._image, self._ledger, self._operation))
 
     def _prepare_boot(self) -> None:
-        services, spec = self._services, self._vm.spec
+        services, spec, given = self._services, self._vm.spec, self._contributions
         toolbox = services.boot.toolbox(services.layout.kernel_dir(self._kernel.id), self._kernel.id, self._operation)
         config = GuestConfig(
             hostname=self._vm.name,
@@ -93,26 +99,24 @@ class VmStart:
             init=spec.init.value,
             ssh_port=services.boot.ssh_port,
             env=(*self._image.config.env, *spec.env),
-            network=spec.network,
-            files={},
+            network=next((one.network for one in given if one.network), GuestNetwork("127.0.0.2/8")),
+            files={path: content for one in given for path, content in one.files.items()},
+            root=self._storage.root,
+            home=any(one.home for one in given),
         )
         services.boot.initrd(toolbox, config, self._files.initrd)
         crashpoint("vm.start:initrd-written")
 
-    def _remove_initrd(self) -> None:
-        self._files.initrd.unlink(missing_ok=True)
-
     def _intend_process(self) -> None:
-        self._services.store.handles.intend(self._vm.id, "run_dir", str(self._files.run_dir))
-        self._services.store.handles.intend(self._vm.id, "process", self._identity.marker)
+        self._ledger.intend("run_dir", str(self._files.run_dir))
+        self._ledger.intend("process", self._identity.marker)
         crashpoint("vm.start:process-intended")
 
     def _launch(self) -> None:
         services, vm = self._services, self._vm
         self._files.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._console_offset = self._files.console_size()
-        boot = {"offset": self._console_offset}
-        services.store.handles.intend(vm.id, "console", str(self._files.console_log), boot)
+        self._ledger.intend("console", str(self._files.console_log), {"offset": self._console_offset})
         self._accelerator = services.vmm.accelerator()
         if self._accelerator == "tcg":
             self._operation.note("no working KVM: the machine is emulated, which is slower")
@@ -127,8 +131,7 @@ class VmStart:
             cpus=vm.spec.cpus,
             memory_mib=vm.spec.memory_mib,
             drives=self._drives(kernel_dir / "modules.ext4"),
-            forwards=[PortForward(services.boot.ssh_port, self._ssh_port), *self._ports],
-            network=vm.spec.network,
+            nic=self._nic(),
             machine=vm.spec.machine or services.config.text("vmm.machine"),
             accelerator=self._accelerator,
             console_log=self._files.console_log,
@@ -136,10 +139,12 @@ class VmStart:
         )
         self._identity = services.vmm.launch(config, self._process_exists)
 
+    def _nic(self) -> Nic:
+        return next((one.nic for one in self._contributions if one.nic is not None), UserNic(restricted=True))
+
     def _drives(self, modules: Path) -> list[Drive]:
-        """The storage driver's, and the kernel's modules, which all VMs of that kernel share."""
-        rootfs = self._services.layout.image_rootfs(self._image)
-        drives = list(self._services.storage.drives(self._files.directory, rootfs))
+        """The storage driver's, the capabilities', and the kernel's modules, which all VMs of that kernel share."""
+        drives = [*self._disk, *(drive for one in self._contributions for drive in one.drives)]
         if modules.exists():
             drives.append(Drive(modules, MODULES_SERIAL, read_only=True))
         return drives
@@ -147,10 +152,7 @@ class VmStart:
     def _process_exists(self, identity: ProcessIdentity) -> None:
         self._identity = identity
         crashpoint("vm.start:process-spawned")
-        self._services.store.handles.activate(self._vm.id, "process", identity.marker, asdict(identity))
-
-    def _kill(self) -> None:
-        tear_down(self._services, self._vm, self._identity)
+        self._ledger.activate("process", identity.marker, asdict(identity))
 
     def _await_boot(self) -> None:
         """Watch the console until the init says ready; only a hint, :meth:`_connect` proves it."""
@@ -182,8 +184,7 @@ class VmStart:
 
     def _connect(self) -> None:
         crashpoint("vm.start:booted")
-        access = self._services.access(replace(self._vm, ssh_port=self._ssh_port))
-        self._services.guests.connect(access, self._operation, timeout_s=30.0)
-
-    def _disconnect(self) -> None:
-        self._services.guests.disconnect(self._vm.id)
+        vm = self._running()
+        self._services.guests.connect(self._services.access(vm), self._operation, timeout_s=30.0)
+        for capability in self._capabilities:
+            capability.started(vm, self._ledger)

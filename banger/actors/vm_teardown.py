@@ -6,42 +6,40 @@ stays in the ledger for the next reconcile.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from banger.actors.services import Services
 from banger.actors.vm_files import VmFiles
 from banger.core.crashpoints import crashpoint
 from banger.core.models import ProcessIdentity, Vm
-from banger.host.cascade import CleanupStep, run_all
+from banger.core.plan import CleanupStep
+from banger.host.cascade import run_all
 from banger.host.publish import discard
 
 
 def recorded_identity(services: Services, vm_id: str) -> ProcessIdentity | None:
     """The VMM process in the ledger, or None if there is none.
 
-    If the daemon died between intending and recording it, the process is looked for by its marker.
+    If the daemon died between intending and recording it, the process is looked for by its marker. So it is when the
+    recorded one is gone although the host has not rebooted: the record may be that of an earlier start.
     """
-    handles = services.store.handles.of(vm_id, "process")
+    handles = services.ledger.of(vm_id).of("process")
     if not handles:
         return None
+    marker = handles[0].key
     if handles[0].detail:
-        return ProcessIdentity(**handles[0].detail)
-    return services.vmm.find(handles[0].key) or ProcessIdentity(0, 0, "", handles[0].key)
+        identity = ProcessIdentity(**handles[0].detail)
+        if services.vmm.is_alive(identity) or not services.vmm.of_this_boot(identity):
+            return identity
+        return services.vmm.find(marker) or identity
+    return services.vmm.find(marker) or ProcessIdentity(0, 0, "", marker)
 
 
 def console_of_this_boot(services: Services, vm: Vm) -> str:
     """The end of the console, but nothing that an earlier boot wrote."""
-    offset = max((int(handle.detail["offset"]) for handle in services.store.handles.of(vm.id, "console")), default=0)
+    marks = services.ledger.of(vm.id).of("console")
+    offset = max((int(handle.detail["offset"]) for handle in marks), default=0)
     return VmFiles(services.layout, vm.id).console_tail(offset)
-
-
-def ports_in_use(services: Services, besides: str) -> dict[tuple[str, int], str]:
-    """``(address, port)`` to the name of the VM that holds it, for every VM but ``besides``."""
-    names = {vm.id: vm.name for vm in services.store.vms.all()}
-    taken: dict[tuple[str, int], str] = {}
-    for handle in services.store.handles.all():
-        if handle.kind == "port" and handle.vm_id != besides:
-            address, _, port = handle.key.rpartition(":")
-            taken[address, int(port)] = names.get(handle.vm_id, handle.vm_id)
-    return taken
 
 
 def tear_down(services: Services, vm: Vm, identity: ProcessIdentity | None, *, files: bool = False) -> None:
@@ -51,35 +49,54 @@ def tear_down(services: Services, vm: Vm, identity: ProcessIdentity | None, *, f
         ExceptionGroup: with one failure a step that failed, after all steps ran.
     """
     place = VmFiles(services.layout, vm.id)
-    handles = services.store.handles
+    ledger = services.ledger.of(vm.id)
 
     def end_process() -> None:
         if identity is not None and identity.known:
             services.vmm.kill(identity)
         crashpoint("vm.down:process-gone")
-        handles.strike(vm.id, "process")
+        ledger.strike("process")
 
     def remove_run_dir() -> None:
         discard(place.run_dir, services.layout)
         crashpoint("vm.down:run-dir-gone")
-        handles.strike(vm.id, "run_dir")
-
-    def remove_files() -> None:
-        services.storage.remove(place.directory)
-        crashpoint("vm.delete:disk-gone")
-        discard(place.directory, services.layout)
+        ledger.strike("run_dir")
 
     services.watcher.unwatch(vm.id)
     process = f"VMM process of {vm.name}"
     alive = (process,)  # nothing that a live process may use is freed
+    made = [replace(step, needs=(*alive, *step.needs)) for step in _capability_steps(services, vm)]
+    disk = services.storages[vm.storage].detach(vm.id, place.directory, ledger)
+    disk = [replace(step, needs=(*alive, *step.needs)) for step in disk]
     steps = [
         CleanupStep("guest channel", lambda: services.guests.disconnect(vm.id)),
         CleanupStep(process, end_process),
         CleanupStep(f"sockets in {place.run_dir}", remove_run_dir, needs=alive),
-        CleanupStep("console mark", lambda: handles.strike(vm.id, "console")),
-        CleanupStep("ports", lambda: handles.strike(vm.id, "port"), needs=alive),
+        *made,
+        *disk,
+        CleanupStep("console mark", lambda: ledger.strike("console")),
         CleanupStep(f"initrd {place.initrd}", lambda: place.initrd.unlink(missing_ok=True)),
     ]
     if files:
-        steps.append(CleanupStep(f"files in {place.directory}", remove_files, needs=alive))
+        steps += _file_steps(services, vm, place, needs=(process, *(step.subject for step in disk)))
     run_all(steps)
+
+
+def _capability_steps(services: Services, vm: Vm) -> list[CleanupStep]:
+    """What takes down what the capabilities made, in the reverse order of a start."""
+    ledger = services.ledger.of(vm.id)
+    return [step for one in reversed(services.capabilities) for step in one.cleanup(vm, ledger)]
+
+
+def _file_steps(services: Services, vm: Vm, place: VmFiles, needs: tuple[str, ...]) -> list[CleanupStep]:
+    """The disk and the directory with the ledger's file; the rows stay as long as something is left."""
+
+    def remove_disk() -> None:
+        services.storages[vm.storage].remove(place.directory)
+        crashpoint("vm.delete:disk-gone")
+
+    disk = f"disk of {vm.name}"
+    return [
+        CleanupStep(disk, remove_disk, needs=needs),
+        CleanupStep(f"files in {place.directory}", lambda: discard(place.directory, services.layout), needs=(disk,)),
+    ]

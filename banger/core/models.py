@@ -110,6 +110,7 @@ class ExitReason(StrEnum):
     GUEST_PANIC = "guest_panic"
     VMM_CRASH = "vmm_crash"
     KILLED = "killed"
+    OUT_OF_MEMORY = "out_of_memory"
     HOST_REBOOT = "host_reboot"
 
 
@@ -151,9 +152,13 @@ class VmSpec:
         image: as it was asked for; ``Vm.image_id`` is what it resolved to.
         kernel: as it was asked for; empty means the default kernel.
         memory_mib, disk_mib: sizes in MiB; ``disk_mib`` is the size of the writable layer (sparse).
-        network: ``user`` or ``none``.
+        network: ``user``, ``tap`` or ``none``.
+        egress: what a guest on a tap may reach, see :mod:`banger.core.egress`.
+        storage: storage driver; empty means the configured default.
         machine: QEMU machine: ``microvm`` or ``q35``; empty means the configured default.
         ephemeral: delete the VM when its run session ends or when it stops by itself.
+        ttl_s: delete the VM so many seconds after it was made; 0: never.
+        idle_s: stop the VM when nobody has used it for so many seconds; 0: never.
     """
 
     image: str
@@ -167,8 +172,12 @@ class VmSpec:
     workdir: str = ""
     ports: tuple[PortForward, ...] = ()
     network: str = "user"
+    egress: str = "open"
+    storage: str = ""
     machine: str = ""
     ephemeral: bool = False
+    ttl_s: float = 0.0
+    idle_s: float = 0.0
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -178,7 +187,10 @@ class Vm:
 
     Attributes:
         reason: why the state is what it is, for people; set with ``failed`` and by unexpected stops.
-        ssh_port: loopback port that reaches banger's own ssh server in the guest; 0 while not running.
+        storage: the storage driver that made its disk.
+        address: where the host reaches the guest; empty while not running.
+        ssh_port: port at ``address`` that reaches banger's own ssh server in the guest; 0 while not running.
+        paused_by: ``user``, or ``guard`` when the host was about to run out of room; empty while not paused.
         accelerator: ``kvm`` or ``tcg`` of the running VMM.
         pid: of the VMM; 0 while not running.
         timings: steps of the last start, for the waterfall.
@@ -192,6 +204,7 @@ class Vm:
     owner_uid: int = 0
     image_id: str = ""
     kernel_id: str = ""
+    storage: str = ""
     reason: str = ""
     exit_reason: ExitReason = ExitReason.NONE
     started_at: datetime | None = None
@@ -200,6 +213,7 @@ class Vm:
     ports: tuple[PortForward, ...] = ()
     ssh_port: int = 0
     accelerator: str = ""
+    paused_by: str = ""
     pid: int = 0
     timings: tuple[StepTiming, ...] = ()
 

@@ -14,7 +14,7 @@ def guest_access(layout: Layout, vm: Vm) -> GuestAccess:
     """Access to banger's ssh server in the guest of ``vm``, which must be running."""
     return GuestAccess(
         vm_id=vm.id,
-        host="127.0.0.1",
+        host=vm.address or "127.0.0.1",
         port=vm.ssh_port,
         host_key=_host_key(layout.vm_dir(vm.id) / "host_key.seed"),
         private_key_path=str(layout.ssh_key),

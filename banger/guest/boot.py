@@ -6,11 +6,12 @@ import os
 import shlex
 import shutil
 import tempfile
+from ipaddress import IPv4Interface
 from pathlib import Path
 
 from banger.core import clock
 from banger.core.operation import Operation
-from banger.core.ports import GuestConfig
+from banger.core.ports import GuestConfig, GuestNetwork
 from banger.guest.cpio import CpioWriter
 from banger.guest.hostkey import dropbear_key
 from banger.guest.programs import check_applets, find_programs
@@ -23,9 +24,6 @@ SSH_PORT = 2222
 
 #: Drivers of the machines that banger makes; what a kernel has built in needs no module.
 MODULES = ("virtio_mmio", "virtio_pci", "virtio_blk", "virtio_net", "virtio_rng", "crc32c_generic", "ext4", "overlay")
-
-#: QEMU's user-mode network, see "Using the user mode network stack" in QEMU's manual.
-_NETWORK = {"address": "10.0.2.15", "netmask": "255.255.255.0", "gateway": "10.0.2.2", "nameserver": "10.0.2.3"}
 
 
 class LinuxGuestBoot:
@@ -78,9 +76,10 @@ def vm_archive(config: GuestConfig) -> bytes:
         "hostname": config.hostname,
         "init": config.init,
         "ssh_port": str(config.ssh_port),
-        "network": config.network,
         "epoch": str(int(clock.now().timestamp())),
-        **_NETWORK,
+        "root": config.root,
+        "home": "yes" if config.home else "no",
+        **_network_settings(config.network),
     }
     cpio = CpioWriter()
     cpio.file("etc/banger.conf", "".join(f"{key}={shlex.quote(value)}\n" for key, value in settings.items()).encode())
@@ -91,6 +90,20 @@ def vm_archive(config: GuestConfig) -> bytes:
     for path, content in config.files.items():
         cpio.file(f"files/{path.strip('/')}", content)
     return cpio.finish()
+
+
+def _network_settings(network: GuestNetwork) -> dict[str, str]:
+    """Addresses as the scripts of the guest want them; what there is none of is empty."""
+    interface = IPv4Interface(network.address)
+    return {
+        "address": str(interface.ip),
+        "netmask": str(interface.netmask),
+        "gateway": network.gateway,
+        "nameserver": network.nameserver,
+        "address6": network.address6,
+        "gateway6": network.gateway6,
+        "mtu": str(network.mtu or ""),
+    }
 
 
 def _write_atomically(target: Path, content: bytes) -> None:

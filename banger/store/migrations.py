@@ -77,4 +77,8 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE images ADD COLUMN kernel TEXT NOT NULL DEFAULT '';
     ALTER TABLE images ADD COLUMN has_seed INTEGER NOT NULL DEFAULT 0;
     """,
+    """
+    ALTER TABLE vms ADD COLUMN storage TEXT NOT NULL DEFAULT 'overlay';
+    ALTER TABLE vms ADD COLUMN paused_by TEXT NOT NULL DEFAULT '';
+    """,
 )

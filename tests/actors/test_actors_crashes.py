@@ -30,6 +30,10 @@ SCRIPTS = {
     "create": ["create"],
     "start": ["create", "start"],
     "stop": ["create", "start", "stop"],
+    "pause": ["create", "start", "pause"],
+    "resume": ["create", "start", "pause", "resume"],
+    "grow": ["create", "grow"],
+    "recover a lost row": ["create", "start", "lose row", "reconcile"],
     "kill": ["create", "start", "kill"],
     "delete": ["create", "delete"],
     "delete while running": ["create", "start", "delete"],
@@ -99,12 +103,12 @@ def _check_invariants(world, point):
         assert (world.layout.kernel_dir(kernel.id) / "kernel.json").exists(), point
     process = processes.find(vmm_marker(VM_ID))
     vm = world.store.vms.get(VM_ID)
-    if vm is not None and vm.state is VmState.RUNNING:
-        (handle,) = world.store.handles.of(VM_ID, "process")
+    if vm is not None and vm.state in (VmState.RUNNING, VmState.PAUSED):
+        (handle,) = world.ledger.of(VM_ID).of("process")
         assert processes.is_same(ProcessIdentity(**handle.detail)), point
     else:
         assert process is None, f"{point}: a machine was lost"
-        assert world.store.handles.all() == [], point
+        assert world.ledger.all() == [], point
 
 
 def _end_machines(home):

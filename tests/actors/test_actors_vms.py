@@ -49,7 +49,7 @@ def create(world, name="web", *, start=False, **spec):
 
 
 def process_of(world, vm) -> ProcessIdentity:
-    (handle,) = world.store.handles.of(vm.id, "process")
+    (handle,) = world.ledger.of(vm.id).of("process")
     return ProcessIdentity(**handle.detail)
 
 
@@ -68,7 +68,7 @@ def test_vm_create_brings_image_and_kernel_and_leaves_it_stopped(world):
     assert vm.state is VmState.STOPPED
     assert world.store.images.get(vm.image_id).name == "alpine"
     assert world.store.kernels.get(vm.kernel_id).name == "default"
-    assert world.store.handles.of(vm.id) == []
+    assert world.ledger.of(vm.id).of() == []
 
 
 def test_vm_creates_at_once_pull_a_missing_image_once(world):
@@ -99,7 +99,7 @@ def test_vm_handle_is_on_disk_before_the_process_exists(world, vmm):
     original = vmm.launch
 
     def launch(config, on_spawn):
-        seen["intended"] = [(h.kind, h.state) for h in world.store.handles.of(config.vm_id) if h.kind == "process"]
+        seen["intended"] = [(h.kind, h.state) for h in world.ledger.of(config.vm_id).of() if h.kind == "process"]
         return original(config, on_spawn)
 
     vmm.launch = launch
@@ -141,7 +141,7 @@ def test_vm_start_that_fails_keeps_the_vm_with_the_reason_and_can_be_tried_again
     failed = world.vm("web")
     assert failed.state is VmState.STOPPED
     assert "died" in failed.reason
-    assert world.store.handles.of(vm.id) == []
+    assert world.ledger.of(vm.id).of() == []
     assert world.do(StartVm(vm.id, vm.name)).state is VmState.RUNNING
 
 
@@ -180,7 +180,7 @@ def test_vm_start_whose_caller_leaves_while_it_boots_kills_the_machine(world, vm
     vmm.console = "banger: init 0.1\n"
     vm = create(world)
     listener = world.supervisor.submit(StartVm(vm.id, vm.name))
-    handle = eventually(lambda: [h for h in world.store.handles.of(vm.id, "process") if h.detail], what="it is up")[0]
+    handle = eventually(lambda: [h for h in world.ledger.of(vm.id).of("process") if h.detail], what="it is up")[0]
 
     listener.leave()
 
@@ -219,7 +219,7 @@ def test_vm_stop_asks_the_guest_and_cleans_up(world):
     assert world.guests.commands == ["banger-poweroff"]
     assert (stopped.state, stopped.exit_reason) == (VmState.STOPPED, ExitReason.REQUESTED)
     assert not processes.is_same(identity)
-    assert world.store.handles.of(vm.id) == []
+    assert world.ledger.of(vm.id).of() == []
     assert not world.layout.vm_run_dir(vm.id).exists()
     assert world.watcher.watched == {}
 
@@ -289,7 +289,7 @@ def test_vm_that_powers_itself_off_is_settled_as_such(world, vmm):
     settled = world.do(SettleVm(vm.id, vm.name, exited=identity))
 
     assert (settled.state, settled.exit_reason) == (VmState.STOPPED, ExitReason.GUEST_POWEROFF)
-    assert world.store.handles.of(vm.id) == []
+    assert world.ledger.of(vm.id).of() == []
 
 
 def test_vm_killed_after_an_earlier_boot_powered_off_is_not_taken_for_powered_off(world, vmm):
@@ -341,14 +341,14 @@ def test_restart_marks_what_died_meanwhile(world):
 
     assert report.stopped
     assert world.vm("web").state is VmState.STOPPED
-    assert world.store.handles.of(vm.id) == []
+    assert world.ledger.of(vm.id).of() == []
 
 
 def test_restart_after_a_host_reboot_says_so_and_touches_no_process(world):
     vm = create(world, start=True)
     identity = process_of(world, vm)
-    detail = {**world.store.handles.of(vm.id, "process")[0].detail, "boot_id": "another-boot"}
-    world.store.handles.activate(vm.id, "process", identity.marker, detail)
+    detail = {**world.ledger.of(vm.id).of("process")[0].detail, "boot_id": "another-boot"}
+    world.ledger.of(vm.id).activate("process", identity.marker, detail)
 
     settled = world.settle(vm)
 
@@ -388,7 +388,7 @@ def test_restart_finds_a_process_that_was_intended_but_never_recorded(world):
     """The daemon died between spawning the VMM and writing its identity down."""
     vm = create(world, start=True)
     identity = process_of(world, vm)
-    world.store.handles.intend(vm.id, "process", identity.marker)
+    world.ledger.of(vm.id).intend("process", identity.marker)
     world.store.vms.update(replace(vm, state=VmState.STARTING))
 
     world.restart()

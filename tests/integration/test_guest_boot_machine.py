@@ -13,6 +13,7 @@ import pytest
 from banger.core.console import boot_marks, exit_reason
 from banger.core.models import ExitReason
 from banger.core.operation import Operation
+from banger.core.ports import GuestNetwork
 from banger.guest.boot import LinuxGuestBoot
 from banger.layout import Layout
 from banger.rootfs.build import Layer, build_rootfs
@@ -193,7 +194,7 @@ def test_small_init_ends_the_machine_when_asked(
 
 
 def test_guest_without_network_has_an_address_but_no_way_out(start: Start, busybox_root: Path) -> None:
-    with start(busybox_root, network="none") as guest:
+    with start(busybox_root, network=GuestNetwork("10.0.2.15/24")) as guest:
         wait_until_ready(guest)
         assert "default" not in guest.run("ip", "route").stdout
         assert guest.run("cat", "/etc/resolv.conf").returncode == 1

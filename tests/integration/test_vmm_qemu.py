@@ -17,7 +17,7 @@ from banger.core.cancel import Deadline
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import PortForward, ProcessIdentity
 from banger.core.names import vmm_marker
-from banger.core.ports import Drive, VmmConfig
+from banger.core.ports import Drive, UserNic, VmmConfig
 from banger.vmm import identity as processes
 from banger.vmm.qemu import launch, qmp
 from banger.vmm.qemu.binary import find_binary
@@ -70,10 +70,10 @@ def refusal(rig: Rig, config: VmmConfig) -> BangerError:
     return caught.value
 
 
-@pytest.mark.parametrize("network", ["user", "none"])
-def test_launch_with_a_forward_listens_on_it_whatever_the_network(rig: Rig, network: str) -> None:
+@pytest.mark.parametrize("restricted", [False, True])
+def test_launch_with_a_forward_listens_on_it_whatever_the_network(rig: Rig, restricted: bool) -> None:
     port = free_port()
-    start(rig, rig.config(network=network, forwards=[PortForward(22, port)]))
+    start(rig, rig.config(nic=UserNic([PortForward(22, port)], restricted=restricted)))
     with closing(socket.create_connection(("127.0.0.1", port), timeout=5.0)):
         pass
 
@@ -83,7 +83,7 @@ def test_launch_on_a_taken_port_is_a_conflict_that_names_it(rig: Rig) -> None:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         port = int(holder.getsockname()[1])
-        error = refusal(rig, rig.config(forwards=[PortForward(22, port)]))
+        error = refusal(rig, rig.config(nic=UserNic([PortForward(22, port)])))
     assert error.kind is ErrorKind.CONFLICT
     assert f"port {port} on 127.0.0.1 is already taken" in error.message
     assert error.hint

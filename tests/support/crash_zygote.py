@@ -44,7 +44,7 @@ def own_file(world: World) -> Path:
     return file
 
 
-def step(world: World, verb: str) -> None:  # noqa: C901  # one line a verb
+def step(world: World, verb: str) -> None:  # noqa: C901, PLR0912  # one line a verb
     """One command of a script. The names are fixed, so that a script can be run again after a crash."""
     vm = world.store.vms.get(VM_ID)
     image, kernel = world.store.images.by_name("alpine"), world.store.kernels.by_name("default")
@@ -73,6 +73,15 @@ def step(world: World, verb: str) -> None:  # noqa: C901  # one line a verb
             world.do(m.StartVm(VM_ID, "web"))
         case "stop" if vm is not None:
             world.do(m.StopVm(VM_ID, "web", 0.0))
+        case "pause" if vm is not None:
+            world.do(m.PauseVm(VM_ID, "web"))
+        case "resume" if vm is not None:
+            world.do(m.ResumeVm(VM_ID, "web"))
+        case "grow" if vm is not None:
+            world.do(m.GrowVm(VM_ID, "web", 20480))
+        case "lose row" if vm is not None:
+            world.store.database.execute("DELETE FROM handles")
+            world.store.vms.delete(VM_ID)
         case "kill" if vm is not None:
             world.do(m.KillVm(VM_ID, "web"))
         case "delete" if vm is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import Callable
@@ -97,6 +98,12 @@ class FakeVmm:
     def power_down(self, identity: ProcessIdentity, run_dir: Path) -> None:
         if not any(config.name in self.deaf and config.run_dir == run_dir for config in self.launched):
             self.exit(run_dir, 0)
+
+    def pause(self, identity: ProcessIdentity, run_dir: Path) -> None:
+        processes.kill(identity, signal.SIGSTOP)
+
+    def resume(self, identity: ProcessIdentity, run_dir: Path) -> None:
+        processes.kill(identity, signal.SIGCONT)
 
     def kill(self, identity: ProcessIdentity, timeout_s: float = 10.0) -> None:
         processes.kill(identity)

@@ -21,9 +21,11 @@ from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import GuestAccess, Image, ImageConfig, Kernel, ProcessIdentity, Vm
 from banger.core.operation import Operation
 from banger.core.operation_table import OperationTable
+from banger.core.plan import CleanupStep
 from banger.core.ports import (
     BuiltImage,
     BuiltKernel,
+    Capability,
     Drive,
     GuestConfig,
     ImageRequest,
@@ -32,7 +34,11 @@ from banger.core.ports import (
     PushRequest,
     ResolvedImage,
     RootfsFacts,
+    VmLedger,
 )
+from banger.host.ledger import Ledger
+from banger.host.loopback_ports import Taken
+from banger.host.user_network import UserNetwork, held_ports
 from banger.layout import Layout
 from banger.store import Store
 from banger.supervisor import Supervisor
@@ -193,12 +199,19 @@ class FakeWorkshop:
 
 class FakeStorage:
     name = "fake"
+    root = "overlay"
 
-    def create(self, vm_dir: Path, rootfs: Path, size_mib: int) -> None:
+    def create(self, vm_dir: Path, rootfs: Path, size_mib: int, operation: Operation) -> None:
         (vm_dir / "disk").touch()
 
-    def drives(self, vm_dir: Path, rootfs: Path) -> tuple[Drive, ...]:
+    def attach(self, vm_id: str, vm_dir: Path, rootfs: Path, ledger: VmLedger) -> tuple[Drive, ...]:
         return (Drive(rootfs, "root", True), Drive(vm_dir / "disk", "data", False))
+
+    def detach(self, vm_id: str, vm_dir: Path, ledger: VmLedger) -> tuple[CleanupStep, ...]:
+        return ()
+
+    def grow(self, vm_dir: Path, size_mib: int, operation: Operation) -> None:
+        (vm_dir / "disk").write_text(str(size_mib))
 
     def remove(self, vm_dir: Path) -> None:
         (vm_dir / "disk").unlink(missing_ok=True)
@@ -247,12 +260,14 @@ class World:
         vmm: object = None,
         owners: dict[OwnerKind, type[OwnerActor]] | None = None,
         image_sources: tuple[ImageSource, ...] = (),
+        capabilities: tuple[Capability, ...] = (),
     ) -> None:
         self.layout = Layout.from_environment({"BANGER_HOME": str(home)})
         self.layout.make_directories()
         self.images = FakeImageSource()
         self.image_sources = image_sources or (self.images,)
         self.kernels = FakeKernelSource()
+        self.capabilities = capabilities
         self.guests = FakeGuests()
         self.workshop = FakeWorkshop()
         self.watcher = FakeWatcher()
@@ -267,7 +282,9 @@ class World:
 
     def start(self) -> None:
         self.store = Store(self.layout.database)
+        self.ledger = Ledger(self.store.handles, self.layout)
         self.operations = OperationTable()
+        storage = FakeStorage()
         self.supervisor = Supervisor(self._spawn, self.operations, Backoff(first_s=0.001, most_s=0.01))
         self.services = Services(
             layout=self.layout,
@@ -278,7 +295,11 @@ class World:
             image_sources=self.image_sources,
             kernel_sources=(self.kernels,),
             workshop=self.workshop,
-            storage=FakeStorage(),
+            ledger=self.ledger,
+            storages={"fake": storage},
+            storage=storage,
+            host_objects=tuple(one.host_objects for one in self.capabilities),
+            capabilities=(UserNetwork(FakeBoot.ssh_port, self._ports_besides), *self.capabilities),
             vmm=self.vmm,  # type: ignore[arg-type]
             guests=self.guests,
             boot=FakeBoot(),
@@ -289,6 +310,9 @@ class World:
 
     def _spawn(self, key: OwnerKey, generation: int, report: Callable[[Fact], None]):  # type: ignore[no-untyped-def]
         return self.owners[key.kind].start(key, generation, report, self.services)
+
+    def _ports_besides(self, vm_id: str) -> Taken:
+        return held_ports(self.ledger.all(), {vm.id: vm.name for vm in self.store.vms.all()}, vm_id)
 
     def do(self, command):  # type: ignore[no-untyped-def]
         """Submit and wait."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from banger.config import Config
 from banger.core.names import vmm_marker
-from banger.core.ports import Vmm, VmmConfig
+from banger.core.ports import UserNic, Vmm, VmmConfig
 from banger.layout import Layout
 from banger.vmm.qemu.driver import QemuVmm
 from tests.support.fake_vmm import FakeVmm
@@ -71,8 +71,7 @@ class Rig:
             cpus=1,
             memory_mib=32,
             drives=(),
-            forwards=(),
-            network="user",
+            nic=UserNic(),
             machine=machine,
             accelerator="tcg",
             console_log=run_dir / "console.log",

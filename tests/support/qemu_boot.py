@@ -18,7 +18,7 @@ from banger.core.cancel import CancelToken
 from banger.core.console import boot_marks
 from banger.core.errors import BangerError
 from banger.core.operation import Operation
-from banger.core.ports import GuestConfig, KernelRequest
+from banger.core.ports import GuestConfig, GuestNetwork, KernelRequest
 from banger.guest.boot import SSH_PORT, LinuxGuestBoot
 from banger.guest.hostkey import public_key
 from banger.kernels.apt_source import AptKernelSource, resolve
@@ -143,7 +143,7 @@ def guest_config(authorized_key: str, **changes: object) -> GuestConfig:
         "init": "auto",
         "ssh_port": SSH_PORT,
         "env": (),
-        "network": "user",
+        "network": GuestNetwork("10.0.2.15/24", "10.0.2.2", "10.0.2.3"),
         "files": {},
     }
     return GuestConfig(**{**settings, **changes})  # type: ignore[arg-type]

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from banger.core.errors import BangerError, ErrorKind
-from banger.host.cascade import BUSY_INTERVAL_S, BUSY_TRIES, CleanupStep, run_all
+from banger.core.plan import CleanupStep
+from banger.host.cascade import BUSY_INTERVAL_S, BUSY_TRIES, run_all
 
 
 def raising(error: BaseException) -> Callable[[], None]:

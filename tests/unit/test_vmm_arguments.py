@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import PortForward
-from banger.core.ports import Drive, VmmConfig
+from banger.core.ports import Drive, TapNic, UserNic, VmmConfig
 from banger.vmm.qemu.arguments import Binary, command_line, options
 
 BINARY = Binary("/usr/bin/qemu-system-x86_64", "QEMU emulator version 7.2.0", has_sandbox=True)
@@ -24,8 +24,7 @@ CONFIG = VmmConfig(
     cpus=2,
     memory_mib=512,
     drives=(Drive(Path("/i/rootfs.ext4"), "root", read_only=True), Drive(Path("/v/disk.img"), "work", read_only=False)),
-    forwards=(PortForward(2222, 40001), PortForward(80, 8080, "127.0.0.2")),
-    network="user",
+    nic=UserNic((PortForward(2222, 40001), PortForward(80, 8080, "127.0.0.2"))),
     machine="microvm",
     accelerator="tcg",
     console_log=Path("/v/console.log"),
@@ -89,12 +88,19 @@ def test_drives_keep_order_serial_and_access() -> None:
     assert [parse(value)["serial"] for value in values(argv, "-device")[:2]] == ["root", "work"]
 
 
-@pytest.mark.parametrize(("network", "restrict"), [("user", "off"), ("none", "on")])
-def test_network_none_cuts_the_guest_off_but_keeps_the_forwards(network: str, restrict: str) -> None:
-    (netdev,) = values(line(network=network), "-netdev")
+@pytest.mark.parametrize(("restricted", "restrict"), [(False, "off"), (True, "on")])
+def test_restricted_card_cuts_the_guest_off_but_keeps_the_forwards(restricted: bool, restrict: str) -> None:
+    (netdev,) = values(line(nic=replace(CONFIG.nic, restricted=restricted)), "-netdev")
     assert f"restrict={restrict}" in netdev.split(",")
     assert "hostfwd=tcp:127.0.0.1:40001-:2222" in netdev.split(",")
     assert "hostfwd=tcp:127.0.0.2:8080-:80" in netdev.split(",")
+
+
+def test_tap_is_taken_as_it_is_with_the_address_that_the_host_expects() -> None:
+    argv = line(nic=TapNic("bg0123456789ab", "02:aa:bb:cc:dd:ee"))
+    (netdev,) = values(argv, "-netdev")
+    assert netdev == "tap,id=net0,ifname=bg0123456789ab,script=no,downscript=no"
+    assert parse(values(argv, "-device")[2])["mac"] == "02:aa:bb:cc:dd:ee"
 
 
 @pytest.mark.parametrize("has_sandbox", [True, False])
@@ -114,7 +120,7 @@ def test_machines_have_stable_addresses_of_their_own() -> None:
     assert mac("aaaaaaaaaaaa") == mac("aaaaaaaaaaaa") != mac("bbbbbbbbbbbb")
 
 
-@pytest.mark.parametrize(("field", "value"), [("machine", "pdp11"), ("accelerator", "xen"), ("network", "tap")])
+@pytest.mark.parametrize(("field", "value"), [("machine", "pdp11"), ("accelerator", "xen")])
 def test_unknown_choice_is_a_usage_error_that_lists_the_known_ones(field: str, value: str) -> None:
     with pytest.raises(BangerError) as caught:
         line(**{field: value})

@@ -32,7 +32,7 @@ class GuestNetwork:
     """The addresses of a guest's one network card, set by banger's init before anything of the image runs.
 
     Attributes:
-        address: IPv4 address and prefix length: ``10.0.2.15/24``.
+        address: IPv4 address and prefix length: ``10.0.2.15/24``. A guest that is cut off has one too.
         gateway: its default route; empty for none.
         nameserver: what its resolver asks; empty leaves the image's own setting.
         address6, gateway6: the same for IPv6; empty for none.

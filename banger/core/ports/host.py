@@ -97,6 +97,7 @@ class HostObject:
         reason: why it is here, or why nobody needs it, for people.
         remove: takes it down; already gone is success.
         since: seconds since the epoch when it was made or last changed; 0 if that cannot be told.
+        shared: it serves all VMs (a bridge, a table of rules) and is in nobody's ledger: ``refresh`` looks after it.
     """
 
     kind: str
@@ -105,6 +106,7 @@ class HostObject:
     reason: str
     remove: Callable[[], None]
     since: float = 0.0
+    shared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +158,7 @@ class Capability(Protocol):
         ...
 
     def refresh(self, vms: Collection[Vm]) -> None:
-        """Make what is shared by all VMs (rules, names) agree with those that run now. Called at start and on a tick."""
+        """Make what is shared by all VMs (rules, names) agree with those that run now: at start and on a tick."""
         ...
 
     def host_objects(self) -> Sequence[HostObject]:

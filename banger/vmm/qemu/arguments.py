@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.names import vmm_marker
-from banger.core.ports import Drive, VmmConfig
+from banger.core.ports import Drive, Nic, TapNic, VmmConfig
 
 _T = TypeVar("_T")
 
@@ -40,7 +40,7 @@ def command_line(binary: Binary, config: VmmConfig, qmp_fd: int, tsc_khz: int) -
 
     Args:
         binary: the executable to start.
-        config: the machine; raises ``usage`` for a machine, accelerator or network that QEMU does not have here.
+        config: the machine; raises ``usage`` for a machine or accelerator that QEMU does not have here.
         qmp_fd: an inherited, listening Unix socket on which QEMU answers the monitor protocol.
         tsc_khz: rate of this host's time stamp counter, which an emulated ``microvm`` can't measure by itself.
     """
@@ -107,10 +107,11 @@ def _devices(config: VmmConfig) -> Iterator[str]:
     for index, drive in enumerate(config.drives):
         yield from ("-blockdev", _blockdev(f"disk{index}", drive))
         yield from ("-device", options(f"virtio-blk-{bus}", drive=f"disk{index}", serial=drive.serial))
-    yield from ("-netdev", _netdev(config))
+    yield from ("-netdev", _netdev(config.nic))
     # No option ROM: nothing boots from the network, and loading one costs time.
     rom = {"romfile": ""} if bus == "pci" else {}
-    yield from ("-device", options(f"virtio-net-{bus}", netdev="net0", mac=_mac(config.vm_id), **rom))
+    mac = config.nic.mac if isinstance(config.nic, TapNic) else _mac(config.vm_id)
+    yield from ("-device", options(f"virtio-net-{bus}", netdev="net0", mac=mac, **rom))
     yield from ("-object", options("rng-builtin", id="rng0"))
     yield from ("-device", options(f"virtio-rng-{bus}", rng="rng0"))
 
@@ -128,13 +129,12 @@ def _blockdev(node: str, drive: Drive) -> str:
     )
 
 
-def _netdev(config: VmmConfig) -> str:
-    """User-mode networking; ``restrict`` leaves nothing but the forwards."""
-    restrict = {"user": "off", "none": "on"}
-    forwards = [
-        f",hostfwd=tcp:{forward.host_address}:{forward.host_port}-:{forward.guest_port}" for forward in config.forwards
-    ]
-    base = options("user", id="net0", ipv6="off", restrict=_choose(restrict, config.network, "network"))
+def _netdev(nic: Nic) -> str:
+    """A tap that is there already, or user-mode networking, where ``restrict`` leaves nothing but the forwards."""
+    if isinstance(nic, TapNic):
+        return options("tap", id="net0", ifname=nic.tap, script="no", downscript="no")
+    forwards = [f",hostfwd=tcp:{one.host_address}:{one.host_port}-:{one.guest_port}" for one in nic.forwards]
+    base = options("user", id="net0", ipv6="off", restrict="on" if nic.restricted else "off")
     return base + "".join(forwards)
 
 

@@ -1,0 +1,240 @@
+"""Reconciling the whole installation: every VM settled, what is shared made right, what belongs to nobody collected."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+
+from loguru import logger
+
+from banger.actors.inventory import leaks
+from banger.actors.messages import Command, DeleteImage, DeleteKernel, Reconcile, SettleVm
+from banger.actors.services import Services
+from banger.actors.vm_settle import forecast
+from banger.core import codec
+from banger.core.crashpoints import crashpoint
+from banger.core.errors import BangerError, ErrorKind
+from banger.core.models import Vm, VmState
+from banger.core.names import vmm_marker
+from banger.core.operation import Operation
+from banger.core.settling import Settlement
+from banger.host import publish
+
+#: A thing without a row may be about to get one; only after this long, in seconds, it is nobody's.
+GRACE_S = 600.0
+
+
+@dataclass(slots=True)
+class ReconcileReport:
+    """What a reconcile did (or, on a dry run, would do), as lines for people. Empty lists: nothing was to do."""
+
+    adopted: list[str] = field(default_factory=list)
+    stopped: list[str] = field(default_factory=list)
+    recovered: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        parts = ((one.name, getattr(self, one.name)) for one in fields(self))
+        return "; ".join(f"{name} {', '.join(lines)}" for name, lines in parts if lines)
+
+
+class Reconciler:
+    """One reconcile, in the host owner's thread."""
+
+    def __init__(
+        self, services: Services, command: Reconcile, operation: Operation, ask: Callable[[Command], object]
+    ) -> None:
+        self._services = services
+        self._operation = operation
+        self._ask = ask
+        self._at_start = command.at_start
+        self._dry = command.dry_run
+        self._grace_s = 0.0 if command.at_start else GRACE_S
+        self._report = ReconcileReport()
+
+    def run(self) -> ReconcileReport:
+        """Do all of it; a part that fails is reported and does not keep the others from being done."""
+        with self._operation.step("find lost VMs"):
+            self._recover_rows()
+        with self._operation.step("settle VMs"):
+            self._forecast_vms() if self._dry else self._settle_vms()
+        with self._operation.step("refresh what is shared"):
+            self._refresh()
+        with self._operation.step("collect orphans"):
+            self._collect_objects()
+            self._collect_directories()
+            self._collect_nameless()
+        if text := str(self._report):
+            logger.info("reconcile{}: {}", " (dry run)" if self._dry else "", text)
+        return self._report
+
+    # -- VMs -------------------------------------------------------------------------------------------
+
+    def _recover_rows(self) -> None:
+        """A VM's directory without a row means that the store is older than the disk: take the VM in again."""
+        store, layout = self._services.store, self._services.layout
+        known = {vm.id for vm in store.vms.all()}
+        for directory in sorted(_entries(layout.data / "vms")):
+            if directory.name in known:
+                continue
+            record = self._services.ledger.recorded(directory.name).vm
+            vm = _readable(record, directory.name)
+            if vm is None:
+                continue
+            if not self._dry:
+                store.vms.insert(self._insertable(vm))
+                crashpoint("reconcile.recover:row-written")
+            self._report.recovered.append(vm.name)
+
+    def _insertable(self, vm: Vm) -> Vm:
+        """The recorded VM as a row that the store takes: its name free, its image and kernel there or left empty."""
+        store = self._services.store
+        name = vm.name if store.vms.by_name(vm.name) is None else f"{vm.name[:35]}-{vm.id[:4]}"
+        return replace(
+            vm,
+            name=name,
+            image_id=vm.image_id if store.images.get(vm.image_id) else "",
+            kernel_id=vm.kernel_id if store.kernels.get(vm.kernel_id) else "",
+        )
+
+    def _settle_vms(self) -> None:
+        """Settle every VM that may need it, in parallel."""
+        before = [vm for vm in self._services.store.vms.all() if self._may_need_settling(vm)]
+        deadline = self._operation.deadline
+        listeners = [(vm, self._services.submit(SettleVm(vm.id, vm.name), deadline)) for vm in before]
+        for vm, listener in listeners:
+            try:
+                after = listener.wait(self._operation.token)
+            except BangerError as error:
+                if error.kind is not ErrorKind.CONFLICT:  # busy: whoever works on it leaves it settled
+                    self._report.failed.append(f"{vm.name}: {error}")
+                continue
+            if after is None:
+                self._report.removed.append(f"VM {vm.name}")
+            elif after.state in (VmState.RUNNING, VmState.PAUSED):
+                if self._at_start:
+                    self._report.adopted.append(vm.name)
+            elif after.state is not vm.state:
+                self._report.stopped.append(f"{vm.name} ({after.reason or after.state.value})")
+
+    def _forecast_vms(self) -> None:
+        for vm in self._services.store.vms.all():
+            what = forecast(self._services, vm) if self._may_need_settling(vm) else Settlement.NOTHING
+            if what is Settlement.ERASE:
+                self._report.removed.append(f"VM {vm.name}")
+            elif what is Settlement.ADOPT and self._at_start:
+                self._report.adopted.append(vm.name)
+            elif what not in (Settlement.NOTHING, Settlement.ADOPT):
+                self._report.stopped.append(f"{vm.name} ({what.value})")
+
+    def _may_need_settling(self, vm: Vm) -> bool:
+        return vm.state is not VmState.STOPPED or bool(self._services.ledger.of(vm.id).of())
+
+    # -- the host --------------------------------------------------------------------------------------
+
+    def _refresh(self) -> None:
+        if self._dry:
+            return
+        live = [vm for vm in self._services.store.vms.all() if vm.state in (VmState.RUNNING, VmState.PAUSED)]
+        for capability in self._services.capabilities:
+            with self._reported(capability.name):
+                capability.refresh(live)
+
+    def _collect_objects(self) -> None:
+        for found in leaks(self._services, self._grace_s):
+            with self._reported(f"{found.kind} {found.key}"):
+                if not self._dry:
+                    found.remove()
+                self._report.removed.append(f"{found.kind} {found.key}")
+
+    def _collect_directories(self) -> None:
+        store, layout = self._services.store, self._services.layout
+        if self._at_start and not self._dry:
+            publish.sweep(layout)
+        vms = {vm.id for vm in store.vms.all()}
+        known = {
+            layout.data / "images": {image.id for image in store.images.all()},
+            layout.data / "kernels": {kernel.id for kernel in store.kernels.all()},
+            layout.data / "vms": vms,
+            layout.run / "vms": vms,
+        }
+        for parent, ids in known.items():
+            for orphan in older_than(parent, self._grace_s):
+                if orphan.name not in ids and not self._is_lived_in(orphan):
+                    if not self._dry:
+                        publish.discard(orphan, layout)
+                    self._report.removed.append(str(orphan))
+
+    def _is_lived_in(self, directory: Path) -> bool:
+        """True, and reported, if a VMM runs in a directory whose record cannot be read: nothing of it is touched."""
+        if directory.parent.name != "vms":
+            return False
+        identity = self._services.vmm.find(vmm_marker(directory.name))
+        if identity is None:
+            return False
+        self._report.failed.append(
+            f"{directory}: process {identity.pid} runs a VM whose record cannot be read; end it to have it removed"
+        )
+        return True
+
+    def _collect_nameless(self) -> None:
+        """Content that a moved tag left behind goes when the last VM that used it is gone."""
+        store = self._services.store
+        commands: list[Command] = [
+            *(DeleteImage(i.id, i.id) for i in store.images.nameless() if not store.vms.using_image(i.id)),
+            *(DeleteKernel(k.id, k.id) for k in store.kernels.nameless() if not store.vms.using_kernel(k.id)),
+        ]
+        for command in commands:
+            with self._reported(command.subject):
+                if not self._dry:
+                    self._ask(command)
+                self._report.removed.append(f"{command.key}")
+
+    def _reported(self, subject: str) -> _Reported:
+        return _Reported(self._report.failed, subject)
+
+
+class _Reported:
+    """A block whose expected failures become a line of the report."""
+
+    def __init__(self, lines: list[str], subject: str) -> None:
+        self._lines = lines
+        self._subject = subject
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> bool:
+        if isinstance(error, BangerError | OSError | ExceptionGroup):
+            self._lines.append(f"{self._subject}: {error}")
+            return True
+        return False
+
+
+def _readable(record: object, vm_id: str) -> Vm | None:
+    """A VM's own record, if it is whole and of this version's form."""
+    try:
+        vm = codec.from_plain(Vm, record)
+    except BangerError:
+        return None
+    return vm if vm.id == vm_id else None
+
+
+def _entries(parent: Path) -> Iterator[Path]:
+    return iter(parent.iterdir()) if parent.exists() else iter(())
+
+
+def older_than(parent: Path, grace_s: float) -> list[Path]:
+    """Entries of ``parent`` whose inode last changed (a rename counts) more than ``grace_s`` seconds ago."""
+    limit = time.time() - grace_s
+    found = []
+    for path in _entries(parent):
+        try:
+            if path.lstat().st_ctime <= limit:
+                found.append(path)
+        except FileNotFoundError:
+            continue
+    return found

@@ -1,0 +1,87 @@
+"""What every command to a VM's owner does to its row and to what it holds: load, save, take down, erase."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from banger.actors.services import Services
+from banger.actors.vm_teardown import recorded_identity, tear_down
+from banger.core import clock, lookup
+from banger.core.crashpoints import crashpoint
+from banger.core.errors import BangerError, ErrorKind
+from banger.core.models import ExitReason, Vm, VmState
+from banger.core.operation import Operation
+from banger.core.states import check_move
+
+
+class VmKeeper:
+    """One VM's row and ledger, in its owner's thread. The row is read anew for every command."""
+
+    def __init__(self, services: Services, vm_id: str) -> None:
+        self._services = services
+        self._vm_id = vm_id
+
+    def load(self, name: str) -> Vm:
+        """The VM; ``not_found`` by the name that was asked for."""
+        vm = self._services.store.vms.get(self._vm_id)
+        if vm is None:
+            raise lookup.not_found(name, "vm", [])
+        return vm
+
+    def save(self, vm: Vm, **changes: Any) -> Vm:
+        """Write the row with some fields changed."""
+        vm = replace(vm, **changes)
+        self._services.store.vms.update(vm)
+        return vm
+
+    def moved(self, vm: Vm, target: VmState) -> Vm:
+        """Write another state, if the move is legal."""
+        check_move(vm, target)
+        return self.save(vm, state=target)
+
+    def is_alive(self, vm: Vm) -> bool:
+        """True if its VMM process lives and is proven ours."""
+        identity = recorded_identity(self._services, vm.id)
+        return identity is not None and self._services.vmm.is_alive(identity)
+
+    def down(self, vm: Vm, exit_reason: ExitReason, reason: str, operation: Operation) -> Vm:
+        """Run the cascade and write how it ended."""
+        crashpoint("vm.down:begun")
+        with operation.step("clean up"):
+            try:
+                tear_down(self._services, vm, recorded_identity(self._services, vm.id))
+            except ExceptionGroup as failures:
+                self.save(vm, state=VmState.FAILED, reason=joined(failures))
+                raise BangerError(
+                    ErrorKind.INTERNAL, f'VM "{vm.name}" was not cleaned up completely', subject=vm.name,
+                    cause=joined(failures), hint="banger system reconcile",
+                ) from failures  # fmt: skip
+        vm = self.save(
+            vm,
+            state=VmState.STOPPED,
+            exit_reason=exit_reason,
+            reason=reason,
+            stopped_at=clock.now(),
+            pid=0,
+            ssh_port=0,
+            ports=(),
+            address="",
+            accelerator="",
+            paused_by="",
+        )
+        self._services.ledger.begin(vm)
+        return vm
+
+    def erase(self, vm: Vm) -> None:
+        """Delete for good. The state is a durable intent: a restart in the middle resumes it."""
+        vm = self.save(vm, state=VmState.DELETING)
+        crashpoint("vm.delete:intended")
+        tear_down(self._services, vm, recorded_identity(self._services, vm.id), files=True)
+        crashpoint("vm.delete:torn-down")
+        self._services.store.vms.delete(vm.id)
+
+
+def joined(failures: ExceptionGroup[Exception]) -> str:
+    """All failures of a cascade in one line."""
+    return "; ".join(str(failure) for failure in failures.exceptions)

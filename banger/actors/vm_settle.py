@@ -1,0 +1,76 @@
+"""Settling: a VM's row, ledger and host are made to agree, after an exit or a restart of the daemon."""
+
+from __future__ import annotations
+
+from banger.actors.services import Services
+from banger.actors.vm_keeper import VmKeeper
+from banger.actors.vm_teardown import console_of_this_boot, recorded_identity
+from banger.core import console
+from banger.core.models import ExitReason, ProcessIdentity, Vm, VmState
+from banger.core.operation import Operation
+from banger.core.settling import Settlement, settle
+
+
+def forecast(services: Services, vm: Vm) -> Settlement:
+    """What settling this VM would do now. Changes nothing."""
+    identity = recorded_identity(services, vm.id)
+    return settle(
+        vm.state,
+        has_handles=bool(services.ledger.of(vm.id).of()),
+        has_process=identity is not None,
+        is_alive=identity is not None and services.vmm.is_alive(identity),
+    )
+
+
+class VmSettler:
+    """Settles one VM, in its owner's thread."""
+
+    def __init__(self, services: Services, keeper: VmKeeper) -> None:
+        self._services = services
+        self._keeper = keeper
+
+    def run(self, vm: Vm, operation: Operation) -> Vm | None:
+        """Do what :func:`forecast` says, and tell as the operation's note; None if the VM is gone then."""
+        self._services.ledger.recover(vm.id)
+        match forecast(self._services, vm):
+            case Settlement.NOTHING:
+                return vm
+            case Settlement.ERASE:
+                operation.note(f"{vm.name}: half {'deleted' if vm.state == 'deleting' else 'created'}, removed")
+                self._keeper.erase(vm)
+                return None
+            case Settlement.CLEAN:
+                operation.note(f"{vm.name}: half started, cleaned up")
+                return self._keeper.down(vm, ExitReason.NONE, "the daemon ended while it was starting", operation)
+            case Settlement.ADOPT:
+                return self._adopt(vm)
+            case Settlement.FINISH_STOP:
+                # Nobody waits for a start or a stop that an earlier daemon began: finish it the safe way.
+                operation.note(f"{vm.name}: was {vm.state.value} when the daemon ended, stopped")
+                words = f"the daemon ended while it was {vm.state.value}"
+                return self._keeper.down(vm, ExitReason.KILLED, words, operation)
+            case Settlement.RECORD_EXIT:
+                return self._record_exit(vm, operation)
+
+    def _adopt(self, vm: Vm) -> Vm:
+        identity = recorded_identity(self._services, vm.id)
+        assert identity is not None
+        if vm.state is VmState.PAUSED:  # the row is written before the machine stands still
+            self._services.vmm.pause(identity, self._services.layout.vm_run_dir(vm.id))
+        self._services.watcher.watch(vm.id, identity)
+        return vm
+
+    def _record_exit(self, vm: Vm, operation: Operation) -> Vm:
+        identity = recorded_identity(self._services, vm.id)
+        assert identity is not None
+        reason, words = self._cause(vm, identity)
+        operation.note(f"{vm.name}: {words}")
+        vm = self._keeper.down(vm, reason, words, operation)
+        if vm.spec.ephemeral:
+            self._keeper.erase(vm)
+        return vm
+
+    def _cause(self, vm: Vm, identity: ProcessIdentity) -> tuple[ExitReason, str]:
+        if identity.known and not self._services.vmm.of_this_boot(identity):
+            return ExitReason.HOST_REBOOT, "the host rebooted"
+        return console.exit_reason(console_of_this_boot(self._services, vm))
