@@ -35,6 +35,8 @@ THREAD_STACK_BYTES = 512 * 1024
 FIRST_RECONCILE_S = 10.0
 #: How often the consoles of running machines are kept from growing without end, in seconds.
 CONSOLE_INTERVAL_S = 10.0
+#: How often VMs are looked at whose time may be over, in seconds.
+TEND_INTERVAL_S = 5.0
 #: What the process ends with if an owner did not end in time (``EX_SOFTWARE``, sysexits(3)).
 STUCK_EXIT_CODE = 70
 
@@ -109,6 +111,7 @@ async def _serve(layout: Layout, config: Config) -> int:
     tasks = [
         asyncio.create_task(_reconcile(daemon, config.seconds("daemon.reconcile_interval_s"))),
         asyncio.create_task(_bound_consoles(daemon)),
+        asyncio.create_task(_tend(daemon)),
         asyncio.create_task(_watchdog()),
     ]
     await stop.wait()
@@ -157,6 +160,16 @@ async def _bound_consoles(daemon: Daemon) -> None:
         running = [vm.id for vm in context.store.vms.all() if vm.state is VmState.RUNNING]
         consoles = [context.layout.vm_dir(vm_id) / "console.log" for vm_id in running]
         await asyncio.to_thread(_bound_all, consoles)
+
+
+async def _tend(daemon: Daemon) -> None:
+    """Look after VMs whose time may be over."""
+    while True:
+        await asyncio.sleep(TEND_INTERVAL_S)
+        try:
+            await asyncio.to_thread(daemon.tender.look)
+        except Exception:  # noqa: BLE001  # one bad look must not be the last one
+            logger.exception("looking after VMs failed")
 
 
 def _bound_all(consoles: Sequence[Path]) -> None:

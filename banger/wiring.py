@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 from banger.actors.base import Fact, OwnerActor
 from banger.actors.host_actor import HostActor
 from banger.actors.image_actor import ImageActor
+from banger.actors.inventory import overview
 from banger.actors.kernel_actor import KernelActor
 from banger.actors.messages import OwnerKey, OwnerKind, SettleVm
 from banger.actors.services import Services
+from banger.actors.tend import Tender
 from banger.actors.vm_actor import VmActor
 from banger.api.context import ApiContext
 from banger.bundle.source import BundleImageSource
@@ -58,6 +60,7 @@ class Daemon:
 
     context: ApiContext
     watcher: ExitWatcher
+    tender: Tender
 
     async def close(self) -> None:
         """Let go of everything but the VMs, which go on."""
@@ -130,7 +133,9 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
         channels=channels,
         access=access,
         vmm=vmm,
+        ledger=ledger,
+        inventory=lambda: overview(parts[0]),
         started_at=clock.now(),
         stop=stop,
     )
-    return Daemon(context, watcher)
+    return Daemon(context, watcher, Tender(parts[0]))

@@ -323,12 +323,14 @@ class Reconcile(Command):
     """Settle every VM and collect what belongs to nobody; answers a ``ReconcileReport``.
 
     ``at_start``: nothing is being built, so staging is swept too. ``dry_run``: only tell what would be done.
+    ``fix``: take down what is nobody's however young it is.
     """
 
     verb: ClassVar[str] = "system.reconcile"
     background: ClassVar[bool] = True
     at_start: bool = False
     dry_run: bool = False
+    fix: bool = False
 
     @property
     def key(self) -> OwnerKey:

@@ -53,6 +53,7 @@ class Reconciler:
         self._at_start = command.at_start
         self._dry = command.dry_run
         self._grace_s = 0.0 if command.at_start else GRACE_S
+        self._object_grace_s = 0.0 if command.fix else self._grace_s
         self._report = ReconcileReport()
 
     def run(self) -> ReconcileReport:
@@ -144,7 +145,7 @@ class Reconciler:
                 capability.refresh(live)
 
     def _collect_objects(self) -> None:
-        for found in leaks(self._services, self._grace_s):
+        for found in leaks(self._services, self._object_grace_s):
             with self._reported(f"{found.kind} {found.key}"):
                 if not self._dry:
                     found.remove()

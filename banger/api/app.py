@@ -13,11 +13,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from banger.api import artifacts, lint, sessions, system, vms
+from banger.api import artifacts, lint, sessions, system, vms, why
 from banger.api.bodies import (
     CommitBody,
     CreateVmBody,
     ExportImageBody,
+    GrowBody,
     ImportKernelBody,
     PruneBody,
     PullImageBody,
@@ -51,7 +52,8 @@ _FRAMES = {"frames": True}
 ROUTES: tuple[Entry, ...] = (
     _entry("GET", "/v1/system", system.show_system, "the daemon"),
     _entry("POST", "/v1/system/shutdown", system.shutdown, "stop the daemon; VMs go on"),
-    _entry("POST", "/v1/system/reconcile", system.reconcile, "settle everything now", long=True),
+    _entry("POST", "/v1/system/reconcile", system.reconcile, "settle everything", long=True, query=("dry_run", "fix")),
+    _entry("GET", "/v1/system/objects", system.list_objects, "what is on the host", query=("leaks",)),
     _entry("POST", "/v1/system/prune", system.prune, "remove what nothing needs", body=PruneBody, long=True),
     _entry("GET", "/v1/system/df", system.disk_usage, "disk usage"),
     _entry("GET", "/v1/images", artifacts.list_images, "every image", answer=Image, many=True),
@@ -81,6 +83,10 @@ ROUTES: tuple[Entry, ...] = (
     _entry("DELETE", "/v1/vms/{query}", vms.delete_vm, "delete", long=True, query=("force",)),
     _entry("POST", "/v1/vms/{query}/start", vms.start_vm, "start", answer=Vm, long=True),
     _entry("POST", "/v1/vms/{query}/stop", vms.stop_vm, "stop", answer=Vm, long=True, query=("timeout_s",)),
+    _entry("POST", "/v1/vms/{query}/pause", vms.pause_vm, "stand still", answer=Vm, long=True),
+    _entry("POST", "/v1/vms/{query}/resume", vms.resume_vm, "go on", answer=Vm, long=True),
+    _entry("POST", "/v1/vms/{query}/grow", vms.grow_vm, "larger disk", body=GrowBody, answer=Vm, long=True),
+    _entry("GET", "/v1/vms/{query}/why", why.why, "why it is as it is"),
     _entry("POST", "/v1/vms/{query}/kill", vms.kill_vm, "kill", answer=Vm, long=True),
     _entry("POST", "/v1/vms/{query}/commit", artifacts.commit_vm, "disk to image", body=CommitBody, long=True),
     _entry("GET", "/v1/vms/{query}/wait", vms.wait_vm, "wait for a state", answer=Vm, query=("until", "timeout_s")),

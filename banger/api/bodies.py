@@ -109,6 +109,13 @@ class CreateVmBody:
 
 
 @dataclass(frozen=True, slots=True)
+class GrowBody:
+    """``POST /v1/vms/QUERY/grow``: the disk's new size."""
+
+    disk_mib: int
+
+
+@dataclass(frozen=True, slots=True)
 class TerminalBody:
     """The caller's terminal."""
 

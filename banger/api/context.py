@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from starlette.requests import HTTPConnection
 
+from banger.actors.inventory import Found
 from banger.catalog import Catalog
 from banger.config import Config
 from banger.core.models import GuestAccess, Vm
 from banger.core.ports import Vmm
 from banger.guest.channel import GuestChannels
+from banger.host.ledger import Ledger
 from banger.layout import Layout
 from banger.resolver import StoreResolver
 from banger.store import Store
@@ -32,6 +34,8 @@ class ApiContext:
     channels: GuestChannels
     access: Callable[[Vm], GuestAccess]
     vmm: Vmm
+    ledger: Ledger
+    inventory: Callable[[], Sequence[Found]]
     started_at: datetime
     stop: Callable[[], object]
 

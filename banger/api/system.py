@@ -15,7 +15,7 @@ from banger import __version__
 from banger.actors.messages import Prune, Reconcile
 from banger.api.bodies import PruneBody, read_body
 from banger.api.context import context_of
-from banger.api.long_requests import follow, operation_view, perform
+from banger.api.long_requests import follow, is_set, operation_view, perform
 from banger.api.ndjson import MEDIA_TYPE
 from banger.core import codec
 from banger.core.models import VmState
@@ -49,8 +49,15 @@ async def shutdown(request: Request) -> Response:
 
 
 async def reconcile(request: Request) -> Response:
-    """Settle everything now."""
-    return await perform(request, Reconcile())
+    """Settle everything now; ``?dry_run=true`` only tells, ``?fix=true`` spares nothing that is nobody's."""
+    return await perform(request, Reconcile(dry_run=is_set(request, "dry_run"), fix=is_set(request, "fix")))
+
+
+async def list_objects(request: Request) -> Response:
+    """Everything of this installation that is on the host, and whose it is; ``?leaks=true`` only what is nobody's."""
+    found = await asyncio.to_thread(context_of(request).inventory)
+    only = is_set(request, "leaks")
+    return JSONResponse([codec.to_plain(one) for one in found if one.is_leak or not only])
 
 
 async def prune(request: Request) -> Response:

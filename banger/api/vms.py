@@ -9,8 +9,18 @@ from pathlib import Path
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from banger.actors.messages import CreateVm, DeleteVm, KillVm, StartVm, StopVm, VmCommand
-from banger.api.bodies import CreateVmBody, read_body
+from banger.actors.messages import (
+    CreateVm,
+    DeleteVm,
+    GrowVm,
+    KillVm,
+    PauseVm,
+    ResumeVm,
+    StartVm,
+    StopVm,
+    VmCommand,
+)
+from banger.api.bodies import CreateVmBody, GrowBody, read_body
 from banger.api.context import ApiContext, context_of
 from banger.api.long_requests import deadline_of, is_set, perform
 from banger.api.ndjson import MEDIA_TYPE, line
@@ -93,6 +103,25 @@ async def kill_vm(request: Request) -> Response:
     """Kill."""
     vm = find_vm(request)
     return await _perform(request, KillVm(vm.id, vm.name))
+
+
+async def pause_vm(request: Request) -> Response:
+    """Stop its CPUs; memory stays."""
+    vm = find_vm(request)
+    return await _perform(request, PauseVm(vm.id, vm.name))
+
+
+async def resume_vm(request: Request) -> Response:
+    """Let a paused one go on."""
+    vm = find_vm(request)
+    return await _perform(request, ResumeVm(vm.id, vm.name))
+
+
+async def grow_vm(request: Request) -> Response:
+    """Make the disk of a stopped one larger."""
+    body = await read_body(request, GrowBody)
+    vm = find_vm(request)
+    return await _perform(request, GrowVm(vm.id, vm.name, body.disk_mib))
 
 
 async def delete_vm(request: Request) -> Response:

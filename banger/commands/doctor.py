@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from typer import Context
+from typing import Annotated
+
+from typer import Context, Option
 
 from banger.commands.session import Session
 from banger.core.codec import to_plain
-from banger.core.errors import EXIT_CODES, ErrorKind
+from banger.core.errors import EXIT_CODES, BangerError, ErrorKind
 from banger.doctor import Check, Verdict, diagnose
 from banger.render.terminal import Terminal, printable
+from banger.render.views import OBJECT_COLUMNS
 
 _COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILED: "red"}
 
 
-def doctor(ctx: Context) -> int:
+def doctor(
+    ctx: Context,
+    *,
+    leaks: Annotated[
+        bool, Option("--leaks", help="List what this installation has on the host, and whose it is.")
+    ] = False,
+    fix: Annotated[bool, Option("--fix", help="With --leaks: remove what is nobody's.")] = False,
+) -> int:
     """Check whether this host can run VMs; say what to do if not."""
     session: Session = ctx.obj
+    if fix and not leaks:
+        raise BangerError(ErrorKind.USAGE, "--fix goes with --leaks", hint="banger doctor --leaks --fix")
+    if leaks:
+        return _leaks(session, fix=fix)
     terminal = Terminal.stdout()
     checks = []
     for check in diagnose(session.layout):
@@ -26,6 +40,18 @@ def doctor(ctx: Context) -> int:
         session.show_document(to_plain(checks), "")
     failed = any(check.verdict is Verdict.FAILED for check in checks)
     return EXIT_CODES[ErrorKind.UNAVAILABLE] if failed else 0
+
+
+def _leaks(session: Session, *, fix: bool) -> int:
+    """What is on the host; exit code 1 if something of it is nobody's and stays."""
+    if fix:
+        session.long("POST", "/v1/system/reconcile", {"fix": True})
+    found = session.client.get("/v1/system/objects")
+    session.show_list(found, OBJECT_COLUMNS, key="key")
+    left = [one for one in found if one["is_leak"]]
+    if left:
+        session.tell(f"{len(left)} of these {'is' if len(left) == 1 else 'are'} nobody's: banger doctor --leaks --fix")
+    return EXIT_CODES[ErrorKind.INTERNAL] if left else 0
 
 
 def _lines(check: Check, terminal: Terminal) -> str:

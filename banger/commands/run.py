@@ -55,6 +55,10 @@ def run(
     network: specs.Network = "",
     machine: specs.Machine = "",
     label: specs.Labels = None,
+    egress: specs.Egress = "",
+    storage: specs.Storage = "",
+    ttl: specs.Ttl = "",
+    idle: specs.Idle = "",
     rm: Annotated[bool, Option("--rm", help="Delete the VM afterwards; so it is unless named or detached.")] = False,
     keep: Annotated[bool, Option("--keep", help="Leave the VM running afterwards.")] = False,
     detach: Annotated[bool, Option("--detach", "-d", help="Leave it running; print its name.")] = False,
@@ -68,6 +72,7 @@ def run(
     spec = specs.build_spec(
         session.layout, image=image, cpus=cpus, memory=memory, disk=disk, kernel=kernel, env=env, user=user,
         workdir=workdir, publish=publish, init=init, network=network, machine=machine, label=label,
+        egress=egress, storage=storage, ttl=ttl, idle=idle,
         ephemeral=rm or not (keep or name or detach),
     )  # fmt: skip
     config: dict[str, Any] = {

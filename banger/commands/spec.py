@@ -10,7 +10,7 @@ from typer import Argument, Option
 
 from banger.config import Config
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.units import MIB, parse_size
+from banger.core.units import MIB, parse_duration, parse_size
 from banger.layout import Layout
 
 ImageArgument = Annotated[
@@ -28,7 +28,13 @@ Publish = Annotated[
     list[str] | None, Option("--publish", "-p", metavar="[[ADDRESS:]HOST:]GUEST", help="Forward a TCP port.")
 ]
 Init = Annotated[str, Option("--init", metavar="WHICH", help="Pid 1: auto, image (its own) or none (banger's).")]
-Network = Annotated[str, Option("--network", metavar="KIND", help="user or none.")]
+Network = Annotated[str, Option("--network", metavar="KIND", help="user, tap or none.")]
+Egress = Annotated[
+    str, Option("--egress", metavar="POLICY", help="On a tap: open, none, allow=CIDR,… or allow-names=NAME,….")
+]
+Storage = Annotated[str, Option("--storage", metavar="DRIVER", help="How the disk is kept apart from the image.")]
+Ttl = Annotated[str, Option("--ttl", metavar="TIME", help="Delete it so long after it was made: 30m, 8h.")]
+Idle = Annotated[str, Option("--idle", metavar="TIME", help="Stop it when nobody has used it for so long.")]
 Machine = Annotated[str, Option("--machine", metavar="TYPE", help="QEMU machine: microvm or q35.")]
 Labels = Annotated[list[str] | None, Option("--label", metavar="K=V", help="Label to find it by.")]
 
@@ -49,6 +55,10 @@ def build_spec(
     network: str,
     machine: str,
     label: Sequence[str] | None,
+    egress: str = "",
+    storage: str = "",
+    ttl: str = "",
+    idle: str = "",
     ephemeral: bool = False,
 ) -> dict[str, Any]:
     """A ``VmSpec`` in its JSON form; what was not given comes from the settings.
@@ -61,16 +71,20 @@ def build_spec(
         "image": image or config.text("vm.image"),
         "kernel": kernel,
         "cpus": cpus if cpus is not None else config.number("vm.cpus"),
-        "memory_mib": _mib(memory) if memory else config.number("vm.memory_mib"),
-        "disk_mib": _mib(disk) if disk else config.number("vm.disk_mib"),
+        "memory_mib": mib(memory) if memory else config.number("vm.memory_mib"),
+        "disk_mib": mib(disk) if disk else config.number("vm.disk_mib"),
         "init": one_of("--init", init, ("auto", "image", "none")),
         "env": environment(env),
         "user": user,
         "workdir": workdir,
         "ports": [_port(text) for text in publish or ()],
-        "network": one_of("--network", network or config.text("vm.network"), ("user", "none")),
+        "network": one_of("--network", network or config.text("vm.network"), ("user", "tap", "none")),
+        "egress": egress or "open",
+        "storage": storage,
         "machine": one_of("--machine", machine, ("", "microvm", "q35")),
         "ephemeral": ephemeral,
+        "ttl_s": parse_duration(ttl) if ttl else 0.0,
+        "idle_s": parse_duration(idle) if idle else 0.0,
         "labels": labels(label),
     }
 
@@ -110,7 +124,7 @@ def one_of(option: str, value: str, choices: Sequence[str]) -> str:
     return value
 
 
-def _mib(text: str) -> int:
+def mib(text: str) -> int:
     return parse_size(text, bare=MIB) // MIB
 
 

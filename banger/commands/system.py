@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typer import Context
+from typing import Annotated
+
+from typer import Context, Option
 
 from banger import __version__
 from banger.commands.session import Session
@@ -12,10 +14,14 @@ from banger.render.views import size
 _USAGE = ("images", "kernels", "vms", "blobs", "staging")
 
 
-def reconcile(ctx: Context) -> None:
+def reconcile(
+    ctx: Context,
+    *,
+    dry_run: Annotated[bool, Option("--dry-run", "-n", help="Only tell what would be done.")] = False,
+) -> None:
     """Compare the records with the host and repair what differs."""
     session: Session = ctx.obj
-    done = session.long("POST", "/v1/system/reconcile")
+    done = session.long("POST", "/v1/system/reconcile", {"dry_run": True} if dry_run else None)
     fields = [(what, ", ".join(names)) for what, names in done.items() if names]
     session.show_document(done, fields_text(fields) or "nothing to repair\n")
 

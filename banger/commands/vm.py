@@ -38,12 +38,17 @@ def create(
     network: specs.Network = "",
     machine: specs.Machine = "",
     label: specs.Labels = None,
+    egress: specs.Egress = "",
+    storage: specs.Storage = "",
+    ttl: specs.Ttl = "",
+    idle: specs.Idle = "",
 ) -> None:
     """Make a VM without running a command in it."""
     session: Session = ctx.obj
     spec = specs.build_spec(
         session.layout, image=image, cpus=cpus, memory=memory, disk=disk, kernel=kernel, env=env, user=user,
         workdir=workdir, publish=publish, init=init, network=network, machine=machine, label=label,
+        egress=egress, storage=storage, ttl=ttl, idle=idle,
     )  # fmt: skip
     body = {"name": name, "spec": spec, "start": start}
     session.show_results([session.long("POST", "/v1/vms", body=body)])
@@ -74,6 +79,31 @@ def kill(
 ) -> int:
     """End VMs at once, as by pulling the plug."""
     return _each(ctx.obj, "POST", "kill", select(ctx.obj, vms, label, _LIVE, every=every))
+
+
+def pause(
+    ctx: Context, vms: options.VmArguments = None, every: options.AllFlag = False, label: options.LabelFilter = None
+) -> int:
+    """Let VMs stand still; what is in their memory stays."""
+    return _each(ctx.obj, "POST", "pause", select(ctx.obj, vms, label, frozenset({"running"}), every=every))
+
+
+def resume(
+    ctx: Context, vms: options.VmArguments = None, every: options.AllFlag = False, label: options.LabelFilter = None
+) -> int:
+    """Let paused VMs go on."""
+    return _each(ctx.obj, "POST", "resume", select(ctx.obj, vms, label, frozenset({"paused"}), every=every))
+
+
+def grow(
+    ctx: Context,
+    vm: options.VmArgument,
+    disk: Annotated[str, Option("--disk", metavar="SIZE", help="Its new size, file system included.")],
+) -> None:
+    """Make the disk of a stopped VM larger."""
+    session: Session = ctx.obj
+    body = {"disk_mib": specs.mib(disk)}
+    session.show_results([session.long("POST", path_of("vms", vm, "grow"), body=body)])
 
 
 def delete(

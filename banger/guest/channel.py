@@ -65,6 +65,11 @@ class GuestChannels:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._drop, vm_id)
 
+    def connections(self, vm_id: str) -> tuple[int, int]:
+        """How many connections to a guest are kept, and how many of them a command uses now."""
+        link = self._links.get(vm_id)
+        return link.connections if link else (0, 0)
+
     # -- for the HTTP layer, in the loop ---------------------------------------------------------------
 
     async def open_session(self, access: GuestAccess, request: ExecRequest) -> Session:

@@ -37,6 +37,11 @@ class GuestLink:
             command = await self._upload(command)
         return await self._open(command, tty)
 
+    @property
+    def connections(self) -> tuple[int, int]:
+        """How many connections are kept, and how many of them a command uses now."""
+        return self._pool.kept, self._pool.used
+
     def drop(self) -> None:
         """Close every connection, for good."""
         self._pool.close()

@@ -59,6 +59,16 @@ class ConnectionPool:
         self._resting.add(rest)
         rest.add_done_callback(self._resting.discard)
 
+    @property
+    def kept(self) -> int:
+        """How many connections there are, used or not."""
+        return len(self._all)
+
+    @property
+    def used(self) -> int:
+        """How many of them a command uses now."""
+        return len(self._all) - len(self._idle) - len(self._resting)
+
     def distrust(self) -> None:
         """A connection turned out to be dead: what is idle is no better."""
         while self._idle:

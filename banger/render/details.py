@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from banger.core.clock import now, parse_rfc3339
 from banger.core.units import MIB, format_duration, format_size
 from banger.render.terminal import Terminal, printable
 from banger.render.views import age, ports, size, vm_state
@@ -29,13 +30,15 @@ def vm_page(vm: Row, terminal: Terminal) -> str:
         ("stopped", _moment(vm, "stopped_at")),
         ("labels", _pairs(spec.get("labels"))),
         ("ephemeral", "yes: deleted when it stops" if spec.get("ephemeral") else ""),
+        ("time left", _time_left(vm)),
+        ("stops idle", format_duration(float(spec["idle_s"])) if spec.get("idle_s") else ""),
     ]
     machine = [
         ("image", _join(vm.get("image_name") or spec.get("image"), vm.get("image_id"))),
         ("kernel", _join(vm.get("kernel_name") or spec.get("kernel"), vm.get("kernel_id"))),
         ("cpus", spec.get("cpus")),
         ("memory", _mebibytes(spec.get("memory_mib"))),
-        ("disk", _mebibytes(spec.get("disk_mib"))),
+        ("disk", _join(_mebibytes(spec.get("disk_mib")), vm.get("storage"))),
         ("machine", spec.get("machine")),
         ("init", spec.get("init")),
         ("user", spec.get("user")),
@@ -44,6 +47,7 @@ def vm_page(vm: Row, terminal: Terminal) -> str:
     ]
     network = [
         ("network", spec.get("network")),
+        ("egress", spec.get("egress") if spec.get("network") == "tap" else ""),
         ("address", vm.get("address")),
         ("ports", ports(vm)),
         ("ssh port", vm.get("ssh_port") or ""),
@@ -51,6 +55,19 @@ def vm_page(vm: Row, terminal: Terminal) -> str:
     page = _section(str(vm.get("name") or vm.get("id")), identity, terminal)
     page += _section("Machine", machine, terminal) + _section("Network", network, terminal)
     return page + _timings("Last start", vm.get("timings") or (), terminal)
+
+
+def why_page(why: Row, terminal: Terminal) -> str:
+    """Why a VM is as it is: the reason first, then the evidence."""
+    vm = why.get("vm") or {}
+    facts = [("why", why.get("why")), ("started", _moment(vm, "started_at")), ("stopped", _moment(vm, "stopped_at"))]
+    page = _section(str(vm.get("name") or vm.get("id")), facts, terminal)
+    page += _lines("Console", why.get("console") or (), terminal)
+    page += _lines("VMM", why.get("vmm_log") or (), terminal)
+    held = [(str(one["kind"]), _join(one["key"], one["state"])) for one in why.get("handles") or ()]
+    page += _section("Held on the host", held, terminal)
+    page += _timings("Last start", vm.get("timings") or (), terminal)
+    return page + f"{terminal.paint('next:', 'cyan')} {printable(why.get('next'))}\n"
 
 
 def artifact_page(artifact: Row, terminal: Terminal) -> str:
@@ -115,6 +132,10 @@ def _section(title: str, fields: Fields, terminal: Terminal) -> str:
     return f"{terminal.paint(printable(title), 'bold')}\n{text}" if text else ""
 
 
+def _lines(title: str, lines: Sequence[Any], terminal: Terminal) -> str:
+    return terminal.paint(title, "bold") + "\n" + "".join(f"  {printable(line)}\n" for line in lines) if lines else ""
+
+
 def _timings(title: str, timings: Sequence[Row], terminal: Terminal) -> str:
     return f"{terminal.paint(title, 'bold')}\n{render_waterfall(timings, terminal)}" if timings else ""
 
@@ -126,6 +147,14 @@ def _join(first: Any, second: Any) -> str:
 def _moment(row: Row, field: str) -> str:
     since = age(row, field)
     return f"{row[field]} ({since} ago)" if since else ""
+
+
+def _time_left(vm: Row) -> str:
+    ttl_s = float((vm.get("spec") or {}).get("ttl_s") or 0)
+    if not ttl_s or not vm.get("created_at"):
+        return ""
+    left_s = ttl_s - (now() - parse_rfc3339(vm["created_at"])).total_seconds()
+    return f"{format_duration(max(left_s, 0))}: deleted then"
 
 
 def _mebibytes(amount: Any) -> str:

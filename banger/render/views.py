@@ -91,6 +91,15 @@ OPERATION_COLUMNS = (
 )
 
 
+OBJECT_COLUMNS = (
+    Column("KIND", lambda row: row["kind"]),
+    Column("OBJECT", lambda row: row["key"], shrinks=True),
+    Column("VM", lambda row: row.get("owner") or ""),
+    Column("LEAK", lambda row: "yes" if row.get("is_leak") else ""),
+    Column("REASON", lambda row: row.get("reason") or "", shrinks=True),
+)
+
+
 def finding_columns(findings: Sequence[Row]) -> Sequence[Column]:
     """What a lint found. Nothing of it is cut off; hints have a column if there are any."""
     columns = [

@@ -127,6 +127,7 @@ class FakeGuests:
     def __init__(self) -> None:
         self.connected: set[str] = set()
         self.commands: list[str] = []
+        self.busy: dict[str, int] = {}
         self.refusal: BangerError | None = None
         self.on_run: Callable[[GuestAccess, str], None] = lambda access, command: None
 
@@ -139,6 +140,9 @@ class FakeGuests:
         self.commands.append(command)
         self.on_run(access, command)
         return 0, b""
+
+    def connections(self, vm_id: str) -> tuple[int, int]:
+        return int(vm_id in self.connected), self.busy.get(vm_id, 0)
 
     def disconnect(self, vm_id: str) -> None:
         self.connected.discard(vm_id)

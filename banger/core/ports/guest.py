@@ -22,6 +22,10 @@ class Guests(Protocol):
         """Run one of banger's own commands in the guest; exit code and what it printed."""
         ...
 
+    def connections(self, vm_id: str) -> tuple[int, int]:
+        """How many connections to a guest are kept, and how many of them a command uses now."""
+        ...
+
     def disconnect(self, vm_id: str) -> None:
         """Drop the connection, if there is one."""
         ...

@@ -1,0 +1,54 @@
+"""Looking after VMs on a tick: their time to live and whether anybody uses them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from loguru import logger
+
+from banger.actors.messages import Command, DeleteVm, StopVm
+from banger.actors.services import Services
+from banger.core import clock
+from banger.core.cancel import Deadline
+from banger.core.expiry import Verdict, due
+from banger.core.models import Vm, VmState
+from banger.host.activity import Connection, established, into_guest
+
+
+class Tender:
+    """Remembers when each VM was last seen in use. A restart of the daemon counts as a use: better late than wrong."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._begun = clock.now()
+        self._last_used: dict[str, datetime] = {}
+
+    def look(self) -> None:
+        """Look once, and wish what is due. Nobody waits for it: the next look sees whether it was done."""
+        services = self._services
+        vms = services.store.vms.all()
+        self._last_used = {vm.id: self._last_used[vm.id] for vm in vms if vm.id in self._last_used}
+        connections = established() if any(vm.spec.idle_s for vm in vms) else []
+        now = clock.now()
+        for vm in vms:
+            if vm.state is VmState.RUNNING and vm.spec.idle_s and self._in_use(vm, connections):
+                self._last_used[vm.id] = now
+            found = due(vm, now, self._last_use(vm))
+            if found is None:
+                continue
+            logger.info(
+                "{}: {}, {}", vm.name, found.reason, "deleted" if found.verdict is Verdict.DELETE else "stopped"
+            )
+            wish: Command = (
+                DeleteVm(vm.id, vm.name, force=True)
+                if found.verdict is Verdict.DELETE
+                else StopVm(vm.id, vm.name, services.config.seconds("vm.stop_timeout_s"))
+            )
+            services.submit(wish, Deadline.never())
+
+    def _last_use(self, vm: Vm) -> datetime:
+        return max(filter(None, (self._begun, vm.started_at, self._last_used.get(vm.id))))
+
+    def _in_use(self, vm: Vm, connections: list[Connection]) -> bool:
+        kept, used = self._services.guests.connections(vm.id)
+        return used > 0 or into_guest(vm, connections) > kept

@@ -1,0 +1,41 @@
+"""When a VM has had its time: pure decisions over wall-clock times, so that they survive a restart of the daemon."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from banger.core.models import Vm, VmState
+from banger.core.units import format_duration
+
+
+class Verdict(StrEnum):
+    """What is due."""
+
+    DELETE = "delete"
+    STOP = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """What is to be done with a VM whose time is over, and why, for people."""
+
+    verdict: Verdict
+    reason: str
+
+
+def expires_at(vm: Vm) -> datetime | None:
+    """When its ``--ttl`` ends; None if it has none."""
+    return vm.created_at + timedelta(seconds=vm.spec.ttl_s) if vm.spec.ttl_s > 0 else None
+
+
+def due(vm: Vm, now: datetime, last_used: datetime) -> Due | None:
+    """What is due now, if anything. ``last_used`` is when somebody was last seen using the guest."""
+    end = expires_at(vm)
+    if end is not None and now >= end and vm.state not in (VmState.CREATING, VmState.DELETING):
+        return Due(Verdict.DELETE, f"its time of {format_duration(vm.spec.ttl_s)} is over")
+    idle_s = vm.spec.idle_s
+    if idle_s > 0 and vm.state is VmState.RUNNING and now >= last_used + timedelta(seconds=idle_s):
+        return Due(Verdict.STOP, f"nobody has used it for {format_duration(idle_s)}")
+    return None

@@ -1,0 +1,46 @@
+"""Why a VM is as it is, in one sentence, and what to type next. Pure."""
+
+from __future__ import annotations
+
+from banger.core.models import ExitReason, Vm, VmState
+
+_WORDS = {
+    ExitReason.REQUESTED: "it was stopped on request",
+    ExitReason.GUEST_POWEROFF: "the guest powered itself off",
+    ExitReason.GUEST_REBOOT: "the guest rebooted, which ends the machine",
+    ExitReason.GUEST_PANIC: "the guest's kernel panicked",
+    ExitReason.VMM_CRASH: "the VMM ended without a word from the guest",
+    ExitReason.KILLED: "it was killed",
+    ExitReason.OUT_OF_MEMORY: "the host's kernel killed the VMM because memory ran out",
+    ExitReason.HOST_REBOOT: "the host rebooted",
+}
+
+
+def sentence(vm: Vm) -> str:
+    """The state and its cause."""
+    if vm.state is VmState.PAUSED:
+        return f"paused by {'you' if vm.paused_by == 'user' else 'banger'}{f': {vm.reason}' if vm.reason else ''}"
+    if vm.state is VmState.STOPPED and vm.exit_reason:
+        words = _WORDS[vm.exit_reason]
+        return f"stopped: {words}" + (f" ({vm.reason})" if vm.reason and vm.reason not in words else "")
+    return f"{vm.state.value}: {vm.reason}" if vm.reason else vm.state.value
+
+
+def next_step(vm: Vm, *, leftovers: int) -> str:
+    """A command that helps from here. ``leftovers``: how many things its ledger still holds."""
+    name = vm.name
+    match vm.state:
+        case VmState.RUNNING:
+            return f"banger vm exec {name} -- COMMAND, or banger vm logs -f {name}"
+        case VmState.PAUSED:
+            by_guard = "free some room: banger system df, banger image prune; it goes on by itself"
+            return by_guard if vm.paused_by == "guard" else f"banger vm resume {name}"
+        case VmState.FAILED if leftovers:
+            return f"banger system reconcile, then banger vm start {name}"
+        case VmState.STOPPED if vm.exit_reason in (ExitReason.GUEST_PANIC, ExitReason.VMM_CRASH):
+            return f"banger vm logs --tail 50 {name}; banger vm logs --source vmm {name}; banger doctor"
+        case VmState.STOPPED if vm.exit_reason is ExitReason.OUT_OF_MEMORY:
+            return "stop other VMs, or make this one with less --memory"
+        case VmState.STOPPED | VmState.FAILED:
+            return f"banger vm start {name}"
+    return f"banger op list; banger vm show {name}"

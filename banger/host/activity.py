@@ -1,0 +1,48 @@
+"""Who is connected to a guest right now, as the host's own table of TCP connections shows it.
+
+Format: ``/proc/net/tcp``, proc(5): addresses as hexadecimal words in host byte order, state 01 is ESTABLISHED.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from banger.core.models import Vm
+
+_ESTABLISHED = "01"
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """One end of an established connection, seen from the socket that this host has of it."""
+
+    local_port: int
+    remote_address: str
+    remote_port: int
+
+
+def parse(text: str) -> Iterator[Connection]:
+    """Established IPv4 connections in a table."""
+    for line in text.splitlines()[1:]:
+        fields = line.split()
+        if len(fields) > 3 and fields[3] == _ESTABLISHED:
+            remote, _, remote_port = fields[2].partition(":")
+            address = ".".join(str(byte) for byte in reversed(bytes.fromhex(remote)))
+            yield Connection(int(fields[1].partition(":")[2], 16), address, int(remote_port, 16))
+
+
+def established() -> list[Connection]:
+    """All of this host's."""
+    try:
+        return list(parse(Path("/proc/net/tcp").read_text()))
+    except FileNotFoundError:
+        return []
+
+
+def into_guest(vm: Vm, connections: Iterable[Connection]) -> int:
+    """How many connections lead into the guest: through forwarded ports, or straight to its own address."""
+    forwarded = {vm.ssh_port, *(forward.host_port for forward in vm.ports)}
+    loopback = vm.address.startswith("127.")
+    return sum(one.local_port in forwarded if loopback else one.remote_address == vm.address for one in connections)
