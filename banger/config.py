@@ -32,7 +32,7 @@ KEYS: tuple[Key, ...] = (
     Key("vm.cpus", 1, "virtual CPUs of a VM"),
     Key("vm.memory_mib", 512, "memory of a VM, in MiB", is_size_mib=True),
     Key("vm.disk_mib", 10240, "size of a VM's writable disk (sparse), in MiB", is_size_mib=True),
-    Key("vm.network", "user", "network of a VM", ("user", "none")),
+    Key("vm.network", "user", "network of a VM", ("user", "tap", "none")),
     Key("vm.boot_timeout_s", 120.0, "seconds a guest may take until it answers"),
     Key("vm.stop_timeout_s", 20.0, "seconds a guest may take to power off before it is killed"),
     Key("vmm.driver", "qemu", "VMM driver", ("qemu",)),

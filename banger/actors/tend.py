@@ -36,9 +36,7 @@ class Tender:
             found = due(vm, now, self._last_use(vm))
             if found is None:
                 continue
-            logger.info(
-                "{}: {}, {}", vm.name, found.reason, "deleted" if found.verdict is Verdict.DELETE else "stopped"
-            )
+            logger.info("{}: {}: {}", vm.name, found.verdict.value, found.reason)
             wish: Command = (
                 DeleteVm(vm.id, vm.name, force=True)
                 if found.verdict is Verdict.DELETE

@@ -129,7 +129,8 @@ class Names:
 
 _FIXED: Mapping[str, Sequence[str]] = {
     "init": ("auto", "image", "none"),
-    "network": ("user", "none"),
+    "network": ("user", "tap", "none"),
+    "storage": ("overlay", "reflink", "dm-snapshot", "copy"),
     "machine": ("microvm", "q35"),
     "state": ("creating", "stopped", "starting", "running", "paused", "stopping", "failed", "deleting"),
     "until": ("stopped", "running"),

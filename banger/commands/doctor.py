@@ -19,9 +19,7 @@ _COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILED: "red
 def doctor(
     ctx: Context,
     *,
-    leaks: Annotated[
-        bool, Option("--leaks", help="List what this installation has on the host, and whose it is.")
-    ] = False,
+    leaks: Annotated[bool, Option("--leaks", help="List what is on the host, and whose it is.")] = False,
     fix: Annotated[bool, Option("--fix", help="With --leaks: remove what is nobody's.")] = False,
 ) -> int:
     """Check whether this host can run VMs; say what to do if not."""

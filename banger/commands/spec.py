@@ -125,6 +125,7 @@ def one_of(option: str, value: str, choices: Sequence[str]) -> str:
 
 
 def mib(text: str) -> int:
+    """A typed size in MiB."""
     return parse_size(text, bare=MIB) // MIB
 
 

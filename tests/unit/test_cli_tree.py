@@ -73,7 +73,7 @@ def test_version_is_told_both_ways(cli: Cli) -> None:
         (("run", "--cpus", "many", "x"), 'invalid value for "--cpus": "many" is not a valid', "banger run --help"),
         (("run", "--memory", "lots", "x"), '"lots" is not a size', "write 512M or 2G"),
         (("run", "-p", "web", "x"), '"web" is not a port forward', "write 8080:80 or 80"),
-        (("run", "--network", "wifi", "x"), '"wifi" is no value for --network', "use user, none"),
+        (("run", "--network", "wifi", "x"), '"wifi" is no value for --network', "use user, tap, none"),
         (("run", "--label", "x", "y"), '"x" is no label', "write --label KEY=VALUE"),
         (("vm", "stop"), "no VM was named", "name VMs, or use --all or --label K=V"),
         (("vm", "stop", "a", "--all"), "VMs were named and also", "name VMs"),
