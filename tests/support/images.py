@@ -220,11 +220,12 @@ def bootstrap_tar(tar: Path, include: Sequence[str]) -> None:
     mode = "root" if os.getuid() == 0 else "unshare"
     command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--mode={mode}", f"--include={','.join(include)}"]
     lean = [f"--dpkgopt=path-exclude=/usr/share/{place}/*" for place in ("locale", "man", "info")]
-    made = subprocess.run([*command, *lean, _codename(), str(tar)], capture_output=True, text=True, check=False)
+    made = subprocess.run([*command, *lean, codename(), str(tar)], capture_output=True, text=True, check=False)
     assert made.returncode == 0, f"mmdebstrap failed:\n{made.stderr[-3000:]}"
 
 
-def _codename() -> str:
+def codename() -> str:
+    """The host's release, as its package sources call it."""
     release = dict(line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line)
     return release["VERSION_CODENAME"].strip('"')
 
@@ -243,7 +244,16 @@ def _cached(name: str, build: Callable[[Path], None], *parts: Callable[..., obje
     recipe = [inspect.getsource(part) for part in (build, *parts, _bootstrap, bootstrap_tar, oci_layout, elf)]
     if parts:
         recipe.append(str(debian().layout))
-    digest = hashlib.sha256("".join([*recipe, _codename()]).encode()).hexdigest()[:16]
+    return TestImage(name, cached(name, "".join(recipe), build))
+
+
+def cached(name: str, recipe: str, build: Callable[[Path], None]) -> Path:
+    """The directory that ``build`` fills, from the cache or made now and put there in one step.
+
+    ``recipe`` is everything that decides what comes out, but for the host's distribution; other recipes of the same
+    name are removed.
+    """
+    digest = hashlib.sha256((recipe + codename()).encode()).hexdigest()[:16]
     path = CACHE / f"{name}-{digest}"
     if not path.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
@@ -255,4 +265,4 @@ def _cached(name: str, build: Callable[[Path], None], *parts: Callable[..., obje
             staging.rename(path)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-    return TestImage(name, path)
+    return path
