@@ -28,10 +28,12 @@ from banger.guest.access import guest_access
 from banger.guest.boot import SSH_PORT, LinuxGuestBoot
 from banger.guest.channel import GuestChannels
 from banger.guest.sshkeys import ensure_key
+from banger.host.installation import installation_id
 from banger.host.ledger import Ledger
 from banger.host.loopback_ports import Taken
 from banger.host.user_network import UserNetwork, held_ports
 from banger.kernels import sources as kernel_sources
+from banger.launch import Launching
 from banger.layout import Layout
 from banger.oci.source import OciImageSource
 from banger.resolver import StoreResolver
@@ -75,7 +77,7 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
     catalog = Catalog.load(layout)
     resolver = StoreResolver(store, catalog, config)
     channels = GuestChannels(loop)
-    vmm = QemuVmm(config, layout)
+    vmm = QemuVmm(config, layout, Launching(config, installation_id(layout)))
     access = partial(guest_access, layout)
     bundles = BundleImageSource(layout, config)
     ledger = Ledger(store.handles, layout)
@@ -114,7 +116,7 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
             storages={storage.name: storage},
             storage=storage,
             capabilities=capabilities,
-            host_objects=[one.host_objects for one in capabilities],
+            host_objects=[vmm.host_objects, *(one.host_objects for one in capabilities)],
             vmm=vmm,
             guests=channels,
             boot=LinuxGuestBoot(layout),

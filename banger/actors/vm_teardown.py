@@ -7,14 +7,19 @@ stays in the ledger for the next reconcile.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from banger.actors.services import Services
 from banger.actors.vm_files import VmFiles
 from banger.core.crashpoints import crashpoint
 from banger.core.models import ProcessIdentity, Vm
 from banger.core.plan import CleanupStep
+from banger.core.ports import Handle
 from banger.host.cascade import run_all
 from banger.host.publish import discard
+
+#: Kinds of what a VMM driver makes besides the process, see :meth:`banger.core.ports.Vmm.holds`.
+LAUNCHER_KINDS = ("unit", "cgroup")
 
 
 def recorded_identity(services: Services, vm_id: str) -> ProcessIdentity | None:
@@ -71,6 +76,7 @@ def tear_down(services: Services, vm: Vm, identity: ProcessIdentity | None, *, f
     steps = [
         CleanupStep("guest channel", lambda: services.guests.disconnect(vm.id)),
         CleanupStep(process, end_process),
+        *_launcher_steps(services, vm, needs=alive),
         CleanupStep(f"sockets in {place.run_dir}", remove_run_dir, needs=alive),
         *made,
         *disk,
@@ -80,6 +86,19 @@ def tear_down(services: Services, vm: Vm, identity: ProcessIdentity | None, *, f
     if files:
         steps += _file_steps(services, vm, place, needs=(process, *(step.subject for step in disk)))
     run_all(steps)
+
+
+def _launcher_steps(services: Services, vm: Vm, needs: tuple[str, ...]) -> list[CleanupStep]:
+    """What takes down what the process was started in."""
+    ledger = services.ledger.of(vm.id)
+
+    def release(handle: Handle) -> None:
+        services.vmm.release(handle.kind, handle.key)
+        crashpoint("vm.down:launcher-released")
+        ledger.strike(handle.kind, handle.key)
+
+    held = (handle for kind in LAUNCHER_KINDS for handle in ledger.of(kind))
+    return [CleanupStep(f"{one.kind} {one.key}", partial(release, one), needs=needs) for one in held]
 
 
 def _capability_steps(services: Services, vm: Vm) -> list[CleanupStep]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import stat
 import tempfile
@@ -15,14 +16,14 @@ import pytest
 
 from banger.core.cancel import Deadline
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import PortForward, ProcessIdentity
+from banger.core.models import ExitReason, PortForward, ProcessIdentity
 from banger.core.names import vmm_marker
 from banger.core.ports import Drive, UserNic, VmmConfig
 from banger.vmm import identity as processes
 from banger.vmm.qemu import launch, qmp
 from banger.vmm.qemu.binary import find_binary
 from banger.vmm.qemu.proof import prove
-from tests.support.machines import Rig, has_qemu, wait_up
+from tests.support.machines import Rig, has_qemu, make_launching, wait_up
 
 pytestmark = [pytest.mark.boot, pytest.mark.skipif(not has_qemu(), reason="qemu-system-x86_64 is not installed")]
 
@@ -181,7 +182,11 @@ def test_launch_of_a_vmm_that_never_answers_times_out_and_leaves_nothing(rig: Ri
     os.mkfifo(never)
     with pytest.raises(BangerError) as caught:
         launch.launch(
-            config, lambda fd: ["/bin/sh", "-c", 'read -r x <> "$1"', marker, str(never)], lambda _: None, 0.2
+            config,
+            lambda fd: ["/bin/sh", "-c", 'read -r x <> "$1"', marker, str(never)],
+            lambda _: None,
+            make_launching("session"),
+            0.2,
         )
     assert caught.value.kind is ErrorKind.TIMEOUT
     assert processes.find(marker) is None
@@ -194,6 +199,26 @@ def test_power_down_of_a_machine_whose_monitor_is_gone_is_unavailable(rig: Rig) 
     with pytest.raises(BangerError) as caught:
         rig.vmm.power_down(identity, config.run_dir)
     assert caught.value.kind is ErrorKind.UNAVAILABLE
+
+
+@pytest.mark.parametrize(
+    ("number", "reason", "words"),
+    [
+        (signal.SIGTERM, ExitReason.KILLED, f"with SIGTERM by process {os.getpid()}"),
+        (signal.SIGSEGV, ExitReason.VMM_CRASH, "crashed with SIGSEGV"),
+        (signal.SIGKILL, ExitReason.KILLED, "killed with SIGKILL"),
+    ],
+)
+def test_exit_record_of_a_signalled_machine_tells_wish_from_crash(
+    rig: Rig, number: signal.Signals, reason: ExitReason, words: str
+) -> None:
+    config = rig.config()
+    identity = start(rig, config)
+    processes.kill(identity, number)
+    assert rig.vmm.wait_exit(identity, 10.0)
+    record = rig.vmm.exit_record(config.vm_id, identity, "", config.vmm_log)
+    assert record.reason is reason
+    assert words in record.words
 
 
 def test_proof_guest_runs_under_emulation_and_agrees_with_itself_on_the_clock() -> None:

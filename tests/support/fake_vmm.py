@@ -10,16 +10,20 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from pathlib import Path
 
 from banger.core.errors import BangerError, ErrorKind
+from banger.core.exits import ExitRecord
 from banger.core.models import ProcessIdentity
 from banger.core.names import vmm_marker
-from banger.core.ports import VmmConfig
+from banger.core.ports import HostObject, VmmConfig
+from banger.launch import Outcome
 from banger.vmm import identity as processes
+from banger.vmm.exits import explain_exit
+from banger.vmm.log_files import log_tail
 from tests.support.waiting import eventually
 
 BOOT_MARKS = "banger: init 0.10\nbanger: root 0.20\nbanger: ready 0.30\n"
@@ -54,6 +58,8 @@ class FakeVmm:
         deaf: names of VMs that ignore the power button.
         console: what a booting guest prints.
         launched: every configuration that was to be launched.
+        holds_kind: kind of one thing that each launch is said to make besides the process.
+        released: kind and key of what was taken down of those.
     """
 
     name: str = "fake"
@@ -62,10 +68,27 @@ class FakeVmm:
     deaf: set[str] = field(default_factory=set)
     console: str = BOOT_MARKS
     launched: list[VmmConfig] = field(default_factory=list)
+    holds_kind: str = ""
+    released: list[tuple[str, str]] = field(default_factory=list)
     hanging: threading.Event = field(default_factory=threading.Event)
 
     def accelerator(self) -> str:
         return self.accelerated_by
+
+    def launcher(self) -> Mapping[str, object]:
+        return {"name": "session", "reason": "a fake", "limited": False, "unlimited_because": "a fake"}
+
+    def holds(self, vm_id: str) -> Sequence[tuple[str, str]]:
+        return [(self.holds_kind, vm_id)] if self.holds_kind else []
+
+    def release(self, kind: str, key: str) -> None:
+        self.released.append((kind, key))
+
+    def host_objects(self) -> Sequence[HostObject]:
+        return ()
+
+    def exit_record(self, vm_id: str, identity: ProcessIdentity, console: str, vmm_log: Path) -> ExitRecord:
+        return explain_exit(Outcome(processes.exit_status(identity)), console, log_tail(vmm_log))
 
     def launch(self, config: VmmConfig, on_spawn: Callable[[ProcessIdentity], None]) -> ProcessIdentity:
         self.launched.append(config)
