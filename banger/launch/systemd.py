@@ -77,7 +77,8 @@ class SystemdLauncher:
                 ErrorKind.CONFLICT, f'the unit "{unit}" runs already (pid {left["MainPID"]})', subject=unit,
                 hint="banger system reconcile",
             )  # fmt: skip
-        self.release(unit)
+        if left.get("LoadState") == "loaded":
+            self.release(unit)
         job.log.touch(mode=0o600)
         self._run("systemd-run", *run_arguments(unit, job))
         return int(self._show(unit).get("MainPID") or 0)

@@ -57,7 +57,7 @@ class Rig:
         shutil.rmtree(self.home)
 
     def config(self, name: str = "web", *, hears_button: bool = False, **changes: object) -> VmmConfig:
-        """A machine of 32 MiB whose guest says "up" and waits."""
+        """A machine of 32 MiB whose guest says "up" and waits. Emulated, unless it takes so long to be what is tested."""
         run_dir = self.home / name
         run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         machine = "q35" if self.kind == "qemu-q35" else "microvm"
@@ -79,7 +79,7 @@ class Rig:
             drives=(),
             nic=UserNic(),
             machine=machine,
-            accelerator="tcg",
+            accelerator=self.vmm.accelerator() if self.kind == "qemu-systemd" else "tcg",
             console_log=run_dir / "console.log",
             vmm_log=run_dir / "vmm.log",
         )
