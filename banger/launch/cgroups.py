@@ -18,11 +18,11 @@ from pathlib import Path
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.names import ID_LENGTH
 from banger.core.ports import HostObject
+from banger.launch.environment import BOOTED
 from banger.launch.port import Limits
 
 ROOT = Path("/sys/fs/cgroup")
 _OWN = Path("/proc/self/cgroup")
-_SYSTEMD = Path("/run/systemd/system")  # sd_booted(3)
 _CONTROLLERS = ("cpu", "memory", "pids")
 _PERIOD_US = 100_000
 #: The kernel needs a moment after the last process of a cgroup has ended.
@@ -34,7 +34,7 @@ class NoDelegationError(Exception):
     """No part of the tree is ours; the message says why, for people."""
 
 
-def delegated_part(root: Path = ROOT, own: Path = _OWN, systemd: Path = _SYSTEMD) -> Path:
+def delegated_part(root: Path = ROOT, own: Path = _OWN, systemd: Path = BOOTED) -> Path:
     """The directory below which we may make cgroups, its controllers enabled for them.
 
     Processes and limited children exclude each other in one cgroup, so this is the parent of the cgroup that we are
@@ -46,12 +46,13 @@ def delegated_part(root: Path = ROOT, own: Path = _OWN, systemd: Path = _SYSTEMD
     if not (root / "cgroup.controllers").exists():
         raise NoDelegationError(f"cgroup v2 is not mounted at {root}")
     here = root / _own_path(own).lstrip("/")
-    reason = ""
+    reasons = []
     for candidate in (here.parent, here) if here != root else (here,):
         reason = _obstacle(candidate, systemd) or _enable(candidate)
         if not reason:
             return candidate
-    raise NoDelegationError(reason)
+        reasons.append(reason)
+    raise NoDelegationError("; ".join(reasons))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,10 @@ from banger.core.errors import BangerError, ErrorKind
 from banger.core.ports import HostObject
 from banger.core.units import MIB
 from banger.launch.cgroups import Cgroups, NoDelegationError, delegated_part
+from banger.launch.environment import is_supervised
 from banger.launch.port import Job, Launcher, Limits, Outcome
 from banger.launch.session import SessionLauncher
-from banger.launch.systemd import SystemdLauncher, is_supervised
+from banger.launch.systemd import SystemdLauncher
 
 #: What a VMM needs besides the guest's memory, in MiB: its own, and for emulation the translated code.
 _OVERHEAD_MIB = {"kvm": 512, "tcg": 1536}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.ports import HostObject
 from banger.launch.cgroups import Cgroups, remove
+from banger.launch.environment import inheritable
 from banger.launch.port import Job, Outcome
 
 #: The process enters its cgroup before it becomes the VMM: all of its memory is accounted there, and there is no
@@ -47,6 +49,7 @@ class SessionLauncher:
                     stdout=output,
                     stderr=output,
                     cwd="/",
+                    env=inheritable(os.environ),
                     umask=0o077,
                     start_new_session=True,
                     pass_fds=tuple(job.descriptors),

@@ -11,15 +11,14 @@ import shutil
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.names import ID_LENGTH
 from banger.core.ports import HostObject
+from banger.launch.environment import BOOTED, inheritable
 from banger.launch.port import Job, Limits, Outcome
 
 SLICE = "banger.slice"
-_BOOTED = Path("/run/systemd/system")  # sd_booted(3)
 _TIMEOUT_S = 30.0
 #: The kernel tells us of a process's end and the manager at the same time: it may need a moment longer.
 _SETTLE_TIMEOUT_S = 3.0
@@ -57,7 +56,7 @@ class SystemdLauncher:
 
     def obstacle(self) -> str:
         """Why services cannot be started here, found by starting one; empty if they can."""
-        if not _BOOTED.is_dir():
+        if not BOOTED.is_dir():
             return "systemd does not run here"
         if shutil.which("systemd-run") is None:
             return "systemd-run is not installed"
@@ -95,7 +94,7 @@ class SystemdLauncher:
         if self._show(key).get("LoadState") in (None, "not-found"):
             return
         self._run("systemctl", "stop", key, may_fail=True)
-        self._run("systemctl", "reset-failed", key, may_fail=True)
+        self._run("systemctl", "reset-failed", key, may_fail=True)  # which fails if it has been forgotten already
         facts = self._show(key)
         if facts.get("LoadState") == "loaded" and facts.get("ActiveState") != "inactive":
             raise BangerError(
@@ -105,7 +104,7 @@ class SystemdLauncher:
 
     def host_objects(self) -> Sequence[HostObject]:
         """The units of this installation."""
-        if not _BOOTED.is_dir() or shutil.which("systemctl") is None:
+        if not BOOTED.is_dir() or shutil.which("systemctl") is None:
             return ()
         pattern = f"{self._prefix}*.service"
         fields = "--property=Id,ExecMainStartTimestamp"
@@ -123,7 +122,7 @@ class SystemdLauncher:
         return HostObject("unit", unit, vm_id, "runs a VMM", lambda: self.release(unit), since=since)
 
     def _show(self, unit: str) -> dict[str, str]:
-        if not _BOOTED.is_dir():
+        if not BOOTED.is_dir():
             return {}
         fields = "--property=LoadState,ActiveState,SubState,Result,MainPID,ExecMainCode,ExecMainStatus"
         return parse_properties(self._run("systemctl", "show", fields, unit))
@@ -132,8 +131,9 @@ class SystemdLauncher:
         command = [program, *self._scope, *arguments]
         try:
             done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
-            )
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False,
+                env=inheritable(os.environ),
+            )  # fmt: skip
         except subprocess.TimeoutExpired as error:
             raise _failed(program, f"no answer within {_TIMEOUT_S:g} s") from error
         except OSError as error:
@@ -145,17 +145,6 @@ class SystemdLauncher:
     @property
     def _prefix(self) -> str:
         return f"banger-{self._installation}-"
-
-
-def is_supervised(env: Mapping[str, str], pid: int, booted: Path = _BOOTED) -> bool:
-    """True if systemd started this very process as a service (systemd.exec(5), environment of spawned processes).
-
-    What a terminal's service has put into the environment of everything below it does not count.
-    """
-    if not booted.is_dir() or not env.get("INVOCATION_ID"):
-        return False
-    executed = env.get("SYSTEMD_EXEC_PID", "")
-    return executed == str(pid) if executed else "NOTIFY_SOCKET" in env
 
 
 def run_arguments(unit: str, job: Job) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 import os
 import shutil
 import subprocess
@@ -18,6 +19,8 @@ from pathlib import Path
 
 import pytest
 
+from banger.core.operation import Operation
+from banger.rootfs import build as rootfs_build
 from tests.support.command import PROJECT
 from tests.support.elf import static_hello
 from tests.support.oci_layout import Layer, TarBuilder, write_layout
@@ -55,6 +58,17 @@ def busybox() -> TestImage:
         write_layout(target, TAG, [Layer(tar.finish())], config={"Cmd": ["/bin/sh"], "Env": ["PATH=/bin"]})
 
     return _cached("busybox", build)
+
+
+def busybox_rootfs(target: Path) -> Path:
+    """The same tree as an ext4 file of 16 MiB."""
+    layout = busybox().layout
+    manifest = _blob(layout, json.loads((layout / "index.json").read_text())["manifests"][0])
+    layer = _blob(layout, json.loads(manifest.read_bytes())["layers"][0])
+    rootfs_build.build_rootfs(
+        [rootfs_build.Layer(layer)], target, operation=Operation("image.pull", "busybox"), size_bytes=16 << 20
+    )
+    return target
 
 
 def scratch() -> TestImage:
@@ -228,6 +242,10 @@ def codename() -> str:
     """The host's release, as its package sources call it."""
     release = dict(line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line)
     return release["VERSION_CODENAME"].strip('"')
+
+
+def _blob(layout: Path, descriptor: dict[str, str]) -> Path:
+    return layout / "blobs" / "sha256" / descriptor["digest"].removeprefix("sha256:")
 
 
 def _host_file(*candidates: str) -> bytes:

@@ -8,7 +8,6 @@ to run is copied into the running machine: the sources, to ``/src``, and banger'
 from __future__ import annotations
 
 import inspect
-import shlex
 import shutil
 import subprocess
 import sys
@@ -31,18 +30,25 @@ from tests.support.daemon import BangerHome
 from tests.support.waiting import eventually
 
 PACKAGES = """
-systemd-sysv udev dbus kmod procps python3 qemu-system-x86 dmsetup e2fsprogs util-linux nftables iproute2 openssh-client
+systemd-sysv libpam-systemd udev dbus dbus-user-session kmod procps python3 qemu-system-x86 dmsetup e2fsprogs util-linux nftables iproute2 openssh-client
 openssh-sftp-server busybox-static dropbear-bin
 """.split()
 VENV = "/opt/banger"
 PYTHON = f"{VENV}/bin/python"
 BANGER = f"{VENV}/bin/banger"
+LIBRARY = f"{VENV}/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
 SOURCES = "/src"
 BOOT_S = 180.0
 #: Of the environment's packages: what no test needs, and what this checkout is itself.
 _LEFT_OUT = ("mypy", "mypyc", "ruff", "setuptools", "pkg_resources", "ast_serialize", "librt", "banger", "_banger")
 _COPIED = ("banger", "tests", "scripts", "pyproject.toml", "README.md", "ARCHITECTURE.md")
 _ENVIRONMENT = ("PYTHONDONTWRITEBYTECODE=", "LC_ALL=C.UTF-8")
+
+#: Moves the shell into a new cgroup below its own, so that others may be made beside it; $0 is where to go then.
+_IN_A_LEAF = """
+own=/sys/fs/cgroup$$(sed -n s/^0:://p /proc/self/cgroup)
+mkdir "$$own/leaf" && echo $$$$ > "$$own/leaf/cgroup.procs" && cd "$$0" && exec "$$@"
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +74,26 @@ class HostInside:
         return self.run(BANGER, *args, timeout_s=timeout_s, **env)
 
     def pytest(self, *nodes: str, timeout_s: float = 240.0) -> Result:
-        """Run tests of this checkout in there, by their node ids and further options."""
+        """Run tests of this checkout in there, by their node ids and further options, as root.
+
+        They run in a leaf of a part of the cgroup tree that systemd has delegated, and may use the rest of it.
+        """
         options = ["-q", "-p", "no:cacheprovider", "-p", "no:randomly", "--tb=short", f"--timeout={timeout_s:g}"]
-        command = shlex.join([PYTHON, "-m", "pytest", *options, *nodes])
-        return self.shell(f"cd {SOURCES} && exec {command}", timeout_s=timeout_s)
+        unit = ("systemd-run", "--quiet", "--pipe", "--wait", "--collect", "--property=Delegate=yes")
+        environment = [f"--setenv={one}" for one in _ENVIRONMENT]
+        command = ("sh", "-c", _IN_A_LEAF, SOURCES, PYTHON, "-m", "pytest", *options, *nodes)
+        return self.run(*unit, *environment, "--", *command, timeout_s=timeout_s)
+
+    def install(self) -> None:
+        """Install the wheel of this checkout, over the one that is there; with the bytecode of the sources."""
+        words = "--quiet --no-index --no-deps --no-compile --force-reinstall --root-user-action=ignore"
+        self.shell(f"{PYTHON} -m pip install {words} /srv/banger-*.whl").ok()
+        copy = f"cd {SOURCES} && find banger -name __pycache__ -print0 | tar --null -T - -cf - | tar -C {LIBRARY} -xf -"
+        self.shell(copy).ok()
+
+    def log_tail(self, lines: int = 80) -> str:
+        """The last lines of its journal."""
+        return self.run("journalctl", "--no-pager", "--lines", str(lines)).text
 
     def put(self, source: Path, target: str) -> None:
         """Copy a file or a directory into it."""
@@ -100,17 +122,16 @@ def image() -> Path:
 @contextmanager
 def running(home: BangerHome, workspace: Path, *options: str) -> Iterator[HostInside]:
     """Boot the test host in an installation, with the sources and the wheel of this checkout in it."""
-    wheel = build_wheel(workspace)
     home.run("image", "register", "--rootfs", str(image()), "--name", "testhost").ok()
     machine = ("--cpus", "2", "--memory", "2G", "--init", "image")
     home.run("vm", "run", "--detach", "--name", "testhost", *machine, *options, "testhost", timeout_s=BOOT_S).ok()
     host = HostInside(home, "testhost")
     try:
-        with _copy_of_sources(workspace) as sources:
-            host.put(sources, SOURCES)
-        host.put(wheel, f"/srv/{wheel.name}")
-        pip = f"{PYTHON} -m pip install --quiet --no-index --no-deps --no-compile --root-user-action=ignore"
-        host.shell(f"{pip} /srv/{wheel.name}").ok()
+        with tempfile.TemporaryDirectory(dir=workspace) as scratch:
+            host.put(_copy_of_sources(Path(scratch, "src")), SOURCES)
+            wheel = build_wheel(Path(scratch))
+            host.put(wheel, f"/srv/{wheel.name}")
+        host.install()
         eventually(lambda: _settled(host), 120, "the test host's systemd to have started everything")
         yield host
     finally:
@@ -137,7 +158,6 @@ def _check_python(tree: Path) -> None:
 def _environment(target: Path) -> None:
     """Write ``/opt/banger`` as a layer: a virtual environment with the packages that run these tests."""
     site = Path(sysconfig.get_path("purelib"))
-    library = f"{VENV[1:]}/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
 
     def wanted(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
         entry.uid = entry.gid = 0
@@ -152,23 +172,20 @@ def _environment(target: Path) -> None:
         tar.add(skeleton, VENV[1:], filter=wanted)
         for entry in sorted(site.iterdir()):
             if not entry.name.startswith(_LEFT_OUT) and "mypyc" not in entry.name:
-                tar.add(entry, f"{library}/{entry.name}", filter=wanted)
+                tar.add(entry, f"{LIBRARY[1:]}/{entry.name}", filter=wanted)
 
 
-@contextmanager
-def _copy_of_sources(workspace: Path) -> Iterator[Path]:
-    """A directory with what tests need of this checkout, and no more."""
-    target = workspace / "src"
+def _copy_of_sources(target: Path) -> Path:
+    """Make a directory with what tests need of this checkout, compiled: that would take long in there."""
     for name in _COPIED:
         source = PROJECT / name
         if source.is_dir():
             shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy2(source, target / name)
-    try:
-        yield target
-    finally:
-        shutil.rmtree(target)
+    compileall = [sys.executable, "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash"]
+    subprocess.run([*compileall, "-s", str(target), "-p", SOURCES, str(target)], check=True)
+    return target
 
 
 def _settled(host: HostInside) -> bool:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from banger.launch import Job, Limits, Outcome
-from banger.launch.systemd import SystemdLauncher, is_supervised, parse_properties, read_outcome, run_arguments
+from banger.launch.environment import inheritable, is_supervised
+from banger.launch.systemd import SystemdLauncher, parse_properties, read_outcome, run_arguments
 
 JOB = Job("aaaaaaaaaaaa", ["/usr/bin/$vmm", "-append", "root=$HOME ${x} 50%", "a b"], Path("/var/log/vmm.log"))
 
@@ -64,3 +65,8 @@ def test_outcome_of_a_main_process(text: str, outcome: Outcome) -> None:
 def test_daemon_knows_whether_systemd_started_it(tmp_path: Path, env: dict[str, str], expected: bool) -> None:
     assert is_supervised(env, 42, tmp_path) is expected
     assert not is_supervised(env, 42, tmp_path / "systemd-does-not-run")
+
+
+def test_children_do_not_speak_for_the_daemon() -> None:
+    env = {"PATH": "/bin", "NOTIFY_SOCKET": "/n", "WATCHDOG_PID": "1", "INVOCATION_ID": "x"}
+    assert inheritable(env) == {"PATH": "/bin"}
