@@ -15,6 +15,8 @@ from banger.dns.model import Server
 
 #: Seconds that a connection may be silent.
 IDLE_S = 10.0
+#: Room for questions that arrive faster than they are read: a thousand.
+_BUFFER_BYTES = 1 << 20
 #: Pairs of ports that are tried where any will do.
 _TRIES = 16
 #: ``linux/in6.h``; the socket module does not name it.
@@ -144,6 +146,7 @@ def _bind_once(server: Server) -> tuple[socket.socket, socket.socket, Server]:
         found = Server(server.address, cast("int", tcp.getsockname()[1]))
         udp = _socket(family, socket.SOCK_DGRAM)
         try:
+            udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
             udp.bind(found)
             tcp.listen(64)
         except OSError:
