@@ -85,7 +85,6 @@ def reverse_address(question: dns.rrset.RRset) -> str | None:
     if question.rdtype not in (dns.rdatatype.PTR, _ANY):
         return None
     try:
-        address = ip_address(dns.reversename.to_address(question.name))
+        return str(ip_address(dns.reversename.to_address(question.name)))
     except (dns.exception.DNSException, ValueError):
         return None
-    return str(address) if question.name == dns.name.from_text(address.reverse_pointer) else None

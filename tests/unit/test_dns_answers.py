@@ -141,6 +141,15 @@ def test_loopback_address_of_the_host_is_not_told_to_a_guest(desk: Desk) -> None
     assert told(desk.ask("web.vm", source=GUEST)) == ["10.7.0.2"]
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["x.2.0.7.10.in-addr.arpa", "0.7.10.in-addr.arpa", "02.0.7.10.in-addr.arpa", r"2\.0.7.10.in-addr.arpa", "in-addr.arpa",
+     "ip6.arpa", "20." + "0." * 30 + "ip6.arpa", "2.0.7.10.ip6.arpa"],
+)  # fmt: skip
+def test_reverse_name_that_is_no_address_is_foreign(desk: Desk, name: str) -> None:
+    assert rcode(desk.ask(name, "PTR")) == "REFUSED"
+
+
 # -- who may ask -------------------------------------------------------------------------------------------
 
 
