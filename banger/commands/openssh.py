@@ -87,8 +87,8 @@ def include_line(path: Path) -> bytes:
     """The line, with newline, that makes ssh read ``path``.
 
     Raises:
-        BangerError: ``invalid`` for a path with ``%`` or ``$``, which only some versions of OpenSSH expand here, or with a
-            backslash, which is read twice.
+        BangerError: ``invalid`` for a path with ``%`` or ``$``, which only some versions of OpenSSH expand here, or
+            with a backslash, which is read twice.
     """
     text = str(path)
     if any(c in text for c in "%$\\"):
