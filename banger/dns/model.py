@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -13,6 +14,9 @@ from banger.core.names import check_dns_suffix
 from banger.dns.patterns import NamePatterns
 
 DNS_PORT = 53
+
+_BRACKETED = re.compile(r"\[([^]]*)\](?::(.*))?")
+_WITH_PORT = re.compile(r"([^:]*):([^:]*)")
 
 
 class Server(NamedTuple):
@@ -109,12 +113,8 @@ def parse_server(text: str, key: str) -> Server:
     Raises:
         BangerError: ``usage``.
     """
-    address, port = text, str(DNS_PORT)
-    if text.startswith("["):
-        address, _, rest = text[1:].partition("]")
-        port = rest.removeprefix(":") or port
-    elif text.count(":") == 1:
-        address, _, port = text.partition(":")
+    match = _BRACKETED.fullmatch(text) or _WITH_PORT.fullmatch(text)
+    address, port = match.groups(str(DNS_PORT)) if match else (text, str(DNS_PORT))
     try:
         return Server(str(ip_address(address)), _port(port))
     except ValueError as error:

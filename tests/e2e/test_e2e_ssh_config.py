@@ -54,4 +54,4 @@ def test_plain_scp_copies_both_ways(home: BangerHome, config: Path, vm: str, tmp
 def test_name_of_no_vm_is_a_clear_error(home: BangerHome, config: Path) -> None:
     done = call(home, "ssh", config, "no-such-vm.vm", "true")
     assert done.returncode == 255
-    assert b'error: VM "no-such-vm" not found' in done.stderr or b'vm "no-such-vm" not found' in done.stderr
+    assert b'"no-such-vm" not found' in done.stderr
