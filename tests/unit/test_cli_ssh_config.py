@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import stat
@@ -266,6 +267,8 @@ def test_host_name_with_a_quote_never_reaches_a_shell(cli: Cli, config: Path, tm
     done = subprocess.run(["ssh", "-F", config, *options, host], capture_output=True, timeout=30, check=False)
     assert done.returncode == 255
     assert not trap.exists()
+    # OpenSSH refuses such names itself since 9.6; before, this pattern does.
+    assert 'Host *.vm "!*.*.vm" "!*\'*"' in cli("ssh-config").out.splitlines()
 
 
 @pytest.mark.parametrize("name", ["plain", "with space", 'qu"ote', "br[a]ck*et?", "ünï", "100% $x", "back\\slash"])
@@ -349,7 +352,7 @@ def test_proxy_passes_a_connection_to_the_vm_and_makes_its_key_known(api: FakeAp
             with connection, accepted:
                 accepted.sendall(b"SSH-2.0")
                 assert connection.recv(16) == b"SSH-2.0"
-                assert connection.getblocking()
+                assert os.get_blocking(connection.fileno())
     assert (home / "data" / "ssh" / "known_hosts").read_text() == "web.vm ssh-ed25519 AAAAkey\n"
 
 
