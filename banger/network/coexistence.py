@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from banger.core.errors import BangerError
+from banger.network.links import all_links
 from banger.network.loopback import has_guard
-from banger.network.names import bridge_name, table_name
+from banger.network.names import bridge_name, owner_of, table_name
 from banger.network.switches import read_switch, switched_on
 from banger.network.tools import find_tool, try_tool
 
@@ -59,7 +60,7 @@ def find(installation_id: str, state_file: Path) -> list[Finding]:
         *firewalls(chains, rules, bridge, zone_of=_firewalld_zone),
         *legacy_firewall(legacy, bridge),
         *forwarding(switched_on(state_file), read_switch),
-        *_guard(bridge),
+        *_unguarded(installation_id),
     ]
 
 
@@ -128,10 +129,13 @@ def forwarding(switches: list[str], read: Callable[[str], str]) -> Iterator[Find
             yield Finding("forwarding", f"{key} is off again: guests are cut off", f"sysctl -w {key}=1")
 
 
-def _guard(bridge: str) -> Iterator[Finding]:
-    if find_tool("tc") and read_switch(f"ipv4/conf/{bridge}/route_localnet") == "1" and not has_guard(bridge):
-        problem = "loopback addresses are routed to guests without the filter that guards them"
-        yield Finding("loopback guard", problem, "banger system reconcile")
+def _unguarded(installation_id: str) -> Iterator[Finding]:
+    if read_switch(f"ipv4/conf/{bridge_name(installation_id)}/route_localnet") != "1" or not find_tool("tc"):
+        return
+    taps = [link.name for link in all_links() if owner_of(link.name, link.alias, installation_id) is not None]
+    if bare := [tap for tap in taps if not has_guard(tap)]:
+        problem = f"loopback addresses are routed to guests without a filter on {', '.join(bare)}"
+        yield Finding("loopback guard", problem, "banger daemon restart")
 
 
 def _drops(chains: list[Chain], name: str) -> bool:

@@ -22,7 +22,7 @@ from banger.core.ports import Contribution, GuestNetwork, Handle, HostObject, Ta
 from banger.network import links, nft
 from banger.network.addresses import Plan, choose_plan
 from banger.network.guests import ADDRESS_KIND, PORT_KIND, TAP_KIND, Guest, guests_in
-from banger.network.loopback import route_loopback
+from banger.network.loopback import guard, route_loopback
 from banger.network.names import bridge_name, table_name
 from banger.network.objects import host_objects
 from banger.network.probe import available
@@ -85,6 +85,7 @@ class TapNetwork:
         self._resolver = resolver
         self._lock = threading.RLock()
         self._applied: tuple[str, str] | None = None
+        self._guarded: set[int] = set()  # indexes of taps; the kernel does not give one twice
 
     def applies(self, vm: Vm) -> bool:
         """True for a VM that asked for a tap."""
@@ -105,10 +106,11 @@ class TapNetwork:
             crashpoint("tap.prepare:written")
             mtu = self._raise_network(guest.plan)
             crashpoint("tap.prepare:bridge-up")
-            self._apply([*others, guest])
+            rules = self._apply([*others, guest])
             crashpoint("tap.prepare:rules-applied")
             links.ensure_tap(self._id, guest, self._settings.vmm_uid, mtu)
             crashpoint("tap.prepare:tap-up")
+            self._open_loopback(rules)
         ledger.activate(TAP_KIND, guest.tap)
         ledger.activate(ADDRESS_KIND, str(guest.address), guest.detail())
         return Contribution(
@@ -146,11 +148,12 @@ class TapNetwork:
                 return
             self._require()
             self._raise_network(guests[0].plan)
-            self._apply(guests)
+            rules = self._apply(guests)
             present = {link.name for link in links.all_links()}
             for guest in guests:
                 if guest.tap in present:
                     links.ensure_tap(self._id, guest, self._settings.vmm_uid)
+            self._open_loopback(rules)
 
     def host_objects(self) -> Sequence[HostObject]:
         """Bridge, taps and tables of this installation."""
@@ -282,11 +285,10 @@ class TapNetwork:
                 nft.remove(table_name(self._id))
             self._applied = None
 
-    def _apply(self, guests: Sequence[Guest]) -> None:
+    def _apply(self, guests: Sequence[Guest]) -> Ruleset:
         """Have exactly the rules for these guests, keeping what the resolver allowed. Free if they are there."""
         table = table_name(self._id)
         rules = Ruleset(self._id, guests[0].plan, guests, self._resolver())
-        # Loopback addresses are routed only while rules say what to, and behind a guard of their own.
         if not rules.needs_loopback:
             route_loopback(rules.bridge, wanted=False)
         text = rules.render()
@@ -294,5 +296,15 @@ class TapNetwork:
             held = nft.elements(table, [guest.vm_id for guest in guests if guest.egress.names])
             nft.apply(replace(rules, elements=held).render())
             self._applied = (text, nft.listing(table))
-        if rules.needs_loopback:
-            route_loopback(rules.bridge, wanted=True)
+        return rules
+
+    def _open_loopback(self, rules: Ruleset) -> None:
+        """Route loopback addresses if these rules need it, once every tap is guarded."""
+        if not rules.needs_loopback:
+            return
+        taps = {guest.tap for guest in rules.guests}
+        for link in links.all_links():
+            if link.name in taps and link.index not in self._guarded:
+                guard(link.name)
+                self._guarded.add(link.index)
+        route_loopback(rules.bridge, wanted=True)
