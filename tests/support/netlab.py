@@ -304,7 +304,7 @@ def ipv6_udp(source: str, destination: str, port: int, data: bytes) -> bytes:
 
 def neighbour_advertisement(source: str, destination: str, target: str, mac: str) -> bytes:
     """An IPv6 packet that says which MAC address ``target`` has, to override what is known (RFC 4861, 4.4)."""
-    body = struct.pack("!BBHI", 136, 0, 0, 0x60000000) + socket.inet_pton(socket.AF_INET6, target)
+    body = struct.pack("!BBHI", 136, 0, 0, 0x20000000) + socket.inet_pton(socket.AF_INET6, target)
     body += b"\x02\x01" + _mac(mac)
     return _ipv6(source, destination, 58, body, checksum_at=2, hops=255)
 
