@@ -111,7 +111,7 @@ def _decode_scalar(annotation: Any, value: Any, where: str) -> Any:
             return annotation(value)
         except ValueError:
             raise _wrong(where, "one of " + ", ".join(member.value or '""' for member in annotation)) from None
-    if annotation is datetime:
+    if isinstance(annotation, type) and issubclass(annotation, datetime):
         try:
             return clock.parse_rfc3339(value)
         except (ValueError, TypeError):

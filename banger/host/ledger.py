@@ -102,10 +102,12 @@ class Ledger:
     def recover(self, vm_id: str) -> bool:
         """Bring the rows of a VM up to date from its file, which may be ahead; True if that changed any.
 
-        What only the rows know stays: the file may have been damaged, and cleaning up twice does no harm.
+        What only the rows know stays: the file may have been damaged, and cleaning up twice does no harm. Nor does a
+        mere intention in the file replace what the rows know to exist.
         """
         rows = {(handle.kind, handle.key): handle for handle in self._rows.of(vm_id)}
-        ahead = [handle for key, handle in self.recorded(vm_id).handles.items() if rows.get(key) != handle]
+        recorded = self.recorded(vm_id).handles.items()
+        ahead = [one for key, one in recorded if key not in rows or (one.state == "active" and one != rows[key])]
         for handle in ahead:
             self._rows.put(handle)
         return bool(ahead)

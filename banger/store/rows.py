@@ -44,6 +44,4 @@ def from_row(cls: type[T], row: Mapping[str, Any]) -> T:
 
 
 def _is_scalar(annotation: Any) -> bool:
-    return isinstance(annotation, type) and (
-        annotation in (str, int, float, datetime) or issubclass(annotation, StrEnum)
-    )
+    return isinstance(annotation, type) and issubclass(annotation, str | int | float | datetime | StrEnum)

@@ -1,0 +1,84 @@
+"""VMs whose time is over are deleted or stopped; the wall clock is frozen and moved by hand."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from freezegun import freeze_time
+
+from banger.actors.messages import CreateVm, DeleteVm, Reconcile
+from banger.actors.tend import Tender
+from banger.core import clock
+from banger.core.models import VmSpec, VmState
+from banger.core.names import new_id
+from tests.support.fake_vmm import FakeVmm
+from tests.support.fakes import World
+from tests.support.waiting import eventually
+
+
+@pytest.fixture
+def world(tmp_path):
+    world = World(tmp_path, FakeVmm())
+    world.guests.on_run = lambda access, command: world.vmm.power_down(None, world.layout.vm_run_dir(access.vm_id))
+    yield world
+    for vm in world.store.vms.all():
+        world.do(DeleteVm(vm.id, vm.name, force=True))
+    assert world.leftovers() == []
+    world.stop()
+
+
+def running(world, **spec):
+    return world.do(CreateVm(new_id(), "web", VmSpec("alpine", **spec), start=True))
+
+
+def look_in(world, tender: Tender, **later) -> None:
+    with freeze_time(clock.now() + timedelta(**later)):
+        tender.look()
+    world.do(Reconcile())  # behind whatever was wished
+
+
+def test_vm_is_deleted_when_its_time_to_live_is_over(world):
+    running(world, ttl_s=3600.0)
+    tender = Tender(world.services)
+    look_in(world, tender, minutes=59)
+    assert world.vm("web").state is VmState.RUNNING
+    look_in(world, tender, minutes=61)
+    eventually(lambda: world.store.vms.by_name("web") is None, what="it is deleted")
+
+
+def test_stopped_vm_is_deleted_too_also_after_a_restart_of_the_daemon(world):
+    world.do(CreateVm(new_id(), "web", VmSpec("alpine", ttl_s=3600.0)))
+    world.restart()
+    look_in(world, Tender(world.services), hours=2)
+    eventually(lambda: world.store.vms.by_name("web") is None, what="it is deleted")
+
+
+def test_idle_vm_is_stopped_and_keeps_its_disk(world):
+    running(world, idle_s=600.0)
+    tender = Tender(world.services)
+    look_in(world, tender, minutes=9)
+    assert world.vm("web").state is VmState.RUNNING
+    look_in(world, tender, minutes=11)
+    eventually(lambda: world.vm("web").state is VmState.STOPPED, what="it is stopped")
+
+
+def test_vm_in_use_is_not_idle_and_the_time_counts_from_its_end(world):
+    vm = running(world, idle_s=600.0)
+    tender = Tender(world.services)
+    world.guests.busy[vm.id] = 1
+    look_in(world, tender, minutes=30)
+    world.guests.busy.clear()
+    look_in(world, tender, minutes=35)
+    assert world.vm("web").state is VmState.RUNNING
+    look_in(world, tender, minutes=41)
+    eventually(lambda: world.vm("web").state is VmState.STOPPED, what="it is stopped")
+
+
+def test_restart_of_the_daemon_counts_as_a_use(world):
+    running(world, idle_s=600.0)
+    with freeze_time(clock.now() + timedelta(hours=1)):
+        tender = Tender(world.services)
+        tender.look()
+    world.do(Reconcile())
+    assert world.vm("web").state is VmState.RUNNING
