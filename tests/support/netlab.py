@@ -17,6 +17,7 @@ import subprocess
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +25,18 @@ import pytest
 from banger.core.models import Vm, VmSpec, VmState
 from banger.core.operation import Operation
 from banger.core.ports import Contribution, Handle, TapNic
+from banger.host.cascade import run_all
+from banger.network.names import bridge_name
 from banger.network.probe import available
+from banger.network.resolver import Resolver
+from banger.network.tap import TapNetwork, TapSettings
+
+INSTALLATION, OTHER_INSTALLATION = "0123456789ab", "ba9876543210"
+HOST, HOST6 = "192.0.2.1", "2001:db8:1::1"
+WORLD, WORLD6 = "192.0.2.254", "2001:db8:1::fe"
+SERVER, SERVER6 = "198.51.100.10", "2001:db8:99::10"
+OTHER_SERVER = "198.51.100.20"
+PRIVATE_SERVER, METADATA = "10.255.255.9", "169.254.169.254"
 
 _CLONE_NEWNET = 0x40000000
 _TUNSETIFF, _IFF_TAP, _IFF_NO_PI = 0x400454CA, 0x0002, 0x1000
@@ -270,6 +282,79 @@ class Guest:
             os.close(end)
 
 
+class Lab:
+    """A host with an uplink to a world of servers, and one installation on it."""
+
+    def __init__(self, stack: ExitStack, directory: Path, *, bridge_netfilter: bool) -> None:
+        self.stack, self._directory = stack, directory
+        self.host, self.world = Namespace(stack), Namespace(stack)
+        self.servers = Servers(stack)
+        self.resolver: Resolver | None = None
+        self._connect()
+        self.host.run(f"sysctl -qw net.bridge.bridge-nf-call-iptables={int(bridge_netfilter)}", check=bridge_netfilter)
+        self.ledgers = {INSTALLATION: MemoryLedger(), OTHER_INSTALLATION: MemoryLedger()}
+        self.network = self.installation(INSTALLATION)
+
+    def _connect(self) -> None:
+        self.host.run(f"ip link add up0 type veth peer name eth0 netns {self.world.pid}; ip link set up0 up")
+        self.world.run("ip link set eth0 up")
+        self.host.run(
+            f"ip addr add {HOST}/24 dev up0; ip addr add {HOST6}/64 dev up0 nodad;ip route add default via {WORLD}"
+        )
+        self.world.run(
+            f"ip addr add {WORLD}/24 dev eth0; ip addr add {WORLD6}/64 dev eth0 nodad;"
+            f"for one in {SERVER} {OTHER_SERVER} {PRIVATE_SERVER} {METADATA}; do ip addr add $one/32 dev lo; done;"
+            f"ip addr add {SERVER6}/128 dev lo nodad"
+        )
+        self.host.run(f"ip -6 route add default via {WORLD6}")
+        for address in (SERVER, OTHER_SERVER, PRIVATE_SERVER, METADATA, SERVER6):
+            self.servers.tcp(self.world, address, 80)
+        for address in (SERVER, SERVER6):
+            self.servers.udp(self.world, address, 5000)
+
+    def installation(self, installation_id: str, **settings: Any) -> TapNetwork:
+        """A tap network with a ledger that a second one of the same id shares, as after a restart of the daemon."""
+        return TapNetwork(
+            installation_id,
+            self._directory / f"{installation_id}.json",
+            2222,
+            self.ledgers[installation_id].all,
+            lambda _, forwards: list(forwards),
+            TapSettings(**settings),
+            lambda: self.resolver,
+        )
+
+    def prepare(self, vm: Vm, network: TapNetwork | None = None, installation: str = INSTALLATION) -> Contribution:
+        """As a VM's owner does it."""
+        with self.host.entered():
+            part = self.ledgers[installation].of_vm(vm.id)
+            return (network or self.network).prepare(vm, None, part, operation())  # type: ignore[arg-type]
+
+    def guest(self, number: int, **spec: Any) -> Guest:
+        """A VM that runs."""
+        return Guest(self.stack, self.host, self.prepare(make_vm(number, **spec)))
+
+    def clean(self, *vms: Vm, network: TapNetwork | None = None, installation: str = INSTALLATION) -> None:
+        """As a VM's owner does it after the VMM is gone."""
+        for vm in vms:
+            with self.host.entered():
+                run_all((network or self.network).cleanup(vm, self.ledgers[installation].of_vm(vm.id)))
+
+    def refresh(self, *vms: Vm) -> None:
+        """The tick."""
+        with self.host.entered():
+            self.network.refresh(vms)
+
+    def bridge_mac(self) -> str:
+        """The card of the host as guests see it."""
+        return self.host.run(f"ip -o link show {bridge_name(INSTALLATION)}").partition("link/ether ")[2].split()[0]
+
+    def objects(self, network: TapNetwork | None = None) -> list[tuple[str, str, str]]:
+        """What is on the host: kind, key, VM."""
+        with self.host.entered():
+            return [(one.kind, one.key, one.vm_id) for one in (network or self.network).host_objects()]
+
+
 def make_vm(number: int, network: str = "tap", **spec: Any) -> Vm:
     """A VM whose id begins with its number."""
     from banger.core import clock
@@ -282,56 +367,6 @@ def make_vm(number: int, network: str = "tap", **spec: Any) -> Vm:
 def operation() -> Operation:
     """A start."""
     return Operation("vm.start", "vm")
-
-
-def ethernet(destination: str, source: str, kind: int, payload: bytes) -> bytes:
-    """A frame."""
-    return _mac(destination) + _mac(source) + struct.pack("!H", kind) + payload
-
-
-def ipv4_udp(source: str, destination: str, port: int, data: bytes) -> bytes:
-    """An IPv4 packet with a UDP datagram in it, whose checksum is left out (RFC 768)."""
-    udp = struct.pack("!HHHH", 40000, port, 8 + len(data), 0) + data
-    ends = socket.inet_aton(source) + socket.inet_aton(destination)
-    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 1, 0, 64, 17, 0)
-    return head[:10] + struct.pack("!H", _checksum(head + ends)) + ends + udp
-
-
-def ipv6_udp(source: str, destination: str, port: int, data: bytes) -> bytes:
-    """An IPv6 packet with a UDP datagram in it."""
-    return _ipv6(source, destination, 17, struct.pack("!HHHH", 40000, port, 8 + len(data), 0) + data, checksum_at=6)
-
-
-def neighbour_advertisement(source: str, destination: str, target: str, mac: str) -> bytes:
-    """An IPv6 packet that says which MAC address ``target`` has, to override what is known (RFC 4861, 4.4)."""
-    body = struct.pack("!BBHI", 136, 0, 0, 0x20000000) + socket.inet_pton(socket.AF_INET6, target)
-    body += b"\x02\x01" + _mac(mac)
-    return _ipv6(source, destination, 58, body, checksum_at=2, hops=255)
-
-
-def arp_reply(mac: str, address: str, to_mac: str, to_address: str) -> bytes:
-    """An ARP answer (RFC 826)."""
-    ends = _mac(mac) + socket.inet_aton(address) + _mac(to_mac) + socket.inet_aton(to_address)
-    return struct.pack("!HHBBH", 1, 0x0800, 6, 4, 2) + ends
-
-
-def _ipv6(source: str, destination: str, protocol: int, body: bytes, *, checksum_at: int, hops: int = 64) -> bytes:
-    ends = socket.inet_pton(socket.AF_INET6, source) + socket.inet_pton(socket.AF_INET6, destination)
-    total = _checksum(ends + struct.pack("!II", len(body), protocol) + body)
-    body = body[:checksum_at] + struct.pack("!H", total) + body[checksum_at + 2 :]
-    return struct.pack("!IHBB", 0x60000000, len(body), protocol, hops) + ends + body
-
-
-def _checksum(data: bytes) -> int:
-    data += b"\0" * (len(data) % 2)
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
-
-
-def _mac(text: str) -> bytes:
-    return bytes.fromhex(text.replace(":", ""))
 
 
 def _family(address: str) -> int:
