@@ -26,6 +26,7 @@ _MAIN_TABLE = 254
 #: linux/neighbour.h: a permanent entry is never asked for nor replaced; a port's own entry of the bridge.
 _PERMANENT, _STATIC, _ON_MASTER = 0x80, 0x40, 0x04
 _NO_DUPLICATE_CHECK = 0x02  # IFA_F_NODAD: without a port there is nobody to ask, and the address would stay tentative
+_UP = 1  # IFF_UP
 _GONE = (errno.ENODEV, errno.ENOENT, errno.EADDRNOTAVAIL)
 
 
@@ -38,6 +39,7 @@ class Link:
     alias: str
     mtu: int
     master: int
+    is_up: bool
 
     @property
     def since(self) -> float:
@@ -105,10 +107,15 @@ def uplink_mtu() -> int:
     return max(_SMALLEST_MTU, min(int(mtu), _LARGEST_MTU))
 
 
-def ensure_bridge(installation_id: str, plan: Plan, mtu: int) -> None:
-    """Have the bridge, up, with the plan's addresses and no others. Idempotent."""
+def ensure_bridge(installation_id: str, plan: Plan, mtu: int) -> bool:
+    """Have the bridge, up, with the plan's addresses and no others. Idempotent.
+
+    Returns:
+        False if it was not there or down: then the kernel has forgotten what it was told about its ports.
+    """
     name = bridge_name(installation_id)
     with _netlink(f"make the bridge {name}") as netlink:
+        was_up = bool(netlink.link_lookup(ifname=name, flags=lambda flags: flags & _UP))
         if not netlink.link_lookup(ifname=name):
             alias = Alias(installation_id, "", clock.now())
             # Its own address, lest it take over that of a tap and change with it.
@@ -123,7 +130,9 @@ def ensure_bridge(installation_id: str, plan: Plan, mtu: int) -> None:
         if plan.subnet6:
             wanted.add((str(plan.gateway6), plan.subnet6.prefixlen))
         _set_addresses(netlink, index, wanted)
-        netlink.link("set", index=index, state="up")
+        if not was_up:
+            netlink.link("set", index=index, state="up")
+    return was_up
 
 
 def _set_addresses(netlink: Any, index: int, wanted: set[tuple[str, int]]) -> None:
@@ -139,8 +148,8 @@ def _set_addresses(netlink: Any, index: int, wanted: set[tuple[str, int]]) -> No
         netlink.addr("add", index=index, address=address, prefixlen=length, flags=flags)
 
 
-def ensure_tap(installation_id: str, guest: Guest, owner_uid: int, mtu: int = 0) -> None:
-    """Have a guest's tap on the bridge, up and apart from its siblings. Idempotent.
+def ensure_tap(installation_id: str, guest: Guest, owner_uid: int, mtu: int = 0) -> int:
+    """Have a guest's tap on the bridge, up and apart from its siblings. Idempotent. Its index.
 
     The bridge learns nothing from the port, and the host's neighbour entries are fixed: what a guest says about
     addresses changes neither, whether or not our rules are in place. ``mtu`` 0 leaves that of a running guest alone.
@@ -169,6 +178,7 @@ def ensure_tap(installation_id: str, guest: Guest, owner_uid: int, mtu: int = 0)
         for address in filter(None, (guest.address, guest.address6)):
             netlink.neigh("replace", dst=str(address), lladdr=guest.mac, ifindex=bridge, state=_PERMANENT)
         netlink.link("set", index=index, state="up")
+    return int(index)
 
 
 def forget_neighbour(installation_id: str, guest: Guest) -> None:
@@ -243,4 +253,5 @@ def _link(message: Any) -> Link:
         alias=str(message.get_attr("IFLA_IFALIAS") or ""),
         mtu=int(message.get_attr("IFLA_MTU") or 0),
         master=int(message.get_attr("IFLA_MASTER") or 0),
+        is_up=bool(message["flags"] & _UP),
     )

@@ -7,7 +7,7 @@ VMs (bridge, rules, allotting addresses) is changed by one thread at a time.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
@@ -84,8 +84,8 @@ class TapNetwork:
         self._settings = settings
         self._resolver = resolver
         self._lock = threading.RLock()
-        self._applied: tuple[str, str] | None = None
-        self._guarded: set[int] = set()  # indexes of taps; the kernel does not give one twice
+        self._applied: tuple[str, str] | None = None  # the text, and how the kernel lists it
+        self._guarded: dict[str, int] = {}  # taps by name; the kernel does not give an index twice
 
     def applies(self, vm: Vm) -> bool:
         """True for a VM that asked for a tap."""
@@ -104,13 +104,13 @@ class TapNetwork:
             others = [guest for guest in guests_in(self._handles()) if guest.vm_id != vm.id]
             guest = self._allot(vm, ledger, others)
             crashpoint("tap.prepare:written")
-            mtu = self._raise_network(guest.plan)
+            mtu, _ = self._raise_network(guest.plan)
             crashpoint("tap.prepare:bridge-up")
             rules = self._apply([*others, guest])
             crashpoint("tap.prepare:rules-applied")
-            links.ensure_tap(self._id, guest, self._settings.vmm_uid, mtu)
+            index = links.ensure_tap(self._id, guest, self._settings.vmm_uid, mtu)
             crashpoint("tap.prepare:tap-up")
-            self._open_loopback(rules)
+            self._open_loopback(rules, {guest.tap: index})
         ledger.activate(TAP_KIND, guest.tap)
         ledger.activate(ADDRESS_KIND, str(guest.address), guest.detail())
         return Contribution(
@@ -147,13 +147,15 @@ class TapNetwork:
                     self._lower_network()
                 return
             self._require()
-            self._raise_network(guests[0].plan)
-            rules = self._apply(guests)
-            present = {link.name for link in links.all_links()}
+            _, was_up = self._raise_network(guests[0].plan)
+            rules = self._apply(guests, check=True)
+            taps = {link.name: link for link in links.all_links()}
+            bridge = taps[rules.bridge].index
             for guest in guests:
-                if guest.tap in present:
+                tap = taps.get(guest.tap)
+                if tap and not (was_up and tap.master == bridge and tap.is_up):
                     links.ensure_tap(self._id, guest, self._settings.vmm_uid)
-            self._open_loopback(rules)
+            self._open_loopback(rules, {name: link.index for name, link in taps.items()})
 
     def host_objects(self) -> Sequence[HostObject]:
         """Bridge, taps and tables of this installation."""
@@ -203,6 +205,7 @@ class TapNetwork:
     def _remove_tap(self, ledger: VmLedger) -> None:
         for handle in ledger.of(TAP_KIND):
             links.remove_tap(self._id, handle.key)
+            self._guarded.pop(handle.key, None)
         crashpoint("tap.cleanup:tap-gone")
         ledger.strike(TAP_KIND)
 
@@ -269,12 +272,11 @@ class TapNetwork:
         routes = links.host_routes(besides=bridge_name(self._id))
         return choose_plan(self._id, routes, self._settings.subnet, ipv6=self._settings.ipv6 and has_ipv6())
 
-    def _raise_network(self, plan: Plan) -> int:
-        """Forwarding and the bridge; the MTU of both ways."""
+    def _raise_network(self, plan: Plan) -> tuple[int, bool]:
+        """Forwarding and the bridge; the MTU of the way out, and whether the bridge was up already."""
         enable_forwarding(self._state_file, ipv6=plan.subnet6 is not None)
         mtu = links.uplink_mtu()
-        links.ensure_bridge(self._id, plan, mtu)
-        return mtu
+        return mtu, links.ensure_bridge(self._id, plan, mtu)
 
     def _lower_network(self) -> None:
         """Rules and bridge go, the bridge first: what it still carried stays confined until then."""
@@ -285,26 +287,32 @@ class TapNetwork:
                 nft.remove(table_name(self._id))
             self._applied = None
 
-    def _apply(self, guests: Sequence[Guest]) -> Ruleset:
-        """Have exactly the rules for these guests, keeping what the resolver allowed. Free if they are there."""
+    def _apply(self, guests: Sequence[Guest], *, check: bool = False) -> Ruleset:
+        """Have exactly the rules for these guests, keeping what the resolver allowed.
+
+        With ``check`` the kernel's listing decides whether anything is to be done; that takes longer than to apply
+        what is known to be new.
+        """
         table = table_name(self._id)
         rules = Ruleset(self._id, guests[0].plan, guests, self._resolver())
         if not rules.needs_loopback:
             route_loopback(rules.bridge, wanted=False)
-        text = rules.render()
-        if self._applied != (text, nft.listing(table)):
+        text = rules.render() if check else ""
+        if not check or self._applied != (text, nft.listing(table)):
             held = nft.elements(table, [guest.vm_id for guest in guests if guest.egress.names])
             nft.apply(replace(rules, elements=held).render())
-            self._applied = (text, nft.listing(table))
+            self._applied = (text, nft.listing(table)) if check else None
         return rules
 
-    def _open_loopback(self, rules: Ruleset) -> None:
-        """Route loopback addresses if these rules need it, once every tap is guarded."""
+    def _open_loopback(self, rules: Ruleset, indexes: Mapping[str, int]) -> None:
+        """Route loopback addresses if these rules need it, once every tap is guarded. ``indexes`` are of known taps."""
         if not rules.needs_loopback:
             return
         taps = {guest.tap for guest in rules.guests}
-        for link in links.all_links():
-            if link.name in taps and link.index not in self._guarded:
-                guard(link.name)
-                self._guarded.add(link.index)
+        if taps - {*indexes, *self._guarded}:
+            indexes = {link.name: link.index for link in links.all_links()}
+        for tap in sorted(taps & indexes.keys()):
+            if self._guarded.get(tap) != indexes[tap]:
+                guard(tap)
+                self._guarded[tap] = indexes[tap]
         route_loopback(rules.bridge, wanted=True)
