@@ -35,6 +35,8 @@ KEYS: tuple[Key, ...] = (
     Key("vm.network", "user", "network of a VM", ("user", "tap", "none")),
     Key("vm.boot_timeout_s", 120.0, "seconds a guest may take until it answers"),
     Key("vm.stop_timeout_s", 20.0, "seconds a guest may take to power off before it is killed"),
+    Key("network.subnet", "", "IPv4 subnet of guests on taps, empty to choose a free one"),
+    Key("network.ipv6", "on", "IPv6 addresses for guests on taps", ("on", "off")),
     Key("vmm.driver", "qemu", "VMM driver", ("qemu",)),
     Key("vmm.machine", "microvm", "QEMU machine type", ("microvm", "q35")),
     Key("vmm.accelerator", "auto", "auto proves KVM by running a guest, else emulates", ("auto", "kvm", "tcg")),
