@@ -28,6 +28,7 @@ from banger.guest.channel import GuestChannels
 from banger.guest.sshkeys import ensure_key
 from banger.kernels import sources as kernel_sources
 from banger.layout import Layout
+from banger.oci.blobs import BlobStore
 from banger.oci.source import OciImageSource
 from banger.resolver import StoreResolver
 from banger.rootfs.bootstrap import BootstrapImageSource
@@ -71,7 +72,8 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
     channels = GuestChannels(loop)
     vmm = QemuVmm(config, layout)
     access = partial(guest_access, layout)
-    bundles = BundleImageSource(layout, config)
+    blobs = BlobStore(layout.blobs, leases=store.leases)
+    bundles = BundleImageSource(layout, config, blobs=blobs)
     parts: list[Services] = []
 
     def spawn(key: OwnerKey, generation: int, report: Callable[[Fact], None]) -> pykka.ActorRef[OwnerActor]:
@@ -94,9 +96,9 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
             image_sources=(
                 BootstrapImageSource(layout, config),
                 bundles,
-                OciImageSource(layout, config, bundles=bundles),
+                OciImageSource(layout, config, bundles=bundles, blobs=blobs),
             ),
-            kernel_sources=kernel_sources(layout, config),
+            kernel_sources=kernel_sources(layout, config, blobs),
             workshop=LocalWorkshop(layout, config),
             storage=OverlayStorage(),
             vmm=vmm,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from banger.actors.base import OwnerActor
+from banger.actors.leases import directory_key, leased
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import Image, Kernel, Vm
@@ -21,6 +23,14 @@ T = TypeVar("T", bound=Image | Kernel)
 class ArtifactOwner(OwnerActor):
     """Owner of one name in a table of artefacts. The order of every step here is a promise, see ARCHITECTURE.md."""
 
+    @contextmanager
+    def building(self, what: str, operation: Operation) -> Iterator[Path]:
+        """A staging directory that nothing collects, nor what else the operation leases, until the block is over."""
+        with leased(self.services.store.leases, operation):
+            crashpoint("artifact.build:leased")
+            with publish.staging_dir(self.services.layout, f"{what}-{operation.id}-") as staged:
+                yield staged
+
     def publish(
         self,
         table: ArtifactTable[T],
@@ -28,6 +38,7 @@ class ArtifactOwner(OwnerActor):
         staged: Path,
         directory_of: Callable[[str], Path],
         users: Callable[[str], list[Vm]],
+        operation: Operation,
     ) -> None:
         """Sync, rename into place, then the row: a reader sees the whole thing or nothing.
 
@@ -35,6 +46,7 @@ class ArtifactOwner(OwnerActor):
         """
         final = directory_of(new.id)
         crashpoint("artifact.publish:staged")
+        self.services.store.leases.take(operation.id, [directory_key(new.id)])
         publish.publish(staged, final)
         crashpoint("artifact.publish:renamed")
         try:

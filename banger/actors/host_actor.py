@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,15 +9,10 @@ from loguru import logger
 
 from banger.actors.base import OwnerActor
 from banger.actors.messages import Command, DeleteImage, DeleteKernel, Prune, Reconcile, SettleVm
+from banger.actors.orphans import CACHED_GRACE_S, CACHED_S, GRACE_S, Orphans, Stale, occupied
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import Image, Kernel, Vm, VmState
 from banger.core.operation import Operation
-from banger.host import publish
-
-#: Blobs that nothing touched for so long are pruned, and with ``unused`` for so short.
-BLOB_KEPT_S, BLOB_GRACE_S = 7 * 86400.0, 3600.0
-#: A directory without a row may be about to get one; only after this long it is nobody's.
-GRACE_S = 600.0
 
 
 @dataclass(slots=True)
@@ -39,9 +33,18 @@ class PruneReport:
     kept: list[str] = field(default_factory=list)
     freed_bytes: int = 0
 
+    def add(self, stale: Stale) -> None:
+        """Count one entry of a cache."""
+        self.removed.append(stale.what)
+        self.freed_bytes += stale.freed_bytes
+
 
 class HostActor(OwnerActor):
     """Owns the installation as a whole."""
+
+    @property
+    def _orphans(self) -> Orphans:
+        return Orphans(self.services.layout, self.services.store)
 
     def handle(self, command: Command, operation: Operation) -> ReconcileReport | PruneReport:
         """Dispatch."""
@@ -86,21 +89,16 @@ class HostActor(OwnerActor):
         return vm.state is not VmState.STOPPED or bool(self.services.store.handles.of(vm.id))
 
     def _collect(self, report: ReconcileReport, operation: Operation, *, at_start: bool) -> None:
-        services, layout = self.services, self.services.layout
-        grace_s = 0.0 if at_start else GRACE_S
+        orphans = self._orphans
         if at_start:
-            publish.sweep(layout)
-        known = {
-            layout.data / "images": {image.id for image in services.store.images.all()},
-            layout.data / "kernels": {kernel.id for kernel in services.store.kernels.all()},
-            layout.data / "vms": {vm.id for vm in services.store.vms.all()},
-            layout.run / "vms": {vm.id for vm in services.store.vms.all()},
-        }
-        for parent, ids in known.items():
-            for orphan in _older_than(parent, grace_s):
-                if orphan.name not in ids:
-                    publish.discard(orphan, layout)
-                    report.removed.append(str(orphan))
+            orphans.sweep()
+        report.removed += map(str, orphans.directories(0.0 if at_start else GRACE_S))
+        for stale in orphans.blobs(CACHED_S, parts_only=True):  # nobody came back to resume it
+            if orphans.remove_blob(stale):
+                report.removed.append(stale.what)
+        for stale in orphans.toolboxes(CACHED_S):
+            if orphans.remove_toolbox(stale):
+                report.removed.append(stale.what)
         self._collect_nameless(report, operation)
 
     def _collect_nameless(self, report: ReconcileReport, operation: Operation) -> None:
@@ -136,7 +134,7 @@ class HostActor(OwnerActor):
                 if not store.vms.using_kernel(kernel.id) and (not kernel.name or command.unused)
             ]
         for value, delete, directory in candidates:
-            size = _occupied(directory)
+            size = occupied(directory)
             try:
                 if not command.dry_run:
                     self.ask_owner(delete, operation)
@@ -145,37 +143,15 @@ class HostActor(OwnerActor):
             else:
                 report.removed.append(f"{delete.key.kind.value} {value.name or value.id}")
                 report.freed_bytes += size
-        if "image" in command.nouns:
-            self._prune_blobs(command, report)
+        self._prune_caches(command, report)
         return report
 
-    def _prune_blobs(self, command: Prune, report: PruneReport) -> None:
-        """Blobs only save the next pull a download; those touched lately may be in use by a pull right now."""
-        age_s = BLOB_GRACE_S if command.unused else BLOB_KEPT_S
-        for blob in _older_than(self.services.layout.blobs / "sha256", age_s):
-            report.freed_bytes += blob.lstat().st_blocks * 512
-            report.removed.append(f"blob {blob.name[:12]}")
-            if not command.dry_run:
-                blob.unlink(missing_ok=True)
-
-
-def _occupied(directory: Path) -> int:
-    """Bytes that removing a directory frees: files with another name elsewhere stay."""
-    total = 0
-    for path in directory.rglob("*"):
-        status = path.lstat()
-        total += status.st_blocks * 512 if status.st_nlink == 1 else 0
-    return total
-
-
-def _older_than(parent: Path, grace_s: float) -> list[Path]:
-    """Entries of ``parent`` whose inode last changed (a rename counts) more than ``grace_s`` ago."""
-    limit = time.time() - grace_s
-    found = []
-    for path in parent.iterdir() if parent.exists() else ():
-        try:
-            if path.lstat().st_ctime <= limit:
-                found.append(path)
-        except FileNotFoundError:
-            continue
-    return found
+    def _prune_caches(self, command: Prune, report: PruneReport) -> None:
+        """What only saves time: downloads, and toolboxes that no start used lately."""
+        orphans, age_s = self._orphans, CACHED_GRACE_S if command.unused else CACHED_S
+        for stale in orphans.blobs(age_s) if "image" in command.nouns else ():
+            if command.dry_run or orphans.remove_blob(stale):
+                report.add(stale)
+        for stale in orphans.toolboxes(age_s) if "kernel" in command.nouns else ():
+            if command.dry_run or orphans.remove_toolbox(stale):
+                report.add(stale)

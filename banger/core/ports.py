@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from banger.core.models import GuestAccess, Image, ImageConfig, Kernel, PortForward, ProcessIdentity
+from banger.core.models import (
+    NO_SIZES,
+    DefaultSizes,
+    GuestAccess,
+    Image,
+    ImageConfig,
+    Kernel,
+    PortForward,
+    ProcessIdentity,
+)
 from banger.core.operation import Operation
 
 
@@ -29,6 +38,18 @@ class ImageRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class KernelReference:
+    """The kernel that an image was used with: its name there, the digest of its content, and where it can be had.
+
+    Any may be empty. ``source`` is what :class:`KernelRequest` takes, but never a file of some host.
+    """
+
+    name: str = ""
+    digest: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ResolvedImage:
     """Exactly one thing to build: the same digest is the same content.
 
@@ -40,6 +61,8 @@ class ResolvedImage:
     platform: str
     config: ImageConfig
     token: object = None
+    kernel: KernelReference = KernelReference()
+    defaults: DefaultSizes = NO_SIZES
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +74,14 @@ class BuiltImage:
     disk_bytes: int
     config: ImageConfig
     digest: str
+
+
+class Leases(Protocol):
+    """Keep what is being worked with from being collected."""
+
+    def take(self, holder: str, keys: Iterable[str]) -> None:
+        """Hold ``keys`` for ``holder``, an operation's id, until it is over or shows no life for too long."""
+        ...
 
 
 class ImageSource(Protocol):
@@ -102,12 +133,15 @@ class Workshop(Protocol):
         """
         ...
 
-    def export(self, image: Image, target: Path, form: str, operation: Operation) -> None:
-        """Write an image to a file: ``bundle``, or ``oci`` for an OCI image that other tools read."""
+    def export(self, image: Image, kernel: Kernel | None, target: Path, form: str, operation: Operation) -> None:
+        """Write an image to a file: ``bundle``, or ``oci`` for an OCI image that other tools read.
+
+        ``kernel`` is the one that the image names, if it is here.
+        """
         ...
 
-    def push(self, image: Image, push: PushRequest, operation: Operation) -> str:
-        """Upload an image; the digest of its manifest."""
+    def push(self, image: Image, kernel: Kernel | None, push: PushRequest, operation: Operation) -> str:
+        """Upload an image as :meth:`export` writes it; the digest of its manifest."""
         ...
 
     def push_kernel(self, kernel: Kernel, kernel_dir: Path, push: PushRequest, operation: Operation) -> str:

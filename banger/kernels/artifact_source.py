@@ -35,16 +35,23 @@ FOREIGN_LINKS = frozenset({b"build", b"source"})
 class KernelArtifactSource:
     """Fetches a kernel artifact through the blob store, so that what is there already is not fetched again."""
 
-    def __init__(self, layout: Layout, config: Config, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        config: Config,
+        env: Mapping[str, str] | None = None,
+        blobs: BlobStore | None = None,
+    ) -> None:
         """Create the source; nothing is read or connected to.
 
         Args:
             layout: where the blobs are.
             config: ``image.parallel_downloads``, ``registry.insecure``, ``registry.credentials``.
             env: stands in for ``os.environ`` when the credential file is looked for.
+            blobs: the store that all sources share; by default one of its own.
         """
         self._config = config
-        self._blobs = BlobStore(layout.blobs)
+        self._blobs = blobs or BlobStore(layout.blobs)
         self._registries = Registries(config, env)
 
     def handles(self, request: KernelRequest) -> bool:
@@ -66,6 +73,7 @@ class KernelArtifactSource:
                 parts, manifest = KernelParts.of(artifact), KernelManifest.parse(document)
                 _check_platform(manifest)
         blobs = parts.present()
+        self._blobs.lease(operation.id, blobs)
         with operation.step("fetch kernel") as step:
             parallel = self._config.number("image.parallel_downloads")
             paths = fetch_all(self._blobs, blobs, client, parallel, step.update)
