@@ -47,16 +47,23 @@ class _Found:
 class BundleImageSource:
     """Fetches a bundle through the blob store, or reads it from a file where it lies."""
 
-    def __init__(self, layout: Layout, config: Config, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        config: Config,
+        env: Mapping[str, str] | None = None,
+        blobs: BlobStore | None = None,
+    ) -> None:
         """Create the source; nothing is read or connected to.
 
         Args:
             layout: where the blobs are.
             config: ``image.parallel_downloads``, ``registry.insecure``, ``registry.credentials``.
             env: stands in for ``os.environ`` when the credential file is looked for.
+            blobs: the store that all sources share; by default one of its own.
         """
         self._config = config
-        self._blobs = BlobStore(layout.blobs)
+        self._blobs = blobs or BlobStore(layout.blobs)
         self._registries = Registries(config, env)
 
     def handles(self, request: ImageRequest) -> bool:
@@ -96,6 +103,7 @@ class BundleImageSource:
         if not isinstance(found, _Found):
             raise BangerError(ErrorKind.INTERNAL, "the image was resolved by another source", subject=resolved.source)
         if found.client is not None:
+            self._blobs.lease(operation.id, found.parts.present())
             with operation.step("fetch bundle") as step:
                 parallel = self._config.number("image.parallel_downloads")
                 fetch_all(self._blobs, found.parts.present(), found.client, parallel, step.update)
@@ -150,7 +158,15 @@ def _resolved(source: str, artifact: Artifact, document: bytes, wanted: Platform
     except DocumentError as error:
         raise unsound(f'bundle "{source}"', str(error), source) from None
     found = _Found(parts, manifest, document, **place)
-    return ResolvedImage(source, artifact.digest, manifest.platform, manifest.config, found)
+    return ResolvedImage(
+        source,
+        artifact.digest,
+        manifest.platform,
+        manifest.config,
+        token=found,
+        kernel=manifest.kernel,
+        defaults=manifest.defaults,
+    )
 
 
 def _check_platform(manifest: BundleManifest, wanted: Platform) -> None:

@@ -67,7 +67,7 @@ def artifact_page(artifact: Row, terminal: Terminal) -> str:
             _join(artifact.get("rootfs_path"), "your own: never written to" if artifact.get("rootfs_path") else ""),
         ),
         ("platform", artifact.get("platform")),
-        ("kernel", artifact.get("kernel")),
+        ("kernel", _join(artifact.get("kernel"), artifact.get("kernel_source"))),
         ("work seed", "yes" if artifact.get("has_seed") else ""),
         ("version", artifact.get("version")),
         ("format", _join(artifact.get("format"), ", ".join(flags))),
@@ -76,7 +76,11 @@ def artifact_page(artifact: Row, terminal: Terminal) -> str:
         ("used by", ", ".join(artifact.get("used_by") or ())),
         ("arguments", artifact.get("cmdline")),
     ]
+    sizes = artifact.get("defaults") or {}
     defaults = [
+        ("cpus", sizes.get("cpus") or None),
+        ("memory", _mebibytes(sizes.get("memory_mib") or None)),
+        ("disk", _mebibytes(sizes.get("disk_mib") or None)),
         ("entrypoint", " ".join(config.get("entrypoint") or ())),
         ("command", " ".join(config.get("cmd") or ())),
         ("user", config.get("user")),

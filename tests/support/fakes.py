@@ -181,10 +181,10 @@ class FakeWorkshop:
         target.write_text(f"commit of {rootfs.read_text()}")
         return self.validate(target, operation)
 
-    def export(self, image: Image, target: Path, form: str, operation: Operation) -> None:
+    def export(self, image: Image, kernel: Kernel | None, target: Path, form: str, operation: Operation) -> None:
         target.write_text(f"{form} {image.digest}")
 
-    def push(self, image: Image, push: PushRequest, operation: Operation) -> str:
+    def push(self, image: Image, kernel: Kernel | None, push: PushRequest, operation: Operation) -> str:
         return f"sha256:{image.name}"
 
     def push_kernel(self, kernel: Kernel, kernel_dir: Path, push: PushRequest, operation: Operation) -> str:
@@ -223,6 +223,9 @@ class FakeResolver:
 
     def image(self, query: str, owner_uid: int) -> Image | PullImage:
         return self._store.images.by_name(query) or PullImage(query, ImageRequest(query))
+
+    def kernel_of(self, image: Image, owner_uid: int) -> Kernel | PullKernel:
+        return self.kernel(image.kernel, owner_uid)
 
     def kernel(self, query: str, owner_uid: int) -> Kernel | PullKernel:
         query = query or "default"
