@@ -13,6 +13,7 @@ from banger.bundle.disks import unpack_disk
 from banger.bundle.layout_reader import LayoutArchive
 from banger.bundle.manifest import BundleManifest, BundleParts, Disk, is_bundle, parse_bundle_artifact
 from banger.config import Config
+from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.operation import Operation
 from banger.core.ports import BuiltImage, ImageRequest, ResolvedImage
@@ -107,10 +108,13 @@ class BundleImageSource:
             with operation.step("fetch bundle") as step:
                 parallel = self._config.number("image.parallel_downloads")
                 fetch_all(self._blobs, found.parts.present(), found.client, parallel, step.update)
+        crashpoint("bundle.build:blobs-here")
         self._unpack(found.parts.rootfs, found.manifest.rootfs, staging / ROOTFS, found, operation)
+        crashpoint("bundle.build:rootfs-unpacked")
         if found.parts.seed is not None and found.manifest.seed is not None:
             self._unpack(found.parts.seed, found.manifest.seed, staging / SEED, found, operation)
         (staging / METADATA).write_bytes(found.document + b"\n")
+        crashpoint("bundle.build:unpacked")
         stat = (staging / ROOTFS).stat()
         return BuiltImage(staging / ROOTFS, stat.st_size, stat.st_blocks * 512, resolved.config, resolved.digest)
 

@@ -29,6 +29,7 @@ from banger.core.ports import (
     ImageRequest,
     ImageSource,
     KernelRequest,
+    KernelSource,
     PushRequest,
     ResolvedImage,
     RootfsFacts,
@@ -256,6 +257,7 @@ class World:
         self.images = FakeImageSource()
         self.image_sources = image_sources or (self.images,)
         self.kernels = FakeKernelSource()
+        self.kernel_sources: tuple[KernelSource, ...] = (self.kernels,)
         self.guests = FakeGuests()
         self.workshop = FakeWorkshop()
         self.watcher = FakeWatcher()
@@ -268,6 +270,11 @@ class World:
         }
         self.start()
 
+    def use_sources(self, images: tuple[ImageSource, ...], kernels: tuple[KernelSource, ...]) -> None:
+        """Pull by these from now on."""
+        self.image_sources, self.kernel_sources = images, kernels
+        self.restart()
+
     def start(self) -> None:
         self.store = Store(self.layout.database)
         self.operations = OperationTable()
@@ -279,7 +286,7 @@ class World:
             submit=self.supervisor.submit,
             resolver=FakeResolver(self.store),
             image_sources=self.image_sources,
-            kernel_sources=(self.kernels,),
+            kernel_sources=self.kernel_sources,
             workshop=self.workshop,
             storage=FakeStorage(),
             vmm=self.vmm,  # type: ignore[arg-type]
