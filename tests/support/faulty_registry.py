@@ -288,6 +288,16 @@ def stalled(after: int) -> Fault:
     return fault
 
 
+def gated(gate: threading.Event) -> Fault:
+    """Answer honestly, but only once ``gate`` is set."""
+
+    def fault(exchange: Exchange) -> None:
+        assert gate.wait(_LONGEST_STALL_S)
+        exchange.honest()
+
+    return fault
+
+
 def silent() -> Fault:
     """Take the request and never answer."""
     return Exchange.wait_for_the_end
