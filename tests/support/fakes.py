@@ -12,7 +12,7 @@ from banger.actors.host_actor import HostActor
 from banger.actors.image_actor import ImageActor
 from banger.actors.kernel_actor import KernelActor
 from banger.actors.messages import OwnerKey, OwnerKind, PullImage, PullKernel, SettleVm
-from banger.actors.services import Services
+from banger.actors.services import Resolver, Services
 from banger.actors.vm_actor import VmActor
 from banger.config import Config
 from banger.core import lookup
@@ -268,6 +268,7 @@ class World:
             OwnerKind.VM: VmActor,
             OwnerKind.HOST: HostActor,
         }
+        self.make_resolver: Callable[[Store], Resolver] = FakeResolver
         self.start()
 
     def use_sources(self, images: tuple[ImageSource, ...], kernels: tuple[KernelSource, ...]) -> None:
@@ -284,7 +285,7 @@ class World:
             config=Config.load(self.layout.config_file, {}),
             store=self.store,
             submit=self.supervisor.submit,
-            resolver=FakeResolver(self.store),
+            resolver=self.make_resolver(self.store),
             image_sources=self.image_sources,
             kernel_sources=self.kernel_sources,
             workshop=self.workshop,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from banger.bundle.contents import BundleInput, ScratchDirectory, pack_bundle
 from banger.bundle.source import BundleImageSource
+from banger.catalog import Catalog
 from banger.config import Config
 from banger.core import clock
 from banger.core.models import DefaultSizes, Image, Kernel
@@ -20,6 +21,7 @@ from banger.oci.blobs import BlobStore
 from banger.oci.documents import OCI_MANIFEST
 from banger.oci.platform import Platform
 from banger.oci.source import OciImageSource
+from banger.resolver import StoreResolver
 from banger.rootfs.build import build_from_directory
 from banger.rootfs.disk import make_disk
 from tests.support.fake_vmm import FakeVmm
@@ -78,6 +80,7 @@ def real_world(home: Path, *, free_bytes: bool = False, **changes: object) -> Wo
     world = World(home, FakeVmm(), image_sources=(), **changes)  # type: ignore[arg-type]
     blobs = BlobStore(layout.blobs, (lambda _: 1 << 60) if free_bytes else None, leases=_StoreLeases(world))
     bundles = BundleImageSource(layout, config, {}, blobs=blobs)
+    world.make_resolver = lambda store: StoreResolver(store, Catalog.load(layout), config)
     world.use_sources(
         (bundles, OciImageSource(layout, config, {}, bundles, blobs)),
         (KernelArtifactSource(layout, config, {}, blobs), UrlKernelSource(layout, config, blobs)),
