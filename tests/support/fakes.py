@@ -268,6 +268,7 @@ class World:
             OwnerKind.VM: VmActor,
             OwnerKind.HOST: HostActor,
         }
+        self.backoff = Backoff(first_s=0.001, most_s=0.01)
         self.make_resolver: Callable[[Store], Resolver] = FakeResolver
         self.start()
 
@@ -279,7 +280,7 @@ class World:
     def start(self) -> None:
         self.store = Store(self.layout.database)
         self.operations = OperationTable()
-        self.supervisor = Supervisor(self._spawn, self.operations, Backoff(first_s=0.001, most_s=0.01))
+        self.supervisor = Supervisor(self._spawn, self.operations, self.backoff)
         self.services = Services(
             layout=self.layout,
             config=Config.load(self.layout.config_file, {}),
