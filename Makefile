@@ -31,7 +31,8 @@ check: setup-test ## ruff, format, strict mypy, import rules, file sizes
 	@$(PYTHON) scripts/check_sizes.py
 
 soak: setup-test ## the long form of the random tests of the owners
-	@HYPOTHESIS_PROFILE=soak LOGURU_LEVEL=ERROR $(PYTHON) -m pytest --no-boot --timeout 3600 tests/actors
+	@HYPOTHESIS_PROFILE=soak LOGURU_LEVEL=ERROR $(PYTHON) -m pytest --no-boot --timeout 3600 tests/actors \
+		tests/integration/test_owners_no_room.py
 
 fuzz: setup-test ## feed the layer reader with nonsense for ten minutes, then the other readers of foreign bytes
 	@FUZZ_SECONDS=600 $(PYTHON) -m pytest -s --no-boot tests/unit/test_rootfs_fuzz.py -k fuzzed_for_a_while

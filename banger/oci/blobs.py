@@ -132,6 +132,12 @@ class BlobStore:
         progress(blob.size)
         return path
 
+    def give_up(self, blob: Descriptor) -> None:
+        """Drop what has come of a blob that nobody is fetching: room matters more now than a later resume."""
+        with self._guard:
+            if blob.digest not in self._locks:
+                self._part(blob).unlink(missing_ok=True)
+
     def _part(self, blob: Descriptor) -> Path:
         return self.path(blob.digest).with_suffix(".part")
 
