@@ -245,6 +245,8 @@ class ScriptedOwner(OwnerActor):
 class World:
     """A supervisor with real owners over fakes, in a directory of its own. ``restart`` is a daemon's restart."""
 
+    backoff = Backoff(first_s=0.001, most_s=0.01)
+
     def __init__(
         self,
         home: Path,
@@ -268,7 +270,6 @@ class World:
             OwnerKind.VM: VmActor,
             OwnerKind.HOST: HostActor,
         }
-        self.backoff = Backoff(first_s=0.001, most_s=0.01)
         self.make_resolver: Callable[[Store], Resolver] = FakeResolver
         self.start()
 
