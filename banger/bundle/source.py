@@ -19,10 +19,9 @@ from banger.core.operation import Operation
 from banger.core.ports import BuiltImage, ImageRequest, ResolvedImage
 from banger.layout import Layout
 from banger.oci.artifact import Artifact, unsound
-from banger.oci.artifact_client import Registries, find_artifact, read_artifact
+from banger.oci.artifact_client import ArtifactOrigin, find_artifact, read_artifact
 from banger.oci.blobs import BlobStore
 from banger.oci.documents import Descriptor, DocumentError
-from banger.oci.fetching import fetch_all
 from banger.oci.platform import Platform
 from banger.oci.reference import Reference
 
@@ -55,17 +54,8 @@ class BundleImageSource:
         env: Mapping[str, str] | None = None,
         blobs: BlobStore | None = None,
     ) -> None:
-        """Create the source; nothing is read or connected to.
-
-        Args:
-            layout: where the blobs are.
-            config: ``image.parallel_downloads``, ``registry.insecure``, ``registry.credentials``.
-            env: stands in for ``os.environ`` when the credential file is looked for.
-            blobs: the store that all sources share; by default one of its own.
-        """
-        self._config = config
-        self._blobs = blobs or BlobStore(layout.blobs)
-        self._registries = Registries(config, env)
+        """Create the source; for the arguments see :class:`ArtifactOrigin`."""
+        self._origin = ArtifactOrigin(layout, config, env, blobs)
 
     def handles(self, request: ImageRequest) -> bool:
         """True for ``bundle:…`` and ``bundle-file:…``."""
@@ -78,7 +68,7 @@ class BundleImageSource:
             if request.reference.startswith(_FILE_SCHEME):
                 return self._resolve_file(request.reference, wanted)
             reference = Reference.parse(request.reference.removeprefix(_REGISTRY_SCHEME))
-            client = self._registries.reader(reference, operation, plain_http=request.plain_http)
+            client = self._origin.registries.reader(reference, operation, plain_http=request.plain_http)
             artifact, document = find_artifact(client, wanted, "bundle", parse_bundle_artifact)
             return _resolved(f"{_REGISTRY_SCHEME}{reference}", artifact, document, wanted, client=client)
 
@@ -104,10 +94,7 @@ class BundleImageSource:
         if not isinstance(found, _Found):
             raise BangerError(ErrorKind.INTERNAL, "the image was resolved by another source", subject=resolved.source)
         if found.client is not None:
-            self._blobs.lease(operation.id, found.parts.present())
-            with operation.step("fetch bundle") as step:
-                parallel = self._config.number("image.parallel_downloads")
-                fetch_all(self._blobs, found.parts.present(), found.client, parallel, step.update)
+            self._origin.fetch("bundle", found.parts.present(), found.client, operation)
         crashpoint("bundle.build:blobs-here")
         self._unpack(found.parts.rootfs, found.manifest.rootfs, staging / ROOTFS, found, operation)
         crashpoint("bundle.build:rootfs-unpacked")
@@ -146,7 +133,7 @@ class BundleImageSource:
     @contextmanager
     def _open(self, blob: Descriptor, found: _Found) -> Iterator[BinaryIO]:
         if found.archive is None:
-            with self._blobs.path(blob.digest).open("rb", buffering=0) as file:
+            with self._origin.blobs.path(blob.digest).open("rb", buffering=0) as file:
                 yield file
             return
         with LayoutArchive(found.archive) as archive, archive.open_blob(blob) as stream:

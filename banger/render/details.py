@@ -79,8 +79,8 @@ def artifact_page(artifact: Row, terminal: Terminal) -> str:
     sizes = artifact.get("defaults") or {}
     defaults = [
         ("cpus", sizes.get("cpus") or None),
-        ("memory", _mebibytes(sizes.get("memory_mib") or None)),
-        ("disk", _mebibytes(sizes.get("disk_mib") or None)),
+        ("memory", _mebibytes(sizes.get("memory_mib"))),
+        ("disk", _mebibytes(sizes.get("disk_mib"))),
         ("entrypoint", " ".join(config.get("entrypoint") or ())),
         ("command", " ".join(config.get("cmd") or ())),
         ("user", config.get("user")),
@@ -133,7 +133,7 @@ def _moment(row: Row, field: str) -> str:
 
 
 def _mebibytes(amount: Any) -> str:
-    return "" if amount is None else format_size(int(amount) * MIB)
+    return format_size(int(amount) * MIB) if amount else ""
 
 
 def _on_disk(artifact: Row) -> str:
