@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 
 from banger.core import clock
+from banger.core.errors import BangerError
 from banger.core.operation import Operation
 from banger.core.progress import OperationEvent
 from banger.store.leases import LEASE_S, LeaseTable
@@ -35,7 +36,8 @@ def leased(leases: LeaseTable, operation: Operation) -> Iterator[None]:
         yield
     finally:
         forget()
-        leases.drop(operation.id)
+        with suppress(BangerError):  # a full disk: what was built counts, and the lease lapses by itself
+            leases.drop(operation.id)
 
 
 def staging_key(name: str) -> str:

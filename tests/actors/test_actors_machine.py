@@ -45,8 +45,21 @@ VM_NAMES = st.sampled_from(["one", "two", "three"])
 KERNELS = st.sampled_from(["default", "edge"])
 
 
-#: Where a process dies that works on images and kernels.
-POINTS = [point for point in all_points() if not point.startswith(("vm.", "bundle.", "blob."))]
+#: Where a process may die that makes something, or takes something away.
+MAKING, TAKING = ("artifact.build:", "artifact.publish:", "publish:"), ("artifact.remove:", "discard:")
+OWN_POINTS = {
+    "pull": "image.pull:",
+    "register": "image.register:",
+    "promote": "image.promote:",
+    "pull kernel": "kernel.pull:",
+}
+
+
+@cache
+def points_of(verb: str) -> list[str]:
+    """Where a command of this kind comes by."""
+    prefixes = (*MAKING, OWN_POINTS[verb]) if verb in OWN_POINTS else TAKING
+    return [point for point in all_points() if point.startswith(prefixes)]
 
 
 @cache
@@ -280,7 +293,8 @@ class Owners(RuleBasedStateMachine):
         self.world.stop()
         before = self._rows()
         subject = kernel if "kernel" in verb else name
-        point = POINTS[chance % len(POINTS)]
+        points = points_of(verb)
+        point = points[chance % len(points)]
         status, _ = zygote().run(self.home, [f"{verb}={subject}"], point, digests=self.world.images.digests)
         self.world.start()
         self.world.do(Reconcile(at_start=True))

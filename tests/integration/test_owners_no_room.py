@@ -96,6 +96,8 @@ def test_no_room_at_any_write_of_a_pull_is_told_and_leaves_nothing(kind, small, 
             assert error.kind is ErrorKind.EXHAUSTED, f"{step}: {error!r} {error.cause}"
             assert any(character.isdigit() for character in f"{error.message} {error.cause}"), error
             failures.add(error.message.partition(":")[0][:40])
+            table = world.store.kernels if kind == "kernel" else world.store.images
+            assert table.by_name("big") is None, step  # what failed is not there
         ballast.drop()
         _check_nothing_left(world, kept, step)
         _delete(world, "big")
