@@ -30,12 +30,14 @@ crashpoints.crashpoint = _noting  # before anybody imports it by name
 
 from banger.actors import messages as m  # noqa: E402
 from banger.core.models import VmSpec  # noqa: E402
+from banger.core.names import new_id  # noqa: E402
 from banger.core.ports import ImageRequest, KernelRequest  # noqa: E402
 from tests.support import origins  # noqa: E402  # imported before the forks, not in each of them
 from tests.support.fake_vmm import FakeVmm  # noqa: E402
 from tests.support.fakes import World  # noqa: E402
 
-VM_ID = "feedfacecafe"
+#: The same here and in the process that serves, but another one in every run: machines are looked for on the whole host.
+VM_ID = os.environ.setdefault("CRASH_VM_ID", new_id())
 
 
 def own_file(world: World) -> Path:
