@@ -33,6 +33,7 @@ from banger.host.loopback_ports import Taken
 from banger.host.user_network import UserNetwork, held_ports
 from banger.kernels import sources as kernel_sources
 from banger.layout import Layout
+from banger.oci.blobs import BlobStore
 from banger.oci.source import OciImageSource
 from banger.resolver import StoreResolver
 from banger.rootfs.bootstrap import BootstrapImageSource
@@ -77,7 +78,8 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
     channels = GuestChannels(loop)
     vmm = QemuVmm(config, layout)
     access = partial(guest_access, layout)
-    bundles = BundleImageSource(layout, config)
+    blobs = BlobStore(layout.blobs, leases=store.leases)
+    bundles = BundleImageSource(layout, config, blobs=blobs)
     ledger = Ledger(store.handles, layout)
     storage = OverlayStorage()
     parts: list[Services] = []
@@ -106,9 +108,9 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
             image_sources=(
                 BootstrapImageSource(layout, config),
                 bundles,
-                OciImageSource(layout, config, bundles=bundles),
+                OciImageSource(layout, config, bundles=bundles, blobs=blobs),
             ),
-            kernel_sources=kernel_sources(layout, config),
+            kernel_sources=kernel_sources(layout, config, blobs),
             workshop=LocalWorkshop(layout, config),
             ledger=ledger,
             storages={storage.name: storage},

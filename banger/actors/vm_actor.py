@@ -23,6 +23,7 @@ from banger.actors.messages import (
 from banger.actors.vm_files import VmFiles
 from banger.actors.vm_keeper import VmKeeper, joined
 from banger.actors.vm_settle import VmSettler
+from banger.actors.vm_sizes import with_sizes
 from banger.actors.vm_start import VmStart
 from banger.actors.vm_teardown import recorded_identity
 from banger.core import clock
@@ -66,7 +67,7 @@ class VmActor(OwnerActor):
 
     def _create(self, command: CreateVm, operation: Operation) -> Vm:
         services = self.services
-        check_memory(command.spec.memory_mib)
+        check_memory(command.spec.memory_mib)  # before anything is fetched
         vm = Vm(
             id=command.vm_id,
             name=command.vm_name,
@@ -82,7 +83,9 @@ class VmActor(OwnerActor):
         try:
             image, kernel = self._artifacts(vm, operation)
             crashpoint("vm.create:artifacts-here")
-            vm = self._keeper.save(vm, image_id=image.id, kernel_id=kernel.id)
+            spec = with_sizes(vm.spec, image.defaults, services.config)
+            check_memory(spec.memory_mib)
+            vm = self._keeper.save(vm, image_id=image.id, kernel_id=kernel.id, spec=spec)
             files.make()
             with operation.step("create disk"):
                 rootfs = services.layout.image_rootfs(image)
@@ -108,10 +111,11 @@ class VmActor(OwnerActor):
         image = resolver.image(vm.spec.image, vm.owner_uid)
         if not isinstance(image, Image):
             image = self.ask_owner(image, operation)
-        kernel = resolver.kernel(vm.spec.kernel or image.kernel, vm.owner_uid)
+        assert isinstance(image, Image)
+        wanted = vm.spec.kernel
+        kernel = resolver.kernel(wanted, vm.owner_uid) if wanted else resolver.kernel_of(image, vm.owner_uid)
         if not isinstance(kernel, Kernel):
             kernel = self.ask_owner(kernel, operation)
-        assert isinstance(image, Image)
         assert isinstance(kernel, Kernel)
         return image, kernel
 

@@ -61,7 +61,7 @@ def build_spec(
     idle: str = "",
     ephemeral: bool = False,
 ) -> dict[str, Any]:
-    """A ``VmSpec`` in its JSON form; what was not given comes from the settings.
+    """A ``VmSpec`` in its JSON form; what was not given comes from the settings, or is left to the image.
 
     Raises:
         BangerError: ``usage`` for a value that is none.
@@ -70,9 +70,9 @@ def build_spec(
     return {
         "image": image or config.text("vm.image"),
         "kernel": kernel,
-        "cpus": cpus if cpus is not None else config.number("vm.cpus"),
-        "memory_mib": mib(memory) if memory else config.number("vm.memory_mib"),
-        "disk_mib": mib(disk) if disk else config.number("vm.disk_mib"),
+        "cpus": cpus if cpus is not None else config.chosen("vm.cpus"),
+        "memory_mib": mebibytes(memory) if memory else config.chosen("vm.memory_mib"),
+        "disk_mib": mebibytes(disk) if disk else config.chosen("vm.disk_mib"),
         "init": one_of("--init", init, ("auto", "image", "none")),
         "env": environment(env),
         "user": user,
@@ -124,8 +124,8 @@ def one_of(option: str, value: str, choices: Sequence[str]) -> str:
     return value
 
 
-def mib(text: str) -> int:
-    """A typed size in MiB."""
+def mebibytes(text: str) -> int:
+    """A size as typed, in MiB; a bare number is MiB."""
     return parse_size(text, bare=MIB) // MIB
 
 

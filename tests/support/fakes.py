@@ -12,7 +12,7 @@ from banger.actors.host_actor import HostActor
 from banger.actors.image_actor import ImageActor
 from banger.actors.kernel_actor import KernelActor
 from banger.actors.messages import OwnerKey, OwnerKind, PullImage, PullKernel, SettleVm
-from banger.actors.services import Services
+from banger.actors.services import Resolver, Services
 from banger.actors.vm_actor import VmActor
 from banger.config import Config
 from banger.core import lookup
@@ -31,6 +31,7 @@ from banger.core.ports import (
     ImageRequest,
     ImageSource,
     KernelRequest,
+    KernelSource,
     PushRequest,
     ResolvedImage,
     RootfsFacts,
@@ -191,10 +192,10 @@ class FakeWorkshop:
         target.write_text(f"commit of {rootfs.read_text()}")
         return self.validate(target, operation)
 
-    def export(self, image: Image, target: Path, form: str, operation: Operation) -> None:
+    def export(self, image: Image, kernel: Kernel | None, target: Path, form: str, operation: Operation) -> None:
         target.write_text(f"{form} {image.digest}")
 
-    def push(self, image: Image, push: PushRequest, operation: Operation) -> str:
+    def push(self, image: Image, kernel: Kernel | None, push: PushRequest, operation: Operation) -> str:
         return f"sha256:{image.name}"
 
     def push_kernel(self, kernel: Kernel, kernel_dir: Path, push: PushRequest, operation: Operation) -> str:
@@ -241,6 +242,9 @@ class FakeResolver:
     def image(self, query: str, owner_uid: int) -> Image | PullImage:
         return self._store.images.by_name(query) or PullImage(query, ImageRequest(query))
 
+    def kernel_of(self, image: Image, owner_uid: int) -> Kernel | PullKernel:
+        return self.kernel(image.kernel, owner_uid)
+
     def kernel(self, query: str, owner_uid: int) -> Kernel | PullKernel:
         query = query or "default"
         return self._store.kernels.by_name(query) or PullKernel(query, KernelRequest(source=query))
@@ -258,6 +262,8 @@ class ScriptedOwner(OwnerActor):
 class World:
     """A supervisor with real owners over fakes, in a directory of its own. ``restart`` is a daemon's restart."""
 
+    backoff = Backoff(first_s=0.001, most_s=0.01)
+
     def __init__(
         self,
         home: Path,
@@ -272,6 +278,7 @@ class World:
         self.image_sources = image_sources or (self.images,)
         self.kernels = FakeKernelSource()
         self.capabilities = capabilities
+        self.kernel_sources: tuple[KernelSource, ...] = (self.kernels,)
         self.guests = FakeGuests()
         self.workshop = FakeWorkshop()
         self.watcher = FakeWatcher()
@@ -282,7 +289,13 @@ class World:
             OwnerKind.VM: VmActor,
             OwnerKind.HOST: HostActor,
         }
+        self.make_resolver: Callable[[Store], Resolver] = FakeResolver
         self.start()
+
+    def use_sources(self, images: tuple[ImageSource, ...], kernels: tuple[KernelSource, ...]) -> None:
+        """Pull by these from now on."""
+        self.image_sources, self.kernel_sources = images, kernels
+        self.restart()
 
     def start(self) -> None:
         self.store = Store(self.layout.database)
@@ -290,15 +303,15 @@ class World:
         self.operations = OperationTable()
         storage = FakeStorage()
         capabilities = self.capabilities(self) if callable(self.capabilities) else self.capabilities
-        self.supervisor = Supervisor(self._spawn, self.operations, Backoff(first_s=0.001, most_s=0.01))
+        self.supervisor = Supervisor(self._spawn, self.operations, self.backoff)
         self.services = Services(
             layout=self.layout,
             config=Config.load(self.layout.config_file, {}),
             store=self.store,
             submit=self.supervisor.submit,
-            resolver=FakeResolver(self.store),
+            resolver=self.make_resolver(self.store),
             image_sources=self.image_sources,
-            kernel_sources=(self.kernels,),
+            kernel_sources=self.kernel_sources,
             workshop=self.workshop,
             ledger=self.ledger,
             storages={"fake": storage},
