@@ -321,7 +321,7 @@ class Lab:
             self.ledgers[installation_id].all,
             lambda _, forwards: list(forwards),
             TapSettings(**settings),
-            lambda: self.resolver,
+            lambda gateway: self.resolver,
         )
 
     def prepare(self, vm: Vm, network: TapNetwork | None = None, installation: str = INSTALLATION) -> Contribution:
