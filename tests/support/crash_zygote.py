@@ -31,8 +31,8 @@ crashpoints.crashpoint = _noting  # before anybody imports it by name
 from banger.actors import messages as m  # noqa: E402
 from banger.core.models import VmSpec  # noqa: E402
 from banger.core.ports import ImageRequest, KernelRequest  # noqa: E402
-from tests.support.fake_vmm import FakeVmm  # noqa: E402
 from tests.support.fakes import World  # noqa: E402
+from tests.support.host_drivers import crash_world, network  # noqa: E402
 
 VM_ID = "feedfacecafe"
 
@@ -68,7 +68,7 @@ def step(world: World, verb: str) -> None:  # noqa: C901, PLR0912  # one line a 
         case "commit" if world.store.images.by_name("committed") is None:
             world.do(m.CommitVm("committed", VM_ID))
         case "create" if vm is None:
-            world.do(m.CreateVm(VM_ID, "web", VmSpec("alpine")))
+            world.do(m.CreateVm(VM_ID, "web", VmSpec("alpine", network=network())))
         case "start" if vm is not None:
             world.do(m.StartVm(VM_ID, "web"))
         case "stop" if vm is not None:
@@ -92,7 +92,7 @@ def step(world: World, verb: str) -> None:  # noqa: C901, PLR0912  # one line a 
 
 def run(home: Path, script: Sequence[str], point: str) -> list[str]:
     """The whole script, the point armed before its last step; which points that step came by."""
-    world = World(home, FakeVmm())
+    world = crash_world(home)
     for verb in script[:-1]:
         step(world, verb)
     _passed.clear()

@@ -264,7 +264,7 @@ class World:
         vmm: object = None,
         owners: dict[OwnerKind, type[OwnerActor]] | None = None,
         image_sources: tuple[ImageSource, ...] = (),
-        capabilities: tuple[Capability, ...] = (),
+        capabilities: tuple[Capability, ...] | Callable[[World], tuple[Capability, ...]] = (),
     ) -> None:
         self.layout = Layout.from_environment({"BANGER_HOME": str(home)})
         self.layout.make_directories()
@@ -289,6 +289,7 @@ class World:
         self.ledger = Ledger(self.store.handles, self.layout)
         self.operations = OperationTable()
         storage = FakeStorage()
+        capabilities = self.capabilities(self) if callable(self.capabilities) else self.capabilities
         self.supervisor = Supervisor(self._spawn, self.operations, Backoff(first_s=0.001, most_s=0.01))
         self.services = Services(
             layout=self.layout,
@@ -302,8 +303,8 @@ class World:
             ledger=self.ledger,
             storages={"fake": storage},
             storage=storage,
-            host_objects=tuple(one.host_objects for one in self.capabilities),
-            capabilities=(UserNetwork(FakeBoot.ssh_port, self._ports_besides), *self.capabilities),
+            host_objects=tuple(one.host_objects for one in capabilities),
+            capabilities=(UserNetwork(FakeBoot.ssh_port, self.ports_besides), *capabilities),
             vmm=self.vmm,  # type: ignore[arg-type]
             guests=self.guests,
             boot=FakeBoot(),
@@ -315,7 +316,7 @@ class World:
     def _spawn(self, key: OwnerKey, generation: int, report: Callable[[Fact], None]):  # type: ignore[no-untyped-def]
         return self.owners[key.kind].start(key, generation, report, self.services)
 
-    def _ports_besides(self, vm_id: str) -> Taken:
+    def ports_besides(self, vm_id: str) -> Taken:
         return held_ports(self.ledger.all(), {vm.id: vm.name for vm in self.store.vms.all()}, vm_id)
 
     def do(self, command):  # type: ignore[no-untyped-def]
