@@ -28,6 +28,7 @@ from banger.actors.vm_start import VmStart
 from banger.actors.vm_teardown import recorded_identity
 from banger.core import clock
 from banger.core.crashpoints import crashpoint
+from banger.core.egress import check_egress
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import ExitReason, Image, Kernel, Vm, VmSpec, VmState
 from banger.core.operation import Operation
@@ -68,6 +69,7 @@ class VmActor(OwnerActor):
     def _create(self, command: CreateVm, operation: Operation) -> Vm:
         services = self.services
         check_memory(command.spec.memory_mib)  # before anything is fetched
+        check_egress(command.spec)
         vm = Vm(
             id=command.vm_id,
             name=command.vm_name,

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from banger.config import Config
+from banger.core.egress import EgressPolicy
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.units import MIB, parse_duration, parse_size
 from banger.layout import Layout
@@ -30,7 +31,7 @@ Publish = Annotated[
 Init = Annotated[str, Option("--init", metavar="WHICH", help="Pid 1: auto, image (its own) or none (banger's).")]
 Network = Annotated[str, Option("--network", metavar="KIND", help="user, tap or none.")]
 Egress = Annotated[
-    str, Option("--egress", metavar="POLICY", help="On a tap: open, none, allow=CIDR,… or allow-names=NAME,….")
+    str, Option("--egress", metavar="POLICY", help="On a tap: open, public, none, allow=CIDR,…, allow-names=NAME,….")
 ]
 Storage = Annotated[str, Option("--storage", metavar="DRIVER", help="How the disk is kept apart from the image.")]
 Ttl = Annotated[str, Option("--ttl", metavar="TIME", help="Delete it so long after it was made: 30m, 8h.")]
@@ -79,7 +80,7 @@ def build_spec(
         "workdir": workdir,
         "ports": [_port(text) for text in publish or ()],
         "network": one_of("--network", network or config.text("vm.network"), ("user", "tap", "none")),
-        "egress": egress or "open",
+        "egress": str(EgressPolicy.parse(egress or "open")),
         "storage": storage,
         "machine": one_of("--machine", machine, ("", "microvm", "q35")),
         "ephemeral": ephemeral,

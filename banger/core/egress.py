@@ -17,6 +17,7 @@ from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from banger.core.errors import BangerError, ErrorKind
+from banger.core.models import VmSpec
 
 Network = IPv4Network | IPv6Network
 
@@ -99,6 +100,18 @@ class EgressPolicy:
             return self.mode.value
         lists = {"allow": [str(network) for network in self.networks], "allow-names": self.names}
         return " ".join(f"{key}={','.join(items)}" for key, items in lists.items() if items)
+
+
+def check_egress(spec: VmSpec) -> None:
+    """Raise ``usage`` for a policy that is none, and for one that nobody would enforce."""
+    policy = EgressPolicy.parse(spec.egress)
+    if policy.mode is not EgressMode.OPEN and spec.network != "tap":
+        raise BangerError(
+            ErrorKind.USAGE,
+            f'"{spec.egress}" cannot be enforced on the network "{spec.network}"',
+            subject=spec.egress,
+            hint="add --network tap; --network none closes everything without privileges",
+        )
 
 
 def _network(text: str) -> Network:
