@@ -25,7 +25,7 @@ def copy_file(source: Path, target: Path, operation: Operation) -> None:
     """
     try:
         with source.open("rb") as reading, target.open("xb") as writing:
-            if not _clone(reading.fileno(), writing.fileno()):
+            if not clone_blocks(reading.fileno(), writing.fileno()):
                 _copy_data(reading.fileno(), writing.fileno(), operation)
             os.fsync(writing.fileno())
     except OSError as error:
@@ -42,7 +42,8 @@ def copy_file(source: Path, target: Path, operation: Operation) -> None:
         raise
 
 
-def _clone(source: int, target: int) -> bool:
+def clone_blocks(source: int, target: int) -> bool:
+    """Make one open file share all blocks of another; False where the file system (or a pair of two) cannot."""
     try:
         fcntl.ioctl(target, FICLONE, source)
     except OSError as error:
