@@ -155,6 +155,8 @@ class VmSpec:
         network: ``user``, ``tap`` or ``none``.
         egress: what a guest on a tap may reach, see :mod:`banger.core.egress`.
         storage: storage driver; empty means the configured default.
+        home: name of the home disk that is seen as ``/root``, made if there is none of that name; empty: no such disk.
+        home_mib: its size in MiB if it is made, and what it is grown to if it is smaller; 0: the configured size.
         machine: QEMU machine: ``microvm`` or ``q35``; empty means the configured default.
         ephemeral: delete the VM when its run session ends or when it stops by itself.
         ttl_s: delete the VM so many seconds after it was made; 0: never.
@@ -174,6 +176,8 @@ class VmSpec:
     network: str = "user"
     egress: str = "open"
     storage: str = ""
+    home: str = ""
+    home_mib: int = 0
     machine: str = ""
     ephemeral: bool = False
     ttl_s: float = 0.0
