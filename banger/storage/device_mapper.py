@@ -1,4 +1,8 @@
-"""device-mapper by its own program, ``dmsetup``, which knows how to wait for udev; what exists is read from sysfs."""
+"""device-mapper by its own program, ``dmsetup``, which knows how to wait for udev; what exists is read from sysfs.
+
+Devices are opened as the kernel names them, ``/dev/dm-N``: without a running udev, dmsetup of Debian makes no links in
+``/dev/mapper``.
+"""
 
 from __future__ import annotations
 
@@ -28,22 +32,18 @@ class DeviceMapper:
     """The host's device-mapper devices."""
 
     def __init__(
-        self, run: Run = run_dmsetup, sys_block: Path = Path("/sys/block"), dev: Path = Path("/dev/mapper")
+        self, run: Run = run_dmsetup, sys_block: Path = Path("/sys/block"), dev: Path = Path("/dev")
     ) -> None:
         self._run = run
         self._sys_block = sys_block
         self._dev = dev
 
-    def path(self, name: str) -> Path:
-        """Where a device is found."""
-        return self._dev / name
-
-    def names(self) -> set[str]:
-        """All that there are."""
-        found = set()
+    def devices(self) -> dict[str, Path]:
+        """All that there are, by name, and where to open them."""
+        found = {}
         for entry in self._sys_block.glob("dm-*/dm/name"):
             try:
-                found.add(entry.read_text().strip())
+                found[entry.read_text().strip()] = self._dev / entry.parent.parent.name
             except OSError:  # removed since
                 continue
         return found
@@ -57,7 +57,11 @@ class DeviceMapper:
         """
         flags = ["--readonly"] if read_only else []
         self._dmsetup(["create", *flags, name], table, f'cannot make the device "{name}"')
-        return self.path(name)
+        try:
+            return self.devices()[name]
+        except KeyError:
+            complaint = f'the device "{name}" is gone as soon as it was made'
+            raise BangerError(ErrorKind.UNAVAILABLE, complaint, subject=name, hint="banger doctor") from None
 
     def remove(self, name: str) -> None:
         """Remove a device.

@@ -32,7 +32,7 @@ class StorageObjects:
 
     def __call__(self) -> list[HostObject]:
         """Everything, users before what they use: snapshots, what they are taken of, loop devices."""
-        named = {name: vm_of(name, self._installation_id) for name in self._mapper.names()}
+        named = {name: vm_of(name, self._installation_id) for name in self._mapper.devices()}
         # "root" comes after "base" in the alphabet, and has to go first.
         devices = [self._device(name, vm_id) for name, vm_id in sorted(named.items(), reverse=True) if vm_id]
         return devices + [found for loop in self._loops.all() if (found := self._loop(loop))]

@@ -130,7 +130,7 @@ class DmSnapshotStorage:
         except BangerError:
             can_overflow = False
         name = DeviceNames(self._installation_id, vm_id).snapshot
-        if name in self._mapper.names():
+        if name in self._mapper.devices():
             status = self.status(vm_id)
             if status.state is SnapshotState.VALID:
                 used, total = status.used_sectors * SECTOR_BYTES, status.total_sectors * SECTOR_BYTES
@@ -195,7 +195,7 @@ class DmSnapshotStorage:
         """What has our name but was made by a start that nobody remembers."""
         try:
             for name in (names.snapshot, names.origin):
-                if name in self._mapper.names():
+                if name in self._mapper.devices():
                     self._mapper.remove(name)
             for name in (names.changes_loop, names.image_loop):
                 for loop in self._loops.named(name):
@@ -212,7 +212,7 @@ class DmSnapshotStorage:
             ) from error
 
     def _remove_device(self, name: str, ledger: VmLedger) -> None:
-        if name in self._mapper.names():
+        if name in self._mapper.devices():
             try:
                 self._mapper.remove(name)
             except OSError as error:
