@@ -68,7 +68,17 @@ def _copy_data(source: int, target: int, operation: Operation) -> None:
         end = os.lseek(source, position, os.SEEK_HOLE)
         while position < end:
             operation.token.raise_if_cancelled()
-            copied = os.copy_file_range(source, target, min(_PIECE, end - position), position, position)
+            copied = _copy_piece(source, target, min(_PIECE, end - position), position)
             if not copied:
                 return  # the source was cut short meanwhile
             position += copied
+
+
+def _copy_piece(source: int, target: int, count: int, position: int) -> int:
+    """Copy up to ``count`` bytes inside the kernel; by hand between file systems of two kinds (EXDEV)."""
+    try:
+        return os.copy_file_range(source, target, count, position, position)
+    except OSError as error:
+        if error.errno not in _NO_CLONE:
+            raise
+    return os.pwrite(target, os.pread(source, count, position), position)
