@@ -31,9 +31,7 @@ def run_dmsetup(arguments: list[str], stdin: str = "") -> tuple[int, str]:
 class DeviceMapper:
     """The host's device-mapper devices."""
 
-    def __init__(
-        self, run: Run = run_dmsetup, sys_block: Path = Path("/sys/block"), dev: Path = Path("/dev")
-    ) -> None:
+    def __init__(self, run: Run = run_dmsetup, sys_block: Path = Path("/sys/block"), dev: Path = Path("/dev")) -> None:
         self._run = run
         self._sys_block = sys_block
         self._dev = dev

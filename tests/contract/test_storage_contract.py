@@ -6,6 +6,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,11 +19,17 @@ import pytest
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.units import MIB
 from banger.host.cascade import run_all
+from banger.rootfs.commit import commit_rootfs
 from banger.rootfs.resize import file_system_bytes
+from banger.storage.contents import contents_of
+from banger.storage.device_names import DeviceNames
 from banger.storage.objects import StorageObjects
+from banger.storage.snapshot import DmSnapshotStorage
+from banger.storage.snapshot_format import SnapshotState
 from tests.support.ext4_reader import needs_e2fsprogs, run
 from tests.support.storage import (
     INSTALLATION,
+    MemoryLedger,
     Rig,
     cloning_file_system,
     image,
@@ -222,3 +233,131 @@ def test_fill_grows_with_what_is_written(rig: Rig, rootfs: Path) -> None:
     assert rig.storage.fill("cafe", rig.vm_dir()).used_bytes > 3 * MIB
     rig.storage.remove(rig.vm_dir())
     assert rig.storage.fill("cafe", rig.vm_dir()).used_bytes == 0
+
+
+def test_commit_of_a_whole_root_holds_what_the_vm_wrote_and_none_of_its_secrets(rig: Rig, rootfs: Path) -> None:
+    if rig.storage.root != "direct":
+        pytest.skip("has a suite of its own")
+    rig.create(rootfs)
+    disk = rig.disk(rootfs)
+    for name, text in (("own", "written\n"), ("large", "x" * MIB), (".bash_history", "secret\n")):
+        write_file(disk, name, text)
+    run("debugfs", "-w", "-R", "rm etc/hostname", disk)
+    write_file(disk, "etc/hostname", "web\n")
+    rig.detach()
+    target = rig.layout.staging / "rootfs.ext4"
+    found = contents_of(rig.vm_dir(), rootfs)
+    commit_rootfs(rootfs, found.path, target, copy=found.copy, operation=operation(), whole=found.whole)
+    assert read_file(target, "own") == "written\n"
+    assert read_file(target, "large") == "x" * MIB
+    assert read_file(target, ".bash_history") == ""
+    assert read_file(target, "etc/hostname") == "image\n"
+    run("e2fsck", "-fn", target)
+    assert list(rig.layout.staging.iterdir()) == [target]
+
+
+# -- what only device-mapper can do --------------------------------------------------------------------
+
+
+@pytest.fixture
+def dm(tmp_path: Path) -> Iterator[Rig]:
+    with rig_of("dm-snapshot", tmp_path) as rig:
+        yield rig
+
+
+@pytest.fixture
+def base(dm: Rig) -> Path:
+    return image(dm.layout.data / "images" / "rootfs.ext4")
+
+
+def test_dm_changes_merged_without_devices_are_what_the_device_showed(dm: Rig, base: Path) -> None:
+    dm.create(base, size_mib=96)
+    disk = dm.disk(base)
+    write_file(disk, "first", "1" * (6 * MIB))
+    run("debugfs", "-w", "-R", "rm first", disk)
+    write_file(disk, "second", "2" * (3 * MIB))
+    shown = digest(disk)
+    dm.detach()
+    merged = dm.layout.staging / "merged"
+    found = contents_of(dm.vm_dir(), base)
+    found.copy(found.path, merged, operation())
+    assert digest(merged) == shown
+
+
+def test_dm_snapshot_in_use_is_neither_taken_down_nor_made_anew(dm: Rig, base: Path) -> None:
+    dm.create(base)
+    with dm.disk(base).open("rb"):
+        with pytest.raises(BangerError) as caught:
+            dm.disk(base)
+        assert caught.value.kind is ErrorKind.CONFLICT
+        steps = dm.storage.detach("cafe", dm.vm_dir(), dm.ledger)
+        with pytest.raises(ExceptionGroup) as failures:
+            run_all(steps, sleep=lambda _: None)
+        assert len(failures.value.exceptions) == len(steps)
+        assert len(dm.ledger.of()) == len(steps)
+    dm.detach()
+    assert dm.ledger.of() == []
+
+
+def test_dm_snapshot_with_less_room_overflows_says_so_and_goes_on_when_it_is_larger(dm: Rig, base: Path) -> None:
+    tight = Rig(DmSnapshotStorage(INSTALLATION, percent=10), dm.layout)
+    tight.create(base, size_mib=64)
+    disk = tight.disk(base)
+    write_file(disk, "kept", "written\n")
+    before = tight.storage.fill("cafe", tight.vm_dir())
+    assert before.can_overflow
+    assert before.total_bytes < 10 * MIB
+    descriptor = os.open(disk, os.O_WRONLY | os.O_SYNC)
+    with pytest.raises(OSError, match="error"):
+        os.pwritev(descriptor, [os.urandom(20 * MIB)], 40 * MIB)
+    os.close(descriptor)
+    assert tight.storage.fill("cafe", tight.vm_dir()).failure == SnapshotState.OVERFLOW.value
+    tight.detach()
+    tight.storage.grow(tight.vm_dir(), 640, operation())
+    disk = tight.disk(base)
+    assert tight.storage.fill("cafe", tight.vm_dir()).failure == ""
+    assert read_file(disk, "kept") == "written\n"
+    tight.detach()
+
+
+@pytest.mark.parametrize("point", range(9))
+def test_dm_attach_killed_anywhere_leaves_what_the_ledger_finds(dm: Rig, base: Path, point: int) -> None:
+    """A process of its own dies between two writes to the ledger; another takes down what it left."""
+    dm.create(base, size_mib=96)
+    script = f"""
+        import os, signal, sys
+        from pathlib import Path
+        from tests.support.storage import MemoryLedger
+        from banger.storage.snapshot import DmSnapshotStorage
+
+        class Dying(MemoryLedger):
+            left = {point}
+            def _put(self, *row):
+                if not Dying.left:
+                    sys.stdout.flush()
+                    os.kill(os.getpid(), signal.SIGKILL)
+                Dying.left -= 1
+                super()._put(*row)
+                print(row[1], row[2])
+
+        DmSnapshotStorage({INSTALLATION!r}).attach("cafe", Path({str(dm.vm_dir())!r}), Path({str(base)!r}), Dying())
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == (-signal.SIGKILL if point < 8 else 0), done.stderr
+    ledger = MemoryLedger()
+    for line in done.stdout.splitlines():
+        ledger.intend(*line.split())
+    known = {handle.key for handle in ledger.of()}
+    assert {thing.key for thing in StorageObjects(dm.layout, INSTALLATION)()} <= known
+    run_all(dm.storage.detach("cafe", dm.vm_dir(), ledger))
+    assert StorageObjects(dm.layout, INSTALLATION)() == []
+    assert ledger.of() == []
+    assert file_system_bytes(dm.disk(base)) == 96 * MIB
+
+
+def test_dm_names_tell_installation_and_vm(dm: Rig, base: Path) -> None:
+    dm.create(base)
+    dm.disk(base)
+    names = DeviceNames(INSTALLATION, "cafe")
+    found = {thing.key for thing in StorageObjects(dm.layout, INSTALLATION)()}
+    assert found == {names.snapshot, names.origin, names.image_loop, names.changes_loop}
