@@ -18,7 +18,7 @@ from pathlib import Path
 from banger.core.errors import BangerError, ErrorKind
 
 _LOOP_CONFIGURE, _LOOP_CLR_FD, _LOOP_GET_STATUS64, _LOOP_CTL_GET_FREE = 0x4C0A, 0x4C01, 0x4C05, 0x4C82
-_READ_ONLY, _AUTOCLEAR = 1, 4
+_AUTOCLEAR = 4
 #: struct loop_info64: device, inode, rdevice, offset, size limit; number, encryption type and key size, flags; then
 #: file name, name of a cipher, key, two numbers for it.
 _INFO = struct.Struct("=5Q4I64s64s32s2Q")
@@ -62,7 +62,7 @@ class LoopDevices:
         try:
             backing = os.open(file, (os.O_RDONLY if read_only else os.O_RDWR) | os.O_CLOEXEC)
             try:
-                device, path = self._configured(configuration(backing, name, read_only=read_only))
+                device, path = self._configured(configuration(backing, name))
             finally:
                 os.close(backing)
         except OSError as error:
@@ -134,10 +134,12 @@ class LoopDevices:
         raise OSError(errno.EBUSY, "others take every free loop device")
 
 
-def configuration(backing: int, name: str, *, read_only: bool) -> bytes:
-    """A ``struct loop_config``. Blocks of 512 bytes whatever the host's disk has, so that any image's size fits."""
-    flags = _AUTOCLEAR | (_READ_ONLY if read_only else 0)
-    info = _INFO.pack(0, 0, 0, 0, 0, 0, 0, 0, flags, name.encode(), b"", b"", 0, 0)
+def configuration(backing: int, name: str) -> bytes:
+    """A ``struct loop_config``. The device is as read-only as the descriptor ``backing`` is.
+
+    Blocks have 512 bytes whatever the host's disk has, so that any image's size fits.
+    """
+    info = _INFO.pack(0, 0, 0, 0, 0, 0, 0, 0, _AUTOCLEAR, name.encode(), b"", b"", 0, 0)
     return _CONFIG.pack(backing, _SECTOR_BYTES, info, b"")
 
 

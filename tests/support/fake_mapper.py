@@ -19,7 +19,7 @@ class Crash(BaseException):
 
 @dataclass
 class FakeHost:
-    """``log`` tells what was done; ``fuse`` is how many more things may be done before the process dies."""
+    """``log`` tells what was done; ``fuse`` is at how many more points the process lives on: before and after each deed."""
 
     root: Path
     loops: dict[str, LoopDevice] = field(default_factory=dict)
@@ -48,7 +48,9 @@ class FakeHost:
             return 0, "0 131072 snapshot 64/132096 64"
         self.burn()
         self.log.append(f"{verb} {name}")
-        return self._create(name, stdin) if verb == "create" else self._remove(name)
+        answer = self._create(name, stdin) if verb == "create" else self._remove(name)
+        self.burn()
+        return answer
 
     def _create(self, name: str, table: str) -> tuple[int, str]:
         if name in self.tables:
@@ -90,6 +92,7 @@ class FakeHost:
         self.loops[name] = device
         self.held.add(name)
         try:
+            self.burn()
             yield device.path
         finally:
             self.held.discard(name)

@@ -108,6 +108,16 @@ def test_neighbours_in_any_order_come_out_right(tmp_path: Path) -> None:
     assert all(found[old * CHUNK] == old for old in order)
 
 
+def test_exceptions_in_another_order_than_their_data_come_out_right(tmp_path: Path) -> None:
+    """The kernel writes an exception down when its copy is complete, which need not be in the order of the copies."""
+    path = changes_file(tmp_path / "cow", {5: b"\5" * CHUNK, 6: b"\6" * CHUNK, 7: b"\7" * CHUNK})
+    raw = bytearray(path.read_bytes())
+    struct.pack_into("<6Q", raw, CHUNK, 5, 3, 6, 2, 7, 4)
+    path.write_bytes(raw)
+    found = merged(tmp_path, path, 16)
+    assert [found[old * CHUNK] for old in (5, 6, 7)] == [6, 5, 7]
+
+
 def test_file_that_was_never_attached_changes_nothing(tmp_path: Path) -> None:
     (tmp_path / "cow").write_bytes(bytes(MIB))
     assert merged(tmp_path, tmp_path / "cow", 8) == b"b" * (4 * CHUNK) + bytes(4 * CHUNK)
