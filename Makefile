@@ -32,8 +32,8 @@ check: setup-test ## ruff, format, strict mypy, import rules, file sizes
 	@$(PYTHON) scripts/check_imports.py
 	@$(PYTHON) scripts/check_sizes.py
 
-soak: setup-test ## the long form of the random tests of the owners
-	@HYPOTHESIS_PROFILE=soak LOGURU_LEVEL=ERROR $(PYTHON) -m pytest --no-boot --timeout 3600 tests/actors
+soak: setup-test ## the long form of the random tests: owners, races, kills of the supervisor
+	@HYPOTHESIS_PROFILE=soak LOGURU_LEVEL=ERROR $(PYTHON) -m pytest --timeout 3600 tests/actors tests/e2e/test_e2e_kills.py
 
 fuzz: setup-test ## the long form of the tests that feed readers of foreign bytes with nonsense
 	@HYPOTHESIS_PROFILE=soak $(PYTHON) -m pytest --no-boot --timeout 3600 tests/unit/test_rootfs_fuzz.py \

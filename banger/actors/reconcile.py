@@ -12,7 +12,7 @@ from loguru import logger
 from banger.actors.inventory import leaks
 from banger.actors.messages import Command, DeleteImage, DeleteKernel, Reconcile, SettleVm
 from banger.actors.services import Services
-from banger.actors.vm_settle import forecast
+from banger.actors.vm_settle import look_at
 from banger.core import codec
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
@@ -123,7 +123,7 @@ class Reconciler:
 
     def _forecast_vms(self) -> None:
         for vm in self._services.store.vms.all():
-            what = forecast(self._services, vm) if self._may_need_settling(vm) else Settlement.NOTHING
+            what = look_at(self._services, vm).settlement if self._may_need_settling(vm) else Settlement.NOTHING
             if what is Settlement.ERASE:
                 self._report.removed.append(f"VM {vm.name}")
             elif what is Settlement.ADOPT and self._at_start:

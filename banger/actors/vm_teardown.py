@@ -6,6 +6,7 @@ stays in the ledger for the next reconcile.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from banger.actors.services import Services
@@ -13,6 +14,7 @@ from banger.actors.vm_files import VmFiles
 from banger.core.crashpoints import crashpoint
 from banger.core.models import ProcessIdentity, Vm
 from banger.core.plan import CleanupStep
+from banger.core.ports import Handle
 from banger.host.cascade import run_all
 from banger.host.publish import discard
 
@@ -23,16 +25,22 @@ def recorded_identity(services: Services, vm_id: str) -> ProcessIdentity | None:
     If the daemon died between intending and recording it, the process is looked for by its marker. So it is when the
     recorded one is gone although the host has not rebooted: the record may be that of an earlier start.
     """
-    handles = services.ledger.of(vm_id).of("process")
+    return find_process(services, services.ledger.of(vm_id).of("process"))[0]
+
+
+def find_process(services: Services, handles: Sequence[Handle]) -> tuple[ProcessIdentity | None, bool]:
+    """As :func:`recorded_identity`, from a VM's handles of kind ``process``; and whether it lives."""
     if not handles:
-        return None
+        return None, False
     marker = handles[0].key
-    if handles[0].detail:
-        identity = ProcessIdentity(**handles[0].detail)
-        if services.vmm.is_alive(identity) or not services.vmm.of_this_boot(identity):
-            return identity
-        return services.vmm.find(marker) or identity
-    return services.vmm.find(marker) or ProcessIdentity(0, 0, "", marker)
+    identity = ProcessIdentity(**handles[0].detail) if handles[0].detail else ProcessIdentity(0, 0, "", marker)
+    if identity.known:
+        if services.vmm.is_alive(identity):
+            return identity, True
+        if not services.vmm.of_this_boot(identity):
+            return identity, False
+    found = services.vmm.find(marker)
+    return found or identity, found is not None
 
 
 def console_of_this_boot(services: Services, vm: Vm) -> str:

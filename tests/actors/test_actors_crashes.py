@@ -120,7 +120,9 @@ def _end_machines(home):
 
 def test_crash_points_are_all_reached_by_some_script(points_of):
     """A point that no script comes by proves nothing: either a script is missing or the point is dead."""
-    assert set(crashpoints.all_points()) == {point for points in points_of.values() for point in points}
+    # The tap network dies for real, with a kernel under it: tests/integration/test_network_tap_life.py.
+    points = {point for point in crashpoints.all_points() if not point.startswith("tap.")}
+    assert points == {point for points in points_of.values() for point in points}
 
 
 def test_crash_point_names_must_be_literals(tmp_path):

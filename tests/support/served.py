@@ -6,6 +6,7 @@ import asyncio
 import threading
 from types import SimpleNamespace
 
+from banger.actors.inventory import overview
 from banger.api.app import make_app
 from banger.api.context import ApiContext
 from banger.api.server import bind, make_server, wait_started
@@ -33,6 +34,8 @@ class Served:
             channels=None,  # type: ignore[arg-type]
             access=world.services.access,
             vmm=SimpleNamespace(name="fake", accelerator=lambda: "tcg"),  # type: ignore[arg-type]
+            ledger=world.ledger,
+            inventory=lambda: overview(world.services),
             started_at=clock.now(),
             stop=self.stopped.set,
         )

@@ -53,17 +53,28 @@ class QemuVmm:
 
     def power_down(self, identity: ProcessIdentity, run_dir: Path) -> None:
         """Press the ACPI power button; a machine that is gone already is success."""
+        self._tell(identity, run_dir, "system_powerdown", "take the power button")
+
+    def pause(self, identity: ProcessIdentity, run_dir: Path) -> None:
+        """Stop the machine's CPUs; one that stands still already is success, and so is one that is gone."""
+        self._tell(identity, run_dir, "stop", "stand still")
+
+    def resume(self, identity: ProcessIdentity, run_dir: Path) -> None:
+        """Let the machine go on; one that runs is success, and so is one that is gone."""
+        self._tell(identity, run_dir, "cont", "go on")
+
+    def _tell(self, identity: ProcessIdentity, run_dir: Path, command: str, meaning: str) -> None:
         if not processes.is_same(identity):
             return
         try:
             with qmp.session(launch.qmp_path(run_dir), Deadline.after(_COMMAND_TIMEOUT_S)) as session:
-                session.execute("system_powerdown")
+                session.execute(command)
         except qmp.QmpError as error:
             if not processes.is_same(identity):
                 return
             raise BangerError(
                 ErrorKind.UNAVAILABLE,
-                f"the VMM process {identity.pid} does not take the power button",
+                f"the VMM process {identity.pid} does not {meaning}",
                 subject=identity.marker,
                 cause=str(error),
             ) from error
