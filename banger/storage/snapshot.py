@@ -71,9 +71,9 @@ class DmSnapshotStorage:
         geometry = files.geometry()
         require(rootfs)
         require(files.changes)
+        self._clear_leftovers(names, ledger)
         for kind, key in _handles(names):
             ledger.intend(kind, key)
-        self._clear_leftovers(names, vm_id)
         try:
             files.touch()
             snapshot = self._make(names, geometry, rootfs, files.changes, ledger)
@@ -94,20 +94,7 @@ class DmSnapshotStorage:
         held = {(handle.kind, handle.key) for handle in ledger.of()}
         if not held & set(_handles(names)):
             return ()
-
-        def device(name: str, *needs: str) -> CleanupStep:
-            return CleanupStep(f"device {name}", lambda: self._remove_device(name, ledger), needs=needs)
-
-        def loop(name: str) -> CleanupStep:
-            needs = (f"device {names.snapshot}", f"device {names.origin}")
-            return CleanupStep(f"loop device {name}", lambda: self._clear_loops(name, ledger), needs=needs)
-
-        return (
-            device(names.snapshot),
-            device(names.origin, f"device {names.snapshot}"),
-            loop(names.changes_loop),
-            loop(names.image_loop),
-        )
+        return self._steps(names, ledger)
 
     def grow(self, vm_dir: Path, size_mib: int, operation: Operation) -> None:
         """Make the disk larger; its file system follows at the next :meth:`attach`, before the guest sees it."""
@@ -191,25 +178,39 @@ class DmSnapshotStorage:
 
     # -- taking down -----------------------------------------------------------------------------------
 
-    def _clear_leftovers(self, names: DeviceNames, vm_id: str) -> None:
-        """What has our name but was made by a start that nobody remembers."""
+    def _steps(self, names: DeviceNames, ledger: VmLedger) -> Sequence[CleanupStep]:
+        """From above to below; each strikes out what is gone."""
+
+        def device(name: str, *needs: str) -> CleanupStep:
+            return CleanupStep(f"device {name}", lambda: self._remove_device(name, ledger), needs=needs)
+
+        def loop(name: str) -> CleanupStep:
+            needs = (f"device {names.snapshot}", f"device {names.origin}")
+            return CleanupStep(f"loop device {name}", lambda: self._clear_loops(name, ledger), needs=needs)
+
+        return (
+            device(names.snapshot),
+            device(names.origin, f"device {names.snapshot}"),
+            loop(names.changes_loop),
+            loop(names.image_loop),
+        )
+
+    def _clear_leftovers(self, names: DeviceNames, ledger: VmLedger) -> None:
+        """What has our name but was made by a start that nobody remembers, or that never ended."""
+        devices = self._mapper.devices()
+        loops = {loop.name for loop in self._loops.all()}
+        if not any(key in (devices if kind == "dm" else loops) for kind, key in _handles(names)):
+            return
         try:
-            for name in (names.snapshot, names.origin):
-                if name in self._mapper.devices():
-                    self._mapper.remove(name)
-            for name in (names.changes_loop, names.image_loop):
-                for loop in self._loops.named(name):
-                    self._loops.clear(loop)
-        except OSError as error:
-            if error.errno != errno.EBUSY:
-                raise
+            run_all(self._steps(names, ledger))
+        except ExceptionGroup as failures:
             raise BangerError(
                 ErrorKind.CONFLICT,
-                f"a disk device of the VM {vm_id} is in use",
-                subject=vm_id,
-                cause=str(error),
+                f"the VM {names.vm_id} still has a disk device of an earlier start",
+                subject=names.vm_id,
+                cause=str(failures.exceptions[0]),
                 hint="find out by whom: banger doctor --leaks",
-            ) from error
+            ) from failures
 
     def _remove_device(self, name: str, ledger: VmLedger) -> None:
         if name in self._mapper.devices():

@@ -17,10 +17,12 @@ import pytest
 
 from banger.config import Config
 from banger.core.operation import Operation
+from banger.core.plan import CleanupStep
 from banger.core.ports import Handle, Storage
 from banger.host.cascade import run_all
 from banger.layout import Layout
 from banger.storage.drivers import all_drivers, probe
+from banger.storage.objects import StorageObjects
 from tests.support.ext4_reader import run
 
 INSTALLATION = "0123456789ab"
@@ -109,6 +111,11 @@ class Rig:
         """Attach; the drive that the guest may write to."""
         drives = self.storage.attach(vm_id, self.vm_dir(vm_id), rootfs, self.ledger)
         return next(drive.path for drive in drives if not drive.read_only)
+
+    def clear(self) -> None:
+        """Remove all that the host shows of this installation, as reconcile does; udev may hold it for a moment."""
+        look = StorageObjects(self.layout, INSTALLATION)
+        run_all([CleanupStep(found.key, found.remove) for found in look() for _ in range(2)])
 
     def detach(self, vm_id: str = "cafe") -> None:
         run_all(self.storage.detach(vm_id, self.vm_dir(vm_id), self.ledger))

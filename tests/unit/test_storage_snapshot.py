@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from banger.core.units import MIB
 from banger.host.cascade import run_all
 from banger.layout import Layout
 from banger.rootfs.resize import file_system_bytes
+from banger.storage import snapshot
 from banger.storage.device_mapper import failure
 from banger.storage.device_names import DeviceNames, vm_of
 from banger.storage.objects import StorageObjects
@@ -121,6 +123,15 @@ def test_device_in_use_keeps_all_below_it_and_their_rows(bench: Bench) -> None:
     bench.host.held.clear()
     bench.detach()
     assert not bench.ledger.of()
+
+
+def test_new_start_waits_for_a_leftover_that_udev_looks_at(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.attach()
+    bench.host.held.add(NAMES.snapshot)
+    patient = partial(run_all, sleep=lambda _: bench.host.held.discard(NAMES.snapshot))
+    monkeypatch.setattr(snapshot, "run_all", patient)
+    bench.attach()
+    assert len(bench.host.tables) == 2
 
 
 def test_device_that_is_busy_for_a_moment_is_tried_again(bench: Bench) -> None:
