@@ -95,6 +95,13 @@ TREE: Mapping[str, Verb | Noun] = {
             "prune": Verb("prune:prune_kernels", "Delete kernels that nothing needs any more."),
         },
     ),
+    "home": Noun(
+        "Home disks, which outlive VMs.",
+        {
+            "list": Verb("listing:list_homes", "List home disks."),
+            "delete": Verb("home:delete", "Delete home disks that no VM has."),
+        },
+    ),
     "catalog": Noun(
         "What can be pulled by a short name.",
         {

@@ -26,6 +26,8 @@ class Key:
     is_size_mib: bool = False
 
 
+STORAGE_DRIVERS = ("auto", "overlay", "reflink", "dm-snapshot", "copy")
+
 KEYS: tuple[Key, ...] = (
     Key("vm.image", "debian", "image of `vm run` when none is named"),
     Key("vm.kernel", "debian-cloud", "kernel of a VM that names none"),
@@ -35,6 +37,13 @@ KEYS: tuple[Key, ...] = (
     Key("vm.network", "user", "network of a VM", ("user", "tap", "none")),
     Key("vm.boot_timeout_s", 120.0, "seconds a guest may take until it answers"),
     Key("vm.stop_timeout_s", 20.0, "seconds a guest may take to power off before it is killed"),
+    Key("vm.home_mib", 4096, "size of a new home disk (sparse), in MiB", is_size_mib=True),
+    Key("storage.driver", "auto", "how a VM's disk is kept apart from its image; auto is overlay", STORAGE_DRIVERS),
+    Key("storage.snapshot_percent", 100, "how much of its disk a VM on dm-snapshot may change, in percent"),
+    Key("storage.pause_free_mib", 512, "room on the host below which VMs are paused, in MiB", is_size_mib=True),
+    Key("storage.resume_free_mib", 1024, "room on the host above which they go on, in MiB", is_size_mib=True),
+    Key("storage.pause_fill_percent", 95, "fill of a snapshot that may overflow at which its VM is paused"),
+    Key("storage.resume_fill_percent", 90, "fill below which such a VM goes on"),
     Key("network.subnet", "", "IPv4 subnet of guests on taps, empty to choose a free one"),
     Key("network.ipv6", "on", "IPv6 addresses for guests on taps", ("on", "off")),
     Key("vmm.driver", "qemu", "VMM driver", ("qemu",)),

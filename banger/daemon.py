@@ -169,6 +169,7 @@ async def _tend(daemon: Daemon) -> None:
         await asyncio.sleep(TEND_INTERVAL_S)
         try:
             await asyncio.to_thread(daemon.tender.look)
+            await asyncio.to_thread(daemon.tender.guard)
         except Exception:  # noqa: BLE001  # one bad look must not be the last one
             logger.exception("looking after VMs failed")
 

@@ -24,6 +24,7 @@ from banger.layout import Layout
 from banger.network.probe import available
 from banger.network.resolver import Resolver, host_resolver
 from banger.network.tap import TapNetwork, TapSettings
+from banger.storage.home_disk import HomeDisk
 from banger.store import Store
 from banger.vm_names import VmNames
 
@@ -33,6 +34,7 @@ class Hosting:
     """The capabilities in the order in which a start prepares them, and the resolver that some of them need."""
 
     capabilities: Sequence[Capability]
+    homes: HomeDisk
     dns: DnsService
 
 
@@ -70,8 +72,8 @@ def make_hosting(layout: Layout, config: Config, store: Store, ledger: Ledger, i
         taps.append(
             TapNetwork(installation_id, layout.data / "network.json", SSH_PORT, ledger.all, choose, settings, resolver)
         )
-    capabilities += taps
-    return Hosting(capabilities, dns)
+    homes = HomeDisk(layout, config)
+    return Hosting([*capabilities, *taps, homes], homes, dns)
 
 
 def installation_id(layout: Layout) -> str:

@@ -37,7 +37,8 @@ from banger.oci.blobs import BlobStore
 from banger.oci.source import OciImageSource
 from banger.resolver import StoreResolver
 from banger.rootfs.bootstrap import BootstrapImageSource
-from banger.storage.overlay import OverlayStorage
+from banger.storage.drivers import all_drivers, choose
+from banger.storage.objects import StorageObjects
 from banger.store import Store
 from banger.supervisor import Supervisor
 from banger.vmm.qemu.driver import QemuVmm
@@ -83,8 +84,9 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
     blobs = BlobStore(layout.blobs, leases=store.leases)
     bundles = BundleImageSource(layout, config, blobs=blobs)
     ledger = Ledger(store.handles, layout)
-    hosting = make_hosting(layout, config, store, ledger, installation_id(layout))
-    storage = OverlayStorage()
+    mark = installation_id(layout)
+    hosting = make_hosting(layout, config, store, ledger, mark)
+    storages = all_drivers(config, mark)
     parts: list[Services] = []
 
     def spawn(key: OwnerKey, generation: int, report: Callable[[Fact], None]) -> pykka.ActorRef[OwnerActor]:
@@ -112,10 +114,10 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
             kernel_sources=kernel_sources(layout, config, blobs),
             workshop=LocalWorkshop(layout, config),
             ledger=ledger,
-            storages={storage.name: storage},
-            storage=storage,
+            storages=storages,
+            storage=choose(storages, layout, config),
             capabilities=hosting.capabilities,
-            host_objects=[one.host_objects for one in hosting.capabilities],
+            host_objects=[*(one.host_objects for one in hosting.capabilities), StorageObjects(layout, mark)],
             vmm=vmm,
             guests=channels,
             boot=LinuxGuestBoot(layout),
@@ -136,6 +138,7 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
         vmm=vmm,
         ledger=ledger,
         dns=hosting.dns,
+        homes=hosting.homes,
         inventory=lambda: overview(parts[0]),
         started_at=clock.now(),
         stop=stop,

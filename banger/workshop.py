@@ -42,8 +42,12 @@ class LocalWorkshop:
     ) -> RootfsFacts:
         """Merge a base and a stopped VM's writable layer."""
         from banger.rootfs.commit import commit_rootfs  # noqa: PLC0415
+        from banger.storage.contents import contents_of  # noqa: PLC0415
 
-        return commit_rootfs(rootfs, vm_dir / "disk.ext4", target, copy=copy_file, keep=keep, operation=operation)
+        disk = contents_of(vm_dir, rootfs)
+        return commit_rootfs(
+            rootfs, disk.path, target, copy=disk.copy, keep=keep, operation=operation, whole=disk.whole
+        )
 
     def export(self, image: Image, kernel: Kernel | None, target: Path, form: str, operation: Operation) -> None:
         """Write an image to a file."""

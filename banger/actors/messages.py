@@ -280,10 +280,14 @@ class GrowVm(VmCommand):
 
 @dataclass(frozen=True, slots=True)
 class DeleteVm(VmCommand):
-    """Remove it and its disk; with ``force`` also while it runs."""
+    """Remove it and its disk; with ``force`` also while it runs.
+
+    Its home disk goes too only if ``keep_home`` is false, which nobody but a user may wish.
+    """
 
     verb: ClassVar[str] = "vm.delete"
     force: bool = False
+    keep_home: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ class VmActor(OwnerActor):
             case KillVm():
                 return self._kill_vm(self._keeper.load(command.vm_name), operation)
             case DeleteVm():
-                return self._delete(self._keeper.load(command.vm_name), operation, force=command.force)
+                return self._delete(self._keeper.load(command.vm_name), command, operation)
             case SettleVm():
                 vm = self.services.store.vms.get(command.vm_id)
                 return vm and VmSettler(self.services, self._keeper).run(vm, operation)
@@ -188,15 +188,15 @@ class VmActor(OwnerActor):
             return vm
         return self._keeper.down(self._keeper.moved(vm, VmState.STOPPING), ExitReason.KILLED, "", operation)
 
-    def _delete(self, vm: Vm, operation: Operation, *, force: bool) -> dict[str, Any]:
-        if vm.state in LIVE and not force and self._keeper.is_alive(vm):
+    def _delete(self, vm: Vm, command: DeleteVm, operation: Operation) -> dict[str, Any]:
+        if vm.state in LIVE and not command.force and self._keeper.is_alive(vm):
             raise BangerError(
                 ErrorKind.CONFLICT, f'VM "{vm.name}" is {vm.state.value}', subject=vm.name,
                 hint=f"banger vm stop {vm.name}, or banger vm delete --force {vm.name}",
             )  # fmt: skip
         with operation.step("delete"):
             try:
-                self._keeper.erase(vm)
+                self._keeper.erase(vm, keep_home=command.keep_home)
             except ExceptionGroup as failures:
                 raise BangerError(
                     ErrorKind.INTERNAL, f'VM "{vm.name}" was not deleted completely', subject=vm.name,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 
 from banger.actors.services import Services
 from banger.actors.vm_files import VmFiles
@@ -104,7 +105,12 @@ def _file_steps(services: Services, vm: Vm, place: VmFiles, needs: tuple[str, ..
         crashpoint("vm.delete:disk-gone")
 
     disk = f"disk of {vm.name}"
+    kept = [
+        CleanupStep(f"{one.name} of {vm.name}, for good", partial(one.erase, vm), needs)
+        for one in services.capabilities
+    ]
     return [
+        *kept,
         CleanupStep(disk, remove_disk, needs=needs),
         CleanupStep(f"files in {place.directory}", lambda: discard(place.directory, services.layout), needs=(disk,)),
     ]

@@ -18,6 +18,7 @@ from banger.guest.channel import GuestChannels
 from banger.host.ledger import Ledger
 from banger.layout import Layout
 from banger.resolver import StoreResolver
+from banger.storage.home_disk import HomeDisk
 from banger.store import Store
 from banger.supervisor import Supervisor
 
@@ -37,6 +38,7 @@ class ApiContext:
     vmm: Vmm
     ledger: Ledger
     dns: DnsService | None
+    homes: HomeDisk
     inventory: Callable[[], Sequence[Found]]
     started_at: datetime
     stop: Callable[[], object]

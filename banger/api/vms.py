@@ -127,7 +127,9 @@ async def grow_vm(request: Request) -> Response:
 async def delete_vm(request: Request) -> Response:
     """Delete; ``?force=true`` also while it runs."""
     vm = find_vm(request)
-    return await perform(request, DeleteVm(vm.id, vm.name, force=is_set(request, "force")))
+    return await perform(
+        request, DeleteVm(vm.id, vm.name, force=is_set(request, "force"), keep_home=is_set(request, "keep_home"))
+    )
 
 
 async def _perform(request: Request, command: VmCommand, deadline: Deadline | None = None) -> Response:

@@ -34,6 +34,10 @@ Egress = Annotated[
     str, Option("--egress", metavar="POLICY", help="On a tap: open, public, none, allow=CIDR,…, allow-names=NAME,….")
 ]
 Storage = Annotated[str, Option("--storage", metavar="DRIVER", help="How the disk is kept apart from the image.")]
+Home = Annotated[
+    str, Option("--home-disk", "--home", metavar="NAME", help="A disk of its own for /root, kept for the next VM.")
+]
+HomeSize = Annotated[str, Option("--home-size", metavar="SIZE", help="Size of a new home disk, or what it grows to.")]
 Ttl = Annotated[str, Option("--ttl", metavar="TIME", help="Delete it so long after it was made: 30m, 8h.")]
 Idle = Annotated[str, Option("--idle", metavar="TIME", help="Stop it when nobody has used it for so long.")]
 Machine = Annotated[str, Option("--machine", metavar="TYPE", help="QEMU machine: microvm or q35.")]
@@ -58,6 +62,8 @@ def build_spec(
     label: Sequence[str] | None,
     egress: str = "",
     storage: str = "",
+    home: str = "",
+    home_size: str = "",
     ttl: str = "",
     idle: str = "",
     ephemeral: bool = False,
@@ -82,6 +88,8 @@ def build_spec(
         "network": one_of("--network", network or config.text("vm.network"), ("user", "tap", "none")),
         "egress": str(EgressPolicy.parse(egress or "open")),
         "storage": storage,
+        "home": home,
+        "home_mib": mebibytes(home_size) if home_size else 0,
         "machine": one_of("--machine", machine, ("", "microvm", "q35")),
         "ephemeral": ephemeral,
         "ttl_s": parse_duration(ttl) if ttl else 0.0,

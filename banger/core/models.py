@@ -175,6 +175,8 @@ class VmSpec:
         network: ``user``, ``tap`` or ``none``.
         egress: what a guest on a tap may reach, see :mod:`banger.core.egress`.
         storage: storage driver; empty means the configured default.
+        home: name of the home disk that is seen as ``/root``, made if there is none of that name; empty: no such disk.
+        home_mib: its size in MiB if it is made, and what it is grown to if it is smaller; 0: the configured size.
         machine: QEMU machine: ``microvm`` or ``q35``; empty means the configured default.
         ephemeral: delete the VM when its run session ends or when it stops by itself.
         ttl_s: delete the VM so many seconds after it was made; 0: never.
@@ -194,6 +196,8 @@ class VmSpec:
     network: str = "user"
     egress: str = "open"
     storage: str = ""
+    home: str = ""
+    home_mib: int = 0
     machine: str = ""
     ephemeral: bool = False
     ttl_s: float = 0.0
@@ -211,6 +215,7 @@ class Vm:
         address: where the host reaches the guest; empty while not running.
         ssh_port: port at ``address`` that reaches banger's own ssh server in the guest; 0 while not running.
         paused_by: ``user``, or ``guard`` when the host was about to run out of room; empty while not paused.
+        keep_home: what deleting it does with its home disk; false once a user has wished it deleted.
         accelerator: ``kvm`` or ``tcg`` of the running VMM.
         pid: of the VMM; 0 while not running.
         timings: steps of the last start, for the waterfall.
@@ -234,6 +239,7 @@ class Vm:
     ssh_port: int = 0
     accelerator: str = ""
     paused_by: str = ""
+    keep_home: bool = True
     pid: int = 0
     timings: tuple[StepTiming, ...] = ()
 

@@ -136,6 +136,9 @@ class TapNetwork:
             CleanupStep(f"network rules and address of {vm.name}", lambda: self._release(vm.id, ledger), needs=(tap,)),
         ]
 
+    def erase(self, vm: Vm) -> None:
+        """Nothing lasts longer than a start."""
+
     def refresh(self, vms: Collection[Vm]) -> None:
         """Put back what somebody removed: bridge, addresses, rules. Remove them when nobody needs them.
 

@@ -39,6 +39,7 @@ def vm_page(vm: Row, terminal: Terminal) -> str:
         ("cpus", spec.get("cpus")),
         ("memory", _mebibytes(spec.get("memory_mib"))),
         ("disk", _join(_mebibytes(spec.get("disk_mib")), vm.get("storage"))),
+        ("home", spec.get("home")),
         ("machine", spec.get("machine")),
         ("init", spec.get("init")),
         ("user", spec.get("user")),

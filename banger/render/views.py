@@ -73,6 +73,13 @@ ARTIFACT_COLUMNS = (
     Column("AGE", age),
 )
 
+HOME_COLUMNS = (
+    Column("NAME", lambda row: row["name"]),
+    Column("SIZE", lambda row: size(row.get("disk_bytes"))),
+    Column("IMAGE", lambda row: row.get("image") or "", shrinks=True),
+    Column("VM", lambda row: row.get("vm") or ""),
+)
+
 CATALOG_COLUMNS = (
     Column("NAME", lambda row: row["name"]),
     Column("KIND", lambda row: row["kind"]),

@@ -92,5 +92,6 @@ MIGRATIONS: tuple[str, ...] = (
     """
     ALTER TABLE vms ADD COLUMN storage TEXT NOT NULL DEFAULT 'overlay';
     ALTER TABLE vms ADD COLUMN paused_by TEXT NOT NULL DEFAULT '';
+    ALTER TABLE vms ADD COLUMN keep_home INTEGER NOT NULL DEFAULT 1;
     """,
 )

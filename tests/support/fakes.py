@@ -27,6 +27,7 @@ from banger.core.ports import (
     BuiltKernel,
     Capability,
     Drive,
+    Fill,
     GuestConfig,
     ImageRequest,
     ImageSource,
@@ -206,6 +207,9 @@ class FakeStorage:
     name = "fake"
     root = "overlay"
 
+    def __init__(self) -> None:
+        self.fills: dict[str, Fill] = {}
+
     def create(self, vm_dir: Path, rootfs: Path, size_mib: int, operation: Operation) -> None:
         (vm_dir / "disk").touch()
 
@@ -215,8 +219,14 @@ class FakeStorage:
     def detach(self, vm_id: str, vm_dir: Path, ledger: VmLedger) -> tuple[CleanupStep, ...]:
         return ()
 
+    def fill(self, vm_id: str, vm_dir: Path) -> Fill:
+        return self.fills.get(vm_id, Fill(0, 0))
+
     def grow(self, vm_dir: Path, size_mib: int, operation: Operation) -> None:
         (vm_dir / "disk").write_text(str(size_mib))
+
+    def fill(self, vm_id: str, vm_dir: Path) -> Fill:
+        return Fill(0, 1 << 30)
 
     def remove(self, vm_dir: Path) -> None:
         (vm_dir / "disk").unlink(missing_ok=True)

@@ -14,6 +14,7 @@ from banger.catalog import Catalog
 from banger.client import Client
 from banger.core import clock
 from banger.resolver import StoreResolver
+from banger.storage.home_disk import HomeDisk
 from tests.support.fakes import WAIT_S, World
 
 
@@ -36,6 +37,7 @@ class Served:
             vmm=SimpleNamespace(name="fake", accelerator=lambda: "tcg"),  # type: ignore[arg-type]
             ledger=world.ledger,
             dns=None,
+            homes=HomeDisk(world.layout, world.services.config),
             inventory=lambda: overview(world.services),
             started_at=clock.now(),
             stop=self.stopped.set,
