@@ -106,6 +106,10 @@ class Config:
         """A whole-number setting."""
         return int(self._settings[name].value)
 
+    def chosen(self, name: str) -> int:
+        """A whole-number setting that somebody set, or 0 where it is only the default."""
+        return 0 if self._settings[name].origin == "default" else self.number(name)
+
     def seconds(self, name: str) -> float:
         """A duration setting, in seconds."""
         return float(self._settings[name].value)

@@ -98,6 +98,7 @@ def diagnose(layout: Layout) -> Iterator[Check]:
     yield check_sqlite()
     if config is not None:
         yield check_accelerator(layout, config)
+    yield from check_network(layout)
     yield check_daemon(layout)
 
 
@@ -163,6 +164,25 @@ def check_accelerator(layout: Layout, config: Config) -> Check:
         return Check("kvm", Verdict.OK, found.reason)
     detail = f"VMs are emulated, some 20 times slower: {found.reason}"
     return Check("kvm", Verdict.WARNING, detail, found.hint or "use hardware, or a host with nested virtualisation")
+
+
+def check_network(layout: Layout) -> Iterator[Check]:
+    """Whether VMs may have taps, and what other firewalls on this host would do to them. Having none is fine."""
+    from banger.network import coexistence, probe  # noqa: PLC0415  # the daemon's world, for this question only
+
+    can, reason = probe.available()
+    if not can:
+        yield Check("taps", Verdict.OK, f"user-mode networking only: {reason}")
+        return
+    yield Check("taps", Verdict.OK, reason or "bridged networking works")
+    try:
+        installation = layout.installation_id_file.read_text().strip()
+        findings = coexistence.find(installation, layout.data / "network.json")
+    except (OSError, BangerError):
+        return  # no daemon has run yet, so there is nothing of ours to get along with
+    for finding in findings:
+        verdict = Verdict.WARNING if finding.remedy else Verdict.OK
+        yield Check(finding.name, verdict, finding.problem, finding.remedy)
 
 
 def check_daemon(layout: Layout) -> Check:

@@ -24,15 +24,16 @@ from banger.config import Config
 from banger.core import clock
 from banger.core.models import ProcessIdentity
 from banger.core.operation_table import OperationTable
+from banger.dns.service import DnsService
 from banger.guest.access import guest_access
-from banger.guest.boot import SSH_PORT, LinuxGuestBoot
+from banger.guest.boot import LinuxGuestBoot
 from banger.guest.channel import GuestChannels
 from banger.guest.sshkeys import ensure_key
 from banger.host.ledger import Ledger
-from banger.host.loopback_ports import Taken
-from banger.host.user_network import UserNetwork, held_ports
+from banger.hosting import installation_id, make_hosting
 from banger.kernels import sources as kernel_sources
 from banger.layout import Layout
+from banger.oci.blobs import BlobStore
 from banger.oci.source import OciImageSource
 from banger.resolver import StoreResolver
 from banger.rootfs.bootstrap import BootstrapImageSource
@@ -61,10 +62,12 @@ class Daemon:
     context: ApiContext
     watcher: ExitWatcher
     tender: Tender
+    dns: DnsService
 
     async def close(self) -> None:
         """Let go of everything but the VMs, which go on."""
         self.watcher.close()
+        await asyncio.to_thread(self.dns.stop)
         await self.context.channels.close()
         self.context.store.close()
 
@@ -77,18 +80,16 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
     channels = GuestChannels(loop)
     vmm = QemuVmm(config, layout)
     access = partial(guest_access, layout)
-    bundles = BundleImageSource(layout, config)
+    blobs = BlobStore(layout.blobs, leases=store.leases)
+    bundles = BundleImageSource(layout, config, blobs=blobs)
     ledger = Ledger(store.handles, layout)
+    hosting = make_hosting(layout, config, store, ledger, installation_id(layout))
     storage = OverlayStorage()
     parts: list[Services] = []
 
     def spawn(key: OwnerKey, generation: int, report: Callable[[Fact], None]) -> pykka.ActorRef[OwnerActor]:
         return OWNERS[key.kind].start(key, generation, report, parts[0])
 
-    def ports_besides(vm_id: str) -> Taken:
-        return held_ports(ledger.all(), {vm.id: vm.name for vm in store.vms.all()}, vm_id)
-
-    capabilities = [UserNetwork(SSH_PORT, ports_besides)]
     supervisor = Supervisor(spawn, OperationTable())
 
     def on_exit(vm_id: str, identity: ProcessIdentity, _status: int | None) -> None:
@@ -106,15 +107,15 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
             image_sources=(
                 BootstrapImageSource(layout, config),
                 bundles,
-                OciImageSource(layout, config, bundles=bundles),
+                OciImageSource(layout, config, bundles=bundles, blobs=blobs),
             ),
-            kernel_sources=kernel_sources(layout, config),
+            kernel_sources=kernel_sources(layout, config, blobs),
             workshop=LocalWorkshop(layout, config),
             ledger=ledger,
             storages={storage.name: storage},
             storage=storage,
-            capabilities=capabilities,
-            host_objects=[one.host_objects for one in capabilities],
+            capabilities=hosting.capabilities,
+            host_objects=[one.host_objects for one in hosting.capabilities],
             vmm=vmm,
             guests=channels,
             boot=LinuxGuestBoot(layout),
@@ -134,8 +135,9 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
         access=access,
         vmm=vmm,
         ledger=ledger,
+        dns=hosting.dns,
         inventory=lambda: overview(parts[0]),
         started_at=clock.now(),
         stop=stop,
     )
-    return Daemon(context, watcher, Tender(parts[0]))
+    return Daemon(context, watcher, Tender(parts[0]), hosting.dns)

@@ -49,7 +49,7 @@ class LocalWorkshop:
             rootfs, disk.path, target, copy=disk.copy, keep=keep, operation=operation, whole=disk.whole
         )
 
-    def export(self, image: Image, target: Path, form: str, operation: Operation) -> None:
+    def export(self, image: Image, kernel: Kernel | None, target: Path, form: str, operation: Operation) -> None:
         """Write an image to a file."""
         from banger.bundle import export  # noqa: PLC0415
         from banger.bundle.contents import BundleInput  # noqa: PLC0415
@@ -58,9 +58,9 @@ class LocalWorkshop:
         if form == "oci":
             export.export_oci_image(image, directory, target, operation)
         else:
-            export.export_bundle(BundleInput(image, directory), target, operation)
+            export.export_bundle(BundleInput(image, directory, kernel), target, operation)
 
-    def push(self, image: Image, push: PushRequest, operation: Operation) -> str:
+    def push(self, image: Image, kernel: Kernel | None, push: PushRequest, operation: Operation) -> str:
         """Upload an image."""
         from banger.bundle import export  # noqa: PLC0415
         from banger.bundle.contents import BundleInput  # noqa: PLC0415
@@ -70,7 +70,7 @@ class LocalWorkshop:
             return export.push_oci_image(
                 layout, config, image, directory, push.reference, plain_http=push.plain_http, operation=operation
             )
-        bundle = BundleInput(image, directory)
+        bundle = BundleInput(image, directory, kernel)
         return export.push_bundle(
             layout, config, bundle, push.reference, plain_http=push.plain_http, operation=operation
         )

@@ -23,6 +23,7 @@ from banger.api.bodies import (
     PruneBody,
     PullImageBody,
     PullKernelBody,
+    PushImageBody,
     RefreshCatalogBody,
     RegisterImageBody,
     TagImageBody,
@@ -64,7 +65,7 @@ ROUTES: tuple[Entry, ...] = (
     _entry(
         "POST", "/v1/images/{query:path}/export", artifacts.export_image, "to a file", body=ExportImageBody, long=True
     ),
-    _entry("POST", "/v1/images/{query:path}/push", artifacts.push_image, "upload", body=PushRequest, long=True),
+    _entry("POST", "/v1/images/{query:path}/push", artifacts.push_image, "upload", body=PushImageBody, long=True),
     _entry("GET", "/v1/images/{query:path}/lint", lint.lint_image, "what is odd about it", query=("kernel",)),
     _entry("GET", "/v1/images/{query:path}", artifacts.show_image, "one image", answer=Image),
     _entry("DELETE", "/v1/images/{query:path}", artifacts.delete_image, "delete", long=True, query=("force",)),

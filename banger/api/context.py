@@ -13,6 +13,7 @@ from banger.catalog import Catalog
 from banger.config import Config
 from banger.core.models import GuestAccess, Vm
 from banger.core.ports import Vmm
+from banger.dns.service import DnsService
 from banger.guest.channel import GuestChannels
 from banger.host.ledger import Ledger
 from banger.layout import Layout
@@ -35,6 +36,7 @@ class ApiContext:
     access: Callable[[Vm], GuestAccess]
     vmm: Vmm
     ledger: Ledger
+    dns: DnsService | None
     inventory: Callable[[], Sequence[Found]]
     started_at: datetime
     stop: Callable[[], object]

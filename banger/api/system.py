@@ -37,6 +37,7 @@ async def show_system(request: Request) -> Response:
             "schema_version": context.store.database.schema_version,
             "vmm": context.vmm.name,
             "accelerator": accelerator,
+            "dns": [str(server) for server in context.dns.listening] if context.dns else [],
             "vms": {"total": len(vms), "running": sum(vm.state is VmState.RUNNING for vm in vms)},
             "operations": len(context.supervisor.operations.active()),
         }

@@ -102,7 +102,7 @@ def grow(
 ) -> None:
     """Make the disk of a stopped VM larger."""
     session: Session = ctx.obj
-    body = {"disk_mib": specs.mib(disk)}
+    body = {"disk_mib": specs.mebibytes(disk)}
     session.show_results([session.long("POST", path_of("vms", vm, "grow"), body=body)])
 
 

@@ -17,6 +17,7 @@ from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from banger.core.errors import BangerError, ErrorKind
+from banger.core.models import VmSpec
 
 Network = IPv4Network | IPv6Network
 
@@ -39,7 +40,8 @@ NEVER = tuple(
 )  # fmt: skip
 
 _LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
-_NAME = re.compile(rf"(\*\.)?{_LABEL}(\.{_LABEL})*")
+_NAME = re.compile(rf"\*|(\*\.)?{_LABEL}(\.{_LABEL})*")
+_ADDRESS_LIKE = re.compile(r"[0-9.]+")
 _LONGEST_NAME = 253
 _HINT = "write open, public, none, allow=192.0.2.0/24,… or allow-names=example.org,*.example.net"
 
@@ -60,7 +62,7 @@ class EgressPolicy:
     Attributes:
         networks: with mode ``allow``: where it may connect.
         names: with mode ``allow``: names it may look up, and then connect to what they stand for. ``*.example.org`` is
-            every name below ``example.org``, not that name itself.
+            every name below ``example.org``, not that name itself; ``*`` is every name.
     """
 
     mode: EgressMode = EgressMode.OPEN
@@ -91,13 +93,25 @@ class EgressPolicy:
         if self.mode is not EgressMode.ALLOW:
             return self.mode is not EgressMode.NONE
         name = name.lower().rstrip(".")
-        return any(name.endswith(own[1:]) if own.startswith("*.") else name == own for own in self.names)
+        return any(name.endswith(own[1:]) if own[0] == "*" else name == own for own in self.names)
 
     def __str__(self) -> str:
         if self.mode is not EgressMode.ALLOW:
             return self.mode.value
         lists = {"allow": [str(network) for network in self.networks], "allow-names": self.names}
         return " ".join(f"{key}={','.join(items)}" for key, items in lists.items() if items)
+
+
+def check_egress(spec: VmSpec) -> None:
+    """Raise ``usage`` for a policy that is none, and for one that nobody would enforce."""
+    policy = EgressPolicy.parse(spec.egress)
+    if policy.mode is not EgressMode.OPEN and spec.network != "tap":
+        raise BangerError(
+            ErrorKind.USAGE,
+            f'"{spec.egress}" cannot be enforced on the network "{spec.network}"',
+            subject=spec.egress,
+            hint="add --network tap; --network none closes everything without privileges",
+        )
 
 
 def _network(text: str) -> Network:
@@ -112,8 +126,8 @@ def _network(text: str) -> Network:
 
 def _name(text: str) -> str:
     name = text.lower().rstrip(".")
-    if len(name) > _LONGEST_NAME or not _NAME.fullmatch(name):
-        raise _refused(text, "it is no DNS name; write international names in their xn-- form")
+    if len(name) > _LONGEST_NAME or not _NAME.fullmatch(name) or _ADDRESS_LIKE.fullmatch(name):
+        raise _refused(text, "it is no DNS name; write addresses after allow=, international names in their xn-- form")
     return name
 
 

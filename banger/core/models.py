@@ -28,6 +28,18 @@ class ImageConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class DefaultSizes:
+    """What VMs of an image should get unless somebody says otherwise; 0 leaves it to the host."""
+
+    cpus: int = 0
+    memory_mib: int = 0
+    disk_mib: int = 0
+
+
+NO_SIZES = DefaultSizes()
+
+
+@dataclass(frozen=True, slots=True)
 class Image:
     """A root file system that VMs boot from: ``images/ID/rootfs.ext4``, read-only.
 
@@ -42,6 +54,9 @@ class Image:
         managed: False for a registered image, whose file is the user's own: never written, never deleted.
         rootfs_path: where an unmanaged image's file is; empty for a managed one.
         kernel: name of the kernel that its VMs boot unless they say otherwise; empty for the configured default.
+        kernel_digest: of that kernel's content, where it is known; it counts for more than the name.
+        kernel_source: where that kernel can be had: ``oci:…``, ``apt:…``, ``https://…#sha256=…``; may be empty.
+        defaults: sizes for its VMs.
         has_seed: ``seed.ext4`` is beside the root file system, from which home disks are made.
     """
 
@@ -59,6 +74,9 @@ class Image:
     rootfs_path: str = ""
     kernel: str = ""
     has_seed: bool = False
+    kernel_digest: str = ""
+    kernel_source: str = ""
+    defaults: DefaultSizes = NO_SIZES
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +168,9 @@ class VmSpec:
 
     Attributes:
         image: as it was asked for; ``Vm.image_id`` is what it resolved to.
-        kernel: as it was asked for; empty means the default kernel.
+        kernel: as it was asked for; empty means the image's own, or the default kernel.
+        cpus: how many; 0 means the image's own default, or the setting. So for the two sizes. A VM that was made has
+            real ones in their place.
         memory_mib, disk_mib: sizes in MiB; ``disk_mib`` is the size of the writable layer (sparse).
         network: ``user``, ``tap`` or ``none``.
         egress: what a guest on a tap may reach, see :mod:`banger.core.egress`.
@@ -165,9 +185,9 @@ class VmSpec:
 
     image: str
     kernel: str = ""
-    cpus: int = 1
-    memory_mib: int = 512
-    disk_mib: int = 10240
+    cpus: int = 0
+    memory_mib: int = 0
+    disk_mib: int = 0
     init: InitChoice = InitChoice.AUTO
     env: tuple[str, ...] = ()
     user: str = ""

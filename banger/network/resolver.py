@@ -33,7 +33,7 @@ class Resolver:
         return self.address is not None and self.address.is_loopback
 
 
-def host_resolver() -> Resolver | None:
+def host_resolver(gateway: IPv4Address) -> Resolver | None:  # noqa: ARG001  # another one may have to listen there
     """What the host itself asks, a server in the network rather than a stub; None if it asks nobody by IPv4."""
     servers = [server for file in _FILES for server in parse_resolv_conf(_read(file))]
     chosen = next((server for server in servers if not server.is_loopback), next(iter(servers), None))

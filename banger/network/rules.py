@@ -125,7 +125,7 @@ class Ruleset:
 
     def _prerouting(self) -> list[str]:
         lines = ["type nat hook prerouting priority dstnat; policy accept;"]
-        if self.resolver is not None:
+        if self.resolver is not None and not self._answers_at_gateway:
             lines.append(
                 f"iifname {_quoted(self.bridge)} ip saddr @resolving ip daddr {self.plan.gateway} "
                 f"meta l4proto {{ tcp, udp }} th dport {DNS_PORT} "
@@ -211,16 +211,21 @@ class Ruleset:
         ]
 
     def _accept_questions(self) -> list[str]:
-        """Questions that the nat chain sent on; nobody else's rule can have, as that chain comes last to them."""
+        """Questions of those who may ask, to where the nat chain sends them."""
         if self.resolver is None:
             return []
+        # What is already where it belongs is not rewritten, and then the kernel does not say that it was.
+        status = "" if self._answers_at_gateway else "ct status dnat "
         to_resolver = f"ip daddr {self._resolver_address} meta l4proto {{ tcp, udp }} th dport {self.resolver.port}"
-        return [f"ct status dnat ip saddr @resolving {to_resolver} accept"]
+        return [f"{status}ip saddr @resolving {to_resolver} accept"]
+
+    @property
+    def _answers_at_gateway(self) -> bool:
+        return (self._resolver_address, self.resolver and self.resolver.port) == (self.plan.gateway, DNS_PORT)
 
     @property
     def _resolver_address(self) -> IPv4Address:
-        assert self.resolver is not None
-        return self.resolver.address or self.plan.gateway
+        return (self.resolver and self.resolver.address) or self.plan.gateway
 
     def _published(self) -> Iterable[tuple[Guest, PortForward]]:
         return ((guest, forward) for guest in self.guests for forward in guest.ports)

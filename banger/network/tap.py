@@ -13,7 +13,6 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 from banger.core.crashpoints import crashpoint
-from banger.core.egress import EgressPolicy
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import Image, PortForward, Vm
 from banger.core.operation import Operation
@@ -63,7 +62,7 @@ class TapNetwork:
         handles: Callable[[], Sequence[Handle]],
         choose_ports: Callable[[str, Sequence[PortForward]], Sequence[PortForward]],
         settings: TapSettings = TapSettings(),
-        resolver: Callable[[], Resolver | None] = host_resolver,
+        resolver: Callable[[IPv4Address], Resolver | None] = host_resolver,
     ) -> None:
         """Nothing is made yet.
 
@@ -74,7 +73,8 @@ class TapNetwork:
             handles: the whole ledger.
             choose_ports: the host's side of a VM's forwards, see :func:`banger.host.loopback_ports.choose_ports`.
             settings: what the configuration says.
-            resolver: who answers guests' DNS questions now; None for nobody.
+            resolver: who answers guests' DNS questions now; None for nobody. It is told the bridge's address, which
+                is there when it is called, and may be called often.
         """
         self._id = installation_id
         self._state_file = state_file
@@ -98,7 +98,7 @@ class TapNetwork:
             BangerError: ``unavailable`` without the rights or programs it takes, ``usage`` for an egress policy that
                 cannot be followed, ``conflict`` or ``exhausted`` for addresses and ports.
         """
-        self._check(vm)
+        self._require()
         with self._lock:
             operation.token.raise_if_cancelled()
             others = [guest for guest in guests_in(self._handles()) if guest.vm_id != vm.id]
@@ -106,6 +106,8 @@ class TapNetwork:
             crashpoint("tap.prepare:written")
             mtu, _ = self._raise_network(guest.plan)
             crashpoint("tap.prepare:bridge-up")
+            resolver = self._resolver(guest.plan.gateway)
+            _check_names(vm, guest, resolver)
             rules = self._apply([*others, guest])
             crashpoint("tap.prepare:rules-applied")
             index = links.ensure_tap(self._id, guest, self._settings.vmm_uid, mtu)
@@ -115,7 +117,7 @@ class TapNetwork:
         ledger.activate(ADDRESS_KIND, str(guest.address), guest.detail())
         return Contribution(
             nic=TapNic(guest.tap, guest.mac, mtu),
-            network=self._guest_network(guest, mtu),
+            network=_guest_network(guest, mtu, has_resolver=resolver is not None),
             address=str(guest.address),
             ssh_port=self._ssh_port,
             ports=guest.ports,
@@ -161,16 +163,15 @@ class TapNetwork:
         """Bridge, taps and tables of this installation."""
         return host_objects(self._id, guests_in(self._handles()), self._lower_network)
 
-    def add_allowed(self, vm_id: str, addresses: Collection[str], ttl_s: float) -> int:
+    def add_allowed(self, vm_id: str, addresses: Collection[str], ttl_s: float) -> None:
         """Let a VM that is confined to names reach what one of them stands for. For the resolver, before it answers.
+
+        Nothing happens for a VM that is not, or not any more, confined to names.
 
         Args:
             vm_id: who asked.
             addresses: IPv4 and IPv6 addresses of the answer.
             ttl_s: how long the answer holds, in seconds.
-
-        Returns:
-            How many addresses were added; 0 for a VM that is not (any more) confined to names.
 
         Raises:
             BangerError: ``unavailable`` if the rules cannot be changed.
@@ -178,11 +179,10 @@ class TapNetwork:
         with self._lock:
             guest = next((one for one in guests_in(self._handles()) if one.vm_id == vm_id), None)
             if guest is None or not guest.egress.names:
-                return 0
+                return
             parsed: list[IPv4Address | IPv6Address] = [ip_address(address) for address in dict.fromkeys(addresses)]
             lifetime_s = max(SHORTEST_ALLOWED_S, min(round(ttl_s), LONGEST_ALLOWED_S))
             nft.allow(table_name(self._id), vm_id, parsed, lifetime_s)
-            return len(parsed)
 
     # -- one VM ----------------------------------------------------------------------------------------
 
@@ -223,29 +223,6 @@ class TapNetwork:
             crashpoint("tap.cleanup:rules-gone")
             ledger.strike(ADDRESS_KIND)
             ledger.strike(PORT_KIND)
-
-    def _guest_network(self, guest: Guest, mtu: int) -> GuestNetwork:
-        plan = guest.plan
-        return GuestNetwork(
-            address=f"{guest.address}/{plan.subnet.prefixlen}",
-            gateway=str(plan.gateway),
-            nameserver=str(plan.gateway) if self._resolver() else "",
-            address6=f"{guest.address6}/{plan.subnet6.prefixlen}" if plan.subnet6 else "",
-            gateway6=str(plan.gateway6 or ""),
-            mtu=mtu,
-        )
-
-    def _check(self, vm: Vm) -> None:
-        self._require()
-        policy = EgressPolicy.parse(vm.spec.egress)
-        resolver = self._resolver()
-        if policy.names and not (resolver and resolver.follows_names):
-            raise BangerError(
-                ErrorKind.UNAVAILABLE,
-                f'the egress policy of "{vm.name}" needs banger\'s resolver, which does not run',
-                subject=vm.name,
-                hint="write allow=CIDR,… instead, or see why: banger daemon logs",
-            )
 
     def _require(self) -> None:
         can, reason = available()
@@ -294,7 +271,7 @@ class TapNetwork:
         what is known to be new.
         """
         table = table_name(self._id)
-        rules = Ruleset(self._id, guests[0].plan, guests, self._resolver())
+        rules = Ruleset(self._id, guests[0].plan, guests, self._resolver(guests[0].plan.gateway))
         if not rules.needs_loopback:
             route_loopback(rules.bridge, wanted=False)
         text = rules.render() if check else ""
@@ -316,3 +293,25 @@ class TapNetwork:
                 guard(tap)
                 self._guarded[tap] = indexes[tap]
         route_loopback(rules.bridge, wanted=True)
+
+
+def _guest_network(guest: Guest, mtu: int, *, has_resolver: bool) -> GuestNetwork:
+    plan = guest.plan
+    return GuestNetwork(
+        address=f"{guest.address}/{plan.subnet.prefixlen}",
+        gateway=str(plan.gateway),
+        nameserver=str(plan.gateway) if has_resolver else "",
+        address6=f"{guest.address6}/{plan.subnet6.prefixlen}" if plan.subnet6 else "",
+        gateway6=str(plan.gateway6 or ""),
+        mtu=mtu,
+    )
+
+
+def _check_names(vm: Vm, guest: Guest, resolver: Resolver | None) -> None:
+    if guest.egress.names and not (resolver and resolver.follows_names):
+        raise BangerError(
+            ErrorKind.UNAVAILABLE,
+            f'the egress policy of "{vm.name}" needs banger\'s resolver, which does not run',
+            subject=vm.name,
+            hint="write allow=CIDR,… instead, or see why: banger daemon logs",
+        )

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Protocol
 
 from banger.core.cancel import CancelToken
+from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
+from banger.core.ports import Leases
 from banger.core.units import format_size
 from banger.oci.documents import Descriptor
 from banger.oci.retry import Retrier, TransientError
@@ -64,13 +66,17 @@ class Origin(Protocol):
 class BlobStore:
     """Verified blobs in one directory, which only this process writes."""
 
-    def __init__(self, root: Path, free_bytes: Callable[[Path], int] | None = None) -> None:
+    def __init__(
+        self, root: Path, free_bytes: Callable[[Path], int] | None = None, leases: Leases | None = None
+    ) -> None:
         """Open the store; ``root`` is made when it is first needed.
 
         Args:
             root: holds ``sha256/``.
             free_bytes: tells the free space of a file system; given only by tests.
+            leases: keep blobs that are in use from being pruned.
         """
+        self._leases = leases
         self._directory = root / "sha256"
         self._free_bytes = free_bytes or (lambda path: shutil.disk_usage(path).free)
         self._locks: dict[str, _SharedLock] = {}
@@ -79,6 +85,14 @@ class BlobStore:
     def path(self, digest: str) -> Path:
         """Where the blob is, once it is there."""
         return self._directory / digest.removeprefix("sha256:")
+
+    def lease(self, holder: str, blobs: Iterable[Descriptor]) -> None:
+        """Keep ``blobs``, here or still to come, from being pruned while the operation ``holder`` goes on.
+
+        Call it before they are fetched.
+        """
+        if self._leases is not None:
+            self._leases.take(holder, [f"blob:{self.path(blob.digest).name}" for blob in blobs])
 
     def has(self, blob: Descriptor) -> bool:
         """True if the blob is there in full length."""
@@ -118,6 +132,12 @@ class BlobStore:
         progress(blob.size)
         return path
 
+    def give_up(self, blob: Descriptor) -> None:
+        """Drop what has come of a blob that nobody is fetching: room matters more now than a later resume."""
+        with self._guard:
+            if blob.digest not in self._locks:
+                self._part(blob).unlink(missing_ok=True)
+
     def _part(self, blob: Descriptor) -> Path:
         return self.path(blob.digest).with_suffix(".part")
 
@@ -144,7 +164,8 @@ class BlobStore:
     def _disk_failure(self, blob: Descriptor, error: OSError) -> BangerError:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             self._part(blob).unlink(missing_ok=True)  # room matters more now than a later resume
-            return _exhausted(f"{os.strerror(error.errno)} after the download began", self._directory)
+            cause = f"{os.strerror(error.errno)} after the download began; the blob has {blob.size} bytes"
+            return _exhausted(cause, self._directory)
         message = f'cannot write blob "{blob.digest}"'
         return BangerError(ErrorKind.UNAVAILABLE, message, subject=blob.digest, cause=str(error))
 
@@ -170,6 +191,7 @@ class _Transfer:
         """Leave a complete, synced ``.part``, or a shorter one to resume from and an error."""
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(self._part, flags, 0o600)
+        crashpoint("blob.fetch:part-open")
         try:
             self._rehash(descriptor)
             resumed = self._offset > 0
@@ -182,6 +204,7 @@ class _Transfer:
                 self._part.unlink()  # there is nothing in it to resume from
                 raise mismatch
             os.fsync(descriptor)
+            crashpoint("blob.fetch:part-complete")
         finally:
             os.close(descriptor)
 
@@ -253,6 +276,7 @@ def _is_intact(path: Path, blob: Descriptor, token: CancelToken) -> bool:
 
 def _publish(part: Path, path: Path) -> None:
     part.replace(path)
+    crashpoint("blob.fetch:renamed")
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(directory)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from pathlib import Path
 
+from banger.core.errors import BangerError, ErrorKind
 from banger.oci.blobs import BlobStore, Origin
 from banger.oci.documents import Descriptor
 
@@ -44,7 +46,10 @@ def fetch_all(
 
         store.fetch(blob, origin, advance)
 
-    with ThreadPoolExecutor(max_workers=max(1, parallel), thread_name_prefix="oci-fetch") as pool:
+    with (
+        _giving_up(store, distinct.values()),
+        ThreadPoolExecutor(max_workers=max(1, parallel), thread_name_prefix="oci-fetch") as pool,
+    ):
         futures = [pool.submit(fetch, blob) for blob in distinct.values()]
         done, pending = wait(futures, return_when=FIRST_EXCEPTION)
         failed = next((future for future in done if future.exception() is not None), None)
@@ -55,3 +60,15 @@ def fetch_all(
                 origin.token.cancel("another blob of the same image could not be fetched")
             failed.result()
     return [store.path(blob.digest) for blob in blobs]
+
+
+@contextmanager
+def _giving_up(store: BlobStore, blobs: Iterable[Descriptor]) -> Iterator[None]:
+    """On a full disk leave no partial download of any of ``blobs``: they would only keep it full."""
+    try:
+        yield
+    except BangerError as error:
+        if error.kind is ErrorKind.EXHAUSTED:
+            for blob in blobs:
+                store.give_up(blob)
+        raise

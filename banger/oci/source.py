@@ -61,7 +61,12 @@ class OciImageSource:
     """Images from registries. One per daemon: its blob store is what concurrent pulls share."""
 
     def __init__(
-        self, layout: Layout, config: Config, env: Mapping[str, str] | None = None, bundles: Bundles | None = None
+        self,
+        layout: Layout,
+        config: Config,
+        env: Mapping[str, str] | None = None,
+        bundles: Bundles | None = None,
+        blobs: BlobStore | None = None,
     ) -> None:
         """Create the source; nothing is read or connected to.
 
@@ -70,10 +75,11 @@ class OciImageSource:
             config: ``image.parallel_downloads``, ``image.size_mib``, ``registry.insecure``, ``registry.credentials``.
             env: stands in for ``os.environ`` when the credential file is looked for.
             bundles: takes over what turns out to be a bundle; without it, that is no container image.
+            blobs: the store that all sources share; by default one of its own.
         """
         self._config = config
         self._bundles = bundles
-        self._blobs = BlobStore(layout.blobs)
+        self._blobs = blobs or BlobStore(layout.blobs)
         self._credentials = CredentialStore.configured(config.text("registry.credentials"), env)
 
     def handles(self, request: ImageRequest) -> bool:
@@ -111,6 +117,7 @@ class OciImageSource:
         if not isinstance(pull, _Pull):
             raise BangerError(ErrorKind.INTERNAL, "the image was resolved by another source", subject=resolved.source)
         blobs = pull.image.layers
+        self._blobs.lease(operation.id, blobs)
         with operation.step("fetch layers") as step:
             parallel = self._config.number("image.parallel_downloads")
             paths = fetch_all(self._blobs, blobs, pull.client, parallel, step.update)

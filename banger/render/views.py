@@ -45,7 +45,7 @@ def _spec(row: Row, field: str) -> Any:
 
 def _memory(row: Row) -> str:
     memory_mib = _spec(row, "memory_mib")
-    return "" if memory_mib is None else format_size(int(memory_mib) * MIB)
+    return format_size(int(memory_mib) * MIB) if memory_mib else ""
 
 
 def artifact_source(row: Row) -> str:

@@ -132,7 +132,7 @@ class LaneReaders:
                 reader = ChunkReader(self._metered(chunks))
                 # The zstd library reports a frame cut short as the end, and a pipe whose writer died does the same.
                 cannot_tell = compression is Compression.ZSTD or layer.stream is not None
-                members = TarReader(reader, self._budget.limits, end_marker=cannot_tell)
+                members = TarReader(reader, self._budget.limits, end_marker=cannot_tell, sparse=True)
                 return read_layer(members, reader, writer, self._budget)
         except BangerError as error:
             if error.kind is not ErrorKind.INVALID:

@@ -24,6 +24,7 @@ from tests.support.qemu_boot import (
     needs_qemu,
     wait_until_ready,
 )
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.boot, pytest.mark.root, needs_qemu, needs_taps]
 
@@ -58,4 +59,11 @@ def test_real_guest_on_a_tap_reaches_what_it_may_and_is_reached(lab: Lab, tmp_pa
         assert given.network
         assert given.network.gateway in guest.run("cat", "/etc/resolv.conf").stdout
         guest.run("sh", "-c", "nc -l -p 80 -e cat /etc/hostname </dev/null >/dev/null 2>&1 &")
-        assert lab.host.fetch("127.0.0.1", 8080) == "guest-1\n"
+
+        def answer() -> str:
+            try:
+                return lab.host.fetch("127.0.0.1", 8080)
+            except OSError:  # it does not listen yet
+                return ""
+
+        assert eventually(answer) == "guest-1\n"

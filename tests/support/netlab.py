@@ -93,7 +93,7 @@ class Namespace:
             client.connect((address, port))
             return client.recv(100).decode()
 
-    def reaches(self, address: str, port: int, timeout_s: float = 1.0) -> bool:
+    def reaches(self, address: str, port: int, timeout_s: float = 2.5) -> bool:
         """True if a connection comes about; silence counts as no after ``timeout_s``."""
         try:
             return bool(self.fetch(address, port, timeout_s))
@@ -108,7 +108,7 @@ class Namespace:
             client.send(b"?")
             return client.recv(100).decode()
 
-    def hears(self, address: str, port: int, timeout_s: float = 1.0) -> bool:
+    def hears(self, address: str, port: int, timeout_s: float = 1.5) -> bool:
         """True if a datagram is answered."""
         try:
             return bool(self.ask(address, port, timeout_s))
@@ -321,7 +321,7 @@ class Lab:
             self.ledgers[installation_id].all,
             lambda _, forwards: list(forwards),
             TapSettings(**settings),
-            lambda: self.resolver,
+            lambda gateway: self.resolver,
         )
 
     def prepare(self, vm: Vm, network: TapNetwork | None = None, installation: str = INSTALLATION) -> Contribution:

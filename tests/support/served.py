@@ -35,6 +35,7 @@ class Served:
             access=world.services.access,
             vmm=SimpleNamespace(name="fake", accelerator=lambda: "tcg"),  # type: ignore[arg-type]
             ledger=world.ledger,
+            dns=None,
             inventory=lambda: overview(world.services),
             started_at=clock.now(),
             stop=self.stopped.set,

@@ -31,8 +31,8 @@ def test_policy_of_lists_reads_back() -> None:
     "text",
     [
         "", "all", "OPEN", "open none", "open allow=192.0.2.1", "allow", "allow=", "allow=192.0.2.1,", "deny=192.0.2.1",
-        "allow=192.0.2.1/24", "allow=example.org", "allow=192.0.2.1 allow=192.0.2.2", "allow-names=", "allow-names=*",
-        "allow-names=a..b", "allow-names=-a.example", "allow-names=a.*.example", "allow-names=bücher.example",
+        "allow=192.0.2.1/24", "allow=example.org", "allow=192.0.2.1 allow=192.0.2.2", "allow-names=", "allow-names=**",
+        "allow-names=a..b", "allow-names=192.0.2.1", "allow-names=-a.example", "allow-names=a.*.example", "allow-names=bücher.example",
         "allow-names=" + "a" * 64 + ".example", "allow-names=a.example;reboot", "allow=fe80::1%eth0",
     ],
 )  # fmt: skip
@@ -59,6 +59,7 @@ def test_names_are_looked_up_only_if_the_policy_has_them() -> None:
     looked_up = ["a.example", "A.Example.", "x.b.example", "x.y.b.example"]
     assert all(policy.may_resolve(name) for name in looked_up)
     assert not any(policy.may_resolve(name) for name in ("b.example", "x.a.example", "xb.example", "example", ""))
+    assert EgressPolicy.parse("allow-names=*").may_resolve("any.example")
     assert EgressPolicy.parse("open").may_resolve("any.example")
     assert EgressPolicy.parse("public").may_resolve("any.example")
     assert not EgressPolicy.parse("none").may_resolve("any.example")

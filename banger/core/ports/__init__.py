@@ -2,7 +2,7 @@
 
 from banger.core.ports.guest import GuestBoot, GuestConfig, GuestNetwork, Guests
 from banger.core.ports.host import Capability, Contribution, Fill, Handle, HostObject, Storage, VmLedger
-from banger.core.ports.images import BuiltImage, ImageRequest, ImageSource, ResolvedImage
+from banger.core.ports.images import BuiltImage, ImageRequest, ImageSource, KernelReference, Leases, ResolvedImage
 from banger.core.ports.kernels import BuiltKernel, KernelRequest, KernelSource
 from banger.core.ports.machine import Drive, Nic, TapNic, UserNic, Vmm, VmmConfig
 from banger.core.ports.workshop import PushRequest, RootfsFacts, Workshop
@@ -22,8 +22,10 @@ __all__ = [
     "HostObject",
     "ImageRequest",
     "ImageSource",
+    "KernelReference",
     "KernelRequest",
     "KernelSource",
+    "Leases",
     "Nic",
     "PushRequest",
     "ResolvedImage",

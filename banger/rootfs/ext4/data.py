@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 from banger.rootfs.ext4.blocks import FreeBlocks
 from banger.rootfs.ext4.skeleton import BLOCK_BYTES
@@ -53,6 +54,17 @@ class DataWriter:
             if buffer[start] or not buffer.startswith(_ZERO_PIECE[:length], start):
                 self._append(buffer, start, length, at // BLOCK_BYTES, extents)
             at += length
+        return extents
+
+    def store_pieces(self, pieces: Iterable[tuple[int, bytes]]) -> list[Extent]:
+        """Write ascending pieces of one file's data, each beginning at a whole block; between them are holes.
+
+        Raises as :meth:`store` does.
+        """
+        extents: list[Extent] = []
+        for offset, data in pieces:
+            if data.count(0) != len(data):
+                self._append(data, 0, len(data), offset // BLOCK_BYTES, extents)
         return extents
 
     def close(self) -> None:
