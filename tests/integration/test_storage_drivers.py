@@ -104,7 +104,7 @@ def test_clone_shares_blocks_where_it_can_and_copies_from_elsewhere_with_a_note(
 def test_copy_that_cannot_fit_is_refused_before_it_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=4096))
     rootfs = image(tmp_path / "image")
-    with pytest.raises(BangerError, match="4 KiB free") as caught:
+    with pytest.raises(BangerError, match="KiB free") as caught:
         CopyStorage().create(tmp_path, rootfs, 64, operation())
     assert caught.value.kind is ErrorKind.EXHAUSTED
     assert [path.name for path in tmp_path.iterdir()] == ["image"]
