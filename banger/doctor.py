@@ -98,6 +98,7 @@ def diagnose(layout: Layout) -> Iterator[Check]:
     yield check_sqlite()
     if config is not None:
         yield check_accelerator(layout, config)
+    yield from check_storage(layout)
     yield from check_network(layout)
     yield check_daemon(layout)
 
@@ -164,6 +165,19 @@ def check_accelerator(layout: Layout, config: Config) -> Check:
         return Check("kvm", Verdict.OK, found.reason)
     detail = f"VMs are emulated, some 20 times slower: {found.reason}"
     return Check("kvm", Verdict.WARNING, detail, found.hint or "use hardware, or a host with nested virtualisation")
+
+
+def check_storage(layout: Layout) -> Iterator[Check]:
+    """Which storage drivers work here: each is tried. That some do not is fine."""
+    from banger.storage.drivers import survey  # noqa: PLC0415  # the daemon's world, for this question only
+
+    if not layout.data.is_dir() or not os.access(layout.data, os.W_OK):
+        return
+    found = list(survey(layout))
+    yield Check("storage", Verdict.OK, ", ".join(one.name for one in found if one.works))
+    for one in found:
+        if not one.works:
+            yield Check("storage", Verdict.OK, f"not {one.name}: {one.reason}")
 
 
 def check_network(layout: Layout) -> Iterator[Check]:

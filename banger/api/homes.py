@@ -15,11 +15,16 @@ async def list_homes(request: Request) -> Response:
     """Every home disk, with the name of the VM that has it and what it occupies."""
     context = context_of(request)
     names = {vm.id: vm.name for vm in context.store.vms.all()}
-    found = await asyncio.to_thread(
-        lambda: [(home, context.homes.occupied(home.name)) for home in context.homes.homes()]
-    )
+    homes = await asyncio.to_thread(context.homes.homes)
     return JSONResponse(
-        [{**codec.to_plain(home), "vm": names.get(home.vm_id, ""), "disk_bytes": size} for home, size in found]
+        [
+            {
+                **codec.to_plain(home),
+                "vm": names.get(home.vm_id, ""),
+                "disk_bytes": context.homes.occupied(home.name),
+            }
+            for home in homes
+        ]
     )
 
 

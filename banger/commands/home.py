@@ -14,5 +14,5 @@ def delete(ctx: Context, homes: Annotated[list[str], Argument(metavar="HOME...",
     """Delete home disks that no VM has."""
     session: Session = ctx.obj
     for home in homes:
-        session.client.delete(path_of("homes", home))
+        session.client.call("DELETE", path_of("homes", home))
     session.show_document([{"name": home} for home in homes], "".join(f"{home}\n" for home in homes))

@@ -7,6 +7,7 @@ A clone shares the image's blocks until they are written to: as cheap as an over
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +16,8 @@ from banger.core.errors import BangerError, ErrorKind
 from banger.core.operation import Operation
 from banger.core.plan import CleanupStep
 from banger.core.ports import Drive, Fill, VmLedger
-from banger.core.units import MIB
+from banger.core.units import MIB, format_size
 from banger.host.copying import clone_blocks, copy_file
-from banger.host.resources import check_disk
 from banger.rootfs.resize import file_system_bytes, grow_disk
 from banger.storage.files import ROOT_SERIAL, fill_of, make_whole, remove_file, require
 
@@ -63,7 +63,7 @@ class CopyStorage:
         return fill_of(own_root(vm_dir))
 
     def _copy(self, rootfs: Path, target: Path, operation: Operation) -> None:
-        check_disk(target.parent, _occupied(rootfs))
+        _check_room(target.parent, _occupied(rootfs))
         copy_file(rootfs, target, operation)
 
 
@@ -114,6 +114,18 @@ def why_no_reflink(directory: Path) -> str:
     except OSError as error:
         return f"cannot try it in {directory}: {error.strerror}"
     return f"the file system of {directory} cannot share blocks between files (XFS and Btrfs can)"
+
+
+def _check_room(directory: Path, needed_bytes: int) -> None:
+    """Say so before minutes of copying, not after them."""
+    free = shutil.disk_usage(directory).free
+    if needed_bytes > free:
+        raise BangerError(
+            ErrorKind.EXHAUSTED,
+            f'not enough room in "{directory}": {format_size(needed_bytes)} needed, {format_size(free)} free',
+            subject=str(directory),
+            hint="banger system df",
+        )
 
 
 def _occupied(rootfs: Path) -> int:

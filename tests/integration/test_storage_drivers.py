@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,7 +14,7 @@ from banger.core.progress import EventKind, OperationEvent
 from banger.layout import Layout
 from banger.storage.drivers import all_drivers, choose, survey, why_no_snapshot
 from banger.storage.loop_devices import LoopDevices
-from banger.storage.whole import ReflinkStorage, why_no_reflink
+from banger.storage.whole import CopyStorage, ReflinkStorage, why_no_reflink
 from tests.support.fake_mapper import FakeHost
 from tests.support.storage import INSTALLATION, cloning_file_system, config, image, operation, why_no_cloning
 
@@ -97,6 +99,15 @@ def test_clone_shares_blocks_where_it_can_and_copies_from_elsewhere_with_a_note(
             ReflinkStorage().create(vm_dir, source, 32, op)
             assert [event.kind for event in events].count(EventKind.NOTE) == notes
             ReflinkStorage().remove(vm_dir)
+
+
+def test_copy_that_cannot_fit_is_refused_before_it_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=4096))
+    rootfs = image(tmp_path / "image")
+    with pytest.raises(BangerError, match="KiB free") as caught:
+        CopyStorage().create(tmp_path, rootfs, 64, operation())
+    assert caught.value.kind is ErrorKind.EXHAUSTED
+    assert [path.name for path in tmp_path.iterdir()] == ["image"]
 
 
 def test_file_system_that_cannot_clone_says_so(tmp_path: Path) -> None:

@@ -225,9 +225,6 @@ class FakeStorage:
     def grow(self, vm_dir: Path, size_mib: int, operation: Operation) -> None:
         (vm_dir / "disk").write_text(str(size_mib))
 
-    def fill(self, vm_id: str, vm_dir: Path) -> Fill:
-        return Fill(0, 1 << 30)
-
     def remove(self, vm_dir: Path) -> None:
         (vm_dir / "disk").unlink(missing_ok=True)
 
