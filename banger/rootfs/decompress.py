@@ -15,7 +15,7 @@ from banger.rootfs.refusals import refused
 
 #: Compressed bytes read at a time, and the most that one step of a decompressor may give back.
 INPUT_BYTES = 64 << 10
-CHUNK_BYTES = 256 << 10
+CHUNK_BYTES = 128 << 10
 #: RFC 8878 lets a frame ask for any window; this is the largest that `zstd --ultra` itself makes.
 _ZSTD_WINDOW_BYTES = 128 << 20
 
@@ -69,7 +69,7 @@ def decompressed(
         on_input: called with the size of each piece read from ``source``.
 
     Returns:
-        The compression, and an iterator of non-empty chunks of at most 256 KiB.
+        The compression, and an iterator of non-empty chunks of at most 128 KiB.
 
     Raises:
         BangerError: ``invalid``, also from the iterator, if the data is damaged or ends early.
