@@ -32,6 +32,7 @@ from banger.core.ports import (
     PushRequest,
     ResolvedImage,
     RootfsFacts,
+    Workshop,
 )
 from banger.layout import Layout
 from banger.store import Store
@@ -247,6 +248,7 @@ class World:
         vmm: object = None,
         owners: dict[OwnerKind, type[OwnerActor]] | None = None,
         image_sources: tuple[ImageSource, ...] = (),
+        workshop: Workshop | None = None,
     ) -> None:
         self.layout = Layout.from_environment({"BANGER_HOME": str(home)})
         self.layout.make_directories()
@@ -255,6 +257,7 @@ class World:
         self.kernels = FakeKernelSource()
         self.guests = FakeGuests()
         self.workshop = FakeWorkshop()
+        self.chosen_workshop = workshop or self.workshop
         self.watcher = FakeWatcher()
         self.vmm = vmm
         self.owners = owners or {
@@ -277,7 +280,7 @@ class World:
             resolver=FakeResolver(self.store),
             image_sources=self.image_sources,
             kernel_sources=(self.kernels,),
-            workshop=self.workshop,
+            workshop=self.chosen_workshop,
             storage=FakeStorage(),
             vmm=self.vmm,  # type: ignore[arg-type]
             guests=self.guests,
