@@ -35,7 +35,14 @@ class LocalWorkshop:
         """Make a work seed."""
         from banger.rootfs.work_seed import make_work_seed  # noqa: PLC0415
 
-        make_work_seed(rootfs, target, operation=operation)
+        # Its own steps take milliseconds and have the names of those that made the image: nobody wants to see them.
+        quiet = Operation(operation.kind, operation.subject)
+        quiet.begin()
+        forget = operation.token.on_cancel(quiet.cancel)
+        try:
+            make_work_seed(rootfs, target, operation=quiet)
+        finally:
+            forget()
 
     def commit(
         self, rootfs: Path, vm_dir: Path, target: Path, keep: Sequence[str], operation: Operation

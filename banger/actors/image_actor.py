@@ -74,6 +74,8 @@ class ImageActor(ArtifactOwner):
             crashpoint("image.pull:staging-made")
             built = self._reuse(resolved, staged, command.request) or source.build(resolved, staged, operation)
             crashpoint("image.pull:built")
+            self._seed(built.rootfs, staged, operation)
+            crashpoint("image.pull:seeded")
             image = self._image(
                 built, staged, source=resolved.source, platform=resolved.platform, config=built.config,
                 owner_uid=command.owner_uid, kernel=resolved.kernel.name, kernel_digest=resolved.kernel.digest,
@@ -125,6 +127,8 @@ class ImageActor(ArtifactOwner):
             if command.seed_path:
                 workshop.validate(Path(command.seed_path), operation)
                 workshop.copy(Path(command.seed_path), staged / "seed.ext4", operation)
+            self._seed(Path(command.rootfs_path), staged, operation)
+            crashpoint("image.register:seeded")
             image = self._image(
                 facts, staged, source=f"file:{command.rootfs_path}", platform=HOST_PLATFORM, managed=False,
                 rootfs_path=command.rootfs_path, kernel=command.kernel, owner_uid=command.owner_uid,
@@ -260,6 +264,19 @@ class ImageActor(ArtifactOwner):
             has_seed=(staged / "seed.ext4").exists(),
             **fields,
         )
+
+    def _seed(self, rootfs: Path, staged: Path, operation: Operation) -> None:
+        """Make the work seed unless there is one. An image whose home directory makes none is a good image still."""
+        seed = staged / "seed.ext4"
+        if seed.exists():
+            return
+        with operation.step("make work seed"):
+            try:
+                self.services.workshop.seed(rootfs, seed, operation)
+            except BangerError as error:
+                if error.kind is not ErrorKind.INVALID:
+                    raise
+                operation.note(f"no work seed: {error}")
 
     def _publish(self, image: Image, staged: Path, operation: Operation) -> None:
         store = self.services.store

@@ -21,6 +21,7 @@ from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.ports import Leases
 from banger.core.units import format_size
+from banger.oci.arrival import Arrival
 from banger.oci.documents import Descriptor
 from banger.oci.retry import Retrier, TransientError
 
@@ -108,24 +109,27 @@ class BlobStore:
             cause = f"{format_size(missing)} ({missing} bytes) to fetch, {format_size(free)} free"
             raise _exhausted(cause, self._directory)
 
-    def fetch(self, blob: Descriptor, origin: Origin, progress: Progress) -> Path:
+    def fetch(self, blob: Descriptor, origin: Origin, progress: Progress, arrival: Arrival | None = None) -> Path:
         """Return the path of the verified blob, transferring what is missing of it.
 
         Args:
             blob: what is wanted; its digest and size are matched exactly.
             origin: where from. Its token abandons the wait and the transfer; what has arrived is kept for the next one.
             progress: told the bytes present so far, in absolute terms.
+            arrival: told where they can be read already, for those who do not wait for the end; the end itself is left
+                to the caller to tell.
 
         Raises:
             BangerError: ``invalid`` for content that does not match, ``exhausted`` for a full disk, ``unavailable``
                 when the registry fails for too long.
         """
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        arrival = arrival or Arrival(blob.size)
         with self._alone(blob, origin.token, progress):
             path = self.path(blob.digest)
-            if not _is_intact(path, blob, origin.token):
+            if not _is_intact(path, blob, origin.token, arrival):
                 try:
-                    _Transfer(self._part(blob), blob, origin, progress).run()
+                    _Transfer(self._part(blob), blob, origin, progress, arrival).run()
                     _publish(self._part(blob), path)
                 except OSError as error:
                     raise self._disk_failure(blob, error) from error
@@ -179,11 +183,12 @@ class _SharedLock:
 class _Transfer:
     """Brings one ``.part`` file to its full, verified length."""
 
-    def __init__(self, part: Path, blob: Descriptor, origin: Origin, progress: Progress) -> None:
+    def __init__(self, part: Path, blob: Descriptor, origin: Origin, progress: Progress, arrival: Arrival) -> None:
         self._part = part
         self._blob = blob
         self._origin = origin
         self._progress = progress
+        self._arrival = arrival
         self._hash = hashlib.sha256()
         self._offset = 0
 
@@ -215,9 +220,11 @@ class _Transfer:
             self._origin.token.raise_if_cancelled()
             self._hash.update(chunk)
             self._offset += len(chunk)
+            self._arrival.reached(self._part, self._offset)
         self._progress(self._offset)
 
     def _restart(self, descriptor: int) -> None:
+        self._arrival.restarted()
         os.ftruncate(descriptor, 0)
         os.lseek(descriptor, 0, os.SEEK_SET)
         self._hash = hashlib.sha256()
@@ -247,6 +254,7 @@ class _Transfer:
                 _write_all(descriptor, chunk)
                 self._hash.update(chunk)
                 self._offset += len(chunk)
+                self._arrival.reached(self._part, self._offset)
                 self._progress(self._offset)
             if self._offset < self._blob.size:
                 raise TransientError(self._mismatch("the transfer keeps ending too early", ErrorKind.UNAVAILABLE))
@@ -262,7 +270,7 @@ class _Transfer:
         return BangerError(kind, message, subject=self._blob.digest, cause=cause, hint=hint)
 
 
-def _is_intact(path: Path, blob: Descriptor, token: CancelToken) -> bool:
+def _is_intact(path: Path, blob: Descriptor, token: CancelToken, arrival: Arrival) -> bool:
     """Hash what is there: a disk that lost it must not cost more than another transfer."""
     if _length(path) != blob.size:
         return False
@@ -271,7 +279,11 @@ def _is_intact(path: Path, blob: Descriptor, token: CancelToken) -> bool:
         while chunk := file.read(_CHUNK_BYTES):
             token.raise_if_cancelled()
             digest.update(chunk)
-    return f"sha256:{digest.hexdigest()}" == blob.digest
+            arrival.reached(path, file.tell())
+    if f"sha256:{digest.hexdigest()}" == blob.digest:
+        return True
+    arrival.restarted()
+    return False
 
 
 def _publish(part: Path, path: Path) -> None:

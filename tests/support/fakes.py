@@ -37,6 +37,7 @@ from banger.core.ports import (
     ResolvedImage,
     RootfsFacts,
     VmLedger,
+    Workshop,
 )
 from banger.host.ledger import Ledger
 from banger.host.loopback_ports import Taken
@@ -278,6 +279,7 @@ class World:
         owners: dict[OwnerKind, type[OwnerActor]] | None = None,
         image_sources: tuple[ImageSource, ...] = (),
         capabilities: tuple[Capability, ...] | Callable[[World], tuple[Capability, ...]] = (),
+        workshop: Workshop | None = None,
     ) -> None:
         self.layout = Layout.from_environment({"BANGER_HOME": str(home)})
         self.layout.make_directories()
@@ -288,6 +290,7 @@ class World:
         self.kernel_sources: tuple[KernelSource, ...] = (self.kernels,)
         self.guests = FakeGuests()
         self.workshop = FakeWorkshop()
+        self.chosen_workshop = workshop or self.workshop
         self.watcher = FakeWatcher()
         self.vmm = vmm
         self.owners = owners or {
@@ -319,7 +322,7 @@ class World:
             resolver=self.make_resolver(self.store),
             image_sources=self.image_sources,
             kernel_sources=self.kernel_sources,
-            workshop=self.workshop,
+            workshop=self.chosen_workshop,
             ledger=self.ledger,
             storages={"fake": storage},
             storage=storage,

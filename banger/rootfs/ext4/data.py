@@ -14,7 +14,7 @@ from banger.rootfs.reader import ChunkReader
 PIECE_BYTES = 64 << 10
 #: The most blocks that one extent can hold (bit 15 marks preallocated ones).
 _EXTENT_BLOCKS = 32768
-_FLUSH_BYTES = 4 << 20
+_FLUSH_BYTES = 512 << 10
 #: Linux takes 1024 buffers per gathering write; one more is needed for a padding.
 _FLUSH_VIEWS = 1000
 #: Every view keeps its whole chunk alive, so a flush is due after this many different ones.
