@@ -55,9 +55,14 @@ def start_daemon(layout: Layout, timeout_s: float = START_TIMEOUT_S) -> None:
     )
 
 
+def banger_command() -> list[str]:
+    """What runs ``banger``: this interpreter with this package, whatever the working directory holds."""
+    return [sys.executable, "-P", "-m", "banger"]
+
+
 def daemon_command() -> list[str]:
-    """What runs the daemon: this interpreter with this package, whatever the working directory holds."""
-    return [sys.executable, "-P", "-m", "banger", "daemon", "run"]
+    """What runs the daemon."""
+    return [*banger_command(), "daemon", "run"]
 
 
 def daemon_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:

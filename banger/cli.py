@@ -95,6 +95,13 @@ TREE: Mapping[str, Verb | Noun] = {
             "prune": Verb("prune:prune_kernels", "Delete kernels that nothing needs any more."),
         },
     ),
+    "home": Noun(
+        "Home disks, which outlive VMs.",
+        {
+            "list": Verb("listing:list_homes", "List home disks."),
+            "delete": Verb("home:delete", "Delete home disks that no VM has."),
+        },
+    ),
     "catalog": Noun(
         "What can be pulled by a short name.",
         {
@@ -139,9 +146,15 @@ TREE: Mapping[str, Verb | Noun] = {
             "path": Verb("config:path", "Print the paths of this installation."),
         },
     ),
+    "ssh-config": Verb(
+        "ssh_config:ssh_config", "Print what makes `ssh NAME.vm` work with your own ssh, or install it."
+    ),
     "doctor": Verb("doctor:doctor", "Check whether this host can run VMs; say what to do if not."),
     "completion": Verb("completion:completion", "Print the completion script of a shell."),
     "version": Verb("system:version", "Print the version."),
+    "ssh-proxy": Verb(
+        "ssh_proxy:ssh_proxy", "Connect to a VM for ssh, as its ProxyCommand with ProxyUseFdpass.", hidden=True
+    ),
     "__complete": Verb("completion:complete", "Print completions of a command line.", hidden=True),
 }
 

@@ -26,6 +26,8 @@ class Key:
     is_size_mib: bool = False
 
 
+STORAGE_DRIVERS = ("auto", "overlay", "reflink", "dm-snapshot", "copy")
+
 KEYS: tuple[Key, ...] = (
     Key("vm.image", "debian", "image of `vm run` when none is named"),
     Key("vm.kernel", "debian-cloud", "kernel of a VM that names none"),
@@ -35,6 +37,15 @@ KEYS: tuple[Key, ...] = (
     Key("vm.network", "user", "network of a VM", ("user", "tap", "none")),
     Key("vm.boot_timeout_s", 120.0, "seconds a guest may take until it answers"),
     Key("vm.stop_timeout_s", 20.0, "seconds a guest may take to power off before it is killed"),
+    Key("vm.home_mib", 4096, "size of a new home disk (sparse), in MiB", is_size_mib=True),
+    Key("storage.driver", "auto", "how a VM's disk is kept apart from its image; auto is overlay", STORAGE_DRIVERS),
+    Key("storage.snapshot_percent", 100, "how much of its disk a VM on dm-snapshot may change, in percent"),
+    Key("storage.pause_free_mib", 512, "room on the host below which VMs are paused, in MiB", is_size_mib=True),
+    Key("storage.resume_free_mib", 1024, "room on the host above which they go on, in MiB", is_size_mib=True),
+    Key("storage.pause_fill_percent", 95, "fill of a snapshot that may overflow at which its VM is paused"),
+    Key("storage.resume_fill_percent", 90, "fill below which such a VM goes on"),
+    Key("network.subnet", "", "IPv4 subnet of guests on taps, empty to choose a free one"),
+    Key("network.ipv6", "on", "IPv6 addresses for guests on taps", ("on", "off")),
     Key("vmm.driver", "qemu", "VMM driver", ("qemu",)),
     Key("vmm.machine", "microvm", "QEMU machine type", ("microvm", "q35")),
     Key("vmm.accelerator", "auto", "auto proves KVM by running a guest, else emulates", ("auto", "kvm", "tcg")),
@@ -42,6 +53,10 @@ KEYS: tuple[Key, ...] = (
     Key("vmm.limits", "on", "limit CPU, memory and threads of a VMM to what its guest needs", ("on", "none")),
     Key("image.size_mib", 0, "size of a pulled image's file system, 0 to choose by content", is_size_mib=True),
     Key("image.parallel_downloads", 4, "layers of one image fetched at once"),
+    Key("dns.suffix", "vm", "what names of VMs end with, in the DNS and for ssh"),
+    Key("dns.listen", "127.0.0.1:5354", "where names of VMs are answered, another port if it is taken; or off"),
+    Key("dns.upstream", "", "servers for other names, separated by commas; empty for those of /etc/resolv.conf"),
+    Key("dns.host_names", "own", "names that programs of this host are answered: of VMs, or all", ("own", "all")),
     Key("registry.insecure", "", "registries to talk plain http to, separated by commas (loopback always may)"),
     Key("registry.credentials", "", "Docker credential file, when not ~/.docker/config.json"),
     Key("daemon.log_level", "INFO", "least severe level that is logged", ("DEBUG", "INFO", "WARNING", "ERROR")),
@@ -92,6 +107,10 @@ class Config:
     def number(self, name: str) -> int:
         """A whole-number setting."""
         return int(self._settings[name].value)
+
+    def chosen(self, name: str) -> int:
+        """A whole-number setting that somebody set, or 0 where it is only the default."""
+        return 0 if self._settings[name].origin == "default" else self.number(name)
 
     def seconds(self, name: str) -> float:
         """A duration setting, in seconds."""

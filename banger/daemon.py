@@ -101,6 +101,7 @@ async def _serve(layout: Layout, config: Config) -> int:
         loop.add_signal_handler(number, stop.set)
     signal.signal(signal.SIGUSR1, lambda *_: _dump_threads())
     daemon = wire(layout, config, loop, stop=lambda: loop.call_soon_threadsafe(stop.set))
+    await asyncio.to_thread(daemon.dns.start)
     await _reconcile_once(daemon, at_start=True)
     server = make_server(make_app(daemon.context))
     listener = bind(layout.socket)
@@ -168,6 +169,7 @@ async def _tend(daemon: Daemon) -> None:
         await asyncio.sleep(TEND_INTERVAL_S)
         try:
             await asyncio.to_thread(daemon.tender.look)
+            await asyncio.to_thread(daemon.tender.guard)
         except Exception:  # noqa: BLE001  # one bad look must not be the last one
             logger.exception("looking after VMs failed")
 

@@ -98,6 +98,8 @@ def diagnose(layout: Layout) -> Iterator[Check]:
     yield check_sqlite()
     if config is not None:
         yield check_accelerator(layout, config)
+    yield from check_storage(layout)
+    yield from check_network(layout)
     yield check_daemon(layout)
     yield check_launcher(layout)
 
@@ -164,6 +166,38 @@ def check_accelerator(layout: Layout, config: Config) -> Check:
         return Check("kvm", Verdict.OK, found.reason)
     detail = f"VMs are emulated, some 20 times slower: {found.reason}"
     return Check("kvm", Verdict.WARNING, detail, found.hint or "use hardware, or a host with nested virtualisation")
+
+
+def check_storage(layout: Layout) -> Iterator[Check]:
+    """Which storage drivers work here: each is tried. That some do not is fine."""
+    from banger.storage.drivers import survey  # noqa: PLC0415  # the daemon's world, for this question only
+
+    if not layout.data.is_dir() or not os.access(layout.data, os.W_OK):
+        return
+    found = list(survey(layout))
+    yield Check("storage", Verdict.OK, ", ".join(one.name for one in found if one.works))
+    for one in found:
+        if not one.works:
+            yield Check("storage", Verdict.OK, f"not {one.name}: {one.reason}")
+
+
+def check_network(layout: Layout) -> Iterator[Check]:
+    """Whether VMs may have taps, and what other firewalls on this host would do to them. Having none is fine."""
+    from banger.network import coexistence, probe  # noqa: PLC0415  # the daemon's world, for this question only
+
+    can, reason = probe.available()
+    if not can:
+        yield Check("taps", Verdict.OK, f"user-mode networking only: {reason}")
+        return
+    yield Check("taps", Verdict.OK, reason or "bridged networking works")
+    try:
+        installation = layout.installation_id_file.read_text().strip()
+        findings = coexistence.find(installation, layout.data / "network.json")
+    except (OSError, BangerError):
+        return  # no daemon has run yet, so there is nothing of ours to get along with
+    for finding in findings:
+        verdict = Verdict.WARNING if finding.remedy else Verdict.OK
+        yield Check(finding.name, verdict, finding.problem, finding.remedy)
 
 
 def check_daemon(layout: Layout) -> Check:

@@ -137,6 +137,11 @@ class Layout:
         """A VM's disk, handles and logs."""
         return self.data / "vms" / vm_id
 
+    @property
+    def homes(self) -> Path:
+        """Home disks, which outlive VMs."""
+        return self.data / "homes"
+
     def vm_run_dir(self, vm_id: str) -> Path:
         """A VM's sockets."""
         return self.run / "vms" / vm_id

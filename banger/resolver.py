@@ -56,6 +56,34 @@ class StoreResolver:
             return self.pull_kernel(query, owner_uid=owner_uid, refresh=False)
         return kernels.find(query)
 
+    def kernel_of(self, image: Image, owner_uid: int) -> Kernel | PullKernel:
+        """The kernel that an image wants: the very content if its digest is known, else by name, else the default.
+
+        One that is not here is pulled from where the image says, under a name that nothing else has.
+
+        Raises:
+            BangerError: ``not_found`` if it is not here and nobody knows where it is.
+        """
+        kernels, source = self._store.kernels, image.kernel_source
+        if not (image.kernel or image.kernel_digest or source):
+            return self.kernel("", owner_uid)
+        exact = kernels.by_digest(image.kernel_digest) if image.kernel_digest else None
+        if exact is not None:
+            return exact
+        named = kernels.by_name(image.kernel) if image.kernel else None
+        if source and named is not None and image.kernel_digest:
+            return self.pull_kernel(_another(image), source=source, owner_uid=owner_uid, refresh=False)
+        if named is not None:
+            return named
+        if source:
+            return self.pull_kernel(image.kernel, source=source, owner_uid=owner_uid, refresh=False)
+        try:
+            return self.kernel(image.kernel, owner_uid)
+        except BangerError as error:
+            message = f'image "{image.name or image.id}" wants the kernel "{image.kernel}", which is not here'
+            hint = "name another one with --kernel, or banger kernel import"
+            raise BangerError(error.kind, message, subject=image.kernel, cause=error.message, hint=hint) from error
+
     def pull_image(
         self,
         reference: str,
@@ -92,3 +120,8 @@ class StoreResolver:
             message = f'a kernel from "{source}" needs a name'
             raise BangerError(ErrorKind.USAGE, message, subject=source, hint="add --name NAME")
         return PullKernel(check_artifact_name(chosen, "kernel"), KernelRequest(source=wish.source), refresh, owner_uid)
+
+
+def _another(image: Image) -> str:
+    """A name for an image's kernel where its own means another one here."""
+    return f"{image.kernel[:200]}-{image.kernel_digest.removeprefix('sha256:')[:12]}"

@@ -161,9 +161,9 @@ class Vms:
         """A spec in its JSON form, filled up from the settings."""
         config = Config.load(self._layout.config_file)
         facts: dict[str, Any] = {
-            "cpus": config.number("vm.cpus"),
-            "memory_mib": config.number("vm.memory_mib"),
-            "disk_mib": config.number("vm.disk_mib"),
+            "cpus": config.chosen("vm.cpus"),
+            "memory_mib": config.chosen("vm.memory_mib"),
+            "disk_mib": config.chosen("vm.disk_mib"),
             "network": config.text("vm.network"),
             **spec,
             "env": _assignments(spec.get("env")),

@@ -24,21 +24,22 @@ from banger.config import Config
 from banger.core import clock
 from banger.core.models import ProcessIdentity
 from banger.core.operation_table import OperationTable
+from banger.dns.service import DnsService
 from banger.guest.access import guest_access
-from banger.guest.boot import SSH_PORT, LinuxGuestBoot
+from banger.guest.boot import LinuxGuestBoot
 from banger.guest.channel import GuestChannels
 from banger.guest.sshkeys import ensure_key
-from banger.host.installation import installation_id
 from banger.host.ledger import Ledger
-from banger.host.loopback_ports import Taken
-from banger.host.user_network import UserNetwork, held_ports
+from banger.hosting import installation_id, make_hosting
 from banger.kernels import sources as kernel_sources
 from banger.launch import Launching
 from banger.layout import Layout
+from banger.oci.blobs import BlobStore
 from banger.oci.source import OciImageSource
 from banger.resolver import StoreResolver
 from banger.rootfs.bootstrap import BootstrapImageSource
-from banger.storage.overlay import OverlayStorage
+from banger.storage.drivers import all_drivers, choose
+from banger.storage.objects import StorageObjects
 from banger.store import Store
 from banger.supervisor import Supervisor
 from banger.vmm.qemu.driver import QemuVmm
@@ -63,10 +64,12 @@ class Daemon:
     context: ApiContext
     watcher: ExitWatcher
     tender: Tender
+    dns: DnsService
 
     async def close(self) -> None:
         """Let go of everything but the VMs, which go on."""
         self.watcher.close()
+        await asyncio.to_thread(self.dns.stop)
         await self.context.channels.close()
         self.context.store.close()
 
@@ -77,20 +80,19 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
     catalog = Catalog.load(layout)
     resolver = StoreResolver(store, catalog, config)
     channels = GuestChannels(loop)
-    vmm = QemuVmm(config, layout, Launching(config, installation_id(layout)))
     access = partial(guest_access, layout)
-    bundles = BundleImageSource(layout, config)
+    blobs = BlobStore(layout.blobs, leases=store.leases)
+    bundles = BundleImageSource(layout, config, blobs=blobs)
     ledger = Ledger(store.handles, layout)
-    storage = OverlayStorage()
+    mark = installation_id(layout)
+    vmm = QemuVmm(config, layout, Launching(config, mark))
+    hosting = make_hosting(layout, config, store, ledger, mark)
+    storages = all_drivers(config, mark)
     parts: list[Services] = []
 
     def spawn(key: OwnerKey, generation: int, report: Callable[[Fact], None]) -> pykka.ActorRef[OwnerActor]:
         return OWNERS[key.kind].start(key, generation, report, parts[0])
 
-    def ports_besides(vm_id: str) -> Taken:
-        return held_ports(ledger.all(), {vm.id: vm.name for vm in store.vms.all()}, vm_id)
-
-    capabilities = [UserNetwork(SSH_PORT, ports_besides)]
     supervisor = Supervisor(spawn, OperationTable())
 
     def on_exit(vm_id: str, identity: ProcessIdentity, _status: int | None) -> None:
@@ -108,15 +110,19 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
             image_sources=(
                 BootstrapImageSource(layout, config),
                 bundles,
-                OciImageSource(layout, config, bundles=bundles),
+                OciImageSource(layout, config, bundles=bundles, blobs=blobs),
             ),
-            kernel_sources=kernel_sources(layout, config),
+            kernel_sources=kernel_sources(layout, config, blobs),
             workshop=LocalWorkshop(layout, config),
             ledger=ledger,
-            storages={storage.name: storage},
-            storage=storage,
-            capabilities=capabilities,
-            host_objects=[vmm.host_objects, *(one.host_objects for one in capabilities)],
+            storages=storages,
+            storage=choose(storages, layout, config),
+            capabilities=hosting.capabilities,
+            host_objects=[
+                vmm.host_objects,
+                *(one.host_objects for one in hosting.capabilities),
+                StorageObjects(layout, mark),
+            ],
             vmm=vmm,
             guests=channels,
             boot=LinuxGuestBoot(layout),
@@ -136,8 +142,10 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
         access=access,
         vmm=vmm,
         ledger=ledger,
+        dns=hosting.dns,
+        homes=hosting.homes,
         inventory=lambda: overview(parts[0]),
         started_at=clock.now(),
         stop=stop,
     )
-    return Daemon(context, watcher, Tender(parts[0]))
+    return Daemon(context, watcher, Tender(parts[0]), hosting.dns)

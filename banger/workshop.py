@@ -35,17 +35,28 @@ class LocalWorkshop:
         """Make a work seed."""
         from banger.rootfs.work_seed import make_work_seed  # noqa: PLC0415
 
-        make_work_seed(rootfs, target, operation=operation)
+        # Its own steps take milliseconds and have the names of those that made the image: nobody wants to see them.
+        quiet = Operation(operation.kind, operation.subject)
+        quiet.begin()
+        forget = operation.token.on_cancel(quiet.cancel)
+        try:
+            make_work_seed(rootfs, target, operation=quiet)
+        finally:
+            forget()
 
     def commit(
         self, rootfs: Path, vm_dir: Path, target: Path, keep: Sequence[str], operation: Operation
     ) -> RootfsFacts:
         """Merge a base and a stopped VM's writable layer."""
         from banger.rootfs.commit import commit_rootfs  # noqa: PLC0415
+        from banger.storage.contents import contents_of  # noqa: PLC0415
 
-        return commit_rootfs(rootfs, vm_dir / "disk.ext4", target, copy=copy_file, keep=keep, operation=operation)
+        disk = contents_of(vm_dir, rootfs)
+        return commit_rootfs(
+            rootfs, disk.path, target, copy=disk.copy, keep=keep, operation=operation, whole=disk.whole
+        )
 
-    def export(self, image: Image, target: Path, form: str, operation: Operation) -> None:
+    def export(self, image: Image, kernel: Kernel | None, target: Path, form: str, operation: Operation) -> None:
         """Write an image to a file."""
         from banger.bundle import export  # noqa: PLC0415
         from banger.bundle.contents import BundleInput  # noqa: PLC0415
@@ -54,9 +65,9 @@ class LocalWorkshop:
         if form == "oci":
             export.export_oci_image(image, directory, target, operation)
         else:
-            export.export_bundle(BundleInput(image, directory), target, operation)
+            export.export_bundle(BundleInput(image, directory, kernel), target, operation)
 
-    def push(self, image: Image, push: PushRequest, operation: Operation) -> str:
+    def push(self, image: Image, kernel: Kernel | None, push: PushRequest, operation: Operation) -> str:
         """Upload an image."""
         from banger.bundle import export  # noqa: PLC0415
         from banger.bundle.contents import BundleInput  # noqa: PLC0415
@@ -66,7 +77,7 @@ class LocalWorkshop:
             return export.push_oci_image(
                 layout, config, image, directory, push.reference, plain_http=push.plain_http, operation=operation
             )
-        bundle = BundleInput(image, directory)
+        bundle = BundleInput(image, directory, kernel)
         return export.push_bundle(
             layout, config, bundle, push.reference, plain_http=push.plain_http, operation=operation
         )

@@ -22,7 +22,8 @@ class Comparison:
     """Medians of both sides, and what was promised.
 
     Attributes:
-        limit: largest allowed ``ours / peer`` or, with ``limit_is_difference``, largest allowed ``ours - peer``.
+        limit: largest allowed ``ours / peer``; with ``limit_is_difference`` largest allowed ``ours - peer``, with
+            ``limit_is_absolute`` largest allowed ``ours``.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Comparison:
     peer: float
     limit: float
     limit_is_difference: bool = False
+    limit_is_absolute: bool = False
     unit: str = "s"
 
     @property
@@ -40,11 +42,15 @@ class Comparison:
     @property
     def bar(self) -> str:
         """The promise, readable."""
+        if self.limit_is_absolute:
+            return f"ours <= {self.limit:g} {self.unit}"
         return f"ours - peer <= {self.limit:g} {self.unit}" if self.limit_is_difference else f"ratio <= {self.limit:g}"
 
     @property
     def met(self) -> bool:
         """True if the promise is kept."""
+        if self.limit_is_absolute:
+            return self.ours <= self.limit
         return (self.ours - self.peer if self.limit_is_difference else self.ratio) <= self.limit
 
     def to_dict(self) -> dict[str, str | float]:

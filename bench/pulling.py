@@ -1,52 +1,84 @@
-"""How long it takes from a registry to a bootable ext4, against the tools that people chain for it."""
+"""How long it takes from a registry to a bootable ext4, against the tools that people chain for it and a bare floor."""
 
 from __future__ import annotations
 
-import io
-import shutil
+import os
+import statistics
+import subprocess
 import sys
-import tarfile
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from bench.measure import Comparison, interleaved, timed
-from bench.peers import CACHE
-from tests.support.daemon import banger_home
-from tests.support.images import TAG, TestImage, bootstrap_tar, push
-from tests.support.oci_layout import Layer, write_layout
-from tests.support.registry import LocalRegistry, running_registry
+from banger.client import Client
+from bench.big_image import gzip_layout, layers, zstd_layout
+from bench.measure import LEAST_ROUNDS, Comparison, interleaved, timed
+from tests.support.daemon import BangerHome, banger_home
+from tests.support.faulty_registry import faulty_registry
+from tests.support.images import TAG, TestImage, push
+from tests.support.registry import Layer, LocalRegistry, Node, build_image, running_registry
 
-NAME = f"bench/big:{TAG}"
-LAYERS = 4
-PACKAGES = ("build-essential", "git", "python3-numpy", "golang-go", "clang")
-LEAST_BYTES = 300_000_000
+GZIP, ZSTD = f"bench/gzip:{TAG}", f"bench/zstd:{TAG}"
+#: Of what skopeo, umoci and mkfs take; umoci cannot read zstd, so both are compared with its gzip run.
+OF_TOOLS, OF_FLOOR = 0.22, 2.0
+PRESENT_S = 0.05
+PEAK_MB = 120
+SHARING = 10
+_MB = 1_000_000
 
 
 def run(root: Path, rounds: int) -> Iterator[Comparison]:
-    """``banger image pull`` (verified, checked, synced) against skopeo, umoci and mkfs one after the other."""
-    layout = big_image()
+    """``banger image pull`` (verified, checked, synced): its time, its memory, and what it does not fetch twice."""
     with running_registry(root / "registry") as registry:
-        push(TestImage("big", layout), registry, NAME)
-        medians = interleaved(
-            {"banger": lambda: _banger(root, registry), "tools": lambda: _tools(root, registry)}, rounds
-        )
-    yield Comparison("pull to ext4 vs skopeo + umoci + mkfs.ext4 -d", medians["banger"], medians["tools"], 0.5)
+        push(TestImage("gzip", gzip_layout()), registry, GZIP)
+        push(TestImage("zstd", zstd_layout()), registry, ZSTD)
+        yield from _pulls(root, registry, rounds)
+        yield from _memory(root, registry)
+        yield _present(root, registry, rounds)
+    yield from _sharing(root)
 
 
-def _banger(root: Path, registry: LocalRegistry) -> float:
+def _pulls(root: Path, registry: LocalRegistry, rounds: int) -> Iterator[Comparison]:
+    medians = interleaved(
+        {
+            "gzip": lambda: _banger(root, registry, GZIP),
+            "gzip floor": lambda: _floor(root, gzip_layout()),
+            "zstd": lambda: _banger(root, registry, ZSTD),
+            "zstd floor": lambda: _floor(root, zstd_layout()),
+            "tools": lambda: _tools(root, registry),
+        },
+        rounds,
+    )
+    for kind, note in (("gzip", ""), ("zstd", " of its gzip twin")):
+        name = f"pull to ext4, {kind}, vs skopeo + umoci + mkfs.ext4 -d{note}"
+        yield Comparison(name, medians[kind], medians["tools"], OF_TOOLS)
+        yield Comparison(f"pull to ext4, {kind}, vs floor", medians[kind], medians[f"{kind} floor"], OF_FLOOR)
+
+
+def _banger(root: Path, registry: LocalRegistry, name: str) -> float:
     with banger_home(root) as home:
         home.run("daemon", "start").ok()
         started = time.perf_counter()
-        home.run("image", "pull", registry.reference(NAME), "--name", "big").ok()
+        _pull(home, registry.reference(name))
         return time.perf_counter() - started
+
+
+def _pull(home: BangerHome, reference: str, name: str = "big") -> None:
+    home.run("image", "pull", reference, "--name", name).ok()
+
+
+def _floor(root: Path, layout: Path) -> float:
+    with tempfile.TemporaryDirectory(dir=root) as directory:
+        argv = [sys.executable, "-m", "bench.floor", directory, *map(str, layers(layout))]
+        return float(subprocess.run(argv, check=True, stdout=subprocess.PIPE).stdout)
 
 
 def _tools(root: Path, registry: LocalRegistry) -> float:
     with tempfile.TemporaryDirectory(dir=root) as directory:
         work = Path(directory)
-        source = f"docker://{registry.reference(NAME)}"
+        source = f"docker://{registry.reference(GZIP)}"
         seconds = timed(["skopeo", "copy", "-q", "--src-tls-verify=false", source, f"oci:{work}/layout:{TAG}"])
         seconds += timed(["umoci", "unpack", "--image", f"{work}/layout:{TAG}", work / "bundle"])
         image = work / "rootfs.ext4"
@@ -55,39 +87,61 @@ def _tools(root: Path, registry: LocalRegistry) -> float:
         return seconds + timed(["mkfs.ext4", "-q", "-F", "-d", work / "bundle" / "rootfs", image])
 
 
-def big_image() -> Path:
-    """A development image of more than 300 MB compressed, in several layers; kept in the cache."""
-    path = CACHE / "big-image"
-    if path.exists():
-        return path
-    print("making an image of more than 300 MB", file=sys.stderr)
-    CACHE.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=".big-", dir=CACHE))
-    try:
-        tar = staging / "root.tar"
-        bootstrap_tar(tar, PACKAGES)
-        layers = [Layer(part) for part in _split(tar, LAYERS)]
-        tar.unlink()
-        write_layout(staging, TAG, layers, config={})
-        size = sum(blob.stat().st_size for blob in (staging / "blobs" / "sha256").iterdir())
-        if size < LEAST_BYTES:
-            raise RuntimeError(f"the image has {size} bytes, {LEAST_BYTES} are wanted")
-        staging.rename(path)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    return path
+def _memory(root: Path, registry: LocalRegistry) -> Iterator[Comparison]:
+    for kind, name in (("gzip", GZIP), ("zstd", ZSTD)):
+        with banger_home(root) as home:
+            home.run("daemon", "start").ok()
+            pid = home.daemon_pid()
+            Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak begins anew: proc(5)
+            idle = _memory_mb(pid, "VmRSS")
+            _pull(home, registry.reference(name))
+            yield Comparison(
+                f"peak memory of the supervisor during a pull, {kind}, vs idle",
+                *(_memory_mb(pid, "VmHWM"), idle, PEAK_MB),
+                limit_is_difference=True,
+                unit="MB",
+            )
 
 
-def _split(tar: Path, parts: int) -> Iterator[bytes]:
-    """The archive's entries in order, in ``parts`` archives of about the same size."""
-    share = tar.stat().st_size // parts + 1
-    with tarfile.open(tar) as source:
-        entries = iter(source)
-        for _ in range(parts):
-            buffer = io.BytesIO()
-            with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as target:
-                for entry in entries:
-                    target.addfile(entry, source.extractfile(entry) if entry.isreg() else None)
-                    if buffer.tell() >= share:
-                        break
-            yield buffer.getvalue()
+def _memory_mb(pid: int, field: str) -> float:
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return int(status[field].split()[0]) * 1024 / _MB
+
+
+def _present(root: Path, registry: LocalRegistry, rounds: int) -> Comparison:
+    """The registry is asked what the tag means now, which is all that is left to do."""
+    with banger_home(root) as home:
+        home.run("daemon", "start").ok()
+        _pull(home, registry.reference(GZIP))
+        client = Client(home.socket)
+
+        def again() -> float:
+            started = time.perf_counter()
+            client.long("POST", "/v1/images/pull", None, {"reference": registry.reference(GZIP), "name": "big"})
+            return time.perf_counter() - started
+
+        times = [again() for _ in range(4 * max(rounds, LEAST_ROUNDS))]
+        argv = ["skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{registry.reference(GZIP)}"]
+        peer = statistics.median(timed(argv) for _ in times)
+    name = "pull of what is here already vs skopeo inspect"
+    return Comparison(name, statistics.median(times), peer, PRESENT_S, limit_is_absolute=True)
+
+
+def _sharing(root: Path) -> Iterator[Comparison]:
+    """Ten images on one base, pulled at once: bytes over the wire and in the store, against each blob once."""
+    base = Layer({"base": Node(os.urandom(20 * _MB))})
+    images = [build_image([base, Layer({f"own-{number}": Node(os.urandom(_MB))})]) for number in range(SHARING)]
+    blobs = {digest: blob for image in images for digest, blob in image.blobs.items()}
+    once = sum(map(len, blobs.values())) / _MB
+    with faulty_registry() as registry, banger_home(root) as home:
+        for number, image in enumerate(images):
+            registry.serve(f"bench/shared:{number}", image)
+        home.run("daemon", "start").ok()
+        with ThreadPoolExecutor(SHARING) as pool:
+            references = [registry.reference(f"bench/shared:{number}") for number in range(SHARING)]
+            list(pool.map(lambda pulled: _pull(home, pulled, f"shared-{pulled[-1]}"), references))
+        fetched = sum(len(blobs[asked.path.rpartition("/")[2]]) for asked in registry.asked("/blobs/")) / _MB
+        stored = sum(file.stat().st_size for file in (home.data / "blobs").rglob("*") if file.is_file()) / _MB
+    yield Comparison(f"{SHARING} images sharing a base, fetched, vs each blob once", fetched, once, 1.0, unit="MB")
+    name = f"{SHARING} images sharing a base, stored, vs each blob once"
+    yield Comparison(name, stored, once, 1.0, unit="MB")

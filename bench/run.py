@@ -9,10 +9,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from bench import booting, listing, pulling
+from bench import booting, listing, pulling, scaling
 from bench.measure import LEAST_ROUNDS, Comparison, table
 
-BENCHES = {"listing": listing.run, "booting": booting.run, "pulling": pulling.run}
+BENCHES = {"listing": listing.run, "booting": booting.run, "pulling": pulling.run, "scaling": scaling.run}
 LATEST = Path(__file__).with_name("latest.json")
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import errno
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from banger.actors.base import OwnerActor
+from banger.actors.leases import directory_key, leased
+from banger.actors.orphans import occupied
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import Image, Kernel, Vm
@@ -15,11 +19,30 @@ from banger.core.operation import Operation
 from banger.host import publish
 from banger.store.artifacts import ArtifactTable
 
+#: What the small files beside an artefact and its directory take.
+_SMALL_BYTES = 64 << 10
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
 T = TypeVar("T", bound=Image | Kernel)
 
 
 class ArtifactOwner(OwnerActor):
     """Owner of one name in a table of artefacts. The order of every step here is a promise, see ARCHITECTURE.md."""
+
+    @contextmanager
+    def building(self, what: str, operation: Operation) -> Iterator[Path]:
+        """A staging directory that nothing collects, nor what else the operation leases, until the block is over."""
+        layout = self.services.layout
+        with leased(self.services.store.leases, operation):
+            crashpoint("artifact.build:leased")
+            try:
+                with publish.staging_dir(layout, f"{what}-{operation.id}-") as staged, _room_told(staged):
+                    yield staged
+            except OSError as error:  # not even for a directory
+                if error.errno not in _FULL:
+                    raise
+                raise _no_room(layout.staging, 0) from error
 
     def publish(
         self,
@@ -28,6 +51,7 @@ class ArtifactOwner(OwnerActor):
         staged: Path,
         directory_of: Callable[[str], Path],
         users: Callable[[str], list[Vm]],
+        operation: Operation,
     ) -> None:
         """Sync, rename into place, then the row: a reader sees the whole thing or nothing.
 
@@ -35,6 +59,7 @@ class ArtifactOwner(OwnerActor):
         """
         final = directory_of(new.id)
         crashpoint("artifact.publish:staged")
+        self.services.store.leases.take(operation.id, [directory_key(new.id)])
         publish.publish(staged, final)
         crashpoint("artifact.publish:renamed")
         try:
@@ -93,3 +118,25 @@ class ArtifactOwner(OwnerActor):
         with operation.step(f"delete {noun}"):
             self.remove(table, value, directory_of)
         return {"id": value.id, "name": value.name}
+
+
+@contextmanager
+def _room_told(staged: Path) -> Iterator[None]:
+    """Say what a full disk means, while what was staged can still be counted."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise _no_room(staged.parent, occupied(staged)) from error
+
+
+def _no_room(place: Path, taken_bytes: int) -> BangerError:
+    """The error for a full disk."""
+    return BangerError(
+        ErrorKind.EXHAUSTED,
+        f'not enough room in "{place}"',
+        subject=str(place),
+        cause=f"more than {taken_bytes + _SMALL_BYTES} bytes are needed",
+        hint="banger system df",
+    )

@@ -7,13 +7,11 @@ from pathlib import Path
 
 from banger.actors.base import OwnerActor
 from banger.actors.messages import Command, DeleteImage, DeleteKernel, Prune, Reconcile
-from banger.actors.reconcile import Reconciler, ReconcileReport, older_than
+from banger.actors.orphans import CACHED_GRACE_S, CACHED_S, Orphans, Stale, occupied
+from banger.actors.reconcile import Reconciler, ReconcileReport
 from banger.core.errors import BangerError
 from banger.core.models import Image, Kernel
 from banger.core.operation import Operation
-
-#: Blobs that nothing touched for so long are pruned, and with ``unused`` for so short.
-BLOB_KEPT_S, BLOB_GRACE_S = 7 * 86400.0, 3600.0
 
 
 @dataclass(slots=True)
@@ -24,9 +22,18 @@ class PruneReport:
     kept: list[str] = field(default_factory=list)
     freed_bytes: int = 0
 
+    def add(self, stale: Stale) -> None:
+        """Count one entry of a cache."""
+        self.removed.append(stale.what)
+        self.freed_bytes += stale.freed_bytes
+
 
 class HostActor(OwnerActor):
     """Owns the installation as a whole."""
+
+    @property
+    def _orphans(self) -> Orphans:
+        return Orphans(self.services.layout, self.services.store)
 
     def handle(self, command: Command, operation: Operation) -> ReconcileReport | PruneReport:
         """Dispatch."""
@@ -54,7 +61,7 @@ class HostActor(OwnerActor):
                 if not store.vms.using_kernel(kernel.id) and (not kernel.name or command.unused)
             ]
         for value, delete, directory in candidates:
-            size = _occupied(directory)
+            size = occupied(directory)
             try:
                 if not command.dry_run:
                     self.ask_owner(delete, operation)
@@ -63,24 +70,15 @@ class HostActor(OwnerActor):
             else:
                 report.removed.append(f"{delete.key.kind.value} {value.name or value.id}")
                 report.freed_bytes += size
-        if "image" in command.nouns:
-            self._prune_blobs(command, report)
+        self._prune_caches(command, report)
         return report
 
-    def _prune_blobs(self, command: Prune, report: PruneReport) -> None:
-        """Blobs only save the next pull a download; those touched lately may be in use by a pull right now."""
-        age_s = BLOB_GRACE_S if command.unused else BLOB_KEPT_S
-        for blob in older_than(self.services.layout.blobs / "sha256", age_s):
-            report.freed_bytes += blob.lstat().st_blocks * 512
-            report.removed.append(f"blob {blob.name[:12]}")
-            if not command.dry_run:
-                blob.unlink(missing_ok=True)
-
-
-def _occupied(directory: Path) -> int:
-    """Bytes that removing a directory frees: files with another name elsewhere stay."""
-    total = 0
-    for path in directory.rglob("*"):
-        status = path.lstat()
-        total += status.st_blocks * 512 if status.st_nlink == 1 else 0
-    return total
+    def _prune_caches(self, command: Prune, report: PruneReport) -> None:
+        """What only saves time: downloads, and toolboxes that no start used lately."""
+        orphans, age_s = self._orphans, CACHED_GRACE_S if command.unused else CACHED_S
+        for stale in orphans.blobs(age_s) if "image" in command.nouns else ():
+            if command.dry_run or orphans.remove_blob(stale):
+                report.add(stale)
+        for stale in orphans.toolboxes(age_s) if "kernel" in command.nouns else ():
+            if command.dry_run or orphans.remove_toolbox(stale):
+                report.add(stale)

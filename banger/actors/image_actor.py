@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from banger.actors.artifact_owner import ArtifactOwner
+from banger.actors.leases import leased
 from banger.actors.messages import (
     Command,
     CommitVm,
@@ -22,11 +23,10 @@ from banger.actors.messages import (
 from banger.core import clock, lookup
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import Image, VmState
+from banger.core.models import DefaultSizes, Image, Kernel, VmState
 from banger.core.names import new_id
 from banger.core.operation import Operation
 from banger.core.ports import BuiltImage, ImageRequest, ImageSource, ResolvedImage, RootfsFacts
-from banger.host import publish
 
 #: A registered file does not say what it was made for.
 HOST_PLATFORM = "linux/amd64"
@@ -70,13 +70,16 @@ class ImageActor(ArtifactOwner):
         if present is not None and present.digest == resolved.digest and present.platform == resolved.platform:
             operation.note(f"{command.name} is up to date")
             return present
-        with publish.staging_dir(self.services.layout, "image-") as staged:
+        with self.building("image", operation) as staged:
             crashpoint("image.pull:staging-made")
             built = self._reuse(resolved, staged, command.request) or source.build(resolved, staged, operation)
             crashpoint("image.pull:built")
+            self._seed(built.rootfs, staged, operation)
+            crashpoint("image.pull:seeded")
             image = self._image(
                 built, staged, source=resolved.source, platform=resolved.platform, config=built.config,
-                owner_uid=command.owner_uid,
+                owner_uid=command.owner_uid, kernel=resolved.kernel.name, kernel_digest=resolved.kernel.digest,
+                kernel_source=resolved.kernel.source, defaults=resolved.defaults,
             )  # fmt: skip
             self._publish(image, staged, operation)
         return image
@@ -119,11 +122,13 @@ class ImageActor(ArtifactOwner):
         workshop = self.services.workshop
         with operation.step("validate"):
             facts = workshop.validate(Path(command.rootfs_path), operation)
-        with publish.staging_dir(self.services.layout, "register-") as staged:
+        with self.building("register", operation) as staged:
             crashpoint("image.register:staging-made")
             if command.seed_path:
                 workshop.validate(Path(command.seed_path), operation)
                 workshop.copy(Path(command.seed_path), staged / "seed.ext4", operation)
+            self._seed(Path(command.rootfs_path), staged, operation)
+            crashpoint("image.register:seeded")
             image = self._image(
                 facts, staged, source=f"file:{command.rootfs_path}", platform=HOST_PLATFORM, managed=False,
                 rootfs_path=command.rootfs_path, kernel=command.kernel, owner_uid=command.owner_uid,
@@ -137,7 +142,7 @@ class ImageActor(ArtifactOwner):
             operation.note(f"{command.name} is managed already")
             return present
         workshop, source = self.services.workshop, Path(present.rootfs_path)
-        with publish.staging_dir(self.services.layout, "promote-") as staged:
+        with self.building("promote", operation) as staged:
             with operation.step("validate"):
                 workshop.validate(source, operation)
             with operation.step("copy"):
@@ -150,9 +155,8 @@ class ImageActor(ArtifactOwner):
                     workshop.seed(staged / "rootfs.ext4", staged / "seed.ext4", operation)
             facts = workshop.validate(staged / "rootfs.ext4", operation)
             image = self._image(
-                facts, staged, source=present.source, platform=present.platform, config=present.config,
-                kernel=present.kernel, owner_uid=present.owner_uid,
-            )  # fmt: skip
+                facts, staged, source=present.source, owner_uid=present.owner_uid, **_inherited(present)
+            )
             self._publish(image, staged, operation)
         return image
 
@@ -165,7 +169,7 @@ class ImageActor(ArtifactOwner):
             return present
         if present is not None:
             raise self._taken("with other content")
-        with publish.staging_dir(self.services.layout, "tag-") as staged:
+        with self.building("tag", operation) as staged:
             crashpoint("image.tag:staging-made")
             if twin.managed and not self._link(twin, staged):
                 self.services.workshop.copy(self.services.layout.image_rootfs(twin), staged / "rootfs.ext4", operation)
@@ -188,7 +192,7 @@ class ImageActor(ArtifactOwner):
                 ErrorKind.CONFLICT, f'VM "{vm.name}" is {vm.state.value}, not stopped', subject=vm.name,
                 cause="a disk in use cannot be read consistently", hint=f"banger vm stop {vm.name}",
             )  # fmt: skip
-        with publish.staging_dir(layout, "commit-") as staged:
+        with self.building("commit", operation) as staged:
             rootfs = staged / "rootfs.ext4"
             facts = self.services.workshop.commit(
                 layout.image_rootfs(base), layout.vm_dir(vm.id), rootfs, command.keep, operation
@@ -197,23 +201,41 @@ class ImageActor(ArtifactOwner):
             with operation.step("make work seed"):
                 self.services.workshop.seed(rootfs, staged / "seed.ext4", operation)
             image = self._image(
-                facts, staged, source=f"commit:{vm.name}", platform=base.platform, config=base.config,
-                kernel=base.kernel, owner_uid=command.owner_uid,
-            )  # fmt: skip
+                facts, staged, source=f"commit:{vm.name}", owner_uid=command.owner_uid, **_inherited(base)
+            )
             self._publish(image, staged, operation)
         return image
 
     # -- to elsewhere ----------------------------------------------------------------------------------
 
     def _export(self, command: ExportImage, operation: Operation) -> dict[str, Any]:
-        image = self._present(command.image_id)
+        image = self._suggesting(self._present(command.image_id), command.defaults)
         target = Path(command.target)
-        self.services.workshop.export(image, target, command.form, operation)
+        self.services.workshop.export(image, self._kernel_of(image), target, command.form, operation)
         return {"path": command.target, "size_bytes": target.stat().st_size}
 
     def _push(self, command: PushImage, operation: Operation) -> dict[str, Any]:
-        image = self._present(command.image_id)
-        return {"digest": self.services.workshop.push(image, command.push, operation)}
+        image = self._suggesting(self._present(command.image_id), command.defaults)
+        with leased(self.services.store.leases, operation):
+            return {"digest": self.services.workshop.push(image, self._kernel_of(image), command.push, operation)}
+
+    def _suggesting(self, image: Image, sizes: DefaultSizes) -> Image:
+        """The image with sizes for its VMs that were asked for now; what was not stays."""
+        kept = image.defaults
+        return replace(
+            image,
+            defaults=DefaultSizes(
+                sizes.cpus or kept.cpus, sizes.memory_mib or kept.memory_mib, sizes.disk_mib or kept.disk_mib
+            ),
+        )
+
+    def _kernel_of(self, image: Image) -> Kernel | None:
+        """The kernel that the image names, if it is here."""
+        kernels = self.services.store.kernels
+        by_digest = kernels.by_digest(image.kernel_digest) if image.kernel_digest else None
+        if by_digest is not None or image.kernel_digest:
+            return by_digest
+        return kernels.by_name(image.kernel) if image.kernel else None
 
     def _delete(self, command: DeleteImage, operation: Operation) -> dict[str, Any]:
         store = self.services.store
@@ -243,12 +265,25 @@ class ImageActor(ArtifactOwner):
             **fields,
         )
 
+    def _seed(self, rootfs: Path, staged: Path, operation: Operation) -> None:
+        """Make the work seed unless there is one. An image whose home directory makes none is a good image still."""
+        seed = staged / "seed.ext4"
+        if seed.exists():
+            return
+        with operation.step("make work seed"):
+            try:
+                self.services.workshop.seed(rootfs, seed, operation)
+            except BangerError as error:
+                if error.kind is not ErrorKind.INVALID:
+                    raise
+                operation.note(f"no work seed: {error}")
+
     def _publish(self, image: Image, staged: Path, operation: Operation) -> None:
         store = self.services.store
         for file in staged.iterdir():
             file.chmod(0o444)
         with operation.step("publish"):
-            self.publish(store.images, image, staged, self.services.layout.image_dir, store.vms.using_image)
+            self.publish(store.images, image, staged, self.services.layout.image_dir, store.vms.using_image, operation)
 
     def _present(self, image_id: str = "") -> Image:
         images = self.services.store.images
@@ -267,3 +302,15 @@ class ImageActor(ArtifactOwner):
             ErrorKind.ALREADY_EXISTS, f'image "{name}" already exists', subject=name, cause=cause,
             hint=f"banger image delete {name}",
         )  # fmt: skip
+
+
+def _inherited(base: Image) -> dict[str, Any]:
+    """What an image made of another one takes over from it."""
+    return {
+        "platform": base.platform,
+        "config": base.config,
+        "kernel": base.kernel,
+        "kernel_digest": base.kernel_digest,
+        "kernel_source": base.kernel_source,
+        "defaults": base.defaults,
+    }

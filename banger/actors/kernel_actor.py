@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from banger.actors.artifact_owner import ArtifactOwner
+from banger.actors.leases import leased
 from banger.actors.messages import Command, DeleteKernel, PullKernel, PushKernel
 from banger.core import clock, lookup
 from banger.core.crashpoints import crashpoint
@@ -13,7 +14,6 @@ from banger.core.models import Kernel
 from banger.core.names import new_id
 from banger.core.operation import Operation
 from banger.core.ports import KernelSource
-from banger.host import publish
 
 
 class KernelActor(ArtifactOwner):
@@ -44,7 +44,7 @@ class KernelActor(ArtifactOwner):
                 hint=f"banger kernel delete {command.name}",
             )
         source = self._source(command)
-        with publish.staging_dir(self.services.layout, "kernel-") as staged:
+        with self.building("kernel", operation) as staged:
             crashpoint("kernel.pull:staging-made")
             built = source.build(command.request, staged, operation)
             if present is not None and present.digest == built.digest:
@@ -67,7 +67,8 @@ class KernelActor(ArtifactOwner):
                     has_initrd=built.has_initrd,
                     cmdline=built.cmdline,
                 )
-                self.publish(store.kernels, kernel, staged, self.services.layout.kernel_dir, store.vms.using_kernel)
+                directory_of, users = self.services.layout.kernel_dir, store.vms.using_kernel
+                self.publish(store.kernels, kernel, staged, directory_of, users, operation)
         return kernel
 
     def _source(self, command: PullKernel) -> KernelSource:
@@ -86,7 +87,8 @@ class KernelActor(ArtifactOwner):
         if kernel is None:
             raise lookup.not_found(command.name, "kernel", [])
         directory = self.services.layout.kernel_dir(kernel.id)
-        return {"digest": self.services.workshop.push_kernel(kernel, directory, command.push, operation)}
+        with leased(self.services.store.leases, operation):
+            return {"digest": self.services.workshop.push_kernel(kernel, directory, command.push, operation)}
 
     def _delete(self, command: DeleteKernel, operation: Operation) -> dict[str, Any]:
         store = self.services.store

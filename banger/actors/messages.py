@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import ClassVar
 
 from banger.core.listener import Listener
-from banger.core.models import ProcessIdentity, VmSpec
+from banger.core.models import NO_SIZES, DefaultSizes, ProcessIdentity, VmSpec
 from banger.core.operation import Operation
 from banger.core.ports import ImageRequest, KernelRequest, PushRequest
 
@@ -126,12 +126,16 @@ class CommitVm(ImageCommand):
 
 @dataclass(frozen=True, slots=True)
 class ExportImage(ImageCommand):
-    """Write the image to a file; through its owner, so that it is not deleted meanwhile."""
+    """Write the image to a file; through its owner, so that it is not deleted meanwhile.
+
+    ``defaults`` are sizes that a bundle suggests; what is 0 there is the image's own.
+    """
 
     verb: ClassVar[str] = "image.export"
     image_id: str
     target: str
     form: str
+    defaults: DefaultSizes = NO_SIZES
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +145,7 @@ class PushImage(ImageCommand):
     verb: ClassVar[str] = "image.push"
     image_id: str
     push: PushRequest
+    defaults: DefaultSizes = NO_SIZES
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,10 +280,14 @@ class GrowVm(VmCommand):
 
 @dataclass(frozen=True, slots=True)
 class DeleteVm(VmCommand):
-    """Remove it and its disk; with ``force`` also while it runs."""
+    """Remove it and its disk; with ``force`` also while it runs.
+
+    Its home disk goes too only if ``keep_home`` is false, which nobody but a user may wish.
+    """
 
     verb: ClassVar[str] = "vm.delete"
     force: bool = False
+    keep_home: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -11,8 +10,9 @@ from loguru import logger
 
 from banger.actors.inventory import leaks
 from banger.actors.messages import Command, DeleteImage, DeleteKernel, Reconcile, SettleVm
+from banger.actors.orphans import CACHED_S, GRACE_S, Orphans
 from banger.actors.services import Services
-from banger.actors.vm_settle import forecast
+from banger.actors.vm_settle import look_at
 from banger.core import codec
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
@@ -21,9 +21,6 @@ from banger.core.names import vmm_marker
 from banger.core.operation import Operation
 from banger.core.settling import Settlement
 from banger.host import publish
-
-#: A thing without a row may be about to get one; only after this long, in seconds, it is nobody's.
-GRACE_S = 600.0
 
 
 @dataclass(slots=True)
@@ -123,7 +120,7 @@ class Reconciler:
 
     def _forecast_vms(self) -> None:
         for vm in self._services.store.vms.all():
-            what = forecast(self._services, vm) if self._may_need_settling(vm) else Settlement.NOTHING
+            what = look_at(self._services, vm).settlement if self._may_need_settling(vm) else Settlement.NOTHING
             if what is Settlement.ERASE:
                 self._report.removed.append(f"VM {vm.name}")
             elif what is Settlement.ADOPT and self._at_start:
@@ -152,22 +149,20 @@ class Reconciler:
                 self._report.removed.append(f"{found.kind} {found.key}")
 
     def _collect_directories(self) -> None:
-        store, layout = self._services.store, self._services.layout
+        orphans = Orphans(self._services.layout, self._services.store)
         if self._at_start and not self._dry:
-            publish.sweep(layout)
-        vms = {vm.id for vm in store.vms.all()}
-        known = {
-            layout.data / "images": {image.id for image in store.images.all()},
-            layout.data / "kernels": {kernel.id for kernel in store.kernels.all()},
-            layout.data / "vms": vms,
-            layout.run / "vms": vms,
-        }
-        for parent, ids in known.items():
-            for orphan in older_than(parent, self._grace_s):
-                if orphan.name not in ids and not self._is_lived_in(orphan):
-                    if not self._dry:
-                        publish.discard(orphan, layout)
-                    self._report.removed.append(str(orphan))
+            orphans.sweep()
+        for path in orphans.directories(self._grace_s):
+            if not self._is_lived_in(path):
+                if not self._dry:
+                    publish.discard(path, self._services.layout)
+                self._report.removed.append(str(path))
+        for stale in orphans.blobs(CACHED_S, parts_only=True):  # nobody came back to resume it
+            if self._dry or orphans.remove_blob(stale):
+                self._report.removed.append(stale.what)
+        for stale in orphans.toolboxes(CACHED_S):
+            if self._dry or orphans.remove_toolbox(stale):
+                self._report.removed.append(stale.what)
 
     def _is_lived_in(self, directory: Path) -> bool:
         """True, and reported, if a VMM runs in a directory whose record cannot be read: nothing of it is touched."""
@@ -226,16 +221,3 @@ def _readable(record: object, vm_id: str) -> Vm | None:
 
 def _entries(parent: Path) -> Iterator[Path]:
     return iter(parent.iterdir()) if parent.exists() else iter(())
-
-
-def older_than(parent: Path, grace_s: float) -> list[Path]:
-    """Entries of ``parent`` whose inode last changed (a rename counts) more than ``grace_s`` seconds ago."""
-    limit = time.time() - grace_s
-    found = []
-    for path in _entries(parent):
-        try:
-            if path.lstat().st_ctime <= limit:
-                found.append(path)
-        except FileNotFoundError:
-            continue
-    return found

@@ -36,6 +36,10 @@ class Resolver(Protocol):
         """The image itself, or the command that brings it."""
         ...
 
+    def kernel_of(self, image: Image, owner_uid: int) -> Kernel | PullKernel:
+        """The kernel that an image wants for its VMs, or the default one."""
+        ...
+
     def kernel(self, query: str, owner_uid: int) -> Kernel | PullKernel:
         """The kernel itself, or the command that brings it."""
         ...

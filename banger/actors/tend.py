@@ -1,18 +1,22 @@
-"""Looking after VMs on a tick: their time to live and whether anybody uses them."""
+"""Looking after VMs on a tick: is their time over, does anybody use them, has the host room for them."""
 
 from __future__ import annotations
 
+import shutil
 from datetime import datetime
 
 from loguru import logger
 
-from banger.actors.messages import Command, DeleteVm, StopVm
+from banger.actors.messages import Command, DeleteVm, PauseVm, ResumeVm, StopVm
 from banger.actors.services import Services
 from banger.core import clock
 from banger.core.cancel import Deadline
+from banger.core.errors import BangerError
 from banger.core.expiry import Verdict, due
 from banger.core.models import Vm, VmState
+from banger.core.ports import Fill
 from banger.host.activity import Connection, established, into_guest
+from banger.host.disk_guard import PAUSED_BY, Move, Thresholds, Watched, decide
 
 
 class Tender:
@@ -43,6 +47,29 @@ class Tender:
                 else StopVm(vm.id, vm.name, services.config.seconds("vm.stop_timeout_s"))
             )
             services.submit(wish, Deadline.never())
+
+    def guard(self) -> None:
+        """Pause VMs before the host or their snapshot runs out of room, and let them go on when there is some."""
+        services = self._services
+        vms = {vm.id: vm for vm in services.store.vms.all() if vm.state is VmState.RUNNING or vm.paused_by == PAUSED_BY}
+        watched = [Watched(vm.id, vm.name, self._fill(vm), is_paused=vm.state is VmState.PAUSED) for vm in vms.values()]
+        free = shutil.disk_usage(services.layout.data).free
+        for verdict in decide(free, watched, Thresholds.of(services.config.number)):
+            logger.warning("{}", verdict.reason)
+            name = vms[verdict.vm_id].name
+            wish: Command = (
+                PauseVm(verdict.vm_id, name, PAUSED_BY, verdict.reason)
+                if verdict.move is Move.PAUSE
+                else ResumeVm(verdict.vm_id, name)
+            )
+            services.submit(wish, Deadline.never())
+
+    def _fill(self, vm: Vm) -> Fill:
+        try:
+            return self._services.storages[vm.storage].fill(vm.id, self._services.layout.vm_dir(vm.id))
+        except (OSError, BangerError) as error:  # it may be going down right now
+            logger.debug("{}: how full its disk is cannot be told: {}", vm.name, error)
+            return Fill(0, 0)
 
     def _last_use(self, vm: Vm) -> datetime:
         return max(filter(None, (self._begun, vm.started_at, self._last_used.get(vm.id))))

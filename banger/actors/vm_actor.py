@@ -23,10 +23,12 @@ from banger.actors.messages import (
 from banger.actors.vm_files import VmFiles
 from banger.actors.vm_keeper import VmKeeper, joined
 from banger.actors.vm_settle import VmSettler
+from banger.actors.vm_sizes import with_sizes
 from banger.actors.vm_start import VmStart
 from banger.actors.vm_teardown import recorded_identity
 from banger.core import clock
 from banger.core.crashpoints import crashpoint
+from banger.core.egress import check_egress
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import ExitReason, Image, Kernel, Vm, VmSpec, VmState
 from banger.core.operation import Operation
@@ -50,7 +52,7 @@ class VmActor(OwnerActor):
             case KillVm():
                 return self._kill_vm(self._keeper.load(command.vm_name), operation)
             case DeleteVm():
-                return self._delete(self._keeper.load(command.vm_name), operation, force=command.force)
+                return self._delete(self._keeper.load(command.vm_name), command, operation)
             case SettleVm():
                 vm = self.services.store.vms.get(command.vm_id)
                 return vm and VmSettler(self.services, self._keeper).run(vm, operation)
@@ -66,7 +68,8 @@ class VmActor(OwnerActor):
 
     def _create(self, command: CreateVm, operation: Operation) -> Vm:
         services = self.services
-        check_memory(command.spec.memory_mib)
+        check_memory(command.spec.memory_mib)  # before anything is fetched
+        check_egress(command.spec)
         vm = Vm(
             id=command.vm_id,
             name=command.vm_name,
@@ -82,7 +85,9 @@ class VmActor(OwnerActor):
         try:
             image, kernel = self._artifacts(vm, operation)
             crashpoint("vm.create:artifacts-here")
-            vm = self._keeper.save(vm, image_id=image.id, kernel_id=kernel.id)
+            spec = with_sizes(vm.spec, image.defaults, services.config)
+            check_memory(spec.memory_mib)
+            vm = self._keeper.save(vm, image_id=image.id, kernel_id=kernel.id, spec=spec)
             files.make()
             with operation.step("create disk"):
                 rootfs = services.layout.image_rootfs(image)
@@ -108,10 +113,11 @@ class VmActor(OwnerActor):
         image = resolver.image(vm.spec.image, vm.owner_uid)
         if not isinstance(image, Image):
             image = self.ask_owner(image, operation)
-        kernel = resolver.kernel(vm.spec.kernel or image.kernel, vm.owner_uid)
+        assert isinstance(image, Image)
+        wanted = vm.spec.kernel
+        kernel = resolver.kernel(wanted, vm.owner_uid) if wanted else resolver.kernel_of(image, vm.owner_uid)
         if not isinstance(kernel, Kernel):
             kernel = self.ask_owner(kernel, operation)
-        assert isinstance(image, Image)
         assert isinstance(kernel, Kernel)
         return image, kernel
 
@@ -182,15 +188,15 @@ class VmActor(OwnerActor):
             return vm
         return self._keeper.down(self._keeper.moved(vm, VmState.STOPPING), ExitReason.KILLED, "", operation)
 
-    def _delete(self, vm: Vm, operation: Operation, *, force: bool) -> dict[str, Any]:
-        if vm.state in LIVE and not force and self._keeper.is_alive(vm):
+    def _delete(self, vm: Vm, command: DeleteVm, operation: Operation) -> dict[str, Any]:
+        if vm.state in LIVE and not command.force and self._keeper.is_alive(vm):
             raise BangerError(
                 ErrorKind.CONFLICT, f'VM "{vm.name}" is {vm.state.value}', subject=vm.name,
                 hint=f"banger vm stop {vm.name}, or banger vm delete --force {vm.name}",
             )  # fmt: skip
         with operation.step("delete"):
             try:
-                self._keeper.erase(vm)
+                self._keeper.erase(vm, keep_home=command.keep_home)
             except ExceptionGroup as failures:
                 raise BangerError(
                     ErrorKind.INTERNAL, f'VM "{vm.name}" was not deleted completely', subject=vm.name,

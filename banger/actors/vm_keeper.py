@@ -73,9 +73,9 @@ class VmKeeper:
         self._services.ledger.begin(vm)
         return vm
 
-    def erase(self, vm: Vm) -> None:
-        """Delete for good. The state is a durable intent: a restart in the middle resumes it."""
-        vm = self.save(vm, state=VmState.DELETING)
+    def erase(self, vm: Vm, *, keep_home: bool | None = None) -> None:
+        """Delete for good. The state is a durable intent: a restart in the middle resumes it, as it was wished."""
+        vm = self.save(vm, state=VmState.DELETING, keep_home=vm.keep_home if keep_home is None else keep_home)
         crashpoint("vm.delete:intended")
         tear_down(self._services, vm, recorded_identity(self._services, vm.id), files=True)
         crashpoint("vm.delete:torn-down")

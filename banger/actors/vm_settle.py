@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from banger.actors.services import Services
 from banger.actors.vm_files import VmFiles
 from banger.actors.vm_keeper import VmKeeper
-from banger.actors.vm_teardown import console_of_this_boot, recorded_identity
+from banger.actors.vm_teardown import console_of_this_boot, find_process
 from banger.core.models import ExitReason, ProcessIdentity, Vm, VmState
 from banger.core.operation import Operation
 from banger.core.settling import Settlement, settle
 
 
-def forecast(services: Services, vm: Vm) -> Settlement:
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at a VM's row, ledger and host saw."""
+
+    settlement: Settlement
+    identity: ProcessIdentity | None
+
+
+def look_at(services: Services, vm: Vm) -> Look:
     """What settling this VM would do now. Changes nothing."""
-    identity = recorded_identity(services, vm.id)
-    return settle(
-        vm.state,
-        has_handles=bool(services.ledger.of(vm.id).of()),
-        has_process=identity is not None,
-        is_alive=identity is not None and services.vmm.is_alive(identity),
-    )
+    handles = services.ledger.of(vm.id).of()
+    identity, is_alive = find_process(services, [handle for handle in handles if handle.kind == "process"])
+    what = settle(vm.state, has_handles=bool(handles), has_process=identity is not None, is_alive=is_alive)
+    return Look(what, identity)
 
 
 class VmSettler:
@@ -30,9 +37,10 @@ class VmSettler:
         self._keeper = keeper
 
     def run(self, vm: Vm, operation: Operation) -> Vm | None:
-        """Do what :func:`forecast` says, and tell as the operation's note; None if the VM is gone then."""
+        """Do what :func:`look_at` says, and tell as the operation's note; None if the VM is gone then."""
         self._services.ledger.recover(vm.id)
-        match forecast(self._services, vm):
+        look = look_at(self._services, vm)
+        match look.settlement:
             case Settlement.NOTHING:
                 return vm
             case Settlement.ERASE:
@@ -43,25 +51,23 @@ class VmSettler:
                 operation.note(f"{vm.name}: half started, cleaned up")
                 return self._keeper.down(vm, ExitReason.NONE, "the daemon ended while it was starting", operation)
             case Settlement.ADOPT:
-                return self._adopt(vm)
+                return self._adopt(vm, look.identity)
             case Settlement.FINISH_STOP:
                 # Nobody waits for a start or a stop that an earlier daemon began: finish it the safe way.
                 operation.note(f"{vm.name}: was {vm.state.value} when the daemon ended, stopped")
                 words = f"the daemon ended while it was {vm.state.value}"
                 return self._keeper.down(vm, ExitReason.KILLED, words, operation)
             case Settlement.RECORD_EXIT:
-                return self._record_exit(vm, operation)
+                return self._record_exit(vm, look.identity, operation)
 
-    def _adopt(self, vm: Vm) -> Vm:
-        identity = recorded_identity(self._services, vm.id)
+    def _adopt(self, vm: Vm, identity: ProcessIdentity | None) -> Vm:
         assert identity is not None
         if vm.state is VmState.PAUSED:  # the row is written before the machine stands still
             self._services.vmm.pause(identity, self._services.layout.vm_run_dir(vm.id))
         self._services.watcher.watch(vm.id, identity)
         return vm
 
-    def _record_exit(self, vm: Vm, operation: Operation) -> Vm:
-        identity = recorded_identity(self._services, vm.id)
+    def _record_exit(self, vm: Vm, identity: ProcessIdentity | None, operation: Operation) -> Vm:
         assert identity is not None
         reason, words = self._cause(vm, identity)
         operation.note(f"{vm.name}: {words}")

@@ -15,7 +15,7 @@ from banger.core.models import Image, Kernel, ProcessIdentity, Vm
 from banger.core.names import vmm_marker
 from banger.core.operation import Operation
 from banger.core.plan import PlanStep, run_plan
-from banger.core.ports import Capability, Contribution, Drive, GuestConfig, GuestNetwork, Nic, UserNic, VmmConfig
+from banger.core.ports import Capability, Contribution, Drive, GuestConfig, GuestNetwork, Nic, VmmConfig
 
 #: By this serial the guest's init finds the modules of its kernel.
 MODULES_SERIAL = "modules"
@@ -142,7 +142,17 @@ class VmStart:
         self._identity = services.vmm.launch(config, self._process_exists)
 
     def _nic(self) -> Nic:
-        return next((one.nic for one in self._contributions if one.nic is not None), UserNic(restricted=True))
+        nic = next((one.nic for one in self._contributions if one.nic is not None), None)
+        if nic is None:
+            network = self._vm.spec.network
+            raise BangerError(
+                ErrorKind.UNAVAILABLE,
+                f'this daemon has no network "{network}" for VM "{self._vm.name}"',
+                subject=network,
+                cause="taps take root, or the capability CAP_NET_ADMIN, and /dev/net/tun" if network == "tap" else "",
+                hint="banger doctor; or make the VM with --network user",
+            )
+        return nic
 
     def _drives(self, modules: Path) -> list[Drive]:
         """The storage driver's, the capabilities', and the kernel's modules, which all VMs of that kernel share."""

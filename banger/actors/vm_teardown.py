@@ -6,6 +6,7 @@ stays in the ledger for the next reconcile.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -28,16 +29,22 @@ def recorded_identity(services: Services, vm_id: str) -> ProcessIdentity | None:
     If the daemon died between intending and recording it, the process is looked for by its marker. So it is when the
     recorded one is gone although the host has not rebooted: the record may be that of an earlier start.
     """
-    handles = services.ledger.of(vm_id).of("process")
+    return find_process(services, services.ledger.of(vm_id).of("process"))[0]
+
+
+def find_process(services: Services, handles: Sequence[Handle]) -> tuple[ProcessIdentity | None, bool]:
+    """As :func:`recorded_identity`, from a VM's handles of kind ``process``; and whether it lives."""
     if not handles:
-        return None
+        return None, False
     marker = handles[0].key
-    if handles[0].detail:
-        identity = ProcessIdentity(**handles[0].detail)
-        if services.vmm.is_alive(identity) or not services.vmm.of_this_boot(identity):
-            return identity
-        return services.vmm.find(marker) or identity
-    return services.vmm.find(marker) or ProcessIdentity(0, 0, "", marker)
+    identity = ProcessIdentity(**handles[0].detail) if handles[0].detail else ProcessIdentity(0, 0, "", marker)
+    if identity.known:
+        if services.vmm.is_alive(identity):
+            return identity, True
+        if not services.vmm.of_this_boot(identity):
+            return identity, False
+    found = services.vmm.find(marker)
+    return found or identity, found is not None
 
 
 def console_of_this_boot(services: Services, vm: Vm) -> str:
@@ -115,7 +122,12 @@ def _file_steps(services: Services, vm: Vm, place: VmFiles, needs: tuple[str, ..
         crashpoint("vm.delete:disk-gone")
 
     disk = f"disk of {vm.name}"
+    kept = [
+        CleanupStep(f"{one.name} of {vm.name}, for good", partial(one.erase, vm), needs)
+        for one in services.capabilities
+    ]
     return [
+        *kept,
         CleanupStep(disk, remove_disk, needs=needs),
         CleanupStep(f"files in {place.directory}", lambda: discard(place.directory, services.layout), needs=(disk,)),
     ]

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from banger.api import artifacts, lint, sessions, system, vms, why
+from banger.api import artifacts, homes, lint, sessions, system, vms, why
 from banger.api.bodies import (
     CommitBody,
     CreateVmBody,
@@ -23,6 +23,7 @@ from banger.api.bodies import (
     PruneBody,
     PullImageBody,
     PullKernelBody,
+    PushImageBody,
     RefreshCatalogBody,
     RegisterImageBody,
     TagImageBody,
@@ -64,7 +65,7 @@ ROUTES: tuple[Entry, ...] = (
     _entry(
         "POST", "/v1/images/{query:path}/export", artifacts.export_image, "to a file", body=ExportImageBody, long=True
     ),
-    _entry("POST", "/v1/images/{query:path}/push", artifacts.push_image, "upload", body=PushRequest, long=True),
+    _entry("POST", "/v1/images/{query:path}/push", artifacts.push_image, "upload", body=PushImageBody, long=True),
     _entry("GET", "/v1/images/{query:path}/lint", lint.lint_image, "what is odd about it", query=("kernel",)),
     _entry("GET", "/v1/images/{query:path}", artifacts.show_image, "one image", answer=Image),
     _entry("DELETE", "/v1/images/{query:path}", artifacts.delete_image, "delete", long=True, query=("force",)),
@@ -80,7 +81,7 @@ ROUTES: tuple[Entry, ...] = (
     _entry("POST", "/v1/vms", vms.create_vm, "create", body=CreateVmBody, answer=Vm, long=True),
     _entry("POST", "/v1/vms/run", sessions.FrameEndpoint(sessions.run), "create, start, exec", **_FRAMES),
     _entry("GET", "/v1/vms/{query}", vms.show_vm, "one VM", answer=Vm),
-    _entry("DELETE", "/v1/vms/{query}", vms.delete_vm, "delete", long=True, query=("force",)),
+    _entry("DELETE", "/v1/vms/{query}", vms.delete_vm, "delete", long=True, query=("force", "keep_home")),
     _entry("POST", "/v1/vms/{query}/start", vms.start_vm, "start", answer=Vm, long=True),
     _entry("POST", "/v1/vms/{query}/stop", vms.stop_vm, "stop", answer=Vm, long=True, query=("timeout_s",)),
     _entry("POST", "/v1/vms/{query}/pause", vms.pause_vm, "stand still", answer=Vm, long=True),
@@ -89,6 +90,8 @@ ROUTES: tuple[Entry, ...] = (
     _entry("GET", "/v1/vms/{query}/why", why.why, "why it is as it is"),
     _entry("POST", "/v1/vms/{query}/kill", vms.kill_vm, "kill", answer=Vm, long=True),
     _entry("POST", "/v1/vms/{query}/commit", artifacts.commit_vm, "disk to image", body=CommitBody, long=True),
+    _entry("GET", "/v1/homes", homes.list_homes, "home disks"),
+    _entry("DELETE", "/v1/homes/{query}", homes.delete_home, "delete one that no VM has"),
     _entry("GET", "/v1/vms/{query}/wait", vms.wait_vm, "wait for a state", answer=Vm, query=("until", "timeout_s")),
     _entry("GET", "/v1/vms/{query}/logs", vms.logs, "console or VMM log", query=("source", "follow", "tail")),
     _entry("GET", "/v1/vms/{query}/access", vms.access, "what ssh needs"),

@@ -27,6 +27,7 @@ from banger.api.bodies import (
     ImportKernelBody,
     PullImageBody,
     PullKernelBody,
+    PushImageBody,
     RefreshCatalogBody,
     RegisterImageBody,
     TagImageBody,
@@ -107,15 +108,16 @@ async def export_image(request: Request) -> Response:
     body = await read_body(request, ExportImageBody)
     check_absolute(body.path)
     check_form(body.form)
-    return await perform(request, ExportImage(image.name or image.id, image.id, body.path, body.form))
+    return await perform(request, ExportImage(image.name or image.id, image.id, body.path, body.form, body.defaults))
 
 
 async def push_image(request: Request) -> Response:
     """Upload an image."""
     image = context_of(request).store.images.find(request.path_params["query"])
-    push = await read_body(request, PushRequest)
-    check_form(push.form)
-    return await perform(request, PushImage(image.name or image.id, image.id, push))
+    body = await read_body(request, PushImageBody)
+    check_form(body.form)
+    push = PushRequest(body.reference, body.form, body.plain_http)
+    return await perform(request, PushImage(image.name or image.id, image.id, push, body.defaults))
 
 
 async def push_kernel(request: Request) -> Response:

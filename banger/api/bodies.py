@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from banger.core import codec
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import VmSpec
+from banger.core.models import NO_SIZES, DefaultSizes, VmSpec
 
 #: No request but a frame stream needs more.
 MAX_BODY_BYTES = 1 << 20
@@ -52,6 +52,17 @@ class ExportImageBody:
 
     path: str
     form: str = "bundle"
+    defaults: DefaultSizes = NO_SIZES
+
+
+@dataclass(frozen=True, slots=True)
+class PushImageBody:
+    """``POST /v1/images/QUERY/push``. ``defaults`` are sizes for VMs of the bundle; 0 keeps the image's own."""
+
+    reference: str
+    form: str = "bundle"
+    plain_http: bool = False
+    defaults: DefaultSizes = NO_SIZES
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,10 +13,12 @@ from banger.catalog import Catalog
 from banger.config import Config
 from banger.core.models import GuestAccess, Vm
 from banger.core.ports import Vmm
+from banger.dns.service import DnsService
 from banger.guest.channel import GuestChannels
 from banger.host.ledger import Ledger
 from banger.layout import Layout
 from banger.resolver import StoreResolver
+from banger.storage.home_disk import HomeDisk
 from banger.store import Store
 from banger.supervisor import Supervisor
 
@@ -35,6 +37,8 @@ class ApiContext:
     access: Callable[[Vm], GuestAccess]
     vmm: Vmm
     ledger: Ledger
+    dns: DnsService | None
+    homes: HomeDisk
     inventory: Callable[[], Sequence[Found]]
     started_at: datetime
     stop: Callable[[], object]

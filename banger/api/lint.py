@@ -29,16 +29,24 @@ _MAX_CONFIG_BYTES = 4 << 20
 
 
 async def lint_image(request: Request) -> Response:
-    """What an image, with ``?kernel=`` or the kernel that it was registered with, would do in a VM."""
+    """What an image, with ``?kernel=`` or the kernel that it wants, would do in a VM."""
     if not request.scope["raw_path"].endswith(b"/lint"):  # the slash came encoded: it belongs to an image's name
         request.path_params["query"] += "/lint"
         return await show_image(request)
     context = context_of(request)
     image = context.store.images.find(request.path_params["query"])
-    wanted = request.query_params.get("kernel") or image.kernel
-    kernel = context.store.kernels.find(wanted) if wanted else None
+    wanted = request.query_params.get("kernel")
+    kernel = context.store.kernels.find(wanted) if wanted else _own_kernel(context, image)
     token = CancelToken()
     return JSONResponse(await run_beside(request, token, lambda: _report(context, image, kernel, token)))
+
+
+def _own_kernel(context: ApiContext, image: Image) -> Kernel | None:
+    """The kernel that the image wants, as far as it is here."""
+    kernels = context.store.kernels
+    if image.kernel_digest and (exact := kernels.by_digest(image.kernel_digest)):
+        return exact
+    return kernels.by_name(image.kernel) if image.kernel else None
 
 
 def _report(context: ApiContext, image: Image, kernel: Kernel | None, token: CancelToken) -> dict[str, Any]:

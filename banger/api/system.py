@@ -39,6 +39,7 @@ async def show_system(request: Request) -> Response:
             "vmm": context.vmm.name,
             "accelerator": accelerator,
             "launcher": launcher,
+            "dns": [str(server) for server in context.dns.listening] if context.dns else [],
             "vms": {"total": len(vms), "running": sum(vm.state is VmState.RUNNING for vm in vms)},
             "operations": len(context.supervisor.operations.active()),
         }

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from typing import Any
 
 from banger.api.context import ApiContext
 from banger.core import codec
-from banger.core.models import Image, Kernel, Vm
+from banger.core.models import Image, Kernel, Vm, VmState
+
+#: States in which a VM's directory may not be there yet, or any more.
+_WITHOUT_FILES = (VmState.CREATING, VmState.DELETING)
 
 
 def image_view(context: ApiContext, image: Image) -> dict[str, Any]:
@@ -31,13 +36,20 @@ def kernel_view(context: ApiContext, kernel: Kernel) -> dict[str, Any]:
 
 def vm_view(context: ApiContext, vm: Vm) -> dict[str, Any]:
     """A VM with the names of what it is made of, and what is wrong with it."""
-    image = context.store.images.get(vm.image_id) if vm.image_id else None
-    kernel = context.store.kernels.get(vm.kernel_id) if vm.kernel_id else None
-    directory = context.layout.vm_dir(vm.id)
-    missing = vm.state not in ("creating", "deleting") and not directory.exists()
-    return {
-        **codec.to_plain(vm),
-        "image_name": image.name if image else vm.spec.image,
-        "kernel_name": kernel.name if kernel else vm.spec.kernel,
-        "broken": f"{directory} is missing" if missing else "",
-    }
+    return vm_views(context, [vm])[0]
+
+
+def vm_views(context: ApiContext, vms: Sequence[Vm]) -> list[dict[str, Any]]:
+    """Several VMs; images and kernels are looked up once for all of them."""
+    images = {image.id: image.name for image in context.store.images.all()}
+    kernels = {kernel.id: kernel.name for kernel in context.store.kernels.all()}
+    there = {entry.name for entry in os.scandir(context.layout.data / "vms")}
+    return [
+        {
+            **codec.to_plain(vm),
+            "image_name": images.get(vm.image_id, vm.spec.image),
+            "kernel_name": kernels.get(vm.kernel_id, vm.spec.kernel),
+            "broken": "" if vm.id in there or vm.state in _WITHOUT_FILES else "its directory is missing",
+        }
+        for vm in vms
+    ]

@@ -25,7 +25,7 @@ from banger.api.context import ApiContext, context_of
 from banger.api.long_requests import deadline_of, is_set, perform
 from banger.api.ndjson import MEDIA_TYPE, line
 from banger.api.peer import peer_uid
-from banger.api.views import vm_view
+from banger.api.views import vm_view, vm_views
 from banger.core.cancel import Deadline
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import Vm, VmState
@@ -50,12 +50,12 @@ async def list_vms(request: Request) -> Response:
     states = request.query_params.getlist("state")
     labels = [label.partition("=") for label in request.query_params.getlist("label")]
     chosen = [
-        vm_view(context, vm)
+        vm
         for vm in context.store.vms.all()
         if (not states or vm.state in states)
         and all(key in vm.spec.labels and (not eq or vm.spec.labels[key] == value) for key, eq, value in labels)
     ]
-    return JSONResponse(chosen)
+    return JSONResponse(vm_views(context, chosen))
 
 
 async def show_vm(request: Request) -> Response:
@@ -127,7 +127,9 @@ async def grow_vm(request: Request) -> Response:
 async def delete_vm(request: Request) -> Response:
     """Delete; ``?force=true`` also while it runs."""
     vm = find_vm(request)
-    return await perform(request, DeleteVm(vm.id, vm.name, force=is_set(request, "force")))
+    return await perform(
+        request, DeleteVm(vm.id, vm.name, force=is_set(request, "force"), keep_home=is_set(request, "keep_home"))
+    )
 
 
 async def _perform(request: Request, command: VmCommand, deadline: Deadline | None = None) -> Response:

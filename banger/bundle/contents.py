@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
@@ -15,14 +15,14 @@ from banger.bundle.manifest import (
     ROOTFS_TYPE,
     SEED_TYPE,
     BundleManifest,
-    DefaultSizes,
     Disk,
-    KernelReference,
+    is_kernel_source,
 )
 from banger.core import clock
 from banger.core.models import Image, Kernel
 from banger.core.names import new_id
 from banger.core.operation import Operation
+from banger.core.ports import KernelReference
 from banger.oci.artifact import CREATED, TITLE, LocalBlob, manifest_bytes, must_be_readable
 
 ROOTFS, SEED = "rootfs.ext4", "seed.ext4"
@@ -66,14 +66,12 @@ class BundleInput:
     Attributes:
         image: what is bundled.
         image_dir: holds its ``rootfs.ext4`` (but for an unmanaged image) and, if it has one, its ``seed.ext4``.
-        kernel: the kernel to refer to; without one, the image's own choice by name.
-        defaults: sizes to suggest.
+        kernel: the kernel to refer to; without one, what the image itself says.
     """
 
     image: Image
     image_dir: Path
     kernel: Kernel | None = None
-    defaults: DefaultSizes = field(default_factory=DefaultSizes)
 
 
 def pack_bundle(source: BundleInput, place: BlobPlace, operation: Operation) -> Packed:
@@ -118,13 +116,21 @@ def pack_bundle(source: BundleInput, place: BlobPlace, operation: Operation) -> 
         rootfs=disks[0],
         seed=disks[1] if image.has_seed else None,
         config=image.config,
-        kernel=KernelReference(kernel.name, kernel.digest) if kernel else KernelReference(image.kernel),
-        defaults=source.defaults,
+        kernel=_reference(image, kernel),
+        defaults=image.defaults,
     )
     document = must_be_readable(manifest.to_bytes(), BundleManifest.parse, f'image "{image.name or image.id}"')
     config = LocalBlob.of_bytes(MANIFEST_TYPE, document)
     annotations = {TITLE: image.name, CREATED: manifest.created}
     return Packed(manifest_bytes(ARTIFACT_TYPE, config, layers, annotations), config, layers)
+
+
+def _reference(image: Image, kernel: Kernel | None) -> KernelReference:
+    """A kernel that came from a file of this host is known by its content alone."""
+    if kernel is None:
+        return KernelReference(image.kernel, image.kernel_digest, image.kernel_source)
+    source = kernel.source if is_kernel_source(kernel.source) else ""
+    return KernelReference(image.kernel or kernel.name, kernel.digest, source)
 
 
 def rootfs_of(image: Image, image_dir: Path) -> Path:

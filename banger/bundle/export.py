@@ -71,7 +71,7 @@ def push_bundle(
             :class:`banger.oci.push.PushClient` does.
     """
     target = Reference.parse(reference)
-    with _scratch(layout, source.image) as place:
+    with _scratch(layout, source.image, operation) as place:
         packed = pack_bundle(source, place, operation)
         return _push(config, target, packed, operation, plain_http=plain_http)
 
@@ -97,16 +97,16 @@ def push_oci_image(
 ) -> str:
     """Push an image as a plain container image; otherwise as :func:`push_bundle`."""
     target = Reference.parse(reference)
-    with _scratch(layout, image) as place:
+    with _scratch(layout, image, operation) as place:
         packed = pack_oci_image(image, image_dir, place, operation)
         return _push(config, target, packed, operation, plain_http=plain_http)
 
 
 @contextmanager
-def _scratch(layout: Layout, image: Image) -> Iterator[ScratchDirectory]:
+def _scratch(layout: Layout, image: Image, operation: Operation) -> Iterator[ScratchDirectory]:
     layout.staging.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (
-        tempfile.TemporaryDirectory(prefix="push-", dir=layout.staging) as scratch,
+        tempfile.TemporaryDirectory(prefix=f"push-{operation.id}-", dir=layout.staging) as scratch,
         _host_errors(image, layout.staging),
     ):
         yield ScratchDirectory(Path(scratch))

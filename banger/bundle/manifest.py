@@ -9,8 +9,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from banger.core.errors import BangerError
-from banger.core.models import ImageConfig
+from banger.core.models import DefaultSizes, ImageConfig
 from banger.core.names import check_artifact_name
+from banger.core.ports import KernelReference
 from banger.core.units import GIB
 from banger.oci.artifact import Artifact, Fields, is_artifact, parse_artifact, to_json
 from banger.oci.documents import Descriptor, DocumentError, parse_object
@@ -25,6 +26,12 @@ SEED_TYPE = "application/vnd.banger.bundle.seed.v1.ext4.sparse+zstd"
 _LARGEST_DISK = 64 * GIB
 _SHA256 = re.compile(r"[0-9a-f]{64}\Z")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")
+#: Printable and without a blank: nothing in it can be taken for an option or for a second line.
+_KERNEL_SOURCES = (
+    re.compile(r"oci:[A-Za-z0-9][!-~]*\Z"),
+    re.compile(r"apt:[a-z0-9][a-z0-9+.-]+\Z"),
+    re.compile(r"https://[!-~]+#sha256=[0-9a-fA-F]{64}\Z"),
+)
 _PLATFORM = re.compile(r"linux/[a-z0-9_]{1,16}(?:/[a-z0-9_.]{1,16})?\Z")
 
 
@@ -41,23 +48,6 @@ class Disk:
     size_bytes: int
     sha256: str
     uuid: str
-
-
-@dataclass(frozen=True, slots=True)
-class KernelReference:
-    """The kernel that the image was used with: its name there and the digest of its content, either may be empty."""
-
-    name: str = ""
-    digest: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class DefaultSizes:
-    """What VMs of the image should get unless somebody says otherwise; 0 leaves it to the host."""
-
-    cpus: int = 0
-    memory_mib: int = 0
-    disk_mib: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +108,7 @@ class BundleManifest:
             rootfs=_disk(fields, "rootfs"),
             seed=_disk(fields, "seed") if data.get("seed") else None,
             config=_image_config(data.get("config")),
-            kernel=KernelReference(_name(kernel, "kernel"), kernel.digest("digest")),
+            kernel=KernelReference(_name(kernel, "kernel"), kernel.digest("digest"), _source(kernel)),
             defaults=DefaultSizes(
                 cpus=defaults.number("cpus", 1024, 0),
                 memory_mib=defaults.number("memory_mib", 1 << 24, 0),
@@ -185,6 +175,18 @@ def _name(fields: Fields, noun: str) -> str:
     except BangerError as error:
         raise DocumentError(error.message) from None
     return name
+
+
+def _source(fields: Fields) -> str:
+    source = fields.text("source", 1024, "")
+    if source and not is_kernel_source(source):
+        raise DocumentError('its "source" of the kernel is none that a kernel can be had from')
+    return source
+
+
+def is_kernel_source(source: str) -> bool:
+    """True for what means the same everywhere: a registry's artifact, a package, a file with its sum."""
+    return any(pattern.match(source) for pattern in _KERNEL_SOURCES)
 
 
 def _image_config(value: Any) -> ImageConfig:

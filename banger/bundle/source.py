@@ -13,15 +13,15 @@ from banger.bundle.disks import unpack_disk
 from banger.bundle.layout_reader import LayoutArchive
 from banger.bundle.manifest import BundleManifest, BundleParts, Disk, is_bundle, parse_bundle_artifact
 from banger.config import Config
+from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.operation import Operation
 from banger.core.ports import BuiltImage, ImageRequest, ResolvedImage
 from banger.layout import Layout
 from banger.oci.artifact import Artifact, unsound
-from banger.oci.artifact_client import Registries, find_artifact, read_artifact
+from banger.oci.artifact_client import ArtifactOrigin, find_artifact, read_artifact
 from banger.oci.blobs import BlobStore
 from banger.oci.documents import Descriptor, DocumentError
-from banger.oci.fetching import fetch_all
 from banger.oci.platform import Platform
 from banger.oci.reference import Reference
 
@@ -47,17 +47,15 @@ class _Found:
 class BundleImageSource:
     """Fetches a bundle through the blob store, or reads it from a file where it lies."""
 
-    def __init__(self, layout: Layout, config: Config, env: Mapping[str, str] | None = None) -> None:
-        """Create the source; nothing is read or connected to.
-
-        Args:
-            layout: where the blobs are.
-            config: ``image.parallel_downloads``, ``registry.insecure``, ``registry.credentials``.
-            env: stands in for ``os.environ`` when the credential file is looked for.
-        """
-        self._config = config
-        self._blobs = BlobStore(layout.blobs)
-        self._registries = Registries(config, env)
+    def __init__(
+        self,
+        layout: Layout,
+        config: Config,
+        env: Mapping[str, str] | None = None,
+        blobs: BlobStore | None = None,
+    ) -> None:
+        """Create the source; for the arguments see :class:`ArtifactOrigin`."""
+        self._origin = ArtifactOrigin(layout, config, env, blobs)
 
     def handles(self, request: ImageRequest) -> bool:
         """True for ``bundle:…`` and ``bundle-file:…``."""
@@ -70,7 +68,7 @@ class BundleImageSource:
             if request.reference.startswith(_FILE_SCHEME):
                 return self._resolve_file(request.reference, wanted)
             reference = Reference.parse(request.reference.removeprefix(_REGISTRY_SCHEME))
-            client = self._registries.reader(reference, operation, plain_http=request.plain_http)
+            client = self._origin.registries.reader(reference, operation, plain_http=request.plain_http)
             artifact, document = find_artifact(client, wanted, "bundle", parse_bundle_artifact)
             return _resolved(f"{_REGISTRY_SCHEME}{reference}", artifact, document, wanted, client=client)
 
@@ -96,13 +94,14 @@ class BundleImageSource:
         if not isinstance(found, _Found):
             raise BangerError(ErrorKind.INTERNAL, "the image was resolved by another source", subject=resolved.source)
         if found.client is not None:
-            with operation.step("fetch bundle") as step:
-                parallel = self._config.number("image.parallel_downloads")
-                fetch_all(self._blobs, found.parts.present(), found.client, parallel, step.update)
+            self._origin.fetch("bundle", found.parts.present(), found.client, operation)
+        crashpoint("bundle.build:blobs-here")
         self._unpack(found.parts.rootfs, found.manifest.rootfs, staging / ROOTFS, found, operation)
+        crashpoint("bundle.build:rootfs-unpacked")
         if found.parts.seed is not None and found.manifest.seed is not None:
             self._unpack(found.parts.seed, found.manifest.seed, staging / SEED, found, operation)
         (staging / METADATA).write_bytes(found.document + b"\n")
+        crashpoint("bundle.build:unpacked")
         stat = (staging / ROOTFS).stat()
         return BuiltImage(staging / ROOTFS, stat.st_size, stat.st_blocks * 512, resolved.config, resolved.digest)
 
@@ -134,7 +133,7 @@ class BundleImageSource:
     @contextmanager
     def _open(self, blob: Descriptor, found: _Found) -> Iterator[BinaryIO]:
         if found.archive is None:
-            with self._blobs.path(blob.digest).open("rb", buffering=0) as file:
+            with self._origin.blobs.path(blob.digest).open("rb", buffering=0) as file:
                 yield file
             return
         with LayoutArchive(found.archive) as archive, archive.open_blob(blob) as stream:
@@ -150,7 +149,15 @@ def _resolved(source: str, artifact: Artifact, document: bytes, wanted: Platform
     except DocumentError as error:
         raise unsound(f'bundle "{source}"', str(error), source) from None
     found = _Found(parts, manifest, document, **place)
-    return ResolvedImage(source, artifact.digest, manifest.platform, manifest.config, found)
+    return ResolvedImage(
+        source,
+        artifact.digest,
+        manifest.platform,
+        manifest.config,
+        token=found,
+        kernel=manifest.kernel,
+        defaults=manifest.defaults,
+    )
 
 
 def _check_platform(manifest: BundleManifest, wanted: Platform) -> None:

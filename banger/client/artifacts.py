@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from banger.client import Client, OnEvent, path_of
-from banger.core.codec import field_types, from_plain
-from banger.core.models import Image, Kernel
+from banger.core.codec import field_types, from_plain, to_plain
+from banger.core.models import DefaultSizes, Image, Kernel
 
 T = TypeVar("T")
 
@@ -87,9 +87,20 @@ class Images:
         """
         return self._made(path_of("vms", vm, "commit"), {"name": name, "keep": [*keep]}, on_event)
 
-    def export(self, query: str, file: Path | str, *, form: str = "bundle", on_event: OnEvent | None = None) -> Path:
-        """Write one to a new file, as a ``bundle`` or as an ``oci`` image for other tools; the file."""
-        body = {"path": str(Path(file).absolute()), "form": form}
+    def export(
+        self,
+        query: str,
+        file: Path | str,
+        *,
+        form: str = "bundle",
+        sizes: DefaultSizes | None = None,
+        on_event: OnEvent | None = None,
+    ) -> Path:
+        """Write one to a new file, as a ``bundle`` or as an ``oci`` image for other tools; the file.
+
+        A bundle suggests ``sizes`` for its machines, or what the image itself does.
+        """
+        body = {"path": str(Path(file).absolute()), "form": form, **_suggested(sizes)}
         written = self._client.long("POST", path_of("images", query, "export"), body=body, on_event=on_event)
         return Path(written["path"])
 
@@ -100,10 +111,11 @@ class Images:
         *,
         form: str = "bundle",
         plain_http: bool = False,
+        sizes: DefaultSizes | None = None,
         on_event: OnEvent | None = None,
     ) -> str:
-        """Upload one to a registry; the digest of its manifest there."""
-        body = {"reference": reference, "form": form, "plain_http": plain_http}
+        """Upload one to a registry as :meth:`export` writes it; the digest of its manifest there."""
+        body = {"reference": reference, "form": form, "plain_http": plain_http, **_suggested(sizes)}
         path = path_of("images", query, "push")
         return str(self._client.long("POST", path, body=body, on_event=on_event)["digest"])
 
@@ -117,6 +129,10 @@ class Images:
 
     def _made(self, path: str, body: Mapping[str, Any] | None, on_event: OnEvent | None) -> Image:
         return typed(Image, self._client.long("POST", path, body=body, on_event=on_event))
+
+
+def _suggested(sizes: DefaultSizes | None) -> dict[str, Any]:
+    return {"defaults": to_plain(sizes)} if sizes is not None else {}
 
 
 class Kernels:

@@ -106,6 +106,7 @@ def _show_status(session: Session, system: dict[str, Any]) -> None:
         f"socket:  {system.get('socket')}",
         f"data:    {system.get('data_dir')}",
         f"machine: {system.get('vmm')} with {system.get('accelerator')}",
+        f"names:   {', '.join(system.get('dns') or ['no resolver'])}",
         f"VMs:     {_count(system.get('vms'))}",
     ]
     session.show_document({"running": True, **system}, "\n".join(lines) + "\n")

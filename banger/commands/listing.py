@@ -21,6 +21,12 @@ def list_vms(
     session.show_list(session.client.get("/v1/vms", {"state": state, "label": label}), views.VM_COLUMNS)
 
 
+def list_homes(ctx: Context) -> None:
+    """List home disks."""
+    session: Session = ctx.obj
+    session.show_list(session.client.get("/v1/homes"), views.HOME_COLUMNS, key="name")
+
+
 def list_images(ctx: Context) -> None:
     """List images."""
     session: Session = ctx.obj

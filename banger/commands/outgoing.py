@@ -6,26 +6,33 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from typer import Argument, Context
+from typer import Argument, Context, Option
 
 from banger.client import path_of
 from banger.commands.options import Destination, FormOption, PlainHttpFlag, StoredImage, StoredKernel
 from banger.commands.session import Session
-from banger.commands.spec import one_of
+from banger.commands.spec import mebibytes, one_of
 from banger.render.views import size
 
 _FORMS = ("bundle", "oci")
+Cpus = Annotated[int | None, Option("--cpus", min=1, metavar="N", help="Virtual CPUs to suggest for its VMs.")]
+Memory = Annotated[str, Option("--memory", metavar="SIZE", help="Memory to suggest for its VMs.")]
+Disk = Annotated[str, Option("--disk", metavar="SIZE", help="Writable disk to suggest for its VMs.")]
 
 
 def export_image(
     ctx: Context,
     stored_image: StoredImage,
     file: Annotated[Path, Argument(metavar="FILE", help="A file that is not there yet.")],
+    *,
     form: FormOption = "bundle",
+    cpus: Cpus = None,
+    memory: Memory = "",
+    disk: Disk = "",
 ) -> None:
     """Write an image to a file that banger or other tools can read."""
     session: Session = ctx.obj
-    body = {"path": str(file.absolute()), "form": one_of("--form", form, _FORMS)}
+    body = {"path": str(file.absolute()), "form": one_of("--form", form, _FORMS), **_sizes(cpus, memory, disk)}
     written = session.long("POST", path_of("images", stored_image, "export"), body=body)
     session.show_document(written, f"{written['path']}\n")
     session.tell(f"wrote {size(written.get('size_bytes'))}")
@@ -35,12 +42,17 @@ def push_image(
     ctx: Context,
     stored_image: StoredImage,
     destination: Destination,
+    *,
     form: FormOption = "bundle",
     plain_http: PlainHttpFlag = False,
+    cpus: Cpus = None,
+    memory: Memory = "",
+    disk: Disk = "",
 ) -> None:
     """Upload an image to a registry."""
     one_of("--form", form, _FORMS)
-    _push(ctx.obj, "images", stored_image, {"reference": destination, "form": form, "plain_http": plain_http})
+    body = {"reference": destination, "form": form, "plain_http": plain_http, **_sizes(cpus, memory, disk)}
+    _push(ctx.obj, "images", stored_image, body)
 
 
 def push_kernel(
@@ -48,6 +60,17 @@ def push_kernel(
 ) -> None:
     """Upload a kernel to a registry."""
     _push(ctx.obj, "kernels", stored_kernel, {"reference": destination, "plain_http": plain_http})
+
+
+def _sizes(cpus: int | None, memory: str, disk: str) -> dict[str, Any]:
+    """What the bundle suggests for its VMs; what is not given stays as the image has it."""
+    given = {
+        "cpus": cpus,
+        "memory_mib": mebibytes(memory) if memory else None,
+        "disk_mib": mebibytes(disk) if disk else None,
+    }
+    sizes = {key: value for key, value in given.items() if value is not None}
+    return {"defaults": sizes} if sizes else {}
 
 
 def _push(session: Session, collection: str, name: str, body: Mapping[str, Any]) -> None:

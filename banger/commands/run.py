@@ -57,6 +57,8 @@ def run(
     label: specs.Labels = None,
     egress: specs.Egress = "",
     storage: specs.Storage = "",
+    home: specs.Home = "",
+    home_size: specs.HomeSize = "",
     ttl: specs.Ttl = "",
     idle: specs.Idle = "",
     rm: Annotated[bool, Option("--rm", help="Delete the VM afterwards; so it is unless named or detached.")] = False,
@@ -72,7 +74,7 @@ def run(
     spec = specs.build_spec(
         session.layout, image=image, cpus=cpus, memory=memory, disk=disk, kernel=kernel, env=env, user=user,
         workdir=workdir, publish=publish, init=init, network=network, machine=machine, label=label,
-        egress=egress, storage=storage, ttl=ttl, idle=idle,
+        egress=egress, storage=storage, home=home, home_size=home_size, ttl=ttl, idle=idle,
         ephemeral=rm or not (keep or name or detach),
     )  # fmt: skip
     config: dict[str, Any] = {

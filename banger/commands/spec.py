@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from banger.config import Config
+from banger.core.egress import EgressPolicy
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.units import MIB, parse_duration, parse_size
 from banger.layout import Layout
@@ -30,9 +31,13 @@ Publish = Annotated[
 Init = Annotated[str, Option("--init", metavar="WHICH", help="Pid 1: auto, image (its own) or none (banger's).")]
 Network = Annotated[str, Option("--network", metavar="KIND", help="user, tap or none.")]
 Egress = Annotated[
-    str, Option("--egress", metavar="POLICY", help="On a tap: open, none, allow=CIDR,… or allow-names=NAME,….")
+    str, Option("--egress", metavar="POLICY", help="On a tap: open, public, none, allow=CIDR,…, allow-names=NAME,….")
 ]
 Storage = Annotated[str, Option("--storage", metavar="DRIVER", help="How the disk is kept apart from the image.")]
+Home = Annotated[
+    str, Option("--home-disk", "--home", metavar="NAME", help="A disk of its own for /root, kept for the next VM.")
+]
+HomeSize = Annotated[str, Option("--home-size", metavar="SIZE", help="Size of a new home disk, or what it grows to.")]
 Ttl = Annotated[str, Option("--ttl", metavar="TIME", help="Delete it so long after it was made: 30m, 8h.")]
 Idle = Annotated[str, Option("--idle", metavar="TIME", help="Stop it when nobody has used it for so long.")]
 Machine = Annotated[str, Option("--machine", metavar="TYPE", help="QEMU machine: microvm or q35.")]
@@ -57,11 +62,13 @@ def build_spec(
     label: Sequence[str] | None,
     egress: str = "",
     storage: str = "",
+    home: str = "",
+    home_size: str = "",
     ttl: str = "",
     idle: str = "",
     ephemeral: bool = False,
 ) -> dict[str, Any]:
-    """A ``VmSpec`` in its JSON form; what was not given comes from the settings.
+    """A ``VmSpec`` in its JSON form; what was not given comes from the settings, or is left to the image.
 
     Raises:
         BangerError: ``usage`` for a value that is none.
@@ -70,17 +77,19 @@ def build_spec(
     return {
         "image": image or config.text("vm.image"),
         "kernel": kernel,
-        "cpus": cpus if cpus is not None else config.number("vm.cpus"),
-        "memory_mib": mib(memory) if memory else config.number("vm.memory_mib"),
-        "disk_mib": mib(disk) if disk else config.number("vm.disk_mib"),
+        "cpus": cpus if cpus is not None else config.chosen("vm.cpus"),
+        "memory_mib": mebibytes(memory) if memory else config.chosen("vm.memory_mib"),
+        "disk_mib": mebibytes(disk) if disk else config.chosen("vm.disk_mib"),
         "init": one_of("--init", init, ("auto", "image", "none")),
         "env": environment(env),
         "user": user,
         "workdir": workdir,
         "ports": [_port(text) for text in publish or ()],
         "network": one_of("--network", network or config.text("vm.network"), ("user", "tap", "none")),
-        "egress": egress or "open",
+        "egress": str(EgressPolicy.parse(egress or "open")),
         "storage": storage,
+        "home": home,
+        "home_mib": mebibytes(home_size) if home_size else 0,
         "machine": one_of("--machine", machine, ("", "microvm", "q35")),
         "ephemeral": ephemeral,
         "ttl_s": parse_duration(ttl) if ttl else 0.0,
@@ -124,8 +133,8 @@ def one_of(option: str, value: str, choices: Sequence[str]) -> str:
     return value
 
 
-def mib(text: str) -> int:
-    """A typed size in MiB."""
+def mebibytes(text: str) -> int:
+    """A size as typed, in MiB; a bare number is MiB."""
     return parse_size(text, bare=MIB) // MIB
 
 

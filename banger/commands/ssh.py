@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 from typer import Argument, Context
 
 from banger.client import path_of
+from banger.commands.openssh import quoted_path
 from banger.commands.options import VmArgument
 from banger.commands.session import Session
 from banger.commands.trailing import TrailingCommand
@@ -48,12 +50,12 @@ def ssh_options(access: Mapping[str, Any]) -> list[str]:
     """
     options = {
         "Port": access["port"],
-        "IdentityFile": _quoted(access["private_key_path"]),
+        "IdentityFile": quoted_path(Path(access["private_key_path"])),
         "IdentitiesOnly": "yes",
         "IdentityAgent": "none",
         "PreferredAuthentications": "publickey",
         "StrictHostKeyChecking": "yes",
-        "UserKnownHostsFile": _quoted(access["known_hosts_path"]),
+        "UserKnownHostsFile": quoted_path(Path(access["known_hosts_path"])),
         "GlobalKnownHostsFile": "none",
         "UpdateHostKeys": "no",
         "CheckHostIP": "no",
@@ -61,12 +63,6 @@ def ssh_options(access: Mapping[str, Any]) -> list[str]:
         "ProxyJump": "none",
     }
     return [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
-
-
-def _quoted(path: str) -> str:
-    """A path as one word of ssh_config(5): quotes and ``%`` tokens escaped."""
-    escaped = path.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
-    return f'"{escaped}"'
 
 
 def split_ssh_arguments(arguments: list[str]) -> tuple[list[str], list[str]]:

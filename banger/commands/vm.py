@@ -40,6 +40,8 @@ def create(
     label: specs.Labels = None,
     egress: specs.Egress = "",
     storage: specs.Storage = "",
+    home: specs.Home = "",
+    home_size: specs.HomeSize = "",
     ttl: specs.Ttl = "",
     idle: specs.Idle = "",
 ) -> None:
@@ -48,7 +50,7 @@ def create(
     spec = specs.build_spec(
         session.layout, image=image, cpus=cpus, memory=memory, disk=disk, kernel=kernel, env=env, user=user,
         workdir=workdir, publish=publish, init=init, network=network, machine=machine, label=label,
-        egress=egress, storage=storage, ttl=ttl, idle=idle,
+        egress=egress, storage=storage, home=home, home_size=home_size, ttl=ttl, idle=idle,
     )  # fmt: skip
     body = {"name": name, "spec": spec, "start": start}
     session.show_results([session.long("POST", "/v1/vms", body=body)])
@@ -102,7 +104,7 @@ def grow(
 ) -> None:
     """Make the disk of a stopped VM larger."""
     session: Session = ctx.obj
-    body = {"disk_mib": specs.mib(disk)}
+    body = {"disk_mib": specs.mebibytes(disk)}
     session.show_results([session.long("POST", path_of("vms", vm, "grow"), body=body)])
 
 
@@ -113,10 +115,12 @@ def delete(
     every: options.AllFlag = False,
     label: options.LabelFilter = None,
     force: options.ForceFlag = False,
+    keep_home: Annotated[bool, Option("--keep-home", help="Leave its home disk for the next VM.")] = False,
 ) -> int:
     """Delete VMs and their disks."""
     targets = select(ctx.obj, vms, label, frozenset(), every=every)
-    return _each(ctx.obj, "DELETE", "", targets, {"force": True} if force else {})
+    wishes = {"force": force, "keep_home": keep_home}
+    return _each(ctx.obj, "DELETE", "", targets, {name: True for name, wished in wishes.items() if wished})
 
 
 def wait(

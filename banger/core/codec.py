@@ -8,7 +8,7 @@ four can't disagree. Supported: dataclasses, str, int, float, bool, datetime, St
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -21,11 +21,17 @@ from banger.core.errors import BangerError, ErrorKind
 
 T = TypeVar("T")
 
+#: Turns a plain value into what an annotation says, or raises :class:`_MismatchError`. Made once per annotation.
+_Decoder = Callable[[Any], Any]
+_SCALARS = (str, int, float, bool, type(None))
+
 
 def to_plain(value: Any) -> Any:
     """``value`` as what ``json.dumps`` takes: dataclasses become objects, times RFC 3339, enums their value."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_plain(getattr(value, f.name)) for f in fields(value)}
+    if type(value) in _SCALARS:
+        return value
+    if (names := _field_names(type(value))) is not None:  # type: ignore[arg-type]  # mypy: classes are hashable
+        return {name: to_plain(getattr(value, name)) for name in names}
     if isinstance(value, StrEnum):
         return value.value
     if isinstance(value, datetime):
@@ -39,30 +45,23 @@ def to_plain(value: Any) -> Any:
     return value
 
 
+@cache
+def _field_names(cls: Any) -> tuple[str, ...] | None:
+    """Of a dataclass; None for any other type."""
+    return tuple(f.name for f in fields(cls)) if is_dataclass(cls) else None
+
+
 def from_plain(cls: type[T], data: Any, where: str = "") -> T:
     """Build the dataclass ``cls`` from a JSON object.
 
     Raises:
         BangerError: ``usage``, naming the offending field: unknown, missing, or of the wrong type.
     """
-    if not isinstance(data, Mapping):
-        raise _wrong(where or cls.__name__, "an object")
-    hints: dict[str, Any] = field_types(cls)
-    unknown = sorted(set(data) - set(hints))
-    if unknown:
-        raise BangerError(
-            ErrorKind.USAGE,
-            f'unknown field "{_join(where, unknown[0])}"',
-            subject=unknown[0],
-            hint=f"known fields: {', '.join(hints)}",
-        )
-    arguments: dict[str, Any] = {}
-    for item in fields(cls):  # type: ignore[arg-type]  # T is a dataclass by contract
-        if item.name in data:
-            arguments[item.name] = _decode(hints[item.name], data[item.name], _join(where, item.name))
-        elif item.default is MISSING and item.default_factory is MISSING:
-            raise BangerError(ErrorKind.USAGE, f'missing field "{_join(where, item.name)}"', subject=item.name)
-    return cls(**arguments)
+    try:
+        made: T = decoder(cls)(data)  # type: ignore[arg-type]  # mypy does not see that a class is hashable
+    except _MismatchError as mismatch:
+        raise mismatch.told(where, cls.__name__) from None
+    return made
 
 
 def field_types(cls: type[Any]) -> dict[str, Any]:
@@ -86,47 +85,132 @@ def without_none(annotation: Any) -> Any:
     return next(arg for arg in get_args(annotation) if arg is not type(None))
 
 
-def _decode(annotation: Any, value: Any, where: str) -> Any:
+class _MismatchError(Exception):
+    """A value that is not what its annotation says; the path to it grows while the error goes up."""
+
+    def __init__(self, expected: str = "", problem: str = "", hint: str = "") -> None:
+        super().__init__(expected or problem)
+        self._expected = expected
+        self._problem = problem
+        self._hint = hint
+        self._path = ""
+
+    def within(self, part: str) -> _MismatchError:
+        """The same, seen from one level above: ``part`` is a field's name or ``[3]``."""
+        self._path = part + ("" if not self._path or self._path.startswith("[") else ".") + self._path
+        return self
+
+    def told(self, where: str, cls_name: str) -> BangerError:
+        """What the user is told."""
+        path = f"{where}.{self._path}" if where and self._path else where or self._path
+        if self._problem:
+            last = path.rpartition(".")[2]
+            return BangerError(ErrorKind.USAGE, f'{self._problem} field "{path}"', subject=last, hint=self._hint)
+        path = path or cls_name
+        return BangerError(ErrorKind.USAGE, f'field "{path}" must be {self._expected}', subject=path)
+
+
+@cache
+def decoder(annotation: Any) -> _Decoder:
+    """What decodes values of an annotation."""
+    if annotation is Any:
+        return lambda value: value
     if is_optional(annotation):
-        return None if value is None else _decode(without_none(annotation), value, where)
+        inner = decoder(without_none(annotation))
+        return lambda value: None if value is None else inner(value)
     origin = get_origin(annotation)
     if origin is tuple:
-        if isinstance(value, str) or not isinstance(value, Sequence):
-            raise _wrong(where, "a list")
-        return tuple(_decode(get_args(annotation)[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+        return _tuple_decoder(decoder(get_args(annotation)[0]))
     if origin is not None and issubclass(origin, Mapping):
-        if not isinstance(value, Mapping):
-            raise _wrong(where, "an object")
-        return {str(key): _decode(get_args(annotation)[1], item, f"{where}.{key}") for key, item in value.items()}
-    return _decode_scalar(annotation, value, where)
-
-
-def _decode_scalar(annotation: Any, value: Any, where: str) -> Any:
-    if annotation is Any:
-        return value
+        return _mapping_decoder(decoder(get_args(annotation)[1]))
     if is_dataclass(annotation):
-        return from_plain(annotation, value, where)  # type: ignore[arg-type]  # is_dataclass admits instances too
-    if isinstance(annotation, type) and issubclass(annotation, StrEnum):
+        return _object_decoder(annotation)
+    return _scalar_decoder(annotation)
+
+
+def _object_decoder(cls: Any) -> _Decoder:
+    hints = field_types(cls)
+    known = hints.keys()
+    parts = [(f.name, decoder(hints[f.name])) for f in fields(cls)]
+    required = [f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING]
+
+    def decode(data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            raise _MismatchError("an object")
+        if not data.keys() <= known:
+            name = min(data.keys() - known)
+            raise _MismatchError(problem="unknown", hint=f"known fields: {', '.join(hints)}").within(name)
+        for name in required:
+            if name not in data:
+                raise _MismatchError(problem="missing").within(name)
+        arguments = {}
+        for name, decode_field in parts:
+            if name in data:
+                try:
+                    arguments[name] = decode_field(data[name])
+                except _MismatchError as mismatch:
+                    raise mismatch.within(name) from None
+        return cls(**arguments)
+
+    return decode
+
+
+def _tuple_decoder(decode_item: _Decoder) -> _Decoder:
+    def decode(value: Any) -> tuple[Any, ...]:
+        if isinstance(value, str) or not isinstance(value, Sequence):
+            raise _MismatchError("a list")
+        items = []
+        for index, item in enumerate(value):
+            try:
+                items.append(decode_item(item))
+            except _MismatchError as mismatch:
+                raise mismatch.within(f"[{index}]") from None
+        return tuple(items)
+
+    return decode
+
+
+def _mapping_decoder(decode_item: _Decoder) -> _Decoder:
+    def decode(value: Any) -> dict[str, Any]:
+        if not isinstance(value, Mapping):
+            raise _MismatchError("an object")
+        found = {}
+        for key, item in value.items():
+            try:
+                found[str(key)] = decode_item(item)
+            except _MismatchError as mismatch:
+                raise mismatch.within(str(key)) from None
+        return found
+
+    return decode
+
+
+def _scalar_decoder(annotation: Any) -> _Decoder:
+    if issubclass(annotation, StrEnum):
+        choices = ", ".join(member.value or '""' for member in annotation)
+        return _converter(annotation, f"one of {choices}")
+    if issubclass(annotation, datetime):
+        return _converter(clock.parse_rfc3339, "an RFC 3339 time")
+    names = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
+    expected = names.get(annotation, str(annotation))
+
+    def decode(value: Any) -> Any:
+        if type(value) is annotation:
+            return value
+        if annotation is float and type(value) is int:
+            return float(value)
+        if not isinstance(value, annotation) or isinstance(value, bool):
+            raise _MismatchError(expected)
+        return value
+
+    return decode
+
+
+def _converter(convert: Callable[[Any], Any], expected: str) -> _Decoder:
+    def decode(value: Any) -> Any:
         try:
-            return annotation(value)
-        except ValueError:
-            raise _wrong(where, "one of " + ", ".join(member.value or '""' for member in annotation)) from None
-    if isinstance(annotation, type) and issubclass(annotation, datetime):
-        try:
-            return clock.parse_rfc3339(value)
+            return convert(value)
         except (ValueError, TypeError):
-            raise _wrong(where, "an RFC 3339 time") from None
-    if annotation is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, annotation) or (annotation is int and isinstance(value, bool)):
-        names = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
-        raise _wrong(where, names.get(annotation, str(annotation)))
-    return value
+            raise _MismatchError(expected) from None
 
-
-def _join(where: str, name: str) -> str:
-    return f"{where}.{name}" if where else name
-
-
-def _wrong(where: str, expected: str) -> BangerError:
-    return BangerError(ErrorKind.USAGE, f'field "{where}" must be {expected}', subject=where)
+    return decode

@@ -28,6 +28,18 @@ class ImageConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class DefaultSizes:
+    """What VMs of an image should get unless somebody says otherwise; 0 leaves it to the host."""
+
+    cpus: int = 0
+    memory_mib: int = 0
+    disk_mib: int = 0
+
+
+NO_SIZES = DefaultSizes()
+
+
+@dataclass(frozen=True, slots=True)
 class Image:
     """A root file system that VMs boot from: ``images/ID/rootfs.ext4``, read-only.
 
@@ -42,6 +54,9 @@ class Image:
         managed: False for a registered image, whose file is the user's own: never written, never deleted.
         rootfs_path: where an unmanaged image's file is; empty for a managed one.
         kernel: name of the kernel that its VMs boot unless they say otherwise; empty for the configured default.
+        kernel_digest: of that kernel's content, where it is known; it counts for more than the name.
+        kernel_source: where that kernel can be had: ``oci:…``, ``apt:…``, ``https://…#sha256=…``; may be empty.
+        defaults: sizes for its VMs.
         has_seed: ``seed.ext4`` is beside the root file system, from which home disks are made.
     """
 
@@ -59,6 +74,9 @@ class Image:
     rootfs_path: str = ""
     kernel: str = ""
     has_seed: bool = False
+    kernel_digest: str = ""
+    kernel_source: str = ""
+    defaults: DefaultSizes = NO_SIZES
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +168,15 @@ class VmSpec:
 
     Attributes:
         image: as it was asked for; ``Vm.image_id`` is what it resolved to.
-        kernel: as it was asked for; empty means the default kernel.
+        kernel: as it was asked for; empty means the image's own, or the default kernel.
+        cpus: how many; 0 means the image's own default, or the setting. So for the two sizes. A VM that was made has
+            real ones in their place.
         memory_mib, disk_mib: sizes in MiB; ``disk_mib`` is the size of the writable layer (sparse).
         network: ``user``, ``tap`` or ``none``.
         egress: what a guest on a tap may reach, see :mod:`banger.core.egress`.
         storage: storage driver; empty means the configured default.
+        home: name of the home disk that is seen as ``/root``, made if there is none of that name; empty: no such disk.
+        home_mib: its size in MiB if it is made, and what it is grown to if it is smaller; 0: the configured size.
         machine: QEMU machine: ``microvm`` or ``q35``; empty means the configured default.
         ephemeral: delete the VM when its run session ends or when it stops by itself.
         ttl_s: delete the VM so many seconds after it was made; 0: never.
@@ -163,9 +185,9 @@ class VmSpec:
 
     image: str
     kernel: str = ""
-    cpus: int = 1
-    memory_mib: int = 512
-    disk_mib: int = 10240
+    cpus: int = 0
+    memory_mib: int = 0
+    disk_mib: int = 0
     init: InitChoice = InitChoice.AUTO
     env: tuple[str, ...] = ()
     user: str = ""
@@ -174,6 +196,8 @@ class VmSpec:
     network: str = "user"
     egress: str = "open"
     storage: str = ""
+    home: str = ""
+    home_mib: int = 0
     machine: str = ""
     ephemeral: bool = False
     ttl_s: float = 0.0
@@ -191,6 +215,7 @@ class Vm:
         address: where the host reaches the guest; empty while not running.
         ssh_port: port at ``address`` that reaches banger's own ssh server in the guest; 0 while not running.
         paused_by: ``user``, or ``guard`` when the host was about to run out of room; empty while not paused.
+        keep_home: what deleting it does with its home disk; false once a user has wished it deleted.
         accelerator: ``kvm`` or ``tcg`` of the running VMM.
         pid: of the VMM; 0 while not running.
         timings: steps of the last start, for the waterfall.
@@ -214,6 +239,7 @@ class Vm:
     ssh_port: int = 0
     accelerator: str = ""
     paused_by: str = ""
+    keep_home: bool = True
     pid: int = 0
     timings: tuple[StepTiming, ...] = ()
 

@@ -11,6 +11,9 @@ VM_NAME = re.compile(r"[a-z][a-z0-9-]{0,39}\Z")
 #: Image and kernel names may look like references (``python:3.12-slim``, ``ghcr.io/org/app:1``).
 ARTIFACT_NAME = re.compile(r"[a-z0-9][a-z0-9._:/@-]{0,254}\Z")
 ID_LENGTH = 12
+#: RFC 1123 section 2.1, in lower case.
+_DNS_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+DNS_SUFFIX = re.compile(rf"(?=.{{1,100}}\Z){_DNS_LABEL}(?:\.{_DNS_LABEL})*\Z")
 
 _ADJECTIVES = """
 able agile amber ample apt azure bold brave brief bright brisk calm candid clean clear clever cosy crisp
@@ -53,6 +56,15 @@ def check_vm_name(name: str) -> str:
 def check_artifact_name(name: str, noun: str) -> str:
     """Return ``name`` if it may name an image or a kernel (``noun``); raises a ``usage`` error otherwise."""
     return _check(name, ARTIFACT_NAME, noun, "use lower-case letters, digits and . _ : / @ -, at most 255")
+
+
+def check_dns_suffix(suffix: str) -> str:
+    """Return ``suffix`` if names of VMs may end with it (``vm``, ``lab.example.org``); raises ``usage`` otherwise."""
+    if not DNS_SUFFIX.match(suffix):
+        message = f'"{suffix}" is no value for dns.suffix'
+        hint = "use lower-case letters, digits and '-', in parts separated by dots: vm"
+        raise BangerError(ErrorKind.USAGE, message, subject="dns.suffix", hint=hint)
+    return suffix
 
 
 def _check(name: str, pattern: re.Pattern[str], noun: str, rule: str) -> str:

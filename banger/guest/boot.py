@@ -43,7 +43,7 @@ class LinuxGuestBoot:
         programs = find_programs(self._layout.toolbox, operation)
         files = {**programs.files, **scripts()}
         target = self._layout.toolbox / f"{fingerprint(kernel_id, files)}.cpio"
-        if not target.exists():
+        if not _marked_used(target):
             with operation.step("make toolbox"):
                 check_applets(programs.busybox, APPLETS, operation)
                 modules = read_modules(kernel_dir / "modules.ext4", MODULES)
@@ -68,6 +68,15 @@ class LinuxGuestBoot:
     def poweroff_command(self) -> str:
         """What the guest's ssh server takes as a wish to power off in the image's own way (see ``data/enter``)."""
         return "banger-poweroff"
+
+
+def _marked_used(target: Path) -> bool:
+    """Say that it is in use, so that it is not taken for stale; False if it is not there."""
+    try:
+        os.utime(target)
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def vm_archive(config: GuestConfig) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
@@ -86,7 +87,9 @@ def find_programs(cache: Path, operation: Operation) -> Programs:
         return programs
     wanted = [tool.package for tool in TOOLS if tool.name in programs.missing] + list(_LIBRARY_PACKAGES)
     unpacked = cache / f"packages-{hashlib.sha256(' '.join(wanted).encode()).hexdigest()[:16]}"
-    if not unpacked.is_dir() and packages.is_available(operation.token):
+    if unpacked.is_dir():
+        os.utime(unpacked)  # in use: not to be taken for stale
+    elif packages.is_available(operation.token):
         with operation.step("download toolbox"):
             _unpack_packages(wanted, unpacked, operation)
     programs = collect([unpacked, host])

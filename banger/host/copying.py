@@ -25,7 +25,7 @@ def copy_file(source: Path, target: Path, operation: Operation) -> None:
     """
     try:
         with source.open("rb") as reading, target.open("xb") as writing:
-            if not _clone(reading.fileno(), writing.fileno()):
+            if not clone_blocks(reading.fileno(), writing.fileno()):
                 _copy_data(reading.fileno(), writing.fileno(), operation)
             os.fsync(writing.fileno())
     except OSError as error:
@@ -42,7 +42,8 @@ def copy_file(source: Path, target: Path, operation: Operation) -> None:
         raise
 
 
-def _clone(source: int, target: int) -> bool:
+def clone_blocks(source: int, target: int) -> bool:
+    """Make one open file share all blocks of another; False where the file system (or a pair of two) cannot."""
     try:
         fcntl.ioctl(target, FICLONE, source)
     except OSError as error:
@@ -67,7 +68,17 @@ def _copy_data(source: int, target: int, operation: Operation) -> None:
         end = os.lseek(source, position, os.SEEK_HOLE)
         while position < end:
             operation.token.raise_if_cancelled()
-            copied = os.copy_file_range(source, target, min(_PIECE, end - position), position, position)
+            copied = _copy_piece(source, target, min(_PIECE, end - position), position)
             if not copied:
                 return  # the source was cut short meanwhile
             position += copied
+
+
+def _copy_piece(source: int, target: int, count: int, position: int) -> int:
+    """Copy up to ``count`` bytes inside the kernel; by hand between file systems of two kinds (EXDEV)."""
+    try:
+        return os.copy_file_range(source, target, count, position, position)
+    except OSError as error:
+        if error.errno not in _NO_CLONE:
+            raise
+    return os.pwrite(target, os.pread(source, count, position), position)

@@ -1,14 +1,12 @@
-"""What this host has to give: memory, disk, CPUs."""
+"""What this host has to give: memory, CPUs."""
 
 from __future__ import annotations
 
 import os
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.units import format_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +33,6 @@ def cpu_count() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def free_disk_bytes(path: Path) -> int:
-    """Room for this user on the file system of ``path`` or of its nearest existing parent."""
-    existing = next(parent for parent in (path, *path.parents) if parent.exists())
-    return shutil.disk_usage(existing).free
-
-
 def check_memory(memory_mib: int, host: Memory | None = None) -> None:
     """Raise ``exhausted`` for a machine that this host could never hold, whatever else is stopped."""
     host = host or memory()
@@ -51,17 +43,4 @@ def check_memory(memory_mib: int, host: Memory | None = None) -> None:
         f"the VM asks for {memory_mib} MiB of memory; this host has {host.total_mib} MiB",
         subject=str(memory_mib),
         hint=f"ask for less: --memory {max(128, host.available_mib // 2)}M",
-    )
-
-
-def check_disk(path: Path, needed_bytes: int) -> None:
-    """Raise ``exhausted`` unless ``needed_bytes`` fit on the file system of ``path``."""
-    free = free_disk_bytes(path)
-    if needed_bytes <= free:
-        return
-    raise BangerError(
-        ErrorKind.EXHAUSTED,
-        f'not enough room in "{path}": {format_size(needed_bytes)} needed, {format_size(free)} free',
-        subject=str(path),
-        hint="banger system df",
     )

@@ -57,6 +57,9 @@ class UserNetwork:
         """The ports are free once the VMM is gone."""
         return [CleanupStep("ports", lambda: ledger.strike(PORT_KIND))]
 
+    def erase(self, vm: Vm) -> None:
+        """Nothing lasts longer than a start."""
+
     def refresh(self, vms: Collection[Vm]) -> None:
         """Nothing is shared."""
 

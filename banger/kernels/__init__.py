@@ -9,13 +9,14 @@ from banger.kernels.artifact_source import KernelArtifactSource
 from banger.kernels.file_source import FileKernelSource
 from banger.kernels.url_source import UrlKernelSource
 from banger.layout import Layout
+from banger.oci.blobs import BlobStore
 
 
-def sources(layout: Layout, config: Config) -> list[KernelSource]:
-    """Every kernel source, in the order to ask them."""
+def sources(layout: Layout, config: Config, blobs: BlobStore | None = None) -> list[KernelSource]:
+    """Every kernel source, in the order to ask them; ``blobs`` is the store that they share with others."""
     return [
         AptKernelSource(),
         FileKernelSource(),
-        KernelArtifactSource(layout, config),
-        UrlKernelSource(layout, config),
+        KernelArtifactSource(layout, config, blobs=blobs),
+        UrlKernelSource(layout, config, blobs),
     ]

@@ -17,12 +17,11 @@ from banger.kernels import staging
 from banger.kernels.image_file import KernelFile
 from banger.layout import Layout
 from banger.oci.artifact import unsound
-from banger.oci.artifact_client import Registries, find_artifact
+from banger.oci.artifact_client import ArtifactOrigin, find_artifact
 from banger.oci.artifact_kernel import KernelManifest, KernelParts, parse_kernel_artifact
 from banger.oci.artifact_tree import unpack_tree
 from banger.oci.blobs import BlobStore
 from banger.oci.documents import Descriptor, DocumentError
-from banger.oci.fetching import fetch_all
 from banger.oci.platform import Platform
 from banger.oci.reference import Reference
 from banger.rootfs.ext4.skeleton import host_error
@@ -35,17 +34,15 @@ FOREIGN_LINKS = frozenset({b"build", b"source"})
 class KernelArtifactSource:
     """Fetches a kernel artifact through the blob store, so that what is there already is not fetched again."""
 
-    def __init__(self, layout: Layout, config: Config, env: Mapping[str, str] | None = None) -> None:
-        """Create the source; nothing is read or connected to.
-
-        Args:
-            layout: where the blobs are.
-            config: ``image.parallel_downloads``, ``registry.insecure``, ``registry.credentials``.
-            env: stands in for ``os.environ`` when the credential file is looked for.
-        """
-        self._config = config
-        self._blobs = BlobStore(layout.blobs)
-        self._registries = Registries(config, env)
+    def __init__(
+        self,
+        layout: Layout,
+        config: Config,
+        env: Mapping[str, str] | None = None,
+        blobs: BlobStore | None = None,
+    ) -> None:
+        """Create the source; for the arguments see :class:`ArtifactOrigin`."""
+        self._origin = ArtifactOrigin(layout, config, env, blobs)
 
     def handles(self, request: KernelRequest) -> bool:
         """True for ``oci:…``."""
@@ -59,16 +56,14 @@ class KernelArtifactSource:
         """
         reference = Reference.parse(request.source.removeprefix(_SCHEME))
         what = f'kernel "{reference.familiar()}"'
-        client = self._registries.reader(reference, operation)
+        client = self._origin.registries.reader(reference, operation)
         with operation.step("resolve reference"):
             artifact, document = find_artifact(client, Platform.host(), "kernel", parse_kernel_artifact)
             with _refusing(what):
                 parts, manifest = KernelParts.of(artifact), KernelManifest.parse(document)
                 _check_platform(manifest)
         blobs = parts.present()
-        with operation.step("fetch kernel") as step:
-            parallel = self._config.number("image.parallel_downloads")
-            paths = fetch_all(self._blobs, blobs, client, parallel, step.update)
+        paths = self._origin.fetch("kernel", blobs, client, operation)
         with operation.step("unpack"):
             by_digest = {blob.digest: path for blob, path in zip(blobs, paths, strict=True)}
             _unpack(parts, by_digest, staging_dir, operation.token)

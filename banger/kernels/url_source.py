@@ -39,14 +39,15 @@ _INITRDS = ("initrd", "initrd.img", "initrd-*", "boot/initrd*", "boot/initramfs*
 class UrlKernelSource:
     """Downloads through the blob store: resumed after a break, verified, not fetched again when it is there."""
 
-    def __init__(self, layout: Layout, config: Config) -> None:
+    def __init__(self, layout: Layout, config: Config, blobs: BlobStore | None = None) -> None:
         """Create the source; connects to nothing.
 
         Args:
             layout: where the blobs are.
             config: ``registry.insecure`` lists the hosts that may be talked to over plain http.
+            blobs: the store that all sources share; by default one of its own.
         """
-        self._blobs = BlobStore(layout.blobs)
+        self._blobs = blobs or BlobStore(layout.blobs)
         self._config = config
 
     def handles(self, request: KernelRequest) -> bool:
@@ -83,6 +84,7 @@ class UrlKernelSource:
             message = f'"{url}" is larger than {format_size(_LARGEST_FILE)}, more than any kernel'
             raise BangerError(ErrorKind.INVALID, message, subject=url, cause=f"{size} bytes")
         blob = Descriptor("application/octet-stream", digest, size)
+        self._blobs.lease(operation.id, [blob])
         self._blobs.require_room([blob])
         return self._blobs.fetch(blob, origin, lambda done: progress(done, size))
 

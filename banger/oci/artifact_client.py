@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from banger.config import Config
 from banger.core.cancel import CancelToken
 from banger.core.operation import Operation
+from banger.layout import Layout
 from banger.oci.artifact import LARGEST_CONFIG, Artifact, digest_of, unsound
+from banger.oci.blobs import BlobStore
 from banger.oci.credentials import CredentialStore
-from banger.oci.documents import DocumentError
+from banger.oci.documents import Descriptor, DocumentError
+from banger.oci.fetching import fetch_all
 from banger.oci.platform import Platform
 from banger.oci.reference import Reference
 
@@ -63,6 +67,29 @@ class Registries:
             find_credential=lambda: credentials.find(reference.domain),
             note=operation.note,
         )
+
+
+class ArtifactOrigin:
+    """Where a source of artifacts gets them: registries, and the blob store that they end up in."""
+
+    def __init__(self, layout: Layout, config: Config, env: Mapping[str, str] | None, blobs: BlobStore | None) -> None:
+        """Nothing is read or connected to.
+
+        Args:
+            layout: where the blobs are.
+            config: ``image.parallel_downloads``, ``registry.insecure``, ``registry.credentials``.
+            env: stands in for ``os.environ`` when the credential file is looked for.
+            blobs: the store that all sources share; by default one of its own.
+        """
+        self._parallel = config.number("image.parallel_downloads")
+        self.blobs = blobs or BlobStore(layout.blobs)
+        self.registries = Registries(config, env)
+
+    def fetch(self, what: str, blobs: Sequence[Descriptor], client: RegistryClient, operation: Operation) -> list[Path]:
+        """Lease and fetch the blobs of ``what``, a ``bundle`` or a ``kernel``; their paths in the same order."""
+        self.blobs.lease(operation.id, blobs)
+        with operation.step(f"fetch {what}") as step:
+            return fetch_all(self.blobs, blobs, client, self._parallel, step.update)
 
 
 def find_artifact(client: RegistryClient, wanted: Platform, noun: str, parse: Parse) -> tuple[Artifact, bytes]:

@@ -17,8 +17,11 @@ from pathlib import Path
 from typing import Protocol
 
 from banger.core.cancel import CancelToken
+from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
+from banger.core.ports import Leases
 from banger.core.units import format_size
+from banger.oci.arrival import Arrival
 from banger.oci.documents import Descriptor
 from banger.oci.retry import Retrier, TransientError
 
@@ -64,13 +67,17 @@ class Origin(Protocol):
 class BlobStore:
     """Verified blobs in one directory, which only this process writes."""
 
-    def __init__(self, root: Path, free_bytes: Callable[[Path], int] | None = None) -> None:
+    def __init__(
+        self, root: Path, free_bytes: Callable[[Path], int] | None = None, leases: Leases | None = None
+    ) -> None:
         """Open the store; ``root`` is made when it is first needed.
 
         Args:
             root: holds ``sha256/``.
             free_bytes: tells the free space of a file system; given only by tests.
+            leases: keep blobs that are in use from being pruned.
         """
+        self._leases = leases
         self._directory = root / "sha256"
         self._free_bytes = free_bytes or (lambda path: shutil.disk_usage(path).free)
         self._locks: dict[str, _SharedLock] = {}
@@ -79,6 +86,14 @@ class BlobStore:
     def path(self, digest: str) -> Path:
         """Where the blob is, once it is there."""
         return self._directory / digest.removeprefix("sha256:")
+
+    def lease(self, holder: str, blobs: Iterable[Descriptor]) -> None:
+        """Keep ``blobs``, here or still to come, from being pruned while the operation ``holder`` goes on.
+
+        Call it before they are fetched.
+        """
+        if self._leases is not None:
+            self._leases.take(holder, [f"blob:{self.path(blob.digest).name}" for blob in blobs])
 
     def has(self, blob: Descriptor) -> bool:
         """True if the blob is there in full length."""
@@ -94,29 +109,38 @@ class BlobStore:
             cause = f"{format_size(missing)} ({missing} bytes) to fetch, {format_size(free)} free"
             raise _exhausted(cause, self._directory)
 
-    def fetch(self, blob: Descriptor, origin: Origin, progress: Progress) -> Path:
+    def fetch(self, blob: Descriptor, origin: Origin, progress: Progress, arrival: Arrival | None = None) -> Path:
         """Return the path of the verified blob, transferring what is missing of it.
 
         Args:
             blob: what is wanted; its digest and size are matched exactly.
             origin: where from. Its token abandons the wait and the transfer; what has arrived is kept for the next one.
             progress: told the bytes present so far, in absolute terms.
+            arrival: told where they can be read already, for those who do not wait for the end; the end itself is left
+                to the caller to tell.
 
         Raises:
             BangerError: ``invalid`` for content that does not match, ``exhausted`` for a full disk, ``unavailable``
                 when the registry fails for too long.
         """
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        arrival = arrival or Arrival(blob.size)
         with self._alone(blob, origin.token, progress):
             path = self.path(blob.digest)
-            if not _is_intact(path, blob, origin.token):
+            if not _is_intact(path, blob, origin.token, arrival):
                 try:
-                    _Transfer(self._part(blob), blob, origin, progress).run()
+                    _Transfer(self._part(blob), blob, origin, progress, arrival).run()
                     _publish(self._part(blob), path)
                 except OSError as error:
                     raise self._disk_failure(blob, error) from error
         progress(blob.size)
         return path
+
+    def give_up(self, blob: Descriptor) -> None:
+        """Drop what has come of a blob that nobody is fetching: room matters more now than a later resume."""
+        with self._guard:
+            if blob.digest not in self._locks:
+                self._part(blob).unlink(missing_ok=True)
 
     def _part(self, blob: Descriptor) -> Path:
         return self.path(blob.digest).with_suffix(".part")
@@ -144,7 +168,8 @@ class BlobStore:
     def _disk_failure(self, blob: Descriptor, error: OSError) -> BangerError:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             self._part(blob).unlink(missing_ok=True)  # room matters more now than a later resume
-            return _exhausted(f"{os.strerror(error.errno)} after the download began", self._directory)
+            cause = f"{os.strerror(error.errno)} after the download began; the blob has {blob.size} bytes"
+            return _exhausted(cause, self._directory)
         message = f'cannot write blob "{blob.digest}"'
         return BangerError(ErrorKind.UNAVAILABLE, message, subject=blob.digest, cause=str(error))
 
@@ -158,11 +183,12 @@ class _SharedLock:
 class _Transfer:
     """Brings one ``.part`` file to its full, verified length."""
 
-    def __init__(self, part: Path, blob: Descriptor, origin: Origin, progress: Progress) -> None:
+    def __init__(self, part: Path, blob: Descriptor, origin: Origin, progress: Progress, arrival: Arrival) -> None:
         self._part = part
         self._blob = blob
         self._origin = origin
         self._progress = progress
+        self._arrival = arrival
         self._hash = hashlib.sha256()
         self._offset = 0
 
@@ -170,6 +196,7 @@ class _Transfer:
         """Leave a complete, synced ``.part``, or a shorter one to resume from and an error."""
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(self._part, flags, 0o600)
+        crashpoint("blob.fetch:part-open")
         try:
             self._rehash(descriptor)
             resumed = self._offset > 0
@@ -182,6 +209,7 @@ class _Transfer:
                 self._part.unlink()  # there is nothing in it to resume from
                 raise mismatch
             os.fsync(descriptor)
+            crashpoint("blob.fetch:part-complete")
         finally:
             os.close(descriptor)
 
@@ -192,9 +220,11 @@ class _Transfer:
             self._origin.token.raise_if_cancelled()
             self._hash.update(chunk)
             self._offset += len(chunk)
+            self._arrival.reached(self._part, self._offset)
         self._progress(self._offset)
 
     def _restart(self, descriptor: int) -> None:
+        self._arrival.restarted()
         os.ftruncate(descriptor, 0)
         os.lseek(descriptor, 0, os.SEEK_SET)
         self._hash = hashlib.sha256()
@@ -224,6 +254,7 @@ class _Transfer:
                 _write_all(descriptor, chunk)
                 self._hash.update(chunk)
                 self._offset += len(chunk)
+                self._arrival.reached(self._part, self._offset)
                 self._progress(self._offset)
             if self._offset < self._blob.size:
                 raise TransientError(self._mismatch("the transfer keeps ending too early", ErrorKind.UNAVAILABLE))
@@ -239,7 +270,7 @@ class _Transfer:
         return BangerError(kind, message, subject=self._blob.digest, cause=cause, hint=hint)
 
 
-def _is_intact(path: Path, blob: Descriptor, token: CancelToken) -> bool:
+def _is_intact(path: Path, blob: Descriptor, token: CancelToken, arrival: Arrival) -> bool:
     """Hash what is there: a disk that lost it must not cost more than another transfer."""
     if _length(path) != blob.size:
         return False
@@ -248,11 +279,16 @@ def _is_intact(path: Path, blob: Descriptor, token: CancelToken) -> bool:
         while chunk := file.read(_CHUNK_BYTES):
             token.raise_if_cancelled()
             digest.update(chunk)
-    return f"sha256:{digest.hexdigest()}" == blob.digest
+            arrival.reached(path, file.tell())
+    if f"sha256:{digest.hexdigest()}" == blob.digest:
+        return True
+    arrival.restarted()
+    return False
 
 
 def _publish(part: Path, path: Path) -> None:
     part.replace(path)
+    crashpoint("blob.fetch:renamed")
     directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(directory)

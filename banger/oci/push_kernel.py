@@ -53,7 +53,7 @@ def push_kernel(
     described = formats.KernelManifest.of(kernel).to_bytes()
     description = must_be_readable(described, formats.KernelManifest.parse, f'kernel "{kernel.name}"')
     layout.staging.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="push-", dir=layout.staging) as scratch:
+    with tempfile.TemporaryDirectory(prefix=f"push-{operation.id}-", dir=layout.staging) as scratch:
         try:
             with operation.step("pack"):
                 layers = _layers(kernel, kernel_dir, Path(scratch), operation.token)

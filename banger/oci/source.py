@@ -16,7 +16,7 @@ from banger.core.ports import BuiltImage, ImageRequest, ResolvedImage
 from banger.layout import Layout
 from banger.oci.blobs import BlobStore
 from banger.oci.credentials import CredentialStore
-from banger.oci.fetching import fetch_all
+from banger.oci.fetching import Fetch
 from banger.oci.platform import Platform
 from banger.oci.reference import Reference
 from banger.rootfs.build import Layer, build_rootfs
@@ -61,7 +61,12 @@ class OciImageSource:
     """Images from registries. One per daemon: its blob store is what concurrent pulls share."""
 
     def __init__(
-        self, layout: Layout, config: Config, env: Mapping[str, str] | None = None, bundles: Bundles | None = None
+        self,
+        layout: Layout,
+        config: Config,
+        env: Mapping[str, str] | None = None,
+        bundles: Bundles | None = None,
+        blobs: BlobStore | None = None,
     ) -> None:
         """Create the source; nothing is read or connected to.
 
@@ -70,10 +75,11 @@ class OciImageSource:
             config: ``image.parallel_downloads``, ``image.size_mib``, ``registry.insecure``, ``registry.credentials``.
             env: stands in for ``os.environ`` when the credential file is looked for.
             bundles: takes over what turns out to be a bundle; without it, that is no container image.
+            blobs: the store that all sources share; by default one of its own.
         """
         self._config = config
         self._bundles = bundles
-        self._blobs = BlobStore(layout.blobs)
+        self._blobs = blobs or BlobStore(layout.blobs)
         self._credentials = CredentialStore.configured(config.text("registry.credentials"), env)
 
     def handles(self, request: ImageRequest) -> bool:
@@ -104,22 +110,22 @@ class OciImageSource:
         return ResolvedImage(str(reference), image.digest, str(image.platform), image.config, token)
 
     def build(self, resolved: ResolvedImage, staging: Path, operation: Operation) -> BuiltImage:
-        """Fetch the layers that the blob store lacks and build ``staging/rootfs.ext4`` from them."""
+        """Fetch the layers that the blob store lacks, and build ``staging/rootfs.ext4`` from them as they arrive."""
         if self._bundles and self._bundles.made(resolved):
             return self._bundles.build(resolved, staging, operation)
         pull = resolved.token
         if not isinstance(pull, _Pull):
             raise BangerError(ErrorKind.INTERNAL, "the image was resolved by another source", subject=resolved.source)
         blobs = pull.image.layers
-        with operation.step("fetch layers") as step:
-            parallel = self._config.number("image.parallel_downloads")
-            paths = fetch_all(self._blobs, blobs, pull.client, parallel, step.update)
+        self._blobs.lease(operation.id, blobs)
+        fetch = Fetch(self._blobs, blobs, pull.client, self._config.number("image.parallel_downloads"))
         layers = [
-            Layer(path=path, media_type=blob.media_type, compressed_bytes=blob.size, stream=None)
-            for blob, path in zip(blobs, paths, strict=True)
+            Layer(media_type=blob.media_type, compressed_bytes=blob.size, arriving=fetch.arrivals[blob.digest])
+            for blob in blobs
         ]
         rootfs = staging / "rootfs.ext4"
-        stats = build_rootfs(layers, rootfs, size_bytes=pull.size_bytes, operation=operation)
+        with fetch.alongside(operation, "fetch layers"):
+            stats = build_rootfs(layers, rootfs, size_bytes=pull.size_bytes, operation=operation)
         return BuiltImage(rootfs, stats.size_bytes, stats.disk_bytes, resolved.config, resolved.digest)
 
     def _client(self, reference: Reference, request: ImageRequest, operation: Operation) -> RegistryClient:

@@ -39,6 +39,7 @@ def vm_page(vm: Row, terminal: Terminal) -> str:
         ("cpus", spec.get("cpus")),
         ("memory", _mebibytes(spec.get("memory_mib"))),
         ("disk", _join(_mebibytes(spec.get("disk_mib")), vm.get("storage"))),
+        ("home", spec.get("home")),
         ("machine", spec.get("machine")),
         ("init", spec.get("init")),
         ("user", spec.get("user")),
@@ -84,7 +85,7 @@ def artifact_page(artifact: Row, terminal: Terminal) -> str:
             _join(artifact.get("rootfs_path"), "your own: never written to" if artifact.get("rootfs_path") else ""),
         ),
         ("platform", artifact.get("platform")),
-        ("kernel", artifact.get("kernel")),
+        ("kernel", _join(artifact.get("kernel"), artifact.get("kernel_source"))),
         ("work seed", "yes" if artifact.get("has_seed") else ""),
         ("version", artifact.get("version")),
         ("format", _join(artifact.get("format"), ", ".join(flags))),
@@ -93,7 +94,11 @@ def artifact_page(artifact: Row, terminal: Terminal) -> str:
         ("used by", ", ".join(artifact.get("used_by") or ())),
         ("arguments", artifact.get("cmdline")),
     ]
+    sizes = artifact.get("defaults") or {}
     defaults = [
+        ("cpus", sizes.get("cpus") or None),
+        ("memory", _mebibytes(sizes.get("memory_mib"))),
+        ("disk", _mebibytes(sizes.get("disk_mib"))),
         ("entrypoint", " ".join(config.get("entrypoint") or ())),
         ("command", " ".join(config.get("cmd") or ())),
         ("user", config.get("user")),
@@ -158,7 +163,7 @@ def _time_left(vm: Row) -> str:
 
 
 def _mebibytes(amount: Any) -> str:
-    return "" if amount is None else format_size(int(amount) * MIB)
+    return format_size(int(amount) * MIB) if amount else ""
 
 
 def _on_disk(artifact: Row) -> str:

@@ -45,7 +45,7 @@ def _spec(row: Row, field: str) -> Any:
 
 def _memory(row: Row) -> str:
     memory_mib = _spec(row, "memory_mib")
-    return "" if memory_mib is None else format_size(int(memory_mib) * MIB)
+    return format_size(int(memory_mib) * MIB) if memory_mib else ""
 
 
 def artifact_source(row: Row) -> str:
@@ -71,6 +71,13 @@ ARTIFACT_COLUMNS = (
     Column("SOURCE", artifact_source, shrinks=True),
     Column("USED-BY", lambda row: ", ".join(row.get("used_by") or ()), shrinks=True),
     Column("AGE", age),
+)
+
+HOME_COLUMNS = (
+    Column("NAME", lambda row: row["name"]),
+    Column("SIZE", lambda row: size(row.get("disk_bytes"))),
+    Column("IMAGE", lambda row: row.get("image") or "", shrinks=True),
+    Column("VM", lambda row: row.get("vm") or ""),
 )
 
 CATALOG_COLUMNS = (

@@ -7,6 +7,7 @@ merged in memory and written last. Nothing is unpacked, mounted or run with priv
 from __future__ import annotations
 
 import os
+import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,7 @@ from banger.rootfs.directory import read_directory
 from banger.rootfs.ext4.blocks import ImageFullError
 from banger.rootfs.ext4.image import Ext4Image, open_image
 from banger.rootfs.ext4.skeleton import host_error, make_empty
-from banger.rootfs.lanes import LaneReaders, Layer, Progress
+from banger.rootfs.lanes import LaneReaders, Layer, Progress, StaleLayerError
 from banger.rootfs.limits import Budget, Limits
 from banger.rootfs.nodes import Directory, File
 from banger.rootfs.refusals import refused
@@ -38,6 +39,8 @@ _STREAM_BYTES = 4 * GIB
 #: file is sparse.
 _GENEROSITY = 8
 _GROWTH = 4
+#: Seconds between two rounds of writing to the host's disk.
+_WRITE_BACK_S = 0.25
 _DEFAULT_LIMITS = Limits()
 
 
@@ -70,7 +73,8 @@ def build_rootfs(
     """Write the image that ``layers``, bottom first, add up to.
 
     Args:
-        layers: local and verified. A stream must be the only one, as it cannot be read twice.
+        layers: local and verified, or arriving: the image is made of verified bytes or not at all. A stream must be
+            the only layer, as it cannot be read twice.
         target: the file to make; replaced if it exists, gone after any failure.
         operation: gets the steps "write file system" and "check file system"; its token cancels.
         size_bytes: size of the file system. 0 chooses a generous one (the file is sparse), and a larger one if that
@@ -93,7 +97,15 @@ def build_rootfs(
     def fill(image: Ext4Image, progress: Progress) -> Directory:
         budget = Budget(limits)
         tree = Tree(budget)
-        for changes in LaneReaders(image, budget, progress, operation.token).read(layers):
+        try:
+            read = LaneReaders(image, budget, progress, operation.token).read(layers)
+        except StaleLayerError:
+            # Once is enough: the next attempt reads what is verified.
+            for layer in layers:
+                if layer.arriving is not None:
+                    layer.arriving.wait(operation.token.raise_if_cancelled)
+            raise
+        for changes in read:
             operation.token.raise_if_cancelled()
             tree.apply(changes)
         return tree.root
@@ -154,13 +166,17 @@ def _write(
     target: Path, token: CancelToken, sizes: Sequence[int], progress: Progress, fill: Filler, fixed: uuid.UUID | None
 ) -> tuple[Directory, int]:
     """Fill an image of the first of ``sizes`` that is large enough."""
-    for size_bytes in sizes:
+    left = list(sizes)
+    while left:
         target.unlink(missing_ok=True)
         progress.restart()
-        make_empty(target, size_bytes, fixed=fixed, token=token)
-        with suppress(ImageFullError), _host_errors(target, progress), open_image(target) as image:
-            root = fill(image, progress)
-            return root, image.finish(root, token)
+        make_empty(target, left[0], fixed=fixed, token=token)
+        with suppress(StaleLayerError), _host_errors(target, progress), _filling(target) as image:
+            try:
+                root = fill(image, progress)
+                return root, image.finish(root, token)
+            except ImageFullError:
+                del left[0]
     raise BangerError(
         ErrorKind.EXHAUSTED,
         f"the content does not fit into a file system of {format_size(sizes[-1])}",
@@ -187,6 +203,26 @@ def _host_errors(target: Path, progress: Progress) -> Iterator[None]:
 
 def _disk_bytes(path: Path) -> int:
     return path.stat().st_blocks * 512
+
+
+@contextmanager
+def _filling(path: Path) -> Iterator[Ext4Image]:
+    """Open the empty image; meanwhile the host's disk takes what is in it so far, so that in the end little is left."""
+    done = threading.Event()
+
+    def write_back() -> None:
+        while not done.wait(_WRITE_BACK_S):
+            _sync(path)
+
+    with ThreadPoolExecutor(1, thread_name_prefix="write-back") as pool:
+        written = pool.submit(write_back)
+        try:
+            with open_image(path) as image:
+                yield image
+        finally:
+            done.set()
+        # A failure is told once only: the sync at the end would not hear of it.
+        written.result()
 
 
 def _sync(path: Path) -> None:

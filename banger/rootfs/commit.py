@@ -21,6 +21,7 @@ from banger.rootfs.build import Layer, build_rootfs
 from banger.rootfs.commit_rules import CommitRules, Treatment
 from banger.rootfs.ext4.reader import Ext4Image, Inode
 from banger.rootfs.overlay import OverlayImage
+from banger.rootfs.separate import SeparateImage
 from banger.rootfs.tools import run_tool
 from banger.rootfs.tree_tar import ChunkStream, TreeTar
 
@@ -54,7 +55,7 @@ def commit_rootfs(
     copy: CopyFile,
     keep: Sequence[str] = (),
     operation: Operation,
-    size_bytes: int = 0,
+    whole: bool = False,
 ) -> RootfsFacts:
     """Write the image that a VM's base and its writable disk add up to. Equal ones give equal images.
 
@@ -67,10 +68,10 @@ def commit_rootfs(
         keep: absolute paths that :data:`~banger.rootfs.commit_rules.RULES` would leave out, empty or put back.
         operation: gets the steps "copy disk" and "merge disk" and those of
             :func:`~banger.rootfs.build.build_rootfs`; its token cancels.
-        size_bytes: size of the new file system. 0 chooses that of the base, or more if the content needs it.
+        whole: the disk is a root file system itself, once copied; the base only tells what an image had before.
 
     Returns:
-        Sizes, and the digest of the tree's canonical archive.
+        Sizes (those of the base, or larger if the content needs it), and the digest of the tree's canonical archive.
 
     Raises:
         BangerError: ``invalid`` if the base or the disk is damaged or no such thing; ``exhausted`` if the content does
@@ -81,18 +82,21 @@ def commit_rootfs(
         with operation.step("copy disk"):
             copy(disk, merged, operation)
             _replay_journal(merged, disk, operation)
-        with Ext4Image(rootfs) as base, CommittedImage(base, merged, CommitRules(keep)) as image:
-            return _write(image, base, target, operation, size_bytes)
+        kind = CommittedDisk if whole else CommittedImage
+        with Ext4Image(rootfs) as base, kind(base, merged, CommitRules(keep)) as image:
+            return _write(image, base, target, operation)
     finally:
         merged.unlink(missing_ok=True)
 
 
-class CommittedImage(OverlayImage):
-    """The merged tree as it goes into an image: with the rules applied to what :meth:`walk` finds."""
+class _Committed(Ext4Image):
+    """A tree as it goes into an image: with the rules applied to what :meth:`walk` finds.
 
-    def __init__(self, base: Ext4Image, disk: Path, rules: CommitRules) -> None:
-        super().__init__(base, disk)
-        self._rules = rules
+    Inodes of the base have their own numbers, those of the tree larger ones.
+    """
+
+    _base: Ext4Image
+    _rules: CommitRules
 
     def walk(self, start: Inode | None = None, keep: Keep = _keep_all) -> Iterator[tuple[bytes, Inode]]:
         """As every image; what is put back as it was in the base is in its old place."""
@@ -115,6 +119,22 @@ class CommittedImage(OverlayImage):
         return True
 
 
+class CommittedImage(_Committed, OverlayImage):
+    """The tree that a base and a layer over it add up to."""
+
+    def __init__(self, base: Ext4Image, disk: Path, rules: CommitRules) -> None:
+        super().__init__(base, disk)
+        self._rules = rules
+
+
+class CommittedDisk(_Committed, SeparateImage):
+    """The tree of a whole root file system."""
+
+    def __init__(self, base: Ext4Image, disk: Path, rules: CommitRules) -> None:
+        super().__init__(base, disk)
+        self._rules = rules
+
+
 @dataclass(slots=True)
 class _Extent:
     """What a tree holds, found by walking it once without reading any file.
@@ -129,7 +149,7 @@ class _Extent:
     fingerprint: str
 
 
-def _write(image: OverlayImage, base: Ext4Image, target: Path, operation: Operation, size_bytes: int) -> RootfsFacts:
+def _write(image: _Committed, base: Ext4Image, target: Path, operation: Operation) -> RootfsFacts:
     extent = _measure(image, operation)
     digest = hashlib.sha256()
 
@@ -145,13 +165,13 @@ def _write(image: OverlayImage, base: Ext4Image, target: Path, operation: Operat
         [Layer(stream=cast("BinaryIO", ChunkStream(hashed())), compressed_bytes=archive_bytes)],
         target,
         operation=operation,
-        size_bytes=size_bytes or max(facts.blocks * facts.block_bytes, -(-wanted // MIB) * MIB),
+        size_bytes=max(facts.blocks * facts.block_bytes, -(-wanted // MIB) * MIB),
         reserved_uuid=uuid.uuid5(facts.uuid, extent.fingerprint),
     )
     return RootfsFacts(built.size_bytes, built.disk_bytes, f"sha256:{digest.hexdigest()}")
 
 
-def _measure(image: OverlayImage, operation: Operation) -> _Extent:
+def _measure(image: _Committed, operation: Operation) -> _Extent:
     fingerprint = hashlib.sha256()
     entries = data_bytes = 0
     with operation.step("merge disk") as step:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterator
 from enum import Enum
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Protocol, cast
 
 from banger.rootfs.refusals import refused
 
 #: Compressed bytes read at a time, and the most that one step of a decompressor may give back.
 INPUT_BYTES = 64 << 10
-CHUNK_BYTES = 256 << 10
+CHUNK_BYTES = 128 << 10
 #: RFC 8878 lets a frame ask for any window; this is the largest that `zstd --ultra` itself makes.
 _ZSTD_WINDOW_BYTES = 128 << 20
 
@@ -58,8 +58,16 @@ def detect(head: bytes, media_type: str) -> Compression:
     return found
 
 
+class Source(Protocol):
+    """Compressed bytes, read forward only."""
+
+    def read(self, size: int, /) -> bytes:
+        """Up to ``size`` bytes more; empty at the end."""
+        ...
+
+
 def decompressed(
-    source: BinaryIO, media_type: str, on_input: Callable[[int], None]
+    source: Source, media_type: str, on_input: Callable[[int], None]
 ) -> tuple[Compression, Iterator[bytes]]:
     """Open a layer.
 
@@ -69,7 +77,7 @@ def decompressed(
         on_input: called with the size of each piece read from ``source``.
 
     Returns:
-        The compression, and an iterator of non-empty chunks of at most 256 KiB.
+        The compression, and an iterator of non-empty chunks of at most 128 KiB.
 
     Raises:
         BangerError: ``invalid``, also from the iterator, if the data is damaged or ends early.
@@ -85,7 +93,7 @@ def decompressed(
 class _Counted:
     """A source that reports what is read from it, and whose first piece can be put back."""
 
-    def __init__(self, source: BinaryIO, on_input: Callable[[int], None]) -> None:
+    def __init__(self, source: Source, on_input: Callable[[int], None]) -> None:
         self._source = source
         self._on_input = on_input
         self._pushed = b""

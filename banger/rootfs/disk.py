@@ -27,7 +27,12 @@ def make_disk(path: Path, size_bytes: int, label: str = "") -> None:
     """
     if len(label.encode()) > _LABEL_BYTES:
         raise BangerError(ErrorKind.INVALID, f'the label "{label}" is longer than {_LABEL_BYTES} bytes', subject=label)
+    check_size(path, size_bytes)
+    make_empty(path, size_bytes, label=label)
+
+
+def check_size(path: Path, size_bytes: int) -> None:
+    """Raise ``exhausted`` for a disk that no host can hold."""
     if size_bytes > _LARGEST_BYTES:
         message = f"a disk of {size_bytes} bytes is larger than any host has room for"
         raise BangerError(ErrorKind.EXHAUSTED, message, subject=str(path), hint="at most 16 TiB")
-    make_empty(path, size_bytes, label=label)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.operation import Step
-from banger.rootfs.decompress import Compression, decompressed
-from banger.rootfs.ext4.blocks import FreeBlocks
+from banger.rootfs.decompress import Compression, Source, decompressed
+from banger.rootfs.ext4.blocks import FreeBlocks, ImageFullError
 from banger.rootfs.ext4.data import DataWriter
 from banger.rootfs.ext4.image import Ext4Image
 from banger.rootfs.layer import LayerChanges, read_layer
@@ -23,32 +23,69 @@ from banger.rootfs.reader import ChunkReader
 from banger.rootfs.tar import TarReader
 
 
+class StaleLayerError(Exception):
+    """What was read of a layer while it arrived is not what it turned out to be: the image must be begun anew."""
+
+
+class ArrivingBytes(Source, Protocol):
+    """A layer being read that is not verified before its end; may raise :class:`StaleLayerError`."""
+
+    def confirm(self) -> None:
+        """Return once all that was read is verified; raises why it is not."""
+        ...
+
+
+class Arriving(Protocol):
+    """A layer that can be read while it is fetched. ``check`` ends a wait by raising."""
+
+    def open(self, check: Callable[[], None]) -> AbstractContextManager[ArrivingBytes]:
+        """Read it from its first byte on, as often as is needed."""
+        ...
+
+    def wait(self, check: Callable[[], None]) -> None:
+        """Return once it is verified; from then on it is never stale."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One layer: a local file whose digest was verified, or an open stream.
+    """One layer: a local file whose digest was verified, an open stream, or a file that is still arriving.
 
     Attributes:
         path: a tar archive, plain or compressed by gzip or zstd; what it is, its first bytes tell.
         media_type: what the manifest calls it; refused only if it names another compression than the bytes show.
         compressed_bytes: size of the file, for progress and for the choice of the image's size; 0 if unknown.
         stream: read instead of ``path``, once and forward only; the caller closes it.
+        arriving: read instead of ``path``, perhaps before all of it is there.
     """
 
     path: Path | None = None
     media_type: str = ""
     compressed_bytes: int = 0
     stream: BinaryIO | None = None
+    arriving: Arriving | None = None
 
     @contextmanager
-    def open(self) -> Iterator[BinaryIO]:
-        """The layer's bytes."""
-        if self.stream is not None:
-            yield self.stream
+    def open(self, check: Callable[[], None]) -> Iterator[tuple[Source, Callable[[], None]]]:
+        """The layer's bytes, and what proves afterwards that they were the right ones.
+
+        Args:
+            check: ends a wait for bytes by raising.
+        """
+        if self.arriving is not None:
+            with self.arriving.open(check) as arriving:
+                yield arriving, arriving.confirm
+        elif self.stream is not None:
+            yield self.stream, _trusted
         elif self.path is not None:
             with self.path.open("rb", buffering=0) as file:
-                yield file
+                yield file, _trusted
         else:
             raise BangerError(ErrorKind.INTERNAL, "a layer has neither a path nor a stream")
+
+
+def _trusted() -> None:
+    """Nothing is left to prove."""
 
 
 class Progress:
@@ -96,7 +133,8 @@ class LaneReaders:
         """Read every layer; the result is in their order.
 
         Raises:
-            BangerError: ``invalid`` naming the layer; ``cancelled``.
+            BangerError: ``invalid`` naming the layer; ``cancelled``; why a layer does not arrive.
+            StaleLayerError: a layer turned out to be another than what was read of it.
             ImageFullError, OSError: from the writers.
         """
         changes: list[LayerChanges | None] = [None] * len(layers)
@@ -126,25 +164,38 @@ class LaneReaders:
             raise
 
     def _read_one(self, layer: Layer, index: int, count: int, writer: DataWriter) -> LayerChanges:
-        try:
-            with layer.open() as source:
-                compression, chunks = decompressed(source, layer.media_type, self._progress.add)
-                reader = ChunkReader(self._metered(chunks))
-                # The zstd library reports a frame cut short as the end, and a pipe whose writer died does the same.
-                cannot_tell = compression is Compression.ZSTD or layer.stream is not None
-                members = TarReader(reader, self._budget.limits, end_marker=cannot_tell)
-                return read_layer(members, reader, writer, self._budget)
-        except BangerError as error:
-            if error.kind is not ErrorKind.INVALID:
+        with layer.open(self._check) as (source, confirm):
+            try:
+                changes = self._parse(layer, source, writer)
+            except ImageFullError:
+                confirm()
                 raise
-            which = f"layer {index + 1} of {count}" if count > 1 else "the layer"
-            raise BangerError(ErrorKind.INVALID, f"{which} is not acceptable", cause=error.message) from error
+            except BangerError as error:
+                if error.kind is not ErrorKind.INVALID:
+                    raise
+                # What is wrong with bytes that are the wrong ones is of no interest: the transfer's own error is.
+                confirm()
+                which = f"layer {index + 1} of {count}" if count > 1 else "the layer"
+                raise BangerError(ErrorKind.INVALID, f"{which} is not acceptable", cause=error.message) from error
+            confirm()
+            return changes
+
+    def _parse(self, layer: Layer, source: Source, writer: DataWriter) -> LayerChanges:
+        compression, chunks = decompressed(source, layer.media_type, self._progress.add)
+        reader = ChunkReader(self._metered(chunks))
+        # The zstd library reports a frame cut short as the end, and a pipe whose writer died does the same.
+        cannot_tell = compression is Compression.ZSTD or layer.stream is not None
+        members = TarReader(reader, self._budget.limits, end_marker=cannot_tell, sparse=True)
+        return read_layer(members, reader, writer, self._budget)
+
+    def _check(self) -> None:
+        self._token.raise_if_cancelled()
+        if self._failed.is_set():
+            raise _AbandonedError
 
     def _metered(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
-            self._token.raise_if_cancelled()
-            if self._failed.is_set():
-                raise _AbandonedError
+            self._check()
             self._budget.spend_inflated(len(chunk))
             yield chunk
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from banger.rootfs import sparse_tar
+from banger.rootfs.ext4.skeleton import BLOCK_BYTES
 from banger.rootfs.limits import NAME_BYTES, Budget
 from banger.rootfs.nodes import Device, Directory, Extent, Fifo, File, Node, Symlink
 from banger.rootfs.reader import ChunkReader
@@ -48,6 +51,10 @@ class DataSink(Protocol):
         """Take exactly ``size`` bytes from ``reader``; returns where they are."""
         ...
 
+    def store_pieces(self, pieces: Iterable[tuple[int, bytes]]) -> list[Extent]:
+        """Take ascending pieces of one file, each beginning at a whole block; returns where they are."""
+        ...
+
 
 def read_layer(members: TarReader, reader: ChunkReader, sink: DataSink, budget: Budget) -> LayerChanges:
     """Read a whole layer.
@@ -67,9 +74,9 @@ def read_layer(members: TarReader, reader: ChunkReader, sink: DataSink, budget: 
         parent, _, name = path.rpartition(b"/")
         budget.spend_entry(len(path) + len(member.link) + sum(len(k) + len(v) for k, v in member.xattrs.items()))
         if _WHITEOUT in path and _is_marker(changes, path, parent, name):
-            reader.skip(member.size)
+            reader.skip(member.stored)
         else:
-            changes.entries.append((path, _node(member, reader, sink)))
+            changes.entries.append((path, _node(member, reader, sink, budget)))
     return changes
 
 
@@ -109,11 +116,14 @@ def _is_marker(changes: LayerChanges, path: bytes, parent: bytes, name: bytes) -
     return True
 
 
-def _node(member: Member, reader: ChunkReader, sink: DataSink) -> Node | HardLink:
+def _node(member: Member, reader: ChunkReader, sink: DataSink, budget: Budget) -> Node | HardLink:
     facts = (member.mode, member.uid, member.gid, member.mtime_ns, member.xattrs)
     kind = member.kind
     if kind is MemberKind.FILE:
-        return File(*facts, size=member.size, extents=sink.store(reader, member.size))
+        if member.sparse is None:
+            return File(*facts, size=member.size, extents=sink.store(reader, member.size))
+        pieces = _accounted(sparse_tar.pieces(reader, member.sparse.parts), budget)
+        return File(*facts, size=member.size, extents=sink.store_pieces(pieces))
     if kind is MemberKind.DIRECTORY:
         return Directory(*facts)
     if kind is MemberKind.SYMLINK:
@@ -123,3 +133,10 @@ def _node(member: Member, reader: ChunkReader, sink: DataSink) -> Node | HardLin
     if kind is MemberKind.FIFO:
         return Fifo(*facts)
     return Device(*facts, is_block=kind is MemberKind.BLOCK, major=member.major, minor=member.minor)
+
+
+def _accounted(pieces: Iterable[tuple[int, bytes]], budget: Budget) -> Iterator[tuple[int, bytes]]:
+    """Count what is stored, not what the archive holds: of many scattered bytes each one takes a block."""
+    for offset, data in pieces:
+        budget.spend_inflated(-(-len(data) // BLOCK_BYTES) * BLOCK_BYTES)
+        yield offset, data

@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from banger.rootfs import sparse_tar
 from banger.rootfs.refusals import refused, shown
 
 XATTR_PREFIX = b"SCHILY.xattr."
 
-_SPARSE_PREFIXES = (b"GNU.sparse.", b"SCHILY.realsize")
+#: How the archiver "star" marks a sparse file; its maps are not read.
+_STAR_SPARSE = b"SCHILY.realsize"
 _TIME = re.compile(rb"(-?)(\d{1,18})(?:\.(\d*))?\Z")
 #: Keys that this reader gives a meaning to; POSIX lets a global header set them, Go's reader (so: the whole container
 #: world) ignores them there.
@@ -24,9 +26,10 @@ def parse_records(data: bytes) -> dict[bytes, bytes]:
     r"""The records of one header: ``"%d %s=%s\n"`` each, the number being the record's own length.
 
     Raises:
-        BangerError: ``invalid`` for a malformed record, a repeated key or a sparse file.
+        BangerError: ``invalid`` for a malformed record or a repeated key.
     """
     records: dict[bytes, bytes] = {}
+    parts: list[tuple[bytes, bytes]] = []
     at = 0
     while at < len(data):
         space = data.find(b" ", at, at + 20)
@@ -37,19 +40,32 @@ def parse_records(data: bytes) -> dict[bytes, bytes]:
         key, equals, value = data[space + 1 : end - 1].partition(b"=")
         if end <= space or end > len(data) or data[end - 1] != 0x0A or not equals or not key:
             raise refused("a PAX header has a malformed record")
-        if key in records:
+        if key == _STAR_SPARSE:
+            raise refused("sparse files as the archiver star writes them are not supported")
+        if key in (sparse_tar.OFFSET, sparse_tar.BYTES):
+            parts.append((key, value))
+        elif key in records:
             raise refused(f"a PAX header has two values for {shown(key)}")
-        if key.startswith(_SPARSE_PREFIXES):
-            raise refused("sparse files inside tar archives are not supported")
-        records[key] = value
+        else:
+            records[key] = value
         at = end
+    if parts:
+        _add_map(records, parts)
     return records
+
+
+def _add_map(records: dict[bytes, bytes], parts: list[tuple[bytes, bytes]]) -> None:
+    """Write the map of PAX 0.0, a record for every number, as PAX 0.1 does, in one record."""
+    keys = [key for key, _ in parts]
+    if sparse_tar.MAP in records or keys != [sparse_tar.OFFSET, sparse_tar.BYTES] * (len(keys) // 2):
+        raise refused("the map of a sparse file is out of order")
+    records[sparse_tar.MAP] = b",".join(value for _, value in parts)
 
 
 def check_global(records: Mapping[bytes, bytes]) -> None:
     """Refuse a global header that would change files; comments and the like pass."""
     for key in records:
-        if key in _PER_FILE_KEYS or key.startswith(XATTR_PREFIX):
+        if key in _PER_FILE_KEYS or key.startswith((XATTR_PREFIX, sparse_tar.PREFIX)):
             raise refused(f"a global PAX header sets {shown(key)} for all files")
 
 

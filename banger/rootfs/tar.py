@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
-from banger.rootfs import pax
+from banger.rootfs import pax, sparse_tar
 from banger.rootfs.limits import TARGET_BYTES, Limits
 from banger.rootfs.nodes import NO_XATTRS
 from banger.rootfs.reader import ChunkReader
@@ -22,7 +22,7 @@ BLOCK = 512
 _ZERO_BLOCK = bytes(BLOCK)
 #: name, mode, uid, gid, size, mtime, checksum, type, link name, magic, (version, uname, gname), major, minor, prefix.
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s6s66x8s8s155s12s")
-_USTAR = b"ustar\0"
+_USTAR, _GNU = b"ustar\0", b"ustar "
 #: 2^32 - 1 means "leave as it is" to chown(2), so no file can have it.
 _MAX_ID = 2**32 - 2
 
@@ -60,7 +60,8 @@ class Member:
 
     Attributes:
         mode: permission bits, setuid, setgid and sticky.
-        size: bytes of data that follow; 0 for everything but a file.
+        size: bytes of a file; 0 for everything else.
+        sparse: which parts of the file are stored; ``None``: all of it.
         link: target of a symbolic or hard link.
     """
 
@@ -75,6 +76,12 @@ class Member:
     major: int = 0
     minor: int = 0
     xattrs: Mapping[bytes, bytes] = field(default_factory=lambda: NO_XATTRS)
+    sparse: sparse_tar.Sparse | None = None
+
+    @property
+    def stored(self) -> int:
+        """Bytes of data that follow."""
+        return self.size if self.sparse is None else self.sparse.stored
 
 
 @dataclass(slots=True)
@@ -93,10 +100,11 @@ class _Extension:
 class TarReader:
     """Iterates over the members of one archive.
 
-    Whoever iterates must read exactly ``member.size`` bytes from the same reader before taking the next member.
+    Whoever iterates must read exactly ``member.stored`` bytes from the same reader before taking the next member; that
+    is ``member.size`` but for sparse files.
     """
 
-    def __init__(self, reader: ChunkReader, limits: Limits, *, end_marker: bool) -> None:
+    def __init__(self, reader: ChunkReader, limits: Limits, *, end_marker: bool, sparse: bool = False) -> None:
         """Read from ``reader``.
 
         Args:
@@ -104,10 +112,12 @@ class TarReader:
             limits: ceilings for headers, names and files.
             end_marker: refuse an archive without the final zero block: for sources that cannot tell the end from a
                 break. Elsewhere it may be missing, as other readers also allow.
+            sparse: yield sparse files, too, instead of refusing them.
         """
         self._reader = reader
         self._limits = limits
         self._end_marker = end_marker
+        self._takes_sparse = sparse
 
     def __iter__(self) -> Iterator[Member]:
         """Yield the members in order.
@@ -126,7 +136,7 @@ class TarReader:
             if extension.pending:
                 extension = _Extension()
             yield member
-            reader.skip(skipped + -(member.size + skipped) % BLOCK)
+            reader.skip(skipped + -(member.stored + skipped) % BLOCK)
 
     def _next_header(self, extension: _Extension) -> bytes | None:
         if self._reader.at_end():
@@ -166,15 +176,15 @@ class TarReader:
         """The member that ``header`` describes, and how many bytes of data it has that do not count."""
         fields = _HEADER.unpack(header)
         flag, magic = fields[7], fields[9]
-        kind = _KINDS.get(flag)
+        old_sparse = flag == b"S" and magic == _GNU
+        kind = MemberKind.FILE if old_sparse else _KINDS.get(flag)
         name = _c_string(fields[0])
         if magic == _USTAR and fields[12][0]:
             # The archiver "star" marks its own variant at the end and keeps times behind a shorter prefix.
             prefix = fields[12][:131] if fields[13].endswith(b"tar\0") else fields[12]
             name = _c_string(prefix) + b"/" + name
         if kind is None:
-            sparse = "a sparse file, which is not supported" if flag == b"S" else f"of unknown type {shown(flag)}"
-            raise refused(f"entry {shown(extension.name or name)} is {sparse}")
+            raise refused(f"entry {shown(extension.name or name)} is of unknown type {shown(flag)}")
         member = Member(
             name=name,
             kind=kind,
@@ -189,11 +199,31 @@ class TarReader:
             member.major, member.minor = _number(fields[10]), _number(fields[11])
         if extension.pending:
             _apply(extension, member)
+        self._add_sparse(member, header if old_sparse else b"", extension.records or {})
         self._check(member)
-        if flag == b"\0" and member.name.endswith(b"/"):  # how V7 wrote a directory
+        if flag == b"\0" and member.sparse is None and member.name.endswith(b"/"):  # how V7 wrote a directory
             skipped, member.size, member.kind = member.size, 0, MemberKind.DIRECTORY
             return member, skipped
         return member, 0
+
+    def _add_sparse(self, member: Member, old_header: bytes, records: Mapping[bytes, bytes]) -> None:
+        """Read where the data of a sparse file belongs, which makes ``size`` that of the file."""
+        in_pax = any(key.startswith(sparse_tar.PREFIX) for key in records)
+        if not old_header and not in_pax:
+            return
+        if member.kind is not MemberKind.FILE or (old_header and in_pax):
+            raise refused(f"entry {shown(member.name)} is sparse in more than one way")
+        member.name = pax.text(records, sparse_tar.NAME, member.name)
+        if not self._takes_sparse:
+            raise refused(f"entry {shown(member.name)} is a sparse file, which is not supported here")
+        if member.size > self._limits.file_bytes:
+            raise refused(f"entry {shown(member.name)} is larger than {self._limits.file_bytes} bytes")
+        limit = self._limits.header_bytes
+        if old_header:
+            member.sparse = sparse_tar.read_old(old_header, self._reader, limit, _number, member.size)
+        else:
+            member.sparse = sparse_tar.read_pax(records, self._reader, limit, member.size)
+        member.size = member.sparse.size
 
     def _check(self, member: Member) -> None:
         if not member.name:

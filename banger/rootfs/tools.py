@@ -1,4 +1,4 @@
-"""Running the programs of e2fsprogs, which make the empty file system and check the finished one."""
+"""Running the programs of e2fsprogs (and their like), which make file systems, check and resize them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError, ErrorKind
 
 INSTALL_HINT = "apt-get install e2fsprogs"
+_OTHER_PACKAGES = {"dmsetup": "dmsetup"}
 #: Debian keeps these programs out of an ordinary user's PATH, who may run them all the same.
 _SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 
 
 def missing_tool(name: str) -> BangerError:
-    """The error for a part of e2fsprogs that this host lacks."""
-    return BangerError(ErrorKind.UNAVAILABLE, f'"{name}" is not installed', subject=name, hint=INSTALL_HINT)
+    """The error for a program that this host lacks."""
+    hint = f"apt-get install {_OTHER_PACKAGES[name]}" if name in _OTHER_PACKAGES else INSTALL_HINT
+    return BangerError(ErrorKind.UNAVAILABLE, f'"{name}" is not installed', subject=name, hint=hint)
 
 
 def run_tool(
@@ -28,8 +30,9 @@ def run_tool(
     token: CancelToken | None = None,
     environment: Mapping[str, str] | None = None,
     timeout_s: float | None = None,
+    stdin: str = "",
 ) -> tuple[int, str]:
-    """Run a program with closed standard input and a clean environment; killed when ``token`` is cancelled.
+    """Run a program with ``stdin`` and a clean environment; killed when ``token`` is cancelled.
 
     Returns:
         Its exit code and everything it printed.
@@ -43,14 +46,14 @@ def run_tool(
         raise missing_tool(name)
     with subprocess.Popen(
         [program, *arguments],
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env={"PATH": search, "LC_ALL": "C", **(environment or {})},
     ) as process:
         forget = token.on_cancel(process.kill) if token is not None else lambda: None
         try:
-            output, _ = process.communicate(timeout=timeout_s)
+            output, _ = process.communicate(stdin.encode() if stdin else None, timeout=timeout_s)
         except subprocess.TimeoutExpired as error:
             raise BangerError(ErrorKind.TIMEOUT, f'"{name}" took longer than {timeout_s:.0f} s') from error
         finally:

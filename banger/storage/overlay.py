@@ -10,12 +10,11 @@ from pathlib import Path
 
 from banger.core.operation import Operation
 from banger.core.plan import CleanupStep
-from banger.core.ports import Drive, VmLedger
+from banger.core.ports import Drive, Fill, VmLedger
+from banger.core.units import MIB
 from banger.rootfs.disk import make_disk
-
-#: Serials by which the guest's init finds its drives, whatever order the bus gives them.
-ROOT_SERIAL = "root"
-DATA_SERIAL = "data"
+from banger.rootfs.resize import grow_disk
+from banger.storage.files import DATA_SERIAL, ROOT_SERIAL, fill_of, make_whole, remove_file, require
 
 
 class OverlayStorage:
@@ -24,27 +23,35 @@ class OverlayStorage:
     name = "overlay"
     root = "overlay"
 
-    def create(self, vm_dir: Path, rootfs: Path, size_mib: int, operation: Operation) -> None:  # noqa: ARG002  # other drivers need the base
+    def create(self, vm_dir: Path, rootfs: Path, size_mib: int, operation: Operation) -> None:  # noqa: ARG002
         """Make the writable layer: a sparse, empty ext4."""
-        disk = self._disk(vm_dir)
-        if not disk.exists():
-            make_disk(disk, size_mib << 20, label="banger-data")
+        make_whole(writable_layer(vm_dir), lambda new: make_disk(new, size_mib * MIB, label="banger-data"))
 
     def attach(self, vm_id: str, vm_dir: Path, rootfs: Path, ledger: VmLedger) -> Sequence[Drive]:  # noqa: ARG002
-        """Base and writable layer; both are files, so nothing is made."""
-        return (Drive(rootfs, ROOT_SERIAL, read_only=True), Drive(self._disk(vm_dir), DATA_SERIAL, read_only=False))
+        """Base and writable layer: nothing has to be made."""
+        return (
+            Drive(require(rootfs), ROOT_SERIAL, read_only=True),
+            Drive(require(writable_layer(vm_dir)), DATA_SERIAL, read_only=False),
+        )
 
     def detach(self, vm_id: str, vm_dir: Path, ledger: VmLedger) -> Sequence[CleanupStep]:  # noqa: ARG002
         """Nothing was made."""
-        return []
+        return ()
 
     def grow(self, vm_dir: Path, size_mib: int, operation: Operation) -> None:
         """Make the writable layer larger."""
-        raise NotImplementedError
+        with operation.step("grow disk"):
+            grow_disk(writable_layer(vm_dir), size_mib * MIB, operation.token)
 
     def remove(self, vm_dir: Path) -> None:
         """Delete the writable layer."""
-        self._disk(vm_dir).unlink(missing_ok=True)
+        remove_file(writable_layer(vm_dir))
 
-    def _disk(self, vm_dir: Path) -> Path:
-        return vm_dir / "disk.ext4"
+    def fill(self, vm_id: str, vm_dir: Path) -> Fill:  # noqa: ARG002
+        """What the writable layer occupies."""
+        return fill_of(writable_layer(vm_dir))
+
+
+def writable_layer(vm_dir: Path) -> Path:
+    """Where a VM's writable layer is."""
+    return vm_dir / "disk.ext4"

@@ -22,12 +22,16 @@ SAFE_SQLITE = (3, 51, 3)
 
 IntegrityError = sqlite.IntegrityError
 
+#: What a few rows and the index of the write-ahead log take at most.
+ROOM_BYTES = 1 << 20
+
 
 class Database:
     """Opens (and creates, and migrates) the database at ``path``."""
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.RLock()
+        self._path = path
         try:
             self._connection = sqlite.connect(str(path), isolation_level=None, check_same_thread=False)
             self._connection.row_factory = sqlite.Row
@@ -64,7 +68,7 @@ class Database:
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """Run one statement; returns the number of rows it changed. Durable on return, outside a transaction."""
-        with self._lock:
+        with self._lock, self._room():
             return int(self._connection.execute(sql, parameters).rowcount)
 
     @contextmanager
@@ -77,12 +81,35 @@ class Database:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
+                with self._room():
+                    self._connection.execute("COMMIT")
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                if self._connection.in_transaction:  # SQLite rolls back by itself when the disk is full
+                    self._connection.execute("ROLLBACK")
                 raise
-            self._connection.execute("COMMIT")
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
+        """Say what a full disk means."""
+        try:
+            yield
+        except sqlite.OperationalError as error:
+            if not _is_no_room(error):
+                raise
+            raise BangerError(
+                ErrorKind.EXHAUSTED,
+                f'not enough room in "{self._path.parent}" to write the store',
+                subject=str(self._path.parent),
+                cause=f"{error}; it needs {ROOM_BYTES} bytes",
+                hint="banger system df",
+            ) from error
 
     def close(self) -> None:
         """Close the connection; idempotent."""
         with self._lock:
             self._connection.close()
+
+
+def _is_no_room(error: Exception) -> bool:
+    """True for a full disk; without room for its index the write-ahead log reports an I/O error or nothing to open."""
+    return str(error) in ("database or disk is full", "disk I/O error", "unable to open database file")

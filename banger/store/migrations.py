@@ -78,7 +78,20 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE images ADD COLUMN has_seed INTEGER NOT NULL DEFAULT 0;
     """,
     """
+    ALTER TABLE images ADD COLUMN kernel_digest TEXT NOT NULL DEFAULT '';
+    ALTER TABLE images ADD COLUMN kernel_source TEXT NOT NULL DEFAULT '';
+    ALTER TABLE images ADD COLUMN defaults TEXT NOT NULL DEFAULT '{}';
+
+    CREATE TABLE leases (
+        holder TEXT NOT NULL,           -- an operation's id
+        key TEXT NOT NULL,
+        expires_at TEXT NOT NULL,
+        PRIMARY KEY (holder, key)
+    ) STRICT, WITHOUT ROWID;
+    """,
+    """
     ALTER TABLE vms ADD COLUMN storage TEXT NOT NULL DEFAULT 'overlay';
     ALTER TABLE vms ADD COLUMN paused_by TEXT NOT NULL DEFAULT '';
+    ALTER TABLE vms ADD COLUMN keep_home INTEGER NOT NULL DEFAULT 1;
     """,
 )

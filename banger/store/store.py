@@ -7,6 +7,7 @@ from pathlib import Path
 from banger.core.models import Image, Kernel
 from banger.store.artifacts import ArtifactTable
 from banger.store.database import Database
+from banger.store.leases import LeaseTable
 from banger.store.vms import HandleTable, VmTable
 
 
@@ -14,12 +15,14 @@ class Store:
     """What banger remembers. Safe to use from every thread."""
 
     def __init__(self, path: Path) -> None:
-        """Open, create or migrate the database at ``path``."""
+        """Open, create or migrate the database at ``path``; for its one daemon."""
         self.database = Database(path)
         self.images: ArtifactTable[Image] = ArtifactTable(self.database, Image, "images", "image")
         self.kernels: ArtifactTable[Kernel] = ArtifactTable(self.database, Kernel, "kernels", "kernel")
         self.vms = VmTable(self.database)
         self.handles = HandleTable(self.database)
+        self.leases = LeaseTable(self.database)
+        self.leases.clear()  # whoever held them is gone: there is one daemon to a store
 
     def close(self) -> None:
         """Close the database; idempotent."""

@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from banger.core.cancel import Deadline
@@ -43,8 +44,9 @@ class ProcessStat:
         return self.state in "ZXx" and self.threads <= 1
 
 
+@cache
 def current_boot_id() -> str:
-    """The kernel's random id of this boot."""
+    """The kernel's random id of this boot. It outlives every process, this one too."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
@@ -203,13 +205,15 @@ def _is_ours(entry: Path) -> bool:
 
 def _read_stat(pid: int) -> ProcessStat | None:
     try:
-        return parse_stat(Path(f"/proc/{pid}/stat").read_text(errors="replace"))
+        with open(f"/proc/{pid}/stat", errors="replace") as file:  # noqa: PTH123  # a thousand are read at a start
+            return parse_stat(file.read())
     except (FileNotFoundError, ProcessLookupError):
         return None
 
 
 def _read_cmdline(pid: int) -> bytes:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
+        with open(f"/proc/{pid}/cmdline", "rb") as file:  # noqa: PTH123  # as above
+            return file.read()
     except (FileNotFoundError, ProcessLookupError):
         return b""

@@ -236,3 +236,42 @@ def test_shutdown_cancels_what_runs_and_refuses_what_is_new(tmp_path):
     with pytest.raises(BangerError):
         late.wait()
     world.store.close()
+
+
+def test_image_pull_makes_the_work_seed(world):
+    image = world.do(pull("alpine"))
+
+    assert image.has_seed
+    assert world.layout.image_seed(image).read_text() == "seed"
+
+
+def test_image_pull_keeps_the_seed_that_came_with_the_image(world):
+    build = world.images.build
+
+    def bundle(resolved, staging, operation):
+        (staging / "seed.ext4").write_text("of the bundle")
+        return build(resolved, staging, operation)
+
+    world.images.build = bundle
+
+    assert world.layout.image_seed(world.do(pull("alpine"))).read_text() == "of the bundle"
+
+
+@pytest.mark.parametrize("kind", [ErrorKind.INVALID, ErrorKind.EXHAUSTED])
+def test_home_directory_that_makes_no_seed_costs_the_seed_and_a_full_disk_the_image(world, kind):
+    def seed(rootfs, target, operation):
+        raise BangerError(kind, "the home directory is odd")
+
+    world.workshop.seed = seed
+    listener = world.supervisor.submit(pull("alpine"))
+
+    if kind is ErrorKind.INVALID:
+        assert not listener.wait().has_seed
+        notes = []
+        listener.operation.subscribe(lambda event: notes.append(event.message))
+        assert "no work seed: the home directory is odd" in notes
+    else:
+        with pytest.raises(BangerError):
+            listener.wait()
+        assert world.store.images.all() == []
+    assert world.leftovers() == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,10 +27,14 @@ from banger.actors.messages import (
     RegisterImage,
     TagImage,
 )
+from banger.core.backoff import Backoff
+from banger.core.crashpoints import EXIT_CODE, all_points
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import VmSpec
 from banger.core.names import new_id
 from banger.core.ports import ImageRequest, KernelRequest
+from banger.store import Store
+from tests.support.crash_zygote import Zygote
 from tests.support.fake_vmm import FakeVmm
 from tests.support.fakes import World
 from tests.support.waiting import eventually
@@ -40,6 +45,43 @@ VM_NAMES = st.sampled_from(["one", "two", "three"])
 KERNELS = st.sampled_from(["default", "edge"])
 
 
+#: Where a process may die that makes something, or takes something away.
+MAKING, TAKING = ("artifact.build:", "artifact.publish:", "publish:"), ("artifact.remove:", "discard:")
+OWN_POINTS = {
+    "pull": "image.pull:",
+    "register": "image.register:",
+    "promote": "image.promote:",
+    "pull kernel": "kernel.pull:",
+}
+
+
+@cache
+def points_of(verb: str) -> list[str]:
+    """Where a command of this kind comes by."""
+    prefixes = (*MAKING, OWN_POINTS[verb]) if verb in OWN_POINTS else TAKING
+    return [point for point in all_points() if point.startswith(prefixes)]
+
+
+@cache
+def zygote() -> Zygote:
+    """Started when the first crash is due; ended with the tests of this module."""
+    return Zygote()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_zygote_left():
+    yield
+    if zygote.cache_info().currsize:
+        zygote().close()
+        zygote.cache_clear()
+
+
+class Sturdy(World):
+    """Forgives any number of bugs."""
+
+    backoff = Backoff(first_s=0.001, most_s=0.01, intensity=1_000_000)
+
+
 class Owners(RuleBasedStateMachine):
     """Model: image name to digest, registered names, kernel names, VM name to the digest it was made from."""
 
@@ -47,7 +89,7 @@ class Owners(RuleBasedStateMachine):
     def begin(self) -> None:
         root = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
         self.home = Path(tempfile.mkdtemp(prefix="banger-machine-", dir=root))
-        self.world = World(self.home, FakeVmm())
+        self.world = Sturdy(self.home, FakeVmm())
         self.images: dict[str, str] = {}
         self.kernels: set[str] = set()
         self.vms: dict[str, str] = {}
@@ -221,6 +263,75 @@ class Owners(RuleBasedStateMachine):
         if row is not None:
             self.world.do(DeleteVm(row.id, vm))
             del self.vms[vm]
+
+    @rule(name=NAMES)
+    def owner_crashes(self, name):
+        """A bug: it is answered, and the name works on."""
+        if name in self.registered:
+            return
+        self.world.images.failures.append(ZeroDivisionError("injected"))
+        try:
+            self.world.do(PullImage(name, ImageRequest(name), refresh=True))
+        except BangerError as error:
+            assert error.kind is ErrorKind.INTERNAL
+        else:
+            self.images[name] = self._digest(name)  # nothing had to be built
+        self.world.images.failures.clear()
+
+    @rule(
+        name=NAMES,
+        kernel=KERNELS,
+        verb=st.sampled_from(
+            ["pull", "pull", "delete image", "register", "promote", "pull kernel", "delete kernel", "prune"]
+        ),
+        chance=st.integers(0, 10**6),
+    )
+    def crash(self, name, kernel, verb, chance):
+        """The process dies in the middle of a command, as by ``kill -9``: afterwards all of it was done, or nothing."""
+        if verb == "pull" and name in self.registered:
+            return
+        self.world.stop()
+        before = self._rows()
+        subject = kernel if "kernel" in verb else name
+        points = points_of(verb)
+        point = points[chance % len(points)]
+        status, _ = zygote().run(self.home, [f"{verb}={subject}"], point, digests=self.world.images.digests)
+        self.world.start()
+        self.world.do(Reconcile(at_start=True))
+        assert status in (0, 1, EXIT_CODE)  # 1: refused, as it should be
+        self._accept(verb, subject, before, done=status == 0)
+
+    def _rows(self):
+        store = Store(self.world.layout.database)
+        try:
+            images = {image.name: (image.digest, image.managed) for image in store.images.all() if image.name}
+            return images, {kernel.name for kernel in store.kernels.all() if kernel.name}
+        finally:
+            store.close()
+
+    def _accept(self, verb, subject, before, *, done):
+        """Only what the command was about may have changed, and only to what it was to become."""
+        store = self.world.store
+        images = {image.name: (image.digest, image.managed) for image in store.images.all() if image.name}
+        kernels = {kernel.name for kernel in store.kernels.all() if kernel.name}
+        old_images, old_kernels = before
+        if verb != "prune":
+            assert {n: i for n, i in images.items() if n != subject} == {
+                n: i for n, i in old_images.items() if n != subject
+            }
+        wanted = {
+            "pull": (self._digest(subject), True),
+            "register": old_images.get(subject) or ("sha256:own", False),
+            "promote": (old_images[subject][0], True) if subject in old_images else None,
+        }
+        assert images.get(subject) in (old_images.get(subject), wanted.get(verb)) or "kernel" in verb
+        assert set(images) <= {*old_images, subject}
+        if done and verb == "pull":
+            assert images[subject] == wanted["pull"]
+        self.images = {name: digest for name, (digest, _) in images.items()}
+        self.registered = {name for name, (_, managed) in images.items() if not managed}
+        assert kernels <= {*old_kernels, subject}
+        self.kernels = kernels
 
     @rule()
     def restart(self):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import threading
 from dataclasses import replace
 
 import pytest
@@ -12,7 +10,6 @@ from banger.actors.messages import (
     CommitVm,
     CreateVm,
     DeleteImage,
-    DeleteKernel,
     DeleteVm,
     ExportImage,
     PromoteImage,
@@ -217,63 +214,3 @@ def test_prune_spares_registered_images_and_named_ones(world, own):
     assert world.do(Prune()).removed == []
     assert world.do(Prune(unused=True)).removed == ["image alpine"]
     assert own.exists()
-
-
-# -- races -----------------------------------------------------------------------------------------------
-
-
-def _soaked(short: int, long: int) -> int:
-    import os
-
-    return long if os.environ.get("HYPOTHESIS_PROFILE") == "soak" else short
-
-
-def test_kernel_delete_and_pull_in_random_interleavings_are_never_half_done(world):
-    """Never a half-written kernel, never a row without files or files without a row."""
-    chance = random.Random(20261123)
-    for _ in range(_soaked(20, 200)):
-        kernel = world.store.kernels.by_name("default")
-        commands = [PullKernel("default", KernelRequest(source="default"), refresh=chance.random() < 0.5)] * 2
-        commands += [DeleteKernel("default", kernel.id)] * 2 if kernel else []
-        chance.shuffle(commands)
-        listeners = []
-        for command in commands:
-            listeners.append(world.supervisor.submit(command))
-            if chance.random() < 0.2:
-                listeners[-1].leave()
-            if chance.random() < 0.5:
-                threading.Event().wait(chance.random() * 0.002)
-        for listener in listeners:
-            _ended(listener)
-        eventually(lambda: not world.operations.active(), what="all is done")
-        for found in world.store.kernels.all():
-            assert (world.layout.kernel_dir(found.id) / "kernel.json").exists()
-        assert world.leftovers() == []
-
-
-def test_image_delete_against_vm_create_has_exactly_one_winner(world):
-    chance = random.Random(5)
-    for number in range(_soaked(20, 200)):
-        image = pull(world)
-        vm_id = new_id()
-        commands = [DeleteImage("alpine", image.id), CreateVm(vm_id, f"vm-{number}", VmSpec("alpine"))]
-        chance.shuffle(commands)
-        outcomes = [_ended(listener) for listener in [world.supervisor.submit(command) for command in commands]]
-
-        vm = world.store.vms.get(vm_id)
-        if vm is not None:  # it may have pulled the image anew after the delete: then it has it all the same
-            found = world.store.images.get(vm.image_id)
-            assert found is not None
-            assert world.layout.image_rootfs(found).exists()
-            world.do(DeleteVm(vm.id, vm.name))
-        else:
-            assert any(isinstance(outcome, BangerError) for outcome in outcomes)
-        assert world.leftovers() == []
-
-
-def _ended(listener):
-    try:
-        return listener.wait()
-    except BangerError as error:
-        assert error.kind is not ErrorKind.INTERNAL, error
-        return error

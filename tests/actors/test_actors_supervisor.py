@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import pykka
 import pytest
 
 from banger.actors.messages import OwnerKind, PullImage
+from banger.core.backoff import Backoff
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.ports import ImageRequest
 from tests.support.fakes import Gate, ScriptedOwner, World
@@ -63,6 +66,22 @@ def test_owner_that_crashes_takes_no_other_owner_down(world, gate):
     gate.open()
 
     assert busy.wait() == "b"
+
+
+def test_owner_that_crashed_is_restarted_only_after_its_backoff(tmp_path, world, gate):
+    """What was queued behind the crash waits for it; other names do not."""
+    world.backoff = Backoff(first_s=0.4, jitter=lambda: 1.0)
+    world.restart()
+    crashing = world.supervisor.submit(wish("a", "bug"))
+    queued = world.supervisor.submit(wish("a", "fine"))
+    with pytest.raises(BangerError):
+        crashing.wait()
+    crashed_at = time.monotonic()
+
+    assert world.do(wish("b", "fine")) == "b"
+    assert not queued.answered
+    assert queued.wait() == "a"
+    assert time.monotonic() - crashed_at >= 0.35
 
 
 def test_owner_that_keeps_crashing_is_given_up_with_a_reason(world):

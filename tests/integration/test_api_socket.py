@@ -43,7 +43,7 @@ def test_api_pull_streams_steps_and_ends_with_the_image(served):
     assert image["name"] == "example.com/app:1"
     assert image["used_by"] == []
     steps = [event["step"] for event in events if event and event["kind"] == "step_finished"]
-    assert steps == ["resolve reference", "fetch layers", "publish"]
+    assert steps == ["resolve reference", "fetch layers", "make work seed", "publish"]
 
 
 def test_api_image_names_with_slashes_and_colons_are_addressed_in_the_path(served):

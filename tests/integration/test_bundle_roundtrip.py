@@ -20,10 +20,10 @@ from banger.bundle import contents, disks
 from banger.bundle.contents import BundleInput
 from banger.bundle.export import export_bundle, export_oci_image, push_oci_image
 from banger.bundle.layout_reader import LayoutArchive
-from banger.bundle.manifest import ARTIFACT_TYPE, MANIFEST_TYPE, ROOTFS_TYPE, BundleManifest, DefaultSizes, Disk
+from banger.bundle.manifest import ARTIFACT_TYPE, MANIFEST_TYPE, ROOTFS_TYPE, BundleManifest, Disk
 from banger.core import clock
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import Image, ImageConfig, Kernel
+from banger.core.models import DefaultSizes, Image, ImageConfig, Kernel
 from banger.core.operation import Operation
 from banger.core.ports import BuiltImage, ImageRequest
 from banger.oci.artifact import LocalBlob, manifest_bytes
@@ -69,9 +69,10 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> BundleInput:
     image = Image(
         id="i", name="my/image:1", source="docker.io/library/x", digest="mmdebstrap:bookworm#1", platform=PLATFORM,
         size_bytes=stats.size_bytes, disk_bytes=stats.disk_bytes, created_at=clock.now(), config=CONFIG, has_seed=True,
+        defaults=DefaultSizes(memory_mib=1024),
     )  # fmt: skip
     kernel = Kernel("k", "debian-cloud", "6.1", "apt:x", "sha256:" + "b" * 64, PLATFORM, "bzimage", 1, clock.now())
-    return BundleInput(image, directory, kernel, DefaultSizes(memory_mib=1024))
+    return BundleInput(image, directory, kernel)
 
 
 def assert_same(original: BundleInput, machine: Machine, built: BuiltImage) -> None:

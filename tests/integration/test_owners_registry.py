@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 import time
 
 import pytest
@@ -18,7 +19,7 @@ from banger.layout import Layout
 from banger.oci.source import OciImageSource
 from tests.support.fake_vmm import FakeVmm
 from tests.support.fakes import World
-from tests.support.faulty_registry import faulty_registry, stalled, status, truncated
+from tests.support.faulty_registry import faulty_registry, gated, stalled, status, truncated
 from tests.support.registry import Layer, Node, build_image
 from tests.support.waiting import eventually
 
@@ -55,11 +56,15 @@ def blob_requests(registry, image) -> list[int]:
 def test_hundred_callers_of_a_missing_image_fetch_each_blob_once(world, registry):
     image = image_of("one", "two")
     registry.serve("test/app:1", image)
+    gate = threading.Event()
+    registry.on(image.layer_digests[1], gated(gate))
     answered: list[float] = []
 
     listeners = [world.supervisor.submit(pull(registry, "test/app:1")) for _ in range(100)]
     for listener in listeners:
         listener.when_answered(lambda: answered.append(time.monotonic()))
+    eventually(lambda: all(listener.operation for listener in listeners), what="all hundred are taken")
+    gate.set()
     rows = {listener.wait().id for listener in listeners}
 
     assert len(rows) == 1

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import io
 import os
 import re
 import shutil
 import subprocess
 import threading
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from banger.core.units import MIB
 from banger.rootfs import tools
 from banger.rootfs.build import Layer, build_rootfs
 from banger.rootfs.ext4 import data as ext4_data
+from banger.rootfs.limits import Limits
 from tests.support.rootfs import (
     archive,
     build,
@@ -62,6 +66,34 @@ def test_build_of_a_damaged_layer_names_the_layer(tmp_path: Path) -> None:
 
     assert (error.kind, error.message) == (ErrorKind.INVALID, "layer 2 of 3 is not acceptable")
     assert "gzip" in error.cause
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zstandard.ZstdCompressor().compress], ids=["gzip", "zstd"])
+@pytest.mark.parametrize(
+    "bomb",
+    [archive(file(b"x", b"a" * (96 * MIB))), archive(file(b"x")) + bytes(96 * MIB)],
+    ids=["in a file", "behind the end"],
+)
+def test_build_of_a_bomb_is_stopped_by_what_comes_out_of_it(
+    tmp_path: Path, bomb: bytes, compress: Callable[[bytes], bytes]
+) -> None:
+    """Bounded in memory and on the disk, however little there was to download."""
+    layer = tmp_path / "layer"
+    layer.write_bytes(compress(bomb))
+    assert layer.stat().st_size < MIB
+    target = tmp_path / "rootfs.ext4"
+    tracemalloc.start()
+    try:
+        with pytest.raises(BangerError) as caught:
+            build_rootfs([Layer(path=layer)], target, operation=operation(), limits=Limits(total_bytes=16 * MIB))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+    assert caught.value.kind is ErrorKind.INVALID
+    assert "16 MiB" in caught.value.cause
+    assert peak < 48 * MIB
+    assert not target.exists()
 
 
 def test_build_of_truncated_zstd_is_refused(tmp_path: Path) -> None:

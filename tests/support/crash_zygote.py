@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from banger.core import crashpoints
@@ -30,11 +30,14 @@ crashpoints.crashpoint = _noting  # before anybody imports it by name
 
 from banger.actors import messages as m  # noqa: E402
 from banger.core.models import VmSpec  # noqa: E402
+from banger.core.names import new_id  # noqa: E402
 from banger.core.ports import ImageRequest, KernelRequest  # noqa: E402
-from tests.support.fake_vmm import FakeVmm  # noqa: E402
+from tests.support import origins  # noqa: E402  # imported before the forks, not in each of them
 from tests.support.fakes import World  # noqa: E402
+from tests.support.host_drivers import crash_world, network  # noqa: E402
 
-VM_ID = "feedfacecafe"
+#: The same here and in the process that serves, but another one in every run: machines are looked for on the whole host.
+VM_ID = os.environ.setdefault("CRASH_VM_ID", new_id())
 
 
 def own_file(world: World) -> Path:
@@ -44,31 +47,33 @@ def own_file(world: World) -> Path:
     return file
 
 
-def step(world: World, verb: str) -> None:  # noqa: C901, PLR0912  # one line a verb
-    """One command of a script. The names are fixed, so that a script can be run again after a crash."""
+def step(world: World, script: str) -> None:  # noqa: C901, PLR0912  # one line a verb
+    """One command of a script, ``VERB`` or ``VERB=NAME``; it can be run again after a crash."""
+    verb, _, name = script.partition("=")
+    name = name or ("default" if "kernel" in verb else "alpine")
     vm = world.store.vms.get(VM_ID)
-    image, kernel = world.store.images.by_name("alpine"), world.store.kernels.by_name("default")
+    image, kernel = world.store.images.by_name(name), world.store.kernels.by_name(name)
     match verb:
         case "pull":
-            world.do(m.PullImage("alpine", ImageRequest("alpine"), refresh=True))
+            world.do(m.PullImage(name, ImageRequest(name), refresh=True))
         case "move tag":
-            world.images.digests["alpine"] = "sha256:moved"
+            world.images.digests[name] = "sha256:moved"
         case "delete image" if image:
-            world.do(m.DeleteImage("alpine", image.id))
+            world.do(m.DeleteImage(name, image.id))
         case "pull kernel":
-            world.do(m.PullKernel("default", KernelRequest(source="default"), refresh=True))
+            world.do(m.PullKernel(name, KernelRequest(source=name), refresh=True))
         case "delete kernel" if kernel:
-            world.do(m.DeleteKernel("default", kernel.id))
+            world.do(m.DeleteKernel(name, kernel.id))
         case "register" if image is None:
-            world.do(m.RegisterImage("alpine", str(own_file(world))))
+            world.do(m.RegisterImage(name, str(own_file(world))))
         case "promote" if image:
-            world.do(m.PromoteImage("alpine"))
+            world.do(m.PromoteImage(name))
         case "tag" if image:
             world.do(m.TagImage("alias", image.id))
         case "commit" if world.store.images.by_name("committed") is None:
             world.do(m.CommitVm("committed", VM_ID))
         case "create" if vm is None:
-            world.do(m.CreateVm(VM_ID, "web", VmSpec("alpine")))
+            world.do(m.CreateVm(VM_ID, "web", VmSpec("alpine", network=network())))
         case "start" if vm is not None:
             world.do(m.StartVm(VM_ID, "web"))
         case "stop" if vm is not None:
@@ -86,13 +91,23 @@ def step(world: World, verb: str) -> None:  # noqa: C901, PLR0912  # one line a 
             world.do(m.KillVm(VM_ID, "web"))
         case "delete" if vm is not None:
             world.do(m.DeleteVm(VM_ID, "web", force=True))
+        case "prune":
+            world.do(m.Prune(unused=True))
         case "reconcile":
             world.do(m.Reconcile(at_start=True))
 
 
-def run(home: Path, script: Sequence[str], point: str) -> list[str]:
+def world_at(home: Path, *, real: bool) -> World:
+    """The world of a script: over fakes, or over sources that ask registries."""
+    if not real:
+        return crash_world(home)
+    return origins.real_world(home)
+
+
+def run(home: Path, script: Sequence[str], point: str, digests: Mapping[str, str], *, real: bool) -> list[str]:
     """The whole script, the point armed before its last step; which points that step came by."""
-    world = World(home, FakeVmm())
+    world = world_at(home, real=real)
+    world.images.digests.update(digests)
     for verb in script[:-1]:
         step(world, verb)
     _passed.clear()
@@ -113,7 +128,7 @@ def main() -> None:
             status = 1
             try:
                 sys.stdout = sys.stderr
-                points = run(Path(case["home"]), case["script"], case["point"])
+                points = run(Path(case.pop("home")), **case)
                 os.write(writing, json.dumps(points).encode())
                 status = 0
             except BaseException:  # noqa: BLE001  # the child of a fork must not unwind into its parent's frames
@@ -141,11 +156,27 @@ class Zygote:
             cwd=Path(__file__).parents[2],
         )
 
-    def run(self, home: Path, script: Sequence[str], point: str = "") -> tuple[int, list[str]]:
-        """Run a script in a child; its exit status (137: it died at the point) and the points it came by."""
+    def run(
+        self,
+        home: Path,
+        script: Sequence[str],
+        point: str = "",
+        *,
+        digests: Mapping[str, str] | None = None,
+        real: bool = False,
+    ) -> tuple[int, list[str]]:
+        """Run a script in a child; its exit status (137: it died at the point) and the points it came by.
+
+        Args:
+            home: of the world.
+            script: commands, see :func:`step`.
+            point: where the last of them dies.
+            digests: what the fake registry's tags mean.
+            real: the last part of the names are references to real registries.
+        """
         assert self._process.stdin
         assert self._process.stdout
-        case = {"home": str(home), "script": list(script), "point": point}
+        case = {"home": str(home), "script": list(script), "point": point, "digests": dict(digests or {}), "real": real}
         print(json.dumps(case), file=self._process.stdin, flush=True)
         status, points = json.loads(self._process.stdout.readline())
         return status, points

@@ -63,6 +63,9 @@ class FakeCapability:
 
         return [CleanupStep(f"{self.name} of {vm.name}", remove)]
 
+    def erase(self, vm: Vm) -> None:
+        pass
+
     def refresh(self, vms: Collection[Vm]) -> None:
         self.refreshed.append({vm.name for vm in vms})
 

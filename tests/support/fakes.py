@@ -12,7 +12,7 @@ from banger.actors.host_actor import HostActor
 from banger.actors.image_actor import ImageActor
 from banger.actors.kernel_actor import KernelActor
 from banger.actors.messages import OwnerKey, OwnerKind, PullImage, PullKernel, SettleVm
-from banger.actors.services import Services
+from banger.actors.services import Resolver, Services
 from banger.actors.vm_actor import VmActor
 from banger.config import Config
 from banger.core import lookup
@@ -27,14 +27,17 @@ from banger.core.ports import (
     BuiltKernel,
     Capability,
     Drive,
+    Fill,
     GuestConfig,
     ImageRequest,
     ImageSource,
     KernelRequest,
+    KernelSource,
     PushRequest,
     ResolvedImage,
     RootfsFacts,
     VmLedger,
+    Workshop,
 )
 from banger.host.ledger import Ledger
 from banger.host.loopback_ports import Taken
@@ -191,10 +194,10 @@ class FakeWorkshop:
         target.write_text(f"commit of {rootfs.read_text()}")
         return self.validate(target, operation)
 
-    def export(self, image: Image, target: Path, form: str, operation: Operation) -> None:
+    def export(self, image: Image, kernel: Kernel | None, target: Path, form: str, operation: Operation) -> None:
         target.write_text(f"{form} {image.digest}")
 
-    def push(self, image: Image, push: PushRequest, operation: Operation) -> str:
+    def push(self, image: Image, kernel: Kernel | None, push: PushRequest, operation: Operation) -> str:
         return f"sha256:{image.name}"
 
     def push_kernel(self, kernel: Kernel, kernel_dir: Path, push: PushRequest, operation: Operation) -> str:
@@ -205,6 +208,9 @@ class FakeStorage:
     name = "fake"
     root = "overlay"
 
+    def __init__(self) -> None:
+        self.fills: dict[str, Fill] = {}
+
     def create(self, vm_dir: Path, rootfs: Path, size_mib: int, operation: Operation) -> None:
         (vm_dir / "disk").touch()
 
@@ -213,6 +219,9 @@ class FakeStorage:
 
     def detach(self, vm_id: str, vm_dir: Path, ledger: VmLedger) -> tuple[CleanupStep, ...]:
         return ()
+
+    def fill(self, vm_id: str, vm_dir: Path) -> Fill:
+        return self.fills.get(vm_id, Fill(0, 0))
 
     def grow(self, vm_dir: Path, size_mib: int, operation: Operation) -> None:
         (vm_dir / "disk").write_text(str(size_mib))
@@ -241,6 +250,9 @@ class FakeResolver:
     def image(self, query: str, owner_uid: int) -> Image | PullImage:
         return self._store.images.by_name(query) or PullImage(query, ImageRequest(query))
 
+    def kernel_of(self, image: Image, owner_uid: int) -> Kernel | PullKernel:
+        return self.kernel(image.kernel, owner_uid)
+
     def kernel(self, query: str, owner_uid: int) -> Kernel | PullKernel:
         query = query or "default"
         return self._store.kernels.by_name(query) or PullKernel(query, KernelRequest(source=query))
@@ -258,13 +270,16 @@ class ScriptedOwner(OwnerActor):
 class World:
     """A supervisor with real owners over fakes, in a directory of its own. ``restart`` is a daemon's restart."""
 
+    backoff = Backoff(first_s=0.001, most_s=0.01)
+
     def __init__(
         self,
         home: Path,
         vmm: object = None,
         owners: dict[OwnerKind, type[OwnerActor]] | None = None,
         image_sources: tuple[ImageSource, ...] = (),
-        capabilities: tuple[Capability, ...] = (),
+        capabilities: tuple[Capability, ...] | Callable[[World], tuple[Capability, ...]] = (),
+        workshop: Workshop | None = None,
     ) -> None:
         self.layout = Layout.from_environment({"BANGER_HOME": str(home)})
         self.layout.make_directories()
@@ -272,8 +287,10 @@ class World:
         self.image_sources = image_sources or (self.images,)
         self.kernels = FakeKernelSource()
         self.capabilities = capabilities
+        self.kernel_sources: tuple[KernelSource, ...] = (self.kernels,)
         self.guests = FakeGuests()
         self.workshop = FakeWorkshop()
+        self.chosen_workshop = workshop or self.workshop
         self.watcher = FakeWatcher()
         self.vmm = vmm
         self.owners = owners or {
@@ -282,28 +299,36 @@ class World:
             OwnerKind.VM: VmActor,
             OwnerKind.HOST: HostActor,
         }
+        self.make_resolver: Callable[[Store], Resolver] = FakeResolver
         self.start()
+
+    def use_sources(self, images: tuple[ImageSource, ...], kernels: tuple[KernelSource, ...]) -> None:
+        """Pull by these from now on."""
+        self.image_sources, self.kernel_sources = images, kernels
+        self.restart()
 
     def start(self) -> None:
         self.store = Store(self.layout.database)
         self.ledger = Ledger(self.store.handles, self.layout)
         self.operations = OperationTable()
         storage = FakeStorage()
-        self.supervisor = Supervisor(self._spawn, self.operations, Backoff(first_s=0.001, most_s=0.01))
+        capabilities = self.capabilities(self) if callable(self.capabilities) else self.capabilities
+        vmm_objects = (self.vmm.host_objects,) if self.vmm else ()  # type: ignore[attr-defined]
+        self.supervisor = Supervisor(self._spawn, self.operations, self.backoff)
         self.services = Services(
             layout=self.layout,
             config=Config.load(self.layout.config_file, {}),
             store=self.store,
             submit=self.supervisor.submit,
-            resolver=FakeResolver(self.store),
+            resolver=self.make_resolver(self.store),
             image_sources=self.image_sources,
-            kernel_sources=(self.kernels,),
-            workshop=self.workshop,
+            kernel_sources=self.kernel_sources,
+            workshop=self.chosen_workshop,
             ledger=self.ledger,
             storages={"fake": storage},
             storage=storage,
-            host_objects=tuple(one.host_objects for one in self.capabilities),
-            capabilities=(UserNetwork(FakeBoot.ssh_port, self._ports_besides), *self.capabilities),
+            host_objects=(*vmm_objects, *(one.host_objects for one in capabilities)),
+            capabilities=(UserNetwork(FakeBoot.ssh_port, self.ports_besides), *capabilities),
             vmm=self.vmm,  # type: ignore[arg-type]
             guests=self.guests,
             boot=FakeBoot(),
@@ -315,7 +340,7 @@ class World:
     def _spawn(self, key: OwnerKey, generation: int, report: Callable[[Fact], None]):  # type: ignore[no-untyped-def]
         return self.owners[key.kind].start(key, generation, report, self.services)
 
-    def _ports_besides(self, vm_id: str) -> Taken:
+    def ports_besides(self, vm_id: str) -> Taken:
         return held_ports(self.ledger.all(), {vm.id: vm.name for vm in self.store.vms.all()}, vm_id)
 
     def do(self, command):  # type: ignore[no-untyped-def]

@@ -12,16 +12,14 @@ from __future__ import annotations
 
 import base64
 import json
-import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from tests.support.registry import BuiltImage, digest_of
+from tests.support.scripted_server import ScriptedHandler, ScriptedServer, serving
 
 _LONGEST_STALL_S = 30.0
 
@@ -48,14 +46,13 @@ class Content:
     media_type: str
 
 
-class Exchange(BaseHTTPRequestHandler):
+class Exchange(ScriptedHandler):
     """One request under way, with what a fault needs to answer it."""
 
-    protocol_version = "HTTP/1.1"
-    server: _Server
+    server: ScriptedServer
     content: Content | None = None
 
-    def do_GET(self) -> None:
+    def serve(self) -> None:
         """Record, authenticate, then the next fault or the truth."""
         registry = self.server.registry
         headers = {key.lower(): value for key, value in self.headers.items()}
@@ -72,10 +69,6 @@ class Exchange(BaseHTTPRequestHandler):
             else:
                 self.honest()
 
-    def do_POST(self) -> None:
-        """The same."""
-        self.do_GET()
-
     def honest(self) -> None:
         """Answer as a good registry does, ranges included."""
         if self.content is None:
@@ -90,24 +83,6 @@ class Exchange(BaseHTTPRequestHandler):
         else:
             headers["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
             self.send(206, headers, body[start:])
-
-    def send(self, status: int, headers: Mapping[str, str], body: bytes, *, length: int | None = None) -> None:
-        """A whole answer; ``length`` overrides the announced one."""
-        self.begin(status, {**headers, "Content-Length": str(len(body) if length is None else length)})
-        self.wfile.write(body)
-
-    def begin(self, status: int, headers: Mapping[str, str]) -> None:
-        """Status line and headers only."""
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.end_headers()
-
-    def hang_up(self) -> None:
-        """Cut the connection where it stands."""
-        self.close_connection = True
-        with suppress(OSError):
-            self.connection.shutdown(socket.SHUT_RDWR)
 
     def wait_for_the_end(self) -> None:
         """Say nothing more until the registry is shut down or the client has gone."""
@@ -130,19 +105,8 @@ class Exchange(BaseHTTPRequestHandler):
         text = self.headers.get("Range", "")
         return int(text.removeprefix("bytes=").rstrip("-")) if text else None
 
-    def log_message(self, *_: Any) -> None:
-        """Stay quiet."""
-
 
 Fault = Callable[[Exchange], None]
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    registry: FaultyRegistry
-
-    def handle_error(self, *_: Any) -> None:
-        """A client that hangs up is what half of these tests are about."""
 
 
 @dataclass
@@ -242,17 +206,8 @@ class FaultyRegistry:
 @contextmanager
 def faulty_registry() -> Iterator[FaultyRegistry]:
     """Run one on a free port of loopback."""
-    server = _Server(("127.0.0.1", 0), Exchange)
-    server.registry = FaultyRegistry(f"127.0.0.1:{server.server_address[1]}")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield server.registry
-    finally:
-        server.registry.stopping.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with serving(Exchange, FaultyRegistry) as registry:
+        yield registry
 
 
 # -- faults ----------------------------------------------------------------------------------------------
@@ -284,6 +239,16 @@ def stalled(after: int) -> Fault:
         exchange.wfile.write(body[:after])
         exchange.wfile.flush()
         exchange.wait_for_the_end()
+
+    return fault
+
+
+def gated(gate: threading.Event) -> Fault:
+    """Answer honestly, but only once ``gate`` is set."""
+
+    def fault(exchange: Exchange) -> None:
+        assert gate.wait(_LONGEST_STALL_S)
+        exchange.honest()
 
     return fault
 

@@ -18,7 +18,7 @@ from banger.core.cancel import CancelToken
 from banger.core.console import boot_marks
 from banger.core.errors import BangerError
 from banger.core.operation import Operation
-from banger.core.ports import GuestConfig, GuestNetwork, KernelRequest
+from banger.core.ports import GuestConfig, GuestNetwork, KernelRequest, TapNic
 from banger.guest.boot import SSH_PORT, LinuxGuestBoot
 from banger.guest.hostkey import public_key
 from banger.kernels.apt_source import AptKernelSource, resolve
@@ -55,6 +55,7 @@ class Machine:
     console_log: Path
     port: int
     directory: Path
+    address: str = "127.0.0.1"
 
     @property
     def console(self) -> str:
@@ -64,7 +65,7 @@ class Machine:
     def ssh_options(self) -> list[str]:
         """OpenSSH options: our key, and no host but the one whose key was made from :data:`SEED`."""
         known_hosts = self.directory / "known_hosts"
-        known_hosts.write_text(f"[127.0.0.1]:{self.port} {public_key(SEED)}\n")
+        known_hosts.write_text(f"[{self.address}]:{self.port} {public_key(SEED)}\n")
         options = {
             "IdentityFile": self.directory / "id",
             "IdentitiesOnly": "yes",
@@ -83,7 +84,7 @@ class Machine:
 
         The first of two equal options counts for ssh, so ``options`` override the usual ones.
         """
-        words = ["ssh", *options, *self.ssh_options(), "-p", str(self.port), f"{user}@127.0.0.1"]
+        words = ["ssh", *options, *self.ssh_options(), "-p", str(self.port), f"{user}@{self.address}"]
         words += [command] if command else []
         return subprocess.run(words, input=stdin, capture_output=True, timeout=60, check=False, text=True)
 
@@ -157,21 +158,32 @@ def machine(
     directory: Path,
     config: GuestConfig,
     options: Sequence[str] = (),
+    nic: TapNic | None = None,
 ) -> Iterator[Machine]:
-    """Boot, yield the machine (ready or not) and end it. ``options`` are further ones of QEMU."""
+    """Boot, yield the machine (ready or not) and end it.
+
+    Args:
+        options: further ones of QEMU.
+        nic: a tap in the place of user-mode networking; the guest is reached at its own address then.
+    """
     initrd = directory / "initrd.img"
     boot.initrd(boot.toolbox(kernel_dir, "test-kernel", Operation("vm.start", "guest-1")), config, initrd)
     console_log = directory / "console.log"
     console_log.write_bytes(b"")
-    port = _free_port()
+    port = config.ssh_port if nic else _free_port()
+    address = config.network.address.partition("/")[0] if nic else "127.0.0.1"
+    network = ["-netdev", f"user,id=net0,hostfwd=tcp:127.0.0.1:{port}-:{config.ssh_port}"]
+    network += ["-device", "virtio-net-device,netdev=net0"]
+    if nic:
+        network = ["-netdev", f"tap,id=net0,ifname={nic.tap},script=no,downscript=no"]
+        network += ["-device", f"virtio-net-device,netdev=net0,mac={nic.mac}"]
     words = [
         "qemu-system-x86_64", "-M", "microvm,acpi=on,pit=on,pic=on,rtc=on", "-accel", "tcg,thread=multi", "-cpu", "max",
         "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-m", "512M",
         "-kernel", str(kernel_dir / "vmlinuz"), "-initrd", str(initrd),
         "-append", f"console=ttyS0 reboot=t panic=-1 {_CLOCKS} {boot.cmdline()}",
         "-chardev", f"file,id=console,path={console_log}", "-serial", "chardev:console",
-        "-netdev", f"user,id=net0,hostfwd=tcp:127.0.0.1:{port}-:{config.ssh_port}",
-        "-device", "virtio-net-device,netdev=net0",
+        *network,
         "-object", "rng-builtin,id=rng0", "-device", "virtio-rng-device,rng=rng0",
     ]  # fmt: skip
     for index, disk in enumerate(disks):
@@ -182,7 +194,7 @@ def machine(
         ]
         words += ["-device", f"virtio-blk-device,drive=d{index},serial={disk.serial}"]
     process = subprocess.Popen([*words, *options], stdin=subprocess.DEVNULL)
-    running = Machine(process, console_log, port, directory)
+    running = Machine(process, console_log, port, directory, address)
     try:
         yield running
     finally:

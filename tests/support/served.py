@@ -6,6 +6,7 @@ import asyncio
 import threading
 from types import SimpleNamespace
 
+from banger.actors.inventory import overview
 from banger.api.app import make_app
 from banger.api.context import ApiContext
 from banger.api.server import bind, make_server, wait_started
@@ -13,6 +14,7 @@ from banger.catalog import Catalog
 from banger.client import Client
 from banger.core import clock
 from banger.resolver import StoreResolver
+from banger.storage.home_disk import HomeDisk
 from tests.support.fakes import WAIT_S, World
 
 
@@ -33,6 +35,10 @@ class Served:
             channels=None,  # type: ignore[arg-type]
             access=world.services.access,
             vmm=SimpleNamespace(name="fake", accelerator=lambda: "tcg"),  # type: ignore[arg-type]
+            ledger=world.ledger,
+            dns=None,
+            homes=HomeDisk(world.layout, world.services.config),
+            inventory=lambda: overview(world.services),
             started_at=clock.now(),
             stop=self.stopped.set,
         )

@@ -11,41 +11,26 @@ It keeps what it was given in memory. Pulling works as far as verifying needs it
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
-import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from tests.support.faulty_registry import registry_error
+from tests.support.registry import digest_of
+from tests.support.scripted_server import ScriptedHandler, ScriptedServer, serving
 
 _PIECE = 65536
 
 
-class Upload(BaseHTTPRequestHandler):
+class Upload(ScriptedHandler):
     """One request under way."""
 
-    protocol_version = "HTTP/1.1"
-    server: _Server
+    server: ScriptedServer
 
-    def do_HEAD(self) -> None:
-        self._serve()
-
-    def do_POST(self) -> None:
-        self._serve()
-
-    def do_PUT(self) -> None:
-        self._serve()
-
-    def do_GET(self) -> None:
-        self._serve()
-
-    def _serve(self) -> None:
+    def serve(self) -> None:
         registry = self.server.registry
         registry.requests.append((self.command, self.path, dict(self.headers)))
         with suppress(ConnectionError):
@@ -53,9 +38,9 @@ class Upload(BaseHTTPRequestHandler):
             if fault is not None:
                 fault(self)
             elif self.path.startswith("/token"):
-                self.answer(200, {}, json.dumps({"token": registry.new_token(self)}).encode())
+                self.send(200, {}, json.dumps({"token": registry.new_token(self)}).encode())
             elif not registry.admits(self.headers.get("Authorization", "")):
-                self.answer(401, {"WWW-Authenticate": registry.challenge(self)}, registry_error("UNAUTHORIZED"))
+                self.send(401, {"WWW-Authenticate": registry.challenge(self)}, registry_error("UNAUTHORIZED"))
             else:
                 self.honest()
 
@@ -65,21 +50,21 @@ class Upload(BaseHTTPRequestHandler):
         path = urlsplit(self.path)
         body = self.body()
         if self.command == "HEAD":
-            self.answer(200 if path.path.rpartition("/")[2] in registry.blobs else 404, {}, b"")
+            self.send(200 if path.path.rpartition("/")[2] in registry.blobs else 404, {}, b"")
         elif self.command == "POST":
             location = registry.location or f"/v2/{path.path.split('/')[2]}/blobs/uploads/one?state=x"
-            self.answer(202, {"Location": location}, b"")
+            self.send(202, {"Location": location}, b"")
         elif self.command == "PUT" and "/manifests/" in path.path:
             registry.manifests[path.path.rpartition("/")[2]] = body
-            self.answer(201, {"Docker-Content-Digest": digest_of(body)}, b"")
+            self.send(201, {"Docker-Content-Digest": digest_of(body)}, b"")
         elif self.command == "PUT":
             (wanted,) = parse_qs(path.query)["digest"]
             good = digest_of(body) == wanted
             if good:
                 registry.blobs[wanted] = body
-            self.answer(201 if good else 400, {}, b"" if good else registry_error("DIGEST_INVALID"))
+            self.send(201 if good else 400, {}, b"" if good else registry_error("DIGEST_INVALID"))
         else:
-            self.answer(404, {}, b"")
+            self.send(404, {}, b"")
 
     def body(self, most: int = 1 << 30) -> bytes:
         """Read up to ``most`` bytes of the request's body."""
@@ -90,34 +75,8 @@ class Upload(BaseHTTPRequestHandler):
             left -= len(part)
         return b"".join(parts)
 
-    def answer(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        """A whole answer; the connection is closed if the request's body was not read."""
-        self.send_response(status)
-        for name, value in {**headers, "Content-Length": str(len(body))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def hang_up(self) -> None:
-        """Cut the connection where it stands."""
-        self.close_connection = True
-        with suppress(OSError):
-            self.connection.shutdown(socket.SHUT_RDWR)
-
-    def log_message(self, *_: Any) -> None:
-        """Stay quiet."""
-
 
 Fault = Callable[[Upload], None]
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    registry: UploadRegistry
-
-    def handle_error(self, *_: Any) -> None:
-        """Clients that hang up are what half of these tests are about."""
 
 
 @dataclass
@@ -178,22 +137,8 @@ class UploadRegistry:
 @contextmanager
 def upload_registry() -> Iterator[UploadRegistry]:
     """Run one on a free port of loopback."""
-    server = _Server(("127.0.0.1", 0), Upload)
-    server.registry = UploadRegistry(f"127.0.0.1:{server.server_address[1]}")
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield server.registry
-    finally:
-        server.registry.stopping.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-def digest_of(data: bytes) -> str:
-    """``sha256:…``."""
-    return "sha256:" + hashlib.sha256(data).hexdigest()
+    with serving(Upload, UploadRegistry) as registry:
+        yield registry
 
 
 # -- faults ------------------------------------------------------------------------------------------------
@@ -204,7 +149,7 @@ def status(code: int, headers: Mapping[str, str] | None = None, body: bytes = b"
 
     def fault(exchange: Upload) -> None:
         exchange.body()
-        exchange.answer(code, headers or {}, body)
+        exchange.send(code, headers or {}, body)
 
     return fault
 

@@ -90,6 +90,13 @@ def test_export_prints_the_path_and_tells_the_size(cli: Cli, api: FakeApi, monke
 
 
 @pytest.mark.parametrize("verb", ["export", "push"])
+def test_sizes_for_the_machines_of_a_bundle_are_sent_when_given(cli: Cli, api: FakeApi, verb: str) -> None:
+    api.long("POST", f"/v1/images/debian/{verb}", {"path": "/x", "digest": "sha256:1"})
+    cli("image", verb, "debian", "x", "--cpus", "2", "--memory", "1G")
+    assert api.calls[0].body["defaults"] == {"cpus": 2, "memory_mib": 1024}
+
+
+@pytest.mark.parametrize("verb", ["export", "push"])
 def test_unknown_form_is_refused_before_the_daemon_is_asked(cli: Cli, api: FakeApi, verb: str) -> None:
     ended = cli("image", verb, "debian", "x", "--form", "zip")
     assert (ended.code, api.calls) == (2, [])

@@ -177,6 +177,13 @@ def test_create_sends_the_whole_spec(cli: Cli, api: FakeApi, monkeypatch: pytest
     assert (spec["init"], spec["labels"], spec["ephemeral"]) == ("image", {"k": "v"}, False)
 
 
+def test_create_leaves_sizes_that_nobody_set_to_the_image(cli: Cli, api: FakeApi) -> None:
+    api.long("POST", "/v1/vms", vm_json("web"))
+    cli("vm", "create", "alpine")
+    spec = api.calls[0].body["spec"]
+    assert (spec["cpus"], spec["memory_mib"], spec["disk_mib"]) == (0, 0, 0)
+
+
 def test_kernel_import_sends_absolute_paths(cli: Cli, api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("/usr")
     api.long("POST", "/v1/kernels/import", {"id": "k", "name": "mine"})

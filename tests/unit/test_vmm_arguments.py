@@ -88,6 +88,12 @@ def test_drives_keep_order_serial_and_access() -> None:
     assert [parse(value)["serial"] for value in values(argv, "-device")[:2]] == ["root", "work"]
 
 
+def test_block_device_is_opened_as_one_and_a_file_as_a_file() -> None:
+    drives = [Drive(Path("/dev/dm-3"), "root", False), Drive(Path("/developer/disk"), "data", False)]
+    disks = [parse(value) for value in values(line(drives=drives), "-blockdev")]
+    assert [disk["file.driver"] for disk in disks] == ["host_device", "file"]
+
+
 @pytest.mark.parametrize(("restricted", "restrict"), [(False, "off"), (True, "on")])
 def test_restricted_card_cuts_the_guest_off_but_keeps_the_forwards(restricted: bool, restrict: str) -> None:
     (netdev,) = values(line(nic=replace(CONFIG.nic, restricted=restricted)), "-netdev")

@@ -1,8 +1,8 @@
 """What the owners need from the outside world, as they see it. Adapters implement these; nobody inherits them."""
 
 from banger.core.ports.guest import GuestBoot, GuestConfig, GuestNetwork, Guests
-from banger.core.ports.host import Capability, Contribution, Handle, HostObject, Storage, VmLedger
-from banger.core.ports.images import BuiltImage, ImageRequest, ImageSource, ResolvedImage
+from banger.core.ports.host import Capability, Contribution, Fill, Handle, HostObject, Storage, VmLedger
+from banger.core.ports.images import BuiltImage, ImageRequest, ImageSource, KernelReference, Leases, ResolvedImage
 from banger.core.ports.kernels import BuiltKernel, KernelRequest, KernelSource
 from banger.core.ports.machine import Drive, Nic, TapNic, UserNic, Vmm, VmmConfig
 from banger.core.ports.workshop import PushRequest, RootfsFacts, Workshop
@@ -13,6 +13,7 @@ __all__ = [
     "Capability",
     "Contribution",
     "Drive",
+    "Fill",
     "GuestBoot",
     "GuestConfig",
     "GuestNetwork",
@@ -21,8 +22,10 @@ __all__ = [
     "HostObject",
     "ImageRequest",
     "ImageSource",
+    "KernelReference",
     "KernelRequest",
     "KernelSource",
+    "Leases",
     "Nic",
     "PushRequest",
     "ResolvedImage",

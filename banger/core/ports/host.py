@@ -52,6 +52,23 @@ class VmLedger(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """How full the place is where a VM's changes go.
+
+    Attributes:
+        used_bytes: what is taken there.
+        total_bytes: what there is.
+        can_overflow: the guest may change more than fits, and then loses what it writes.
+        failure: why nothing can be written any more, or empty.
+    """
+
+    used_bytes: int
+    total_bytes: int
+    can_overflow: bool = False
+    failure: str = ""
+
+
 class Storage(Protocol):
     """A storage driver: how a VM gets a disk of its own over a shared, read-only image.
 
@@ -84,6 +101,10 @@ class Storage(Protocol):
 
     def remove(self, vm_dir: Path) -> None:
         """Delete the writable part; already gone is success."""
+        ...
+
+    def fill(self, vm_id: str, vm_dir: Path) -> Fill:
+        """How much of what the VM may write is taken, now."""
         ...
 
 
@@ -155,6 +176,10 @@ class Capability(Protocol):
 
     def cleanup(self, vm: Vm, ledger: VmLedger) -> Sequence[CleanupStep]:
         """Steps that take down what ``ledger`` says this VM holds of it, whether or not it still applies."""
+        ...
+
+    def erase(self, vm: Vm) -> None:
+        """The VM is being deleted: let go of what it had beyond one start, as ``vm.keep_home`` says. Idempotent."""
         ...
 
     def refresh(self, vms: Collection[Vm]) -> None:

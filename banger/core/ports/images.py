@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from banger.core.models import ImageConfig
+from banger.core.models import NO_SIZES, DefaultSizes, ImageConfig
 from banger.core.operation import Operation
 
 
@@ -28,6 +29,18 @@ class ImageRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class KernelReference:
+    """The kernel that an image was used with: its name there, the digest of its content, and where it can be had.
+
+    Any may be empty. ``source`` is what :class:`KernelRequest` takes, but never a file of some host.
+    """
+
+    name: str = ""
+    digest: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ResolvedImage:
     """Exactly one thing to build: the same digest is the same content.
 
@@ -39,6 +52,8 @@ class ResolvedImage:
     platform: str
     config: ImageConfig
     token: object = None
+    kernel: KernelReference = KernelReference()
+    defaults: DefaultSizes = NO_SIZES
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +65,14 @@ class BuiltImage:
     disk_bytes: int
     config: ImageConfig
     digest: str
+
+
+class Leases(Protocol):
+    """Keep what is being worked with from being collected."""
+
+    def take(self, holder: str, keys: Iterable[str]) -> None:
+        """Hold ``keys`` for ``holder``, an operation's id, until it is over or shows no life for too long."""
+        ...
 
 
 class ImageSource(Protocol):

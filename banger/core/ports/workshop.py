@@ -44,12 +44,15 @@ class Workshop(Protocol):
         """
         ...
 
-    def export(self, image: Image, target: Path, form: str, operation: Operation) -> None:
-        """Write an image to a file: ``bundle``, or ``oci`` for an OCI image that other tools read."""
+    def export(self, image: Image, kernel: Kernel | None, target: Path, form: str, operation: Operation) -> None:
+        """Write an image to a file: ``bundle``, or ``oci`` for an OCI image that other tools read.
+
+        ``kernel`` is the one that the image names, if it is here.
+        """
         ...
 
-    def push(self, image: Image, push: PushRequest, operation: Operation) -> str:
-        """Upload an image; the digest of its manifest."""
+    def push(self, image: Image, kernel: Kernel | None, push: PushRequest, operation: Operation) -> str:
+        """Upload an image as :meth:`export` writes it; the digest of its manifest."""
         ...
 
     def push_kernel(self, kernel: Kernel, kernel_dir: Path, push: PushRequest, operation: Operation) -> str:

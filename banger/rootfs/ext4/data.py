@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 from banger.rootfs.ext4.blocks import FreeBlocks
 from banger.rootfs.ext4.skeleton import BLOCK_BYTES
@@ -13,7 +14,7 @@ from banger.rootfs.reader import ChunkReader
 PIECE_BYTES = 64 << 10
 #: The most blocks that one extent can hold (bit 15 marks preallocated ones).
 _EXTENT_BLOCKS = 32768
-_FLUSH_BYTES = 4 << 20
+_FLUSH_BYTES = 512 << 10
 #: Linux takes 1024 buffers per gathering write; one more is needed for a padding.
 _FLUSH_VIEWS = 1000
 #: Every view keeps its whole chunk alive, so a flush is due after this many different ones.
@@ -53,6 +54,17 @@ class DataWriter:
             if buffer[start] or not buffer.startswith(_ZERO_PIECE[:length], start):
                 self._append(buffer, start, length, at // BLOCK_BYTES, extents)
             at += length
+        return extents
+
+    def store_pieces(self, pieces: Iterable[tuple[int, bytes]]) -> list[Extent]:
+        """Write ascending pieces of one file's data, each beginning at a whole block; between them are holes.
+
+        Raises as :meth:`store` does.
+        """
+        extents: list[Extent] = []
+        for offset, data in pieces:
+            if data.count(0) != len(data):
+                self._append(data, 0, len(data), offset // BLOCK_BYTES, extents)
         return extents
 
     def close(self) -> None:

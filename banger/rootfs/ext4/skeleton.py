@@ -22,6 +22,8 @@ _FEATURES = (
 #: A fixed creation time (one second after the epoch: 0 means "not set"), so that equal input gives an equal image.
 _FIXED_TIME = {"E2FSPROGS_FAKE_TIME": "1"}
 _TIMEOUT_S = 120.0
+#: What an empty file system takes on the disk at most, before anything is in it; measured.
+_EMPTY_BYTES = 5 << 20
 
 
 def make_empty(
@@ -96,5 +98,7 @@ def _format(path: Path, label: str, fixed: uuid.UUID | None, token: CancelToken 
     code, output = run_tool(
         "mke2fs", [*arguments, "-E", extended, str(path)], token=token, environment=environment, timeout_s=_TIMEOUT_S
     )
+    if code != 0 and os.strerror(errno.ENOSPC) in output:
+        raise host_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), path, _EMPTY_BYTES)
     if code != 0:
         raise BangerError(ErrorKind.INVALID, "mke2fs refuses to make this file system", subject=str(path), cause=output)

@@ -1,0 +1,59 @@
+"""What a guest's card may send: frames from its own addresses and nothing else. Rules of nftables' bridge family. Pure.
+
+ARP and neighbour discovery are how a guest says which address is its own, so they are checked too: without that a
+guest could have the host send it what is meant for a sibling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from ipaddress import IPv6Address
+
+from banger.network.addresses import link_local_of
+from banger.network.guests import Guest
+
+#: The target of a neighbour advertisement: 16 bytes after the 8 of the ICMPv6 header (RFC 4861, 4.4). Nft before 1.0.7
+#: has no word for it.
+_TARGET = "@th,64,128"
+_ASKING = "nd-neighbor-solicit, nd-router-solicit, mld-listener-report, mld2-listener-report"
+
+
+def bridge_table(tap_pattern: str, guests: Sequence[Guest]) -> list[str]:
+    """The lines of the table. A tap that matches ``tap_pattern`` and that no rule knows may send nothing."""
+    by_tap = ", ".join(f'"{guest.tap}" : goto vm_{guest.vm_id}' for guest in guests)
+    lines: list[str] = []
+    for guest in guests:
+        lines += [f"chain vm_{guest.vm_id} {{", *(f"\t{line}" for line in frame_rules(guest)), "}"]
+    return [
+        *lines,
+        "chain prerouting {",
+        "\ttype filter hook prerouting priority -300; policy accept;",
+        f"\tiifname vmap {{ {by_tap} }}",
+        f'\tiifname "{tap_pattern}" drop',
+        "}",
+    ]
+
+
+def frame_rules(guest: Guest) -> list[str]:
+    """The chain for frames from one guest's tap."""
+    lines = [
+        f"ether saddr != {guest.mac} drop",
+        # 0.0.0.0 is a probe whether an address is free (RFC 5227); it claims nothing.
+        f"ether type arp arp saddr ether {guest.mac} arp saddr ip {{ {guest.address}, 0.0.0.0 }} accept",
+        f"ether type ip ip saddr {guest.address} accept",
+    ]
+    if guest.address6 is not None:
+        own = link_local_of(guest.mac)
+        lines += [
+            "icmpv6 type { nd-router-advert, nd-redirect } drop",
+            f"icmpv6 type nd-neighbor-advert {_TARGET} != {_hex(guest.address6)} {_TARGET} != {_hex(own)} drop",
+            f"ip6 saddr {guest.address6} accept",
+            f"ip6 saddr {own} meta l4proto ipv6-icmp accept",
+            # The unspecified address asks whether an address is free, or for routers; it claims nothing.
+            f"ip6 saddr :: icmpv6 type {{ {_ASKING} }} accept",
+        ]
+    return [*lines, "drop"]
+
+
+def _hex(address: IPv6Address) -> str:
+    return f"0x{address.packed.hex()}"

@@ -1,0 +1,121 @@
+"""One guest as the packet filter sees it, and how it is written in the ledger. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Any
+
+from banger.core.egress import EgressPolicy
+from banger.core.errors import BangerError
+from banger.core.models import PortForward, Vm
+from banger.core.ports import Handle
+from banger.network.addresses import Plan, choose_place, mac_of
+from banger.network.names import tap_name
+
+#: Kind of the ledger's entry that holds everything but the tap itself; its key is the IPv4 address.
+ADDRESS_KIND = "address"
+TAP_KIND = "tap"
+PORT_KIND = "port"
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """A VM on a tap.
+
+    Attributes:
+        plan: the subnets that its addresses are from.
+        ports: published ports, every host port chosen.
+    """
+
+    vm_id: str
+    tap: str
+    mac: str
+    plan: Plan
+    address: IPv4Address
+    egress: EgressPolicy
+    ports: tuple[PortForward, ...] = ()
+
+    @property
+    def address6(self) -> IPv6Address | None:
+        """Its IPv6 address, at the same place of the prefix as the IPv4 address in the subnet."""
+        return self.plan.address6(self.place)
+
+    @property
+    def place(self) -> int:
+        """Its place in the subnet."""
+        return int(self.address) - int(self.plan.subnet.network_address)
+
+    @property
+    def needs_loopback(self) -> bool:
+        """One of its ports is published at a loopback address of the host."""
+        addresses = [IPv4Address(forward.host_address) for forward in self.ports]
+        return any(address.is_loopback or address.is_unspecified for address in addresses)
+
+    def detail(self) -> dict[str, Any]:
+        """What the ledger keeps besides the VM's id and the address."""
+        return {
+            "tap": self.tap,
+            "mac": self.mac,
+            "subnet": str(self.plan.subnet),
+            "subnet6": str(self.plan.subnet6 or ""),
+            "egress": str(self.egress),
+            "ports": [[forward.host_address, forward.host_port, forward.guest_port] for forward in self.ports],
+        }
+
+    @classmethod
+    def from_handle(cls, handle: Handle) -> Guest | None:
+        """Read the ledger's entry; None if it does not read as one, which leaves that guest cut off."""
+        detail = handle.detail
+        try:
+            subnet6 = IPv6Network(detail["subnet6"]) if detail["subnet6"] else None
+            return cls(
+                vm_id=handle.vm_id,
+                tap=str(detail["tap"]),
+                mac=str(detail["mac"]),
+                plan=Plan(IPv4Network(detail["subnet"]), subnet6),
+                address=IPv4Address(handle.key),
+                egress=EgressPolicy.parse(detail["egress"]),
+                ports=tuple(PortForward(guest, host, address) for address, host, guest in detail["ports"]),
+            )
+        except (KeyError, TypeError, ValueError, BangerError):
+            return None
+
+    @classmethod
+    def allot(cls, vm: Vm, installation_id: str, plan: Plan, others: Collection[Guest], before: Guest | None) -> Guest:
+        """Give a VM its addresses: those it has already if the plan is still the same. No port is chosen yet.
+
+        Raises:
+            BangerError: ``usage`` for its egress policy, ``exhausted`` if there is no address left.
+        """
+        if before is not None and before.plan == plan:
+            place = before.place
+        else:
+            place = choose_place(vm.id, plan.subnet, {other.place for other in others})
+        return cls(
+            vm_id=vm.id,
+            tap=tap_name(installation_id, vm.id),
+            mac=mac_of(vm.id),
+            plan=plan,
+            address=plan.address(place),
+            egress=EgressPolicy.parse(vm.spec.egress),
+        )
+
+    @classmethod
+    def of_running(cls, vm: Vm, installation_id: str, plan: Plan) -> Guest | None:
+        """What must have been allotted to a running VM whose ledger entry was lost; None if it is not in the plan."""
+        try:
+            address = IPv4Address(vm.address)
+            egress = EgressPolicy.parse(vm.spec.egress)
+        except (ValueError, BangerError):
+            return None
+        if address not in plan.subnet:
+            return None
+        return cls(vm.id, tap_name(installation_id, vm.id), mac_of(vm.id), plan, address, egress, vm.ports)
+
+
+def guests_in(handles: Iterable[Handle]) -> list[Guest]:
+    """All guests that a ledger knows, in the order of their ids."""
+    found = [Guest.from_handle(handle) for handle in handles if handle.kind == ADDRESS_KIND]
+    return sorted((guest for guest in found if guest is not None), key=lambda guest: guest.vm_id)

@@ -1,0 +1,320 @@
+"""The network ``tap``: a capability that gives a VM a card on a bridge of this installation.
+
+All of it follows from the ledger: the addresses, the rules and which of them are still needed. What is shared by all
+VMs (bridge, rules, allotting addresses) is changed by one thread at a time.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+
+from banger.core.crashpoints import crashpoint
+from banger.core.errors import BangerError, ErrorKind
+from banger.core.models import Image, PortForward, Vm
+from banger.core.operation import Operation
+from banger.core.plan import CleanupStep
+from banger.core.ports import Contribution, GuestNetwork, Handle, HostObject, TapNic, VmLedger
+from banger.network import links, nft
+from banger.network.addresses import Plan, choose_plan
+from banger.network.guests import ADDRESS_KIND, PORT_KIND, TAP_KIND, Guest, guests_in
+from banger.network.loopback import guard, route_loopback
+from banger.network.names import bridge_name, table_name
+from banger.network.objects import host_objects
+from banger.network.probe import available
+from banger.network.resolver import Resolver, host_resolver
+from banger.network.rules import Ruleset
+from banger.network.switches import enable_forwarding, has_ipv6
+
+#: What a name stands for stays allowed for at least so long: who has just asked must have time to connect.
+SHORTEST_ALLOWED_S = 60
+LONGEST_ALLOWED_S = 86400
+
+
+@dataclass(frozen=True, slots=True)
+class TapSettings:
+    """What the configuration says about taps.
+
+    Attributes:
+        subnet: the key ``network.subnet``; empty to choose.
+        ipv6: guests get an IPv6 address too, if the host has IPv6.
+        vmm_uid: the user that VMMs run as, who may open the taps.
+    """
+
+    subnet: str = ""
+    ipv6: bool = True
+    vmm_uid: int = 0
+
+
+class TapNetwork:
+    """Implements :class:`banger.core.ports.Capability`."""
+
+    name = "tap"
+
+    def __init__(
+        self,
+        installation_id: str,
+        state_file: Path,
+        guest_ssh_port: int,
+        handles: Callable[[], Sequence[Handle]],
+        choose_ports: Callable[[str, Sequence[PortForward]], Sequence[PortForward]],
+        settings: TapSettings = TapSettings(),
+        resolver: Callable[[IPv4Address], Resolver | None] = host_resolver,
+    ) -> None:
+        """Nothing is made yet.
+
+        Args:
+            installation_id: twelve hexadecimal digits.
+            state_file: remembers what was switched on for the whole host.
+            guest_ssh_port: of banger's ssh server in the guest.
+            handles: the whole ledger.
+            choose_ports: the host's side of a VM's forwards, see :func:`banger.host.loopback_ports.choose_ports`.
+            settings: what the configuration says.
+            resolver: who answers guests' DNS questions now; None for nobody. It is told the bridge's address, which
+                is there when it is called, and may be called often.
+        """
+        self._id = installation_id
+        self._state_file = state_file
+        self._ssh_port = guest_ssh_port
+        self._handles = handles
+        self._choose_ports = choose_ports
+        self._settings = settings
+        self._resolver = resolver
+        self._lock = threading.RLock()
+        self._applied: tuple[str, str] | None = None  # the text, and how the kernel lists it
+        self._guarded: dict[str, int] = {}  # taps by name; the kernel does not give an index twice
+
+    def applies(self, vm: Vm) -> bool:
+        """True for a VM that asked for a tap."""
+        return vm.spec.network == "tap"
+
+    def prepare(self, vm: Vm, image: Image, ledger: VmLedger, operation: Operation) -> Contribution:  # noqa: ARG002
+        """Give the VM addresses, ports, rules and a tap. The rules are there before the tap is.
+
+        Raises:
+            BangerError: ``unavailable`` without the rights or programs it takes, ``usage`` for an egress policy that
+                cannot be followed, ``conflict`` or ``exhausted`` for addresses and ports.
+        """
+        self._require()
+        with self._lock:
+            operation.token.raise_if_cancelled()
+            others = [guest for guest in guests_in(self._handles()) if guest.vm_id != vm.id]
+            guest = self._allot(vm, ledger, others)
+            crashpoint("tap.prepare:written")
+            mtu, _ = self._raise_network(guest.plan)
+            crashpoint("tap.prepare:bridge-up")
+            resolver = self._resolver(guest.plan.gateway)
+            _check_names(vm, guest, resolver)
+            rules = self._apply([*others, guest])
+            crashpoint("tap.prepare:rules-applied")
+            index = links.ensure_tap(self._id, guest, self._settings.vmm_uid, mtu)
+            crashpoint("tap.prepare:tap-up")
+            self._open_loopback(rules, {guest.tap: index})
+        ledger.activate(TAP_KIND, guest.tap)
+        ledger.activate(ADDRESS_KIND, str(guest.address), guest.detail())
+        return Contribution(
+            nic=TapNic(guest.tap, guest.mac, mtu),
+            network=_guest_network(guest, mtu, has_resolver=resolver is not None),
+            address=str(guest.address),
+            ssh_port=self._ssh_port,
+            ports=guest.ports,
+        )
+
+    def started(self, vm: Vm, ledger: VmLedger) -> None:
+        """Nothing waits for the guest."""
+
+    def cleanup(self, vm: Vm, ledger: VmLedger) -> Sequence[CleanupStep]:
+        """The tap first, the rules that confine it after it, and then its address is free for others."""
+        tap = f"tap of {vm.name}"
+        if not ledger.of(TAP_KIND) and not ledger.of(ADDRESS_KIND):
+            return []
+        return [
+            CleanupStep(tap, lambda: self._remove_tap(ledger)),
+            CleanupStep(f"network rules and address of {vm.name}", lambda: self._release(vm.id, ledger), needs=(tap,)),
+        ]
+
+    def erase(self, vm: Vm) -> None:
+        """Nothing lasts longer than a start."""
+
+    def refresh(self, vms: Collection[Vm]) -> None:
+        """Put back what somebody removed: bridge, addresses, rules. Remove them when nobody needs them.
+
+        Raises:
+            BangerError: ``unavailable`` or ``denied`` if guests need it and it cannot be done.
+        """
+        with self._lock:
+            guests = self._guests_of(vms)
+            if not guests:
+                if available()[0]:
+                    self._lower_network()
+                return
+            self._require()
+            _, was_up = self._raise_network(guests[0].plan)
+            rules = self._apply(guests, check=True)
+            taps = {link.name: link for link in links.all_links()}
+            bridge = taps[rules.bridge].index
+            for guest in guests:
+                tap = taps.get(guest.tap)
+                if tap and not (was_up and tap.master == bridge and tap.is_up):
+                    links.ensure_tap(self._id, guest, self._settings.vmm_uid)
+            self._open_loopback(rules, {name: link.index for name, link in taps.items()})
+
+    def host_objects(self) -> Sequence[HostObject]:
+        """Bridge, taps and tables of this installation."""
+        return host_objects(self._id, guests_in(self._handles()), self._lower_network)
+
+    def add_allowed(self, vm_id: str, addresses: Collection[str], ttl_s: float) -> None:
+        """Let a VM that is confined to names reach what one of them stands for. For the resolver, before it answers.
+
+        Nothing happens for a VM that is not, or not any more, confined to names.
+
+        Args:
+            vm_id: who asked.
+            addresses: IPv4 and IPv6 addresses of the answer.
+            ttl_s: how long the answer holds, in seconds.
+
+        Raises:
+            BangerError: ``unavailable`` if the rules cannot be changed.
+        """
+        with self._lock:
+            guest = next((one for one in guests_in(self._handles()) if one.vm_id == vm_id), None)
+            if guest is None or not guest.egress.names:
+                return
+            parsed: list[IPv4Address | IPv6Address] = [ip_address(address) for address in dict.fromkeys(addresses)]
+            lifetime_s = max(SHORTEST_ALLOWED_S, min(round(ttl_s), LONGEST_ALLOWED_S))
+            nft.allow(table_name(self._id), vm_id, parsed, lifetime_s)
+
+    # -- one VM ----------------------------------------------------------------------------------------
+
+    def _allot(self, vm: Vm, ledger: VmLedger, others: Sequence[Guest]) -> Guest:
+        """Choose addresses and ports, and write them down before anything is made."""
+        before = next(filter(None, map(Guest.from_handle, ledger.of(ADDRESS_KIND))), None)
+        guest = Guest.allot(vm, self._id, self._plan(others), others, before)
+        if before is not None and before.address != guest.address:
+            ledger.strike(ADDRESS_KIND)
+        ledger.strike(PORT_KIND)
+        ports = tuple(self._choose_ports(vm.id, vm.spec.ports)) if vm.spec.ports else ()
+        for forward in ports:
+            key = f"{forward.host_address}:{forward.host_port}"
+            ledger.intend(PORT_KIND, key, {"guest_port": forward.guest_port})
+        guest = replace(guest, ports=ports)
+        ledger.intend(ADDRESS_KIND, str(guest.address), guest.detail())
+        ledger.intend(TAP_KIND, guest.tap)
+        return guest
+
+    def _remove_tap(self, ledger: VmLedger) -> None:
+        for handle in ledger.of(TAP_KIND):
+            links.remove_tap(self._id, handle.key)
+            self._guarded.pop(handle.key, None)
+        crashpoint("tap.cleanup:tap-gone")
+        ledger.strike(TAP_KIND)
+
+    def _release(self, vm_id: str, ledger: VmLedger) -> None:
+        with self._lock:
+            guests = guests_in(self._handles())
+            left = [guest for guest in guests if guest.vm_id != vm_id]
+            if left:
+                self._apply(left)
+                for guest in guests:
+                    if guest.vm_id == vm_id:
+                        links.forget_neighbour(self._id, guest)
+            else:
+                self._lower_network()
+            crashpoint("tap.cleanup:rules-gone")
+            ledger.strike(ADDRESS_KIND)
+            ledger.strike(PORT_KIND)
+
+    def _require(self) -> None:
+        can, reason = available()
+        if not can:
+            hint = "banger doctor; or use --network user"
+            raise BangerError(ErrorKind.UNAVAILABLE, "this daemon cannot make taps", cause=reason, hint=hint)
+
+    # -- what all share --------------------------------------------------------------------------------
+
+    def _guests_of(self, vms: Collection[Vm]) -> list[Guest]:
+        """What the ledger knows, and running VMs whose entry was lost. One that is starting is only in the ledger."""
+        guests = guests_in(self._handles())
+        known = {guest.vm_id for guest in guests}
+        lost = [vm for vm in vms if self.applies(vm) and vm.address and vm.id not in known]
+        plan = guests[0].plan if guests else links.bridge_plan(self._id) if lost else None
+        if plan is None:
+            return guests
+        return guests + [guest for guest in (Guest.of_running(vm, self._id, plan) for vm in lost) if guest]
+
+    def _plan(self, others: Sequence[Guest]) -> Plan:
+        """The plan of those that run; without any, one that suits the host's routes as they are now."""
+        if others:
+            return others[0].plan
+        routes = links.host_routes(besides=bridge_name(self._id))
+        return choose_plan(self._id, routes, self._settings.subnet, ipv6=self._settings.ipv6 and has_ipv6())
+
+    def _raise_network(self, plan: Plan) -> tuple[int, bool]:
+        """Forwarding and the bridge; the MTU of the way out, and whether the bridge was up already."""
+        enable_forwarding(self._state_file, ipv6=plan.subnet6 is not None)
+        mtu = links.uplink_mtu()
+        return mtu, links.ensure_bridge(self._id, plan, mtu)
+
+    def _lower_network(self) -> None:
+        """Rules and bridge go, the bridge first: what it still carried stays confined until then."""
+        with self._lock:
+            links.remove_bridge(self._id)
+            crashpoint("tap.cleanup:bridge-gone")
+            if any(name == table_name(self._id) for _, name in nft.tables()):
+                nft.remove(table_name(self._id))
+            self._applied = None
+
+    def _apply(self, guests: Sequence[Guest], *, check: bool = False) -> Ruleset:
+        """Have exactly the rules for these guests, keeping what the resolver allowed.
+
+        With ``check`` the kernel's listing decides whether anything is to be done; that takes longer than to apply
+        what is known to be new.
+        """
+        table = table_name(self._id)
+        rules = Ruleset(self._id, guests[0].plan, guests, self._resolver(guests[0].plan.gateway))
+        if not rules.needs_loopback:
+            route_loopback(rules.bridge, wanted=False)
+        text = rules.render() if check else ""
+        if not check or self._applied != (text, nft.listing(table)):
+            held = nft.elements(table, [guest.vm_id for guest in guests if guest.egress.names])
+            nft.apply(replace(rules, elements=held).render())
+            self._applied = (text, nft.listing(table)) if check else None
+        return rules
+
+    def _open_loopback(self, rules: Ruleset, indexes: Mapping[str, int]) -> None:
+        """Route loopback addresses if these rules need it, once every tap is guarded. ``indexes`` are of known taps."""
+        if not rules.needs_loopback:
+            return
+        taps = {guest.tap for guest in rules.guests}
+        if taps - {*indexes, *self._guarded}:
+            indexes = {link.name: link.index for link in links.all_links()}
+        for tap in sorted(taps & indexes.keys()):
+            if self._guarded.get(tap) != indexes[tap]:
+                guard(tap)
+                self._guarded[tap] = indexes[tap]
+        route_loopback(rules.bridge, wanted=True)
+
+
+def _guest_network(guest: Guest, mtu: int, *, has_resolver: bool) -> GuestNetwork:
+    plan = guest.plan
+    return GuestNetwork(
+        address=f"{guest.address}/{plan.subnet.prefixlen}",
+        gateway=str(plan.gateway),
+        nameserver=str(plan.gateway) if has_resolver else "",
+        address6=f"{guest.address6}/{plan.subnet6.prefixlen}" if plan.subnet6 else "",
+        gateway6=str(plan.gateway6 or ""),
+        mtu=mtu,
+    )
+
+
+def _check_names(vm: Vm, guest: Guest, resolver: Resolver | None) -> None:
+    if guest.egress.names and not (resolver and resolver.follows_names):
+        raise BangerError(
+            ErrorKind.UNAVAILABLE,
+            f'the egress policy of "{vm.name}" needs banger\'s resolver, which does not run',
+            subject=vm.name,
+            hint="write allow=CIDR,… instead, or see why: banger daemon logs",
+        )

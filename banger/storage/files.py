@@ -1,0 +1,85 @@
+"""Disks that are files: made beside their place and renamed into it, so that each is there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from banger.core.errors import BangerError, ErrorKind
+from banger.core.ports import Fill
+from banger.rootfs.ext4.skeleton import host_error
+
+#: Serials by which the guest's init finds its drives, whatever order the bus gives them.
+ROOT_SERIAL = "root"
+DATA_SERIAL = "data"
+HOME_SERIAL = "home"
+
+
+def make_whole(path: Path, make: Callable[[Path], None], needed_bytes: int = 0) -> None:
+    """Have ``make`` write a file beside ``path``, sync it and give it its name. What is there already stays.
+
+    Args:
+        path: the file to make.
+        make: writes the file that it is given the path of, which does not exist.
+        needed_bytes: what to say was needed if the host's disk is full.
+
+    Raises:
+        BangerError: as ``make`` does; ``exhausted`` or ``denied`` for what the host refuses.
+    """
+    if path.exists():
+        return
+    new = unfinished(path)
+    try:
+        new.unlink(missing_ok=True)
+        make(new)
+        sync(new)
+        new.rename(path)
+        sync(path.parent)
+    except OSError as error:
+        new.unlink(missing_ok=True)
+        raise host_error(error, path, needed_bytes) from error
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+
+
+def unfinished(path: Path) -> Path:
+    """Where ``path`` is made; a crash may leave it."""
+    return path.with_name(f"{path.name}.new")
+
+
+def remove_file(path: Path) -> None:
+    """Delete a disk, and what a crash left of its making; already gone is success."""
+    path.unlink(missing_ok=True)
+    unfinished(path).unlink(missing_ok=True)
+
+
+def require(path: Path) -> Path:
+    """``path`` if it is there; raises ``not_found`` otherwise."""
+    if path.exists():
+        return path
+    raise BangerError(
+        ErrorKind.NOT_FOUND,
+        f'there is no disk "{path}"',
+        subject=str(path),
+        hint="somebody removed it: delete the VM and make it anew",
+    )
+
+
+def fill_of(path: Path) -> Fill:
+    """How much of a sparse file is there; nothing of one that is not."""
+    try:
+        facts = path.stat()
+    except FileNotFoundError:
+        return Fill(0, 0)
+    return Fill(facts.st_blocks * 512, facts.st_size)
+
+
+def sync(path: Path) -> None:
+    """Flush a file or directory to the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,99 @@
+"""What a VM with a snapshot has in its directory: the file with its changes, and how large its disk is."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from banger.core.errors import BangerError, ErrorKind
+from banger.rootfs.disk import check_size
+from banger.rootfs.ext4.skeleton import host_error
+from banger.storage.files import remove_file, sync, unfinished
+from banger.storage.snapshot_format import changes_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """How large things are.
+
+    Attributes:
+        size_bytes: of the disk that the guest sees.
+        percent: how much of it may differ from the image.
+    """
+
+    size_bytes: int
+    percent: int
+
+
+class SnapshotFiles:
+    """Paths of one VM, and what is in them."""
+
+    def __init__(self, vm_dir: Path) -> None:
+        self.changes = vm_dir / "root.cow"
+        self._record = vm_dir / "root.json"
+
+    def make(self, geometry: Geometry) -> None:
+        """Write down the sizes, then make the file for the changes; whatever is there already stays."""
+        if not self.changes.exists():
+            self._write(geometry)
+            self._resize(geometry, os.O_CREAT)
+
+    def geometry(self) -> Geometry:
+        """The sizes. Raises ``not_found`` if the VM has no such disk."""
+        try:
+            return Geometry(**json.loads(self._record.read_text()))
+        except FileNotFoundError as error:
+            raise BangerError(
+                ErrorKind.NOT_FOUND,
+                f'there is no disk "{self.changes}"',
+                subject=str(self.changes),
+                hint="somebody removed it: delete the VM and make it anew",
+            ) from error
+        except (ValueError, TypeError) as error:
+            raise BangerError(
+                ErrorKind.INVALID, f'"{self._record}" is damaged', subject=str(self._record), cause=str(error)
+            ) from error
+
+    def grow(self, geometry: Geometry) -> None:
+        """Make room for more changes, then write down the new sizes. Repeatable after a crash half way."""
+        self._resize(geometry, 0)
+        self._write(geometry)
+
+    def touch(self) -> None:
+        """Note that the devices are made now."""
+        os.utime(self._record)
+
+    def touched_at(self) -> float:
+        """When they were made last, in seconds since the epoch; 0 if the VM's directory is gone."""
+        try:
+            return self._record.stat().st_mtime
+        except OSError:
+            return 0.0
+
+    def remove(self) -> None:
+        """Delete all of it; already gone is success."""
+        remove_file(self.changes)
+        remove_file(self._record)
+
+    def _write(self, geometry: Geometry) -> None:
+        new = unfinished(self._record)
+        new.write_text(json.dumps(asdict(geometry)))
+        sync(new)
+        new.rename(self._record)
+        sync(self._record.parent)
+
+    def _resize(self, geometry: Geometry, flags: int) -> None:
+        check_size(self.changes, geometry.size_bytes)
+        wanted = changes_bytes(geometry.size_bytes, geometry.percent)
+        try:
+            descriptor = os.open(self.changes, os.O_RDWR | os.O_CLOEXEC | flags, 0o600)
+            try:
+                if os.fstat(descriptor).st_size < wanted:
+                    os.truncate(descriptor, wanted)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise host_error(error, self.changes, wanted) from error

@@ -1,0 +1,48 @@
+"""The least that any pull must do, with the libraries that banger uses: hash, decompress, write; on two threads.
+
+``python -m bench.floor TARGET BLOB...`` prints the seconds. Left out, and so to banger's disadvantage: the transfer,
+parsing, an ext4, its check, syncing anything, and the start of the programs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import zstandard
+from isal import isal_zlib
+
+_READ_BYTES = 256 << 10
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Measure."""
+    target, *names = map(Path, arguments)
+    blobs = sorted(names, key=lambda blob: -blob.stat().st_size)
+    started = time.perf_counter()
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda blob: _process(blob, target / blob.name), blobs))
+    print(time.perf_counter() - started)
+
+
+def _process(blob: Path, target: Path) -> None:
+    digest = hashlib.sha256()
+    gzipped = blob.open("rb").read(2) == b"\x1f\x8b"
+    inflater = isal_zlib.decompressobj(wbits=31) if gzipped else zstandard.ZstdDecompressor().decompressobj()
+    output = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
+    with blob.open("rb", buffering=0) as source:
+        while chunk := source.read(_READ_BYTES):
+            digest.update(chunk)
+            os.write(output, inflater.decompress(chunk))
+    os.close(output)
+    if digest.hexdigest() != blob.name:
+        raise RuntimeError(f"{blob} is damaged")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,81 @@
+"""The HTTP surface while owners are busy: reading does not wait, and a crowd of callers shares one pull."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from banger.actors.messages import PullImage
+from banger.client import Client, path_of
+from banger.core.ports import ImageRequest
+from tests.support import origins
+from tests.support.fake_vmm import FakeVmm
+from tests.support.fakes import World
+from tests.support.faulty_registry import faulty_registry, gated
+from tests.support.served import Served
+from tests.support.waiting import eventually
+
+READ_BUDGET_S = 0.05
+
+
+@pytest.fixture
+def served(tmp_path):
+    world = World(tmp_path / "home", FakeVmm())
+    served = Served(world)
+    yield served
+    world.images.gate.open()
+    served.close()
+    world.stop()
+
+
+def test_list_and_show_answer_within_their_budget_while_ten_pulls_run(served):
+    world, client = served.world, served.client
+    world.do(PullImage("alpine", ImageRequest("alpine")))
+    world.images.gate.close()
+    for number in range(10):
+        world.supervisor.submit(PullImage(f"image-{number}", ImageRequest(f"image-{number}")))
+    eventually(lambda: len(world.images.builds) == 11, what="all ten are building")
+    client.get("/v1/images")  # the first request imports what it needs
+
+    for path in ("/v1/images", path_of("images", "alpine"), "/v1/operations", "/v1/vms"):
+        times = []
+        for _ in range(20):
+            begun = time.monotonic()
+            client.get(path)
+            times.append(time.monotonic() - begun)
+        assert statistics.quantiles(times, n=20)[-1] < READ_BUDGET_S, path  # 19 of 20: this machine is shared
+
+    assert len(world.operations.active()) == 10
+
+
+def test_hundred_clients_of_a_missing_image_get_one_pull_and_one_row(tmp_path):
+    callers = 100
+    with faulty_registry() as registry:
+        origins.serve_all(registry, tmp_path)
+        world = origins.real_world(tmp_path / "home")
+        served, gate = Served(world), threading.Event()
+        registry.on("/blobs/", gated(gate))  # the configuration: nothing goes on before all callers are there
+
+        def call(_):
+            body = {"reference": registry.reference(origins.APP), "name": "app"}
+            return Client(world.layout.socket).long("POST", "/v1/images/pull", body=body)["id"]
+
+        try:
+            with ThreadPoolExecutor(callers) as pool:
+                answers = pool.map(call, range(callers))
+                eventually(lambda: [op.listener_count for op in world.operations.active()] == [callers],
+                           what="all callers share one operation")  # fmt: skip
+                gate.set()
+                assert len(set(answers)) == 1
+        finally:
+            gate.set()
+            served.close()
+            world.stop()
+        asked = [asked.path for asked in registry.requests if "/blobs/" in asked.path]
+
+    assert sorted(asked) == sorted(set(asked))
+    assert len(asked) == 3

@@ -1,0 +1,69 @@
+"""A real guest on a tap: QEMU, the Debian kernel and banger's init, in a host that is a network namespace."""
+
+from __future__ import annotations
+
+import shutil
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+
+from banger.core.models import PortForward
+from banger.core.ports import TapNic
+from banger.guest.boot import LinuxGuestBoot
+from banger.layout import Layout
+from banger.network.resolver import Resolver
+from tests.support.netlab import HOST, HOST6, OTHER_SERVER, SERVER, SERVER6, Lab, make_vm, needs_taps
+from tests.support.qemu_boot import (
+    Disk,
+    debian_kernel,
+    guest_config,
+    machine,
+    make_ext4,
+    make_ssh_key,
+    needs_qemu,
+    wait_until_ready,
+)
+from tests.support.waiting import eventually
+
+pytestmark = [pytest.mark.boot, pytest.mark.root, needs_qemu, needs_taps]
+
+
+def test_real_guest_on_a_tap_reaches_what_it_may_and_is_reached(lab: Lab, tmp_path: Path) -> None:
+    busybox = shutil.which("busybox")
+    if not busybox:
+        pytest.skip("needs a static busybox")
+    (tmp_path / "tree/bin").mkdir(parents=True)
+    shutil.copy(busybox, tmp_path / "tree/bin/busybox")
+    for applet in ("sh", "cat", "nc", "ip", "sleep"):
+        (tmp_path / "tree/bin" / applet).symlink_to("busybox")
+    disks = [
+        Disk(make_ext4(tmp_path / "data.ext4", 64), "data"),
+        Disk(make_ext4(tmp_path / "root.ext4", 32, tmp_path / "tree"), "root", read_only=True),
+    ]
+    lab.resolver = Resolver(IPv4Address("127.0.0.1"), 5353)
+    lab.servers.tcp(lab.host, "0.0.0.0", 9000)
+    lab.host.run("ip link set up0 mtu 1420")
+    given = lab.prepare(make_vm(1, egress=f"allow={SERVER},{SERVER6}", ports=(PortForward(80, 8080),)))
+    assert isinstance(given.nic, TapNic)
+    boot = LinuxGuestBoot(Layout(tmp_path, tmp_path, tmp_path, tmp_path / "cache"))
+    config = guest_config(make_ssh_key(tmp_path), network=given.network)
+    kernel = debian_kernel()
+    with lab.host.entered(), machine(boot, kernel, disks, tmp_path, config, nic=given.nic) as guest:
+        wait_until_ready(guest)
+        assert guest.run("nc", "-w", "5", SERVER, "80").stdout == HOST
+        assert guest.run("nc", "-w", "5", SERVER6, "80").stdout == HOST6
+        assert guest.run("nc", "-w", "5", OTHER_SERVER, "80").returncode == 1
+        assert guest.run("nc", "-w", "5", given.network.gateway, "9000").returncode == 1  # type: ignore[union-attr]
+        assert "mtu 1420" in guest.run("ip", "link", "show", "eth0").stdout
+        assert given.network
+        assert given.network.gateway in guest.run("cat", "/etc/resolv.conf").stdout
+        guest.run("sh", "-c", "nc -l -p 80 -e cat /etc/hostname </dev/null >/dev/null 2>&1 &")
+
+        def answer() -> str:
+            try:
+                return lab.host.fetch("127.0.0.1", 8080)
+            except OSError:  # it does not listen yet
+                return ""
+
+        assert eventually(answer) == "guest-1\n"

@@ -1,0 +1,188 @@
+"""Layers are written while they arrive, and nothing of it counts until every digest is right."""
+
+from __future__ import annotations
+
+import gzip
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from banger.actors.messages import PullImage, RegisterImage
+from banger.config import Config
+from banger.core.errors import BangerError, ErrorKind
+from banger.core.models import Image
+from banger.core.ports import ImageRequest
+from banger.layout import Layout
+from banger.oci.source import OciImageSource
+from banger.workshop import LocalWorkshop
+from tests.support.ext4_reader import listing, needs_e2fsprogs
+from tests.support.fakes import World
+from tests.support.faulty_registry import (
+    FaultyRegistry,
+    corrupted,
+    faulty_registry,
+    replaced,
+    stalled,
+    truncated,
+    without_ranges,
+)
+from tests.support.registry import BuiltImage, Layer, Node, build_image
+from tests.support.waiting import eventually
+
+pytestmark = needs_e2fsprogs
+
+NAME = "test/app:1"
+
+
+@pytest.fixture
+def registry() -> Iterator[FaultyRegistry]:
+    with faulty_registry() as registry:
+        yield registry
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    layout = Layout.from_environment({"BANGER_HOME": str(tmp_path)})
+    config = Config.load(layout.config_file, {})
+    source = OciImageSource(layout, config, env={})
+    world = World(tmp_path, image_sources=(source,), workshop=LocalWorkshop(layout, config))
+    yield world
+    assert world.leftovers() == []
+    world.stop()
+
+
+def noise(name: str, size: int = 600_000) -> Layer:
+    return Layer({name: Node(os.urandom(size), mode=0o644)})
+
+
+def served(registry: FaultyRegistry, *layers: Layer) -> BuiltImage:
+    image = build_image(layers)
+    registry.serve(NAME, image)
+    return image
+
+
+def pull(registry: FaultyRegistry) -> PullImage:
+    return PullImage(NAME, ImageRequest(registry.reference(NAME)))
+
+
+def files(world: World, image: Image) -> dict[bytes, bytes]:
+    return {path: facts.data for path, facts in listing(world.layout.image_rootfs(image)).items() if facts.data}
+
+
+def content(layer: Layer) -> dict[bytes, bytes]:
+    return {path.encode(): node.content for path, node in layer.entries.items() if isinstance(node, Node)}  # type: ignore[misc]
+
+
+def written_bytes(world: World) -> int:
+    """What the file system that is being made occupies."""
+    return sum(file.stat().st_blocks * 512 for file in world.layout.staging.glob("*/rootfs.ext4"))
+
+
+def failure(world: World, command: PullImage) -> BangerError:
+    """Why it fails."""
+    with pytest.raises(BangerError) as caught:
+        world.do(command)
+    return caught.value
+
+
+def test_layer_is_written_before_all_of_it_has_arrived(world: World, registry: FaultyRegistry) -> None:
+    image = served(registry, noise("a", 5_000_000))
+    registry.on(image.layer_digests[0], stalled(after=4_000_000))
+    listener = world.supervisor.submit(pull(registry))
+
+    eventually(lambda: written_bytes(world) >= 3_000_000, what="the first part is written")
+    assert not listener.answered
+    listener.leave()
+    eventually(lambda: not world.operations.active(), what="the pull ends")
+
+    assert world.store.images.all() == []
+    assert files(world, world.do(pull(registry)))
+    assert registry.asked(image.layer_digests[0])[-1].headers["range"].startswith("bytes=")
+
+
+def test_layer_that_is_complete_is_written_while_another_stalls(world: World, registry: FaultyRegistry) -> None:
+    image = served(registry, noise("quick", 5_000_000), noise("slow", 1_000_000))
+    registry.on(image.layer_digests[1], stalled(after=1000))
+    listener = world.supervisor.submit(pull(registry))
+
+    eventually(lambda: written_bytes(world) >= 4_500_000, what="the quick layer is written")
+    listener.leave()
+    eventually(lambda: not world.operations.active(), what="the pull ends")
+
+
+def test_digest_found_wrong_at_the_end_voids_all_that_was_written(world: World, registry: FaultyRegistry) -> None:
+    image = served(registry, noise("a"), noise("b"))
+    wrong = image.layer_digests[1]
+    blob = bytearray(image.blobs[wrong])
+    blob[4:8] = b"\1\2\3\4"  # the time in the gzip header: the content is as good as before
+    assert gzip.decompress(bytes(blob)) == gzip.decompress(image.blobs[wrong])
+    registry.on(wrong, replaced(bytes(blob)))
+
+    error = failure(world, pull(registry))
+
+    assert error.kind is ErrorKind.INVALID
+    assert wrong in error.message
+    assert "hash to" in error.cause
+    assert world.store.images.all() == []
+    assert not (world.layout.blobs / "sha256" / wrong.removeprefix("sha256:")).exists()
+    assert world.do(pull(registry)).digest == image.digest
+
+
+def test_bytes_that_make_no_archive_are_reported_as_the_wrong_bytes_they_are(
+    world: World, registry: FaultyRegistry
+) -> None:
+    image = served(registry, noise("a"), noise("b"))
+    registry.on(image.layer_digests[0], corrupted())
+
+    error = failure(world, pull(registry))
+
+    assert image.layer_digests[0] in error.message
+    assert "hash to" in error.cause
+
+
+def test_stale_part_that_was_written_already_leaves_no_trace(world: World, registry: FaultyRegistry) -> None:
+    right, other = noise("right"), noise("other")
+    image = served(registry, right)
+    part = world.layout.blobs / "sha256" / f"{image.layer_digests[0].removeprefix('sha256:')}.part"
+    part.parent.mkdir(parents=True, exist_ok=True)
+    part.write_bytes(other.blob()[:400_000])
+
+    pulled = world.do(pull(registry))
+
+    assert files(world, pulled) == content(right)
+    [stale] = content(other).values()
+    assert stale[:4096] not in world.layout.image_rootfs(pulled).read_bytes()
+
+
+def test_server_that_begins_anew_half_way_gives_the_right_image(world: World, registry: FaultyRegistry) -> None:
+    layer = noise("a")
+    image = served(registry, layer)
+    registry.on(image.layer_digests[0], truncated(after=400_000), without_ranges())
+
+    assert files(world, world.do(pull(registry))) == content(layer)
+
+
+def test_bad_layer_is_reported_while_another_stalls(world: World, registry: FaultyRegistry) -> None:
+    image = served(registry, noise("slow", 900_000), Layer({"n" * 300: b"a name that no file can have"}))
+    registry.always(image.layer_digests[0], stalled(after=1000))
+
+    error = failure(world, pull(registry))
+
+    assert error.kind is ErrorKind.INVALID
+    assert error.message == "layer 2 of 2 is not acceptable"
+
+
+def test_pulled_and_registered_images_have_the_home_directory_as_their_seed(
+    world: World, registry: FaultyRegistry
+) -> None:
+    served(registry, Layer({"root/": b"", "root/.profile": b"export A=1\n", "etc/shadow": b"secret"}))
+    pulled = world.do(pull(registry))
+    registered = world.do(RegisterImage("own", str(world.layout.image_rootfs(pulled))))
+
+    for image in (pulled, registered):
+        assert image.has_seed
+        assert {path: facts.data for path, facts in listing(world.layout.image_seed(image)).items() if facts.data} == {
+            b".profile": b"export A=1\n"
+        }

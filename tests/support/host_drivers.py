@@ -1,0 +1,42 @@
+"""Owners over this host's real network and disks: for crashes at every point, with a kernel that remembers.
+
+``CRASH_DRIVERS`` in the environment names them, so that a whole test module can be run over them in a process of its
+own (in a network namespace, in a test host) without knowing.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from banger.core.ports import Capability
+from banger.host.loopback_ports import choose_ports
+from banger.network.tap import TapNetwork
+from tests.support.fake_vmm import FakeVmm
+from tests.support.fakes import FakeBoot, World
+
+INSTALLATION = "c0ffee123456"
+NAMES = frozenset(os.environ.get("CRASH_DRIVERS", "").split())
+
+
+def crash_world(home: Path) -> World:
+    """A world whose machines are stand-ins and whose host is real as far as ``CRASH_DRIVERS`` says."""
+    return World(home, FakeVmm(units=home / "units"), capabilities=_capabilities)
+
+
+def network() -> str:
+    """What a VM of such a world asks for."""
+    return "tap" if "tap" in NAMES else "user"
+
+
+def _capabilities(world: World) -> tuple[Capability, ...]:
+    if "tap" not in NAMES:
+        return ()
+    tap = TapNetwork(
+        INSTALLATION,
+        world.layout.data / "network.json",
+        FakeBoot.ssh_port,
+        world.ledger.all,
+        lambda vm_id, wanted: choose_ports(wanted, world.ports_besides(vm_id)),
+    )
+    return (tap,)
