@@ -61,8 +61,8 @@ def test_console_of_a_launched_machine_reaches_its_file(rig: Rig) -> None:
 def test_kill_of_a_live_machine_returns_when_it_is_gone(rig: Rig) -> None:
     identity = launch(rig)
     rig.vmm.kill(identity)
-    assert not Path(f"/proc/{identity.pid}").exists()
     assert not rig.vmm.is_alive(identity)
+    eventually(lambda: not Path(f"/proc/{identity.pid}").exists(), what="somebody to have reaped it")
     record = ended(rig, identity)
     assert (record.reason, record.status) == (ExitReason.KILLED, -signal.SIGKILL)
 

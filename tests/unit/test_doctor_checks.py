@@ -128,3 +128,20 @@ def test_doctor_exits_7_only_for_what_is_needed(cli: Cli, api: FakeApi, monkeypa
     rows = cli("doctor", "--json")
     assert rows.code == 7
     assert [row["name"] for row in rows.json if row["verdict"] == "failed"] == ["dropbear"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"name": "systemd", "reason": "it is one", "limited": True}, "services of systemd (it is one), limited"),
+        (
+            {"name": "session", "reason": "it is none", "limited": False, "unlimited_because": "no cgroups"},
+            "sessions of their own (it is none), not limited: no cgroups",
+        ),
+        (None, "the daemon does not tell"),
+    ],
+)
+def test_launcher_is_explained(facts: object, words: str) -> None:
+    check = doctor.explain_launcher(facts)
+    assert check.verdict is Verdict.OK
+    assert words in check.detail

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from banger.core.models import ExitReason
 from banger.launch import Outcome
 from banger.vmm.exits import explain_exit
-from banger.vmm.kernel_log import was_oom_killed
+from banger.vmm.kernel_log import records, was_oom_killed
 
 OFF = "[   12.3] reboot: Power down\n"
 PANIC = "Kernel panic - not syncing: Attempted to kill init!\n"
@@ -55,3 +57,7 @@ IN_A_CGROUP = "3,1,5000000,-;Memory cgroup out of memory: Killed process 42 (qem
 )
 def test_kernel_log_tells_of_a_killed_process(record: str, pid: int, since_s: float, expected: bool) -> None:
     assert was_oom_killed(iter([record]), pid, since_s) is expected
+
+
+def test_kernel_log_that_may_not_be_read_tells_nothing(tmp_path: Path) -> None:
+    assert list(records(tmp_path / "kmsg")) == []
