@@ -233,9 +233,7 @@ class VmActor(OwnerActor):
                 ErrorKind.CONFLICT, f'VM "{vm.name}" is {vm.state.value}, not stopped', subject=vm.name,
                 cause="a disk in use cannot be resized", hint=f"banger vm stop {vm.name}",
             )  # fmt: skip
-        with operation.step("grow disk"):
-            storage = self.services.storages[vm.storage]
-            storage.grow(self.services.layout.vm_dir(vm.id), disk_mib, operation)
+        self.services.storages[vm.storage].grow(self.services.layout.vm_dir(vm.id), disk_mib, operation)
         crashpoint("vm.grow:grown")
         return self._keeper.save(vm, spec=replace(vm.spec, disk_mib=disk_mib))
 
