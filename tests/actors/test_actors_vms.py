@@ -108,6 +108,35 @@ def test_vm_handle_is_on_disk_before_the_process_exists(world, vmm):
     assert seen["intended"] == [("process", "intended")]
 
 
+def test_vm_whose_process_runs_in_a_unit_writes_that_down_first_and_takes_it_down_last(world, vmm, tmp_path):
+    vmm.units = tmp_path / "units"
+    original, seen = vmm.launch, []
+
+    def launch(config, on_spawn):
+        seen.extend((h.kind, h.key, h.state) for h in world.ledger.of(config.vm_id).of("unit"))
+        return original(config, on_spawn)
+
+    vmm.launch = launch
+    vm = create(world, start=True)
+    assert seen == [("unit", vm.id, "intended")]
+    assert [one.key for one in vmm.host_objects()] == [vm.id]
+    world.do(KillVm(vm.id, vm.name))
+    assert vmm.host_objects() == []
+    assert world.ledger.of(vm.id).of() == []
+
+
+def test_vm_whose_unit_does_not_go_keeps_it_in_the_ledger_for_the_next_reconcile(world, vmm, tmp_path):
+    vmm.units = tmp_path / "units"
+    vm = create(world, start=True)
+    vmm.release_error = OSError("it does not go")
+    with pytest.raises(BangerError, match="not cleaned up completely"):
+        world.do(KillVm(vm.id, vm.name))
+    assert [(h.kind, h.key) for h in world.ledger.of(vm.id).of()] == [("unit", vm.id)]
+    vmm.release_error = None
+    world.do(Reconcile())
+    assert world.ledger.of(vm.id).of() == []
+
+
 def test_vm_start_of_a_running_one_is_left_alone(world):
     vm = create(world, start=True)
 
@@ -301,7 +330,7 @@ def test_vm_killed_after_an_earlier_boot_powered_off_is_not_taken_for_powered_of
     processes.kill(identity)
     processes.wait_gone(identity, 5)
 
-    assert world.do(SettleVm(vm.id, vm.name, exited=identity)).exit_reason is ExitReason.VMM_CRASH
+    assert world.do(SettleVm(vm.id, vm.name, exited=identity)).exit_reason is ExitReason.KILLED
 
 
 def test_vm_that_is_ephemeral_is_gone_after_its_own_exit(world, vmm):
