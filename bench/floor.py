@@ -1,8 +1,8 @@
 """The least that any pull must do, with the libraries that banger uses: hash, decompress, write; on two threads.
 
 ``python -m bench.floor TARGET BLOB...`` prints the seconds, and after them those without waiting for the disk. Written
-means on disk, as a published image is. Left out, to the disadvantage of banger: the transfer, keeping blobs, parsing, an
-ext4 and its check.
+means on disk, as a published image is. Left out, to the disadvantage of banger: the transfer, keeping the blobs,
+parsing, an ext4 and its check.
 """
 
 from __future__ import annotations
