@@ -97,7 +97,7 @@ def test_progress_is_told_at_least_every_200_ms_and_is_what_has_arrived(
             arrived.append(resumed_pieces * len(PIECE) + server.sent)
         view({"kind": event.kind.value, "step": event.step, "done": event.done, "total": event.total, "unit": "bytes"})
         if event.kind is EventKind.PROGRESS and server.sent:
-            rates.append(view._running["fetch layers"].rate(clock.now))  # noqa: SLF001
+            rates.append(view._running["fetch layers"].rate(clock.now))
 
     operation.subscribe(hear)
     begun = clock.now
