@@ -82,12 +82,9 @@ class Fetch:
             try:
                 yield
             except BaseException:
-                first = self.failure
                 self._stop("the image is not built any more")
                 wait([fetched])
                 operation.token.raise_if_cancelled()
-                if first is not None:
-                    raise first from None
                 raise
             fetched.result()
 
