@@ -146,8 +146,11 @@ class VmActor(OwnerActor):
         vm = self._keeper.save(
             vm, state=VmState.RUNNING, started_at=clock.now(), stopped_at=None, timings=operation.steps
         )
-        self.services.ledger.record(vm)
         self.services.watcher.watch(vm.id, start.identity)
+        try:
+            self.services.ledger.record(vm)
+        except BangerError as error:  # only needed should its row be lost
+            logger.warning("{}: that it runs is not in its ledger: {}", vm.name, error)
         return vm
 
     def _start_failed(self, vm: Vm, error: BaseException) -> None:
