@@ -12,8 +12,7 @@ from banger.actors.inventory import leaks
 from banger.actors.messages import Command, DeleteImage, DeleteKernel, Reconcile, SettleVm
 from banger.actors.orphans import CACHED_S, GRACE_S, Orphans
 from banger.actors.services import Services
-from banger.actors.vm_settle import look_at
-from banger.core import codec
+from banger.actors.vm_settle import look_at, self_portrait
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import Vm, VmState
@@ -78,8 +77,7 @@ class Reconciler:
         for directory in sorted(_entries(layout.data / "vms")):
             if directory.name in known:
                 continue
-            record = self._services.ledger.recorded(directory.name).vm
-            vm = _readable(record, directory.name)
+            vm = self_portrait(self._services, directory.name)
             if vm is None:
                 continue
             if not self._dry:
@@ -129,7 +127,10 @@ class Reconciler:
                 self._report.stopped.append(f"{vm.name} ({what.value})")
 
     def _may_need_settling(self, vm: Vm) -> bool:
-        return vm.state is not VmState.STOPPED or bool(self._services.ledger.of(vm.id).of())
+        if vm.state is not VmState.STOPPED or self._services.ledger.of(vm.id).of():
+            return True
+        # A store that is older than the disk may take a VM for stopped that runs.
+        return self._at_start and bool(self._services.ledger.recorded(vm.id).handles)
 
     # -- the host --------------------------------------------------------------------------------------
 
@@ -208,15 +209,6 @@ class _Reported:
             self._lines.append(f"{self._subject}: {error}")
             return True
         return False
-
-
-def _readable(record: object, vm_id: str) -> Vm | None:
-    """A VM's own record, if it is whole and of this version's form."""
-    try:
-        vm = codec.from_plain(Vm, record)
-    except BangerError:
-        return None
-    return vm if vm.id == vm_id else None
 
 
 def _entries(parent: Path) -> Iterator[Path]:

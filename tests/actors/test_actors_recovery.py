@@ -99,6 +99,45 @@ def test_vm_started_anew_since_the_backup_is_adopted_with_its_present_process(wo
     assert world.vm("web").state is VmState.RUNNING
 
 
+def test_vm_that_runs_although_the_store_takes_it_for_stopped_is_adopted_and_not_deleted_alive(world, tmp_path):
+    vm = create(world, start=False)
+    backup = backup_of(world, tmp_path)
+    vm = world.do(_start(vm))
+    identity = process_of(world, vm)
+
+    restart_with_the_store_of(world, backup)
+    report = world.do(Reconcile(at_start=True))
+
+    assert report.adopted == ["web"]
+    found = world.vm("web")
+    assert (found.state, found.pid, found.ssh_port) == (VmState.RUNNING, identity.pid, vm.ssh_port)
+    assert processes.is_same(identity)
+    world.do(DeleteVm(vm.id, vm.name, force=True))
+    assert not processes.is_same(identity)
+
+
+def test_vm_started_anew_since_the_backup_is_reached_at_its_present_port(world, tmp_path):
+    vm = create(world)
+    backup = backup_of(world, tmp_path)
+    world.vmm.kill(process_of(world, vm))
+    world.settle(vm)
+    vm = world.do(_start(vm))
+
+    restart_with_the_store_of(world, backup)
+    world.do(Reconcile(at_start=True))
+
+    assert (world.vm("web").pid, world.vm("web").ssh_port) == (vm.pid, vm.ssh_port)
+
+
+def test_file_among_the_directories_of_vms_stops_no_reconcile(world):
+    (world.layout.data / "vms" / "stray").touch()
+    vm = create(world)
+    world.vmm.kill(process_of(world, vm))
+    world.do(Reconcile(at_start=True))
+    assert world.vm("web").state is VmState.STOPPED
+    (world.layout.data / "vms" / "stray").unlink(missing_ok=True)
+
+
 def _start(vm):
     from banger.actors.messages import StartVm
 
