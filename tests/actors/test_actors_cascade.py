@@ -195,3 +195,17 @@ def test_running_vm_is_deleted_on_a_disk_that_is_full(world, monkeypatch):
     monkeypatch.setattr(Journal, "begin", full)
     world.do(DeleteVm(vm.id, vm.name, force=True))
     assert world.store.vms.all() == []
+
+
+def test_host_that_cannot_be_looked_over_keeps_nothing_else_from_being_reconciled(world):
+    def refuse() -> None:
+        raise BangerError(ErrorKind.UNAVAILABLE, "cannot list taps")
+
+    vm = world.do(CreateVm(new_id(), "web", VmSpec("alpine"), start=False))
+    orphan = world.layout.vm_dir("0123456789ab")
+    orphan.mkdir()
+    object.__setattr__(world.services, "host_objects", (refuse,))
+    report = world.do(Reconcile(at_start=True))
+    assert report.failed == ["objects on the host: cannot list taps"]
+    assert not orphan.exists()
+    assert world.layout.vm_dir(vm.id).exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import threading
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -181,6 +182,27 @@ def test_dry_run_tells_what_a_reconcile_would_do_and_does_nothing(world, tmp_pat
     assert world.store.vms.all() == []
     assert world.layout.vm_dir(vm.id).exists()
     world.do(Reconcile(at_start=True))
+
+
+def test_vms_made_while_a_reconcile_looks_around_are_neither_recovered_nor_removed(world, monkeypatch):
+    """A slow first reconcile has no grace for anybody, and callers are served beside it."""
+    table, made = world.store.vms, []
+    look = type(table).all
+
+    def look_and_then_create(self):
+        rows = look(self)
+        if threading.current_thread().name.startswith("HostActor") and len(made) < 5:
+            made.append(None)
+            create(world, f"new{len(made)}", start=False)
+        return rows
+
+    monkeypatch.setattr(type(table), "all", look_and_then_create)
+    report = world.do(Reconcile(at_start=True))
+    monkeypatch.undo()
+
+    assert made
+    assert str(report) == ""
+    assert all(world.layout.vm_dir(vm.id).exists() for vm in table.all())
 
 
 # -- a damaged file --------------------------------------------------------------------------------------
