@@ -31,6 +31,7 @@ from banger.core.crashpoints import crashpoint
 from banger.core.egress import check_egress
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import ExitReason, Image, Kernel, Vm, VmSpec, VmState
+from banger.core.names import check_home_name
 from banger.core.operation import Operation
 from banger.core.states import LIVE, check_move
 from banger.host.resources import check_memory
@@ -70,6 +71,8 @@ class VmActor(OwnerActor):
         services = self.services
         check_memory(command.spec.memory_mib)  # before anything is fetched
         check_egress(command.spec)
+        if command.spec.home:
+            check_home_name(command.spec.home)
         vm = Vm(
             id=command.vm_id,
             name=command.vm_name,
@@ -143,8 +146,11 @@ class VmActor(OwnerActor):
         vm = self._keeper.save(
             vm, state=VmState.RUNNING, started_at=clock.now(), stopped_at=None, timings=operation.steps
         )
-        self.services.ledger.record(vm)
         self.services.watcher.watch(vm.id, start.identity)
+        try:
+            self.services.ledger.record(vm)
+        except BangerError as error:  # only needed should its row be lost
+            logger.warning("{}: that it runs is not in its ledger: {}", vm.name, error)
         return vm
 
     def _start_failed(self, vm: Vm, error: BaseException) -> None:

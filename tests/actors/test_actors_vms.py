@@ -200,6 +200,14 @@ def test_vm_memory_beyond_the_host_is_refused_before_anything_is_pulled(world):
     assert world.store.vms.all() == []
 
 
+def test_vm_with_an_impossible_home_is_refused_before_anything_is_made(world):
+    with pytest.raises(BangerError) as caught:
+        world.do(CreateVm(new_id(), "web", VmSpec("alpine", home="../x"), start=False))
+    assert caught.value.kind is ErrorKind.USAGE
+    assert world.store.vms.all() == []
+    assert world.images.builds == []
+
+
 def test_vm_port_of_another_vm_is_refused_by_name(world):
     first = create(world, "first", start=True, ports=(PortForward(80),))
 

@@ -191,3 +191,26 @@ def test_kept_homes_are_no_leaks(homes: HomeDisk, layout: Layout) -> None:
     prepare(homes, one)
     homes.release(one, keep=True)
     assert homes.host_objects() == ()
+
+
+def test_disk_whose_record_was_lost_outlives_a_start_that_fails(homes: HomeDisk, layout: Layout) -> None:
+    one = vm(layout, "one")
+    write_file(prepare(homes, one), "kept", "mine\n")
+    homes.started(one, MemoryLedger())
+    homes.release(one, keep=True)
+    (layout.homes / "work.json").unlink()  # as the hint for a damaged one says
+    two = vm(layout, "two")
+    homes.claim(two)
+    homes.release(two, keep=True)  # what undoing its creation does
+    assert read_file(homes.path("work"), "kept") == "mine\n"
+    assert [(home.name, home.vm_id) for home in homes.homes()] == [("work", "")]
+
+
+def test_vm_that_wished_for_an_impossible_home_has_none_to_let_go_of(homes: HomeDisk, layout: Layout) -> None:
+    homes.release(vm(layout, "one", home="../x"), keep=False)
+
+
+def test_damaged_record_does_not_hide_the_other_homes(homes: HomeDisk, layout: Layout) -> None:
+    prepare(homes, vm(layout, "one"))
+    (layout.homes / "torn.json").write_text("{")
+    assert [(home.name, bool(home.broken)) for home in homes.homes()] == [("torn", True), ("work", False)]
