@@ -49,6 +49,8 @@ KEYS: tuple[Key, ...] = (
     Key("vmm.driver", "qemu", "VMM driver", ("qemu",)),
     Key("vmm.machine", "microvm", "QEMU machine type", ("microvm", "q35")),
     Key("vmm.accelerator", "auto", "auto proves KVM by running a guest, else emulates", ("auto", "kvm", "tcg")),
+    Key("vmm.launcher", "auto", "auto makes VMs services where the daemon is one", ("auto", "session", "systemd")),
+    Key("vmm.limits", "on", "limit CPU, memory and threads of a VMM to what its guest needs", ("on", "none")),
     Key("image.size_mib", 0, "size of a pulled image's file system, 0 to choose by content", is_size_mib=True),
     Key("image.parallel_downloads", 4, "layers of one image fetched at once"),
     Key("dns.suffix", "vm", "what names of VMs end with, in the DNS and for ssh"),

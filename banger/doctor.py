@@ -101,6 +101,7 @@ def diagnose(layout: Layout) -> Iterator[Check]:
     yield from check_storage(layout)
     yield from check_network(layout)
     yield check_daemon(layout)
+    yield check_launcher(layout)
 
 
 def check_program(program: Program, find: Callable[[str], str | None] | None = None) -> Check:
@@ -204,10 +205,34 @@ def check_daemon(layout: Layout) -> Check:
     if not layout.socket.exists():
         return Check("daemon", Verdict.OK, "not running; started when it is needed")
     try:
-        system: Mapping[str, object] = Client(layout.socket, timeout_s=5).get("/v1/system")
+        system = _ask_daemon(layout)
     except BangerError as error:
         return _from_error("daemon", error)
     return Check("daemon", Verdict.OK, f"pid {system.get('pid')} answers at {layout.socket}")
+
+
+def check_launcher(layout: Layout) -> Check:
+    """How VMMs are started and whether they are limited, which depends on how the daemon itself was started."""
+    if not layout.socket.exists():
+        return Check("launcher", Verdict.OK, "chosen when the daemon starts")
+    try:
+        return explain_launcher(_ask_daemon(layout).get("launcher"))
+    except BangerError as error:
+        return _from_error("launcher", error)
+
+
+def explain_launcher(facts: object) -> Check:
+    """The daemon's answer in words."""
+    if not isinstance(facts, Mapping):
+        return Check("launcher", Verdict.OK, "the daemon does not tell")
+    what = "services of systemd" if facts.get("name") == "systemd" else "sessions of their own"
+    limits = "limited" if facts.get("limited") else f"not limited: {facts.get('unlimited_because')}"
+    return Check("launcher", Verdict.OK, f"VMs run in {what} ({facts.get('reason')}), {limits}")
+
+
+def _ask_daemon(layout: Layout) -> Mapping[str, object]:
+    system: Mapping[str, object] = Client(layout.socket, timeout_s=5).get("/v1/system")
+    return system
 
 
 def _from_error(name: str, error: BangerError) -> Check:

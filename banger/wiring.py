@@ -32,6 +32,7 @@ from banger.guest.sshkeys import ensure_key
 from banger.host.ledger import Ledger
 from banger.hosting import installation_id, make_hosting
 from banger.kernels import sources as kernel_sources
+from banger.launch import Launching
 from banger.layout import Layout
 from banger.oci.blobs import BlobStore
 from banger.oci.source import OciImageSource
@@ -79,12 +80,12 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
     catalog = Catalog.load(layout)
     resolver = StoreResolver(store, catalog, config)
     channels = GuestChannels(loop)
-    vmm = QemuVmm(config, layout)
     access = partial(guest_access, layout)
     blobs = BlobStore(layout.blobs, leases=store.leases)
     bundles = BundleImageSource(layout, config, blobs=blobs)
     ledger = Ledger(store.handles, layout)
     mark = installation_id(layout)
+    vmm = QemuVmm(config, layout, Launching(config, mark))
     hosting = make_hosting(layout, config, store, ledger, mark)
     storages = all_drivers(config, mark)
     parts: list[Services] = []
@@ -117,7 +118,11 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
             storages=storages,
             storage=choose(storages, layout, config),
             capabilities=hosting.capabilities,
-            host_objects=[*(one.host_objects for one in hosting.capabilities), StorageObjects(layout, mark)],
+            host_objects=[
+                vmm.host_objects,
+                *(one.host_objects for one in hosting.capabilities),
+                StorageObjects(layout, mark),
+            ],
             vmm=vmm,
             guests=channels,
             boot=LinuxGuestBoot(layout),

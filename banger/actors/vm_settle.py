@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from banger.actors.services import Services
+from banger.actors.vm_files import VmFiles
 from banger.actors.vm_keeper import VmKeeper
 from banger.actors.vm_teardown import console_of_this_boot, find_process
-from banger.core import codec, console
+from banger.core import codec
 from banger.core.errors import BangerError
 from banger.core.models import ExitReason, ProcessIdentity, Vm, VmState
 from banger.core.operation import Operation
@@ -112,4 +113,6 @@ class VmSettler:
     def _cause(self, vm: Vm, identity: ProcessIdentity) -> tuple[ExitReason, str]:
         if identity.known and not self._services.vmm.of_this_boot(identity):
             return ExitReason.HOST_REBOOT, "the host rebooted"
-        return console.exit_reason(console_of_this_boot(self._services, vm))
+        console, log = console_of_this_boot(self._services, vm), VmFiles(self._services.layout, vm.id).vmm_log
+        record = self._services.vmm.exit_record(vm.id, identity, console, log)
+        return record.reason, record.words

@@ -110,6 +110,8 @@ class VmStart:
     def _intend_process(self) -> None:
         self._ledger.intend("run_dir", str(self._files.run_dir))
         self._ledger.intend("process", self._identity.marker)
+        for kind, key in self._services.vmm.holds(self._vm.id):
+            self._ledger.intend(kind, key)
         crashpoint("vm.start:process-intended")
 
     def _launch(self) -> None:

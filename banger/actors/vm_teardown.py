@@ -19,6 +19,9 @@ from banger.core.ports import Handle
 from banger.host.cascade import run_all
 from banger.host.publish import discard
 
+#: Kinds of what a VMM driver makes besides the process, see :meth:`banger.core.ports.Vmm.holds`.
+LAUNCHER_KINDS = ("unit", "cgroup")
+
 
 def recorded_identity(services: Services, vm_id: str) -> ProcessIdentity | None:
     """The VMM process in the ledger, or None if there is none.
@@ -80,6 +83,7 @@ def tear_down(services: Services, vm: Vm, identity: ProcessIdentity | None, *, f
     steps = [
         CleanupStep("guest channel", lambda: services.guests.disconnect(vm.id)),
         CleanupStep(process, end_process),
+        *_launcher_steps(services, vm, needs=alive),
         CleanupStep(f"sockets in {place.run_dir}", remove_run_dir, needs=alive),
         *made,
         *disk,
@@ -89,6 +93,19 @@ def tear_down(services: Services, vm: Vm, identity: ProcessIdentity | None, *, f
     if files:
         steps += _file_steps(services, vm, place, needs=(process, *(step.subject for step in disk)))
     run_all(steps)
+
+
+def _launcher_steps(services: Services, vm: Vm, needs: tuple[str, ...]) -> list[CleanupStep]:
+    """What takes down what the process was started in."""
+    ledger = services.ledger.of(vm.id)
+
+    def release(handle: Handle) -> None:
+        services.vmm.release(handle.kind, handle.key)
+        crashpoint("vm.down:launcher-released")
+        ledger.strike(handle.kind, handle.key)
+
+    held = (handle for kind in LAUNCHER_KINDS for handle in ledger.of(kind))
+    return [CleanupStep(f"{one.kind} {one.key}", partial(release, one), needs=needs) for one in held]
 
 
 def _capability_steps(services: Services, vm: Vm) -> list[CleanupStep]:

@@ -25,6 +25,7 @@ async def show_system(request: Request) -> Response:
     """The daemon."""
     context = context_of(request)
     accelerator = await asyncio.to_thread(context.vmm.accelerator)
+    launcher = await asyncio.to_thread(context.vmm.launcher)
     vms = context.store.vms.all()
     return JSONResponse(
         {
@@ -37,6 +38,7 @@ async def show_system(request: Request) -> Response:
             "schema_version": context.store.database.schema_version,
             "vmm": context.vmm.name,
             "accelerator": accelerator,
+            "launcher": launcher,
             "dns": [str(server) for server in context.dns.listening] if context.dns else [],
             "vms": {"total": len(vms), "running": sum(vm.state is VmState.RUNNING for vm in vms)},
             "operations": len(context.supervisor.operations.active()),

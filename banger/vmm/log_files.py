@@ -9,6 +9,7 @@ from banger.core.units import MIB
 
 LIMIT_BYTES = 8 * MIB
 _CHUNK_BYTES = MIB
+_TAIL_BYTES = 16 * 1024
 
 
 def bound(path: Path, limit_bytes: int = LIMIT_BYTES) -> bool:
@@ -30,3 +31,13 @@ def bound(path: Path, limit_bytes: int = LIMIT_BYTES) -> bool:
     os.truncate(path, 0)
     fresh.replace(path.with_name(f"{path.name}.1"))
     return True
+
+
+def log_tail(path: Path) -> str:
+    """The last few lines' worth of a log; empty if there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+            return file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return ""

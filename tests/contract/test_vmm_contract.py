@@ -17,17 +17,18 @@ from pathlib import Path
 
 import pytest
 
-from banger.core.models import ProcessIdentity
+from banger.core.exits import ExitRecord
+from banger.core.models import ExitReason, ProcessIdentity
 from banger.core.names import vmm_marker
 from banger.vmm import identity as processes
-from tests.support.machines import KINDS, Rig, has_qemu, wait_up
+from tests.support.machines import KINDS, Rig, obstacle_to, vm_id_of, wait_up
 from tests.support.waiting import eventually
 
-needs_qemu = pytest.mark.skipif(not has_qemu(), reason="qemu-system-x86_64 is not installed")
 
-
-@pytest.fixture(params=[k if k == "fake" else pytest.param(k, marks=[pytest.mark.boot, needs_qemu]) for k in KINDS])
+@pytest.fixture(params=[kind if kind == "fake" else pytest.param(kind, marks=pytest.mark.boot) for kind in KINDS])
 def rig(request: pytest.FixtureRequest, session_root: Path) -> Iterator[Rig]:
+    if obstacle := obstacle_to(request.param):
+        pytest.skip(obstacle)
     rig = Rig.build(
         request.param, Path(tempfile.mkdtemp(prefix="vmm-", dir=session_root / "tmp")), session_root / "proofs"
     )
@@ -37,6 +38,10 @@ def rig(request: pytest.FixtureRequest, session_root: Path) -> Iterator[Rig]:
 
 def launch(rig: Rig, name: str = "web", *, hears_button: bool = False) -> ProcessIdentity:
     return rig.vmm.launch(rig.config(name, hears_button=hears_button), lambda identity: None)
+
+
+def ended(rig: Rig, identity: ProcessIdentity, name: str = "web", console: str = "") -> ExitRecord:
+    return rig.vmm.exit_record(vm_id_of(name), identity, console, rig.home / name / "vmm.log")
 
 
 def test_launch_returns_a_live_machine_whose_identity_was_told_first(rig: Rig) -> None:
@@ -58,7 +63,8 @@ def test_kill_of_a_live_machine_returns_when_it_is_gone(rig: Rig) -> None:
     rig.vmm.kill(identity)
     assert not Path(f"/proc/{identity.pid}").exists()
     assert not rig.vmm.is_alive(identity)
-    assert processes.exit_status(identity) == -signal.SIGKILL
+    record = ended(rig, identity)
+    assert (record.reason, record.status) == (ExitReason.KILLED, -signal.SIGKILL)
 
 
 def test_exit_status_of_a_machine_survives_other_processes_being_started(rig: Rig) -> None:
@@ -69,7 +75,7 @@ def test_exit_status_of_a_machine_survives_other_processes_being_started(rig: Ri
     eventually(lambda: not rig.vmm.is_alive(identity))
     subprocess.run(["true"], check=True)
     assert rig.vmm.wait_exit(identity, 5.0)
-    assert processes.exit_status(identity) == -signal.SIGKILL
+    assert ended(rig, identity).status == -signal.SIGKILL
 
 
 def test_kill_of_a_dead_machine_is_success(rig: Rig) -> None:
@@ -90,7 +96,56 @@ def test_power_down_of_a_listening_guest_ends_the_machine_well(rig: Rig) -> None
     wait_up(config)
     rig.vmm.power_down(identity, config.run_dir)
     assert rig.vmm.wait_exit(identity, 10.0)
-    assert processes.exit_status(identity) == 0
+    record = ended(rig, identity, console="[    9.1] reboot: Power down")
+    assert (record.reason, record.status) == (ExitReason.GUEST_POWEROFF, 0)
+
+
+def test_paused_machine_stands_still_until_it_is_resumed(rig: Rig) -> None:
+    config = rig.config(hears_button=True)
+    identity = rig.vmm.launch(config, lambda identity: None)
+    wait_up(config)
+    rig.vmm.pause(identity, config.run_dir)
+    rig.vmm.power_down(identity, config.run_dir)
+    assert not rig.vmm.wait_exit(identity, 0.3)
+    rig.vmm.resume(identity, config.run_dir)
+    assert rig.vmm.wait_exit(identity, 10.0)
+
+
+def test_pause_and_resume_may_be_repeated(rig: Rig) -> None:
+    config = rig.config()
+    identity = rig.vmm.launch(config, lambda identity: None)
+    for act in (rig.vmm.resume, rig.vmm.pause, rig.vmm.pause, rig.vmm.resume, rig.vmm.resume):
+        act(identity, config.run_dir)
+        assert rig.vmm.is_alive(identity)
+
+
+def test_pause_and_resume_of_a_dead_machine_are_success(rig: Rig) -> None:
+    config = rig.config()
+    identity = rig.vmm.launch(config, lambda identity: None)
+    rig.vmm.kill(identity)
+    rig.vmm.pause(identity, config.run_dir)
+    rig.vmm.resume(identity, config.run_dir)
+
+
+def test_kill_of_a_paused_machine_ends_it(rig: Rig) -> None:
+    config = rig.config()
+    identity = rig.vmm.launch(config, lambda identity: None)
+    rig.vmm.pause(identity, config.run_dir)
+    rig.vmm.kill(identity)
+    assert not rig.vmm.is_alive(identity)
+
+
+def test_what_a_launch_made_is_listed_until_it_is_released(rig: Rig) -> None:
+    identity = launch(rig)
+    held = rig.vmm.holds(vm_id_of("web"))
+    assert [(one.kind, one.key, one.vm_id) for one in rig.vmm.host_objects()] == [
+        (*one, vm_id_of("web")) for one in held
+    ]
+    rig.vmm.kill(identity)
+    for _ in range(2):
+        for kind, key in held:
+            rig.vmm.release(kind, key)
+    assert not rig.vmm.host_objects()
 
 
 def test_power_down_of_a_dead_machine_is_success(rig: Rig) -> None:

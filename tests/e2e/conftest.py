@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from tests.support import images
+from tests.support import images, testhost
 from tests.support.daemon import NOBODY, BangerHome, RunningVm, banger_home
 from tests.support.images import TestImage
 from tests.support.programs import missing_programs
 from tests.support.registry import LocalRegistry, running_registry
+from tests.support.testhost import HostInside
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -38,6 +39,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         arguments = getattr(item, "funcargs", {}).values()
         for home in {id(home): home for home in arguments if isinstance(home, BangerHome)}.values():
             report.sections.append((f"daemon.log of {home.path}", home.log_tail()))
+        for host in {id(host): host for host in arguments if isinstance(host, HostInside)}.values():
+            report.sections.append(("journal of the test host", host.log_tail()))
     return report
 
 
@@ -120,3 +123,12 @@ def vm(layered: str, running_vm: RunningVm) -> Iterator[str]:
     """A running Debian VM that tests share. Leave it running, and no process in it."""
     with running_vm(layered, "shared") as name:
         yield name
+
+
+@pytest.fixture(scope="session")
+def inside(home: BangerHome, session_root: Path) -> Iterator[HostInside]:
+    """A machine with systemd, device-mapper, cgroups and KVM, with this checkout installed in it."""
+    if lacking := missing_programs("mmdebstrap"):
+        pytest.skip(f"not installed: {', '.join(lacking)}")
+    with testhost.running(home, session_root / "tmp") as running:
+        yield running

@@ -92,12 +92,31 @@ def test_home_of_one_vm_is_refused_to_another(homes: HomeDisk, layout: Layout) -
 def test_kept_home_goes_on_to_the_next_vm(homes: HomeDisk, layout: Layout) -> None:
     first = vm(layout, "one")
     write_file(prepare(homes, first), "kept", "mine\n")
-    homes.started(first, MemoryLedger())
+    homes.started(first, MemoryLedger("one"))
     for _ in range(2):
         homes.release(first, keep=True)
     assert [(home.name, home.vm_id) for home in homes.homes()] == [("work", "")]
     assert read_file(prepare(homes, vm(layout, "two")), "kept") == "mine\n"
     homes.release(first, keep=False)  # it is not its own any more
+    assert homes.path("work").exists()
+
+
+def test_home_that_no_guest_ever_had_is_not_kept(homes: HomeDisk, layout: Layout) -> None:
+    """A start that failed made it; there is nothing of anybody's in it."""
+    one = vm(layout, "one")
+    prepare(homes, one)
+    homes.release(one, keep=True)
+    assert list(layout.homes.iterdir()) == []
+
+
+def test_home_of_an_earlier_vm_survives_a_later_one_that_never_came_up(homes: HomeDisk, layout: Layout) -> None:
+    first, second = vm(layout, "one"), vm(layout, "two")
+    prepare(homes, first)
+    homes.started(first, MemoryLedger("one"))
+    homes.release(first, keep=True)
+    prepare(homes, second)
+    homes.erase(second)
+    assert [(home.name, home.vm_id) for home in homes.homes()] == [("work", "")]
     assert homes.path("work").exists()
 
 
@@ -118,7 +137,7 @@ def test_home_of_a_vm_that_is_gone_may_be_taken(homes: HomeDisk, layout: Layout)
 def test_home_of_another_user_is_refused(homes: HomeDisk, layout: Layout) -> None:
     first = vm(layout, "one")
     prepare(homes, first)
-    homes.started(first, MemoryLedger())
+    homes.started(first, MemoryLedger("one"))
     homes.release(first, keep=True)
     assert kind_of(homes.claim, replace(vm(layout, "two"), owner_uid=1000)) is ErrorKind.DENIED
 

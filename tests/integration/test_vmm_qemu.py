@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import stat
+import struct
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -15,14 +17,15 @@ import pytest
 
 from banger.core.cancel import Deadline
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import PortForward, ProcessIdentity
+from banger.core.models import ExitReason, PortForward, ProcessIdentity
 from banger.core.names import vmm_marker
 from banger.core.ports import Drive, UserNic, VmmConfig
 from banger.vmm import identity as processes
-from banger.vmm.qemu import launch, qmp
+from banger.vmm.qemu import launch, proof_guest, qmp
+from banger.vmm.qemu import proof as qemu_proof
 from banger.vmm.qemu.binary import find_binary
 from banger.vmm.qemu.proof import prove
-from tests.support.machines import Rig, has_qemu, wait_up
+from tests.support.machines import Rig, has_qemu, make_launching, wait_up
 
 pytestmark = [pytest.mark.boot, pytest.mark.skipif(not has_qemu(), reason="qemu-system-x86_64 is not installed")]
 
@@ -181,7 +184,11 @@ def test_launch_of_a_vmm_that_never_answers_times_out_and_leaves_nothing(rig: Ri
     os.mkfifo(never)
     with pytest.raises(BangerError) as caught:
         launch.launch(
-            config, lambda fd: ["/bin/sh", "-c", 'read -r x <> "$1"', marker, str(never)], lambda _: None, 0.2
+            config,
+            lambda fd: ["/bin/sh", "-c", 'read -r x <> "$1"', marker, str(never)],
+            lambda _: None,
+            make_launching("session"),
+            0.2,
         )
     assert caught.value.kind is ErrorKind.TIMEOUT
     assert processes.find(marker) is None
@@ -196,11 +203,45 @@ def test_power_down_of_a_machine_whose_monitor_is_gone_is_unavailable(rig: Rig) 
     assert caught.value.kind is ErrorKind.UNAVAILABLE
 
 
+@pytest.mark.parametrize(
+    ("number", "reason", "words"),
+    [
+        (signal.SIGTERM, ExitReason.KILLED, f"with SIGTERM by process {os.getpid()}"),
+        (signal.SIGSEGV, ExitReason.VMM_CRASH, "crashed with SIGSEGV"),
+        (signal.SIGKILL, ExitReason.KILLED, "killed with SIGKILL"),
+    ],
+)
+def test_exit_record_of_a_signalled_machine_tells_wish_from_crash(
+    rig: Rig, number: signal.Signals, reason: ExitReason, words: str
+) -> None:
+    config = rig.config()
+    identity = start(rig, config)
+    processes.kill(identity, number)
+    assert rig.vmm.wait_exit(identity, 10.0)
+    record = rig.vmm.exit_record(config.vm_id, identity, "", config.vmm_log)
+    assert record.reason is reason
+    assert words in record.words
+
+
 def test_proof_guest_runs_under_emulation_and_agrees_with_itself_on_the_clock() -> None:
     proofs = [prove(find_binary(), "tcg", timeout_s=20.0) for _ in range(2)]
     assert all(proof.works for proof in proofs), proofs
     first, second = (proof.tsc_khz for proof in proofs)
     assert first == pytest.approx(second, rel=0.01)
+
+
+@pytest.mark.parametrize(("accelerator", "works"), [("kvm", True), ("tcg", False)])
+def test_proof_guest_whose_clocks_contradict_each_other_is_no_proof_for_emulation_alone(
+    monkeypatch: pytest.MonkeyPatch, accelerator: str, works: bool
+) -> None:
+    """KVM guests have clocks that need no telling; a busy host must not cost them KVM."""
+    monkeypatch.setattr(qemu_proof, "_run", lambda argv, scratch, timeout_s: _contradict(Path(scratch)))
+    assert prove(find_binary(), accelerator, timeout_s=5.0).works is works
+
+
+def _contradict(scratch: Path) -> tuple[int, str]:
+    Path(scratch, "output").write_bytes(struct.pack("<6I", 9, 10, 1, 2, 5, 6))
+    return proof_guest.EXIT_CODE, ""
 
 
 def test_proof_guest_that_does_not_finish_is_no_proof() -> None:

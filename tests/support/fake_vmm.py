@@ -10,16 +10,21 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from functools import partial
 from pathlib import Path
 
 from banger.core.errors import BangerError, ErrorKind
+from banger.core.exits import ExitRecord
 from banger.core.models import ProcessIdentity
 from banger.core.names import vmm_marker
-from banger.core.ports import VmmConfig
+from banger.core.ports import HostObject, VmmConfig
+from banger.launch import Outcome
 from banger.vmm import identity as processes
+from banger.vmm.exits import explain_exit
+from banger.vmm.log_files import log_tail
 from tests.support.waiting import eventually
 
 BOOT_MARKS = "banger: init 0.10\nbanger: root 0.20\nbanger: ready 0.30\n"
@@ -54,6 +59,8 @@ class FakeVmm:
         deaf: names of VMs that ignore the power button.
         console: what a booting guest prints.
         launched: every configuration that was to be launched.
+        units: a directory where each launch makes one thing besides the process: a file named as the VM's id.
+        release_error: what taking that down fails with.
     """
 
     name: str = "fake"
@@ -62,10 +69,31 @@ class FakeVmm:
     deaf: set[str] = field(default_factory=set)
     console: str = BOOT_MARKS
     launched: list[VmmConfig] = field(default_factory=list)
+    units: Path | None = None
+    release_error: Exception | None = None
     hanging: threading.Event = field(default_factory=threading.Event)
 
     def accelerator(self) -> str:
         return self.accelerated_by
+
+    def launcher(self) -> Mapping[str, object]:
+        return {"name": "session", "reason": "a fake", "limited": False, "unlimited_because": "a fake"}
+
+    def holds(self, vm_id: str) -> Sequence[tuple[str, str]]:
+        return [("unit", vm_id)] if self.units else []
+
+    def release(self, kind: str, key: str) -> None:
+        if self.release_error:
+            raise self.release_error
+        if kind == "unit" and self.units:
+            (self.units / key).unlink(missing_ok=True)
+
+    def host_objects(self) -> Sequence[HostObject]:
+        found = sorted(self.units.iterdir()) if self.units and self.units.exists() else []
+        return [HostObject("unit", one.name, one.name, "a fake", partial(one.unlink, missing_ok=True)) for one in found]
+
+    def exit_record(self, vm_id: str, identity: ProcessIdentity, console: str, vmm_log: Path) -> ExitRecord:
+        return explain_exit(Outcome(processes.exit_status(identity)), console, log_tail(vmm_log))
 
     def launch(self, config: VmmConfig, on_spawn: Callable[[ProcessIdentity], None]) -> ProcessIdentity:
         self.launched.append(config)
@@ -128,6 +156,9 @@ class FakeVmm:
             (config.run_dir / stale).unlink(missing_ok=True)
         os.mkfifo(config.run_dir / "button")
         marker = vmm_marker(config.vm_id)
+        if self.units:
+            self.units.mkdir(exist_ok=True)
+            (self.units / config.vm_id).touch()
         with config.vmm_log.open("ab") as log:
             process = subprocess.Popen(
                 ["/bin/sh", "-c", _MACHINE, marker, str(config.run_dir), str(config.console_log), self.console, how],

@@ -313,6 +313,7 @@ class World:
         self.operations = OperationTable()
         storage = FakeStorage()
         capabilities = self.capabilities(self) if callable(self.capabilities) else self.capabilities
+        vmm_objects = (self.vmm.host_objects,) if self.vmm else ()  # type: ignore[attr-defined]
         self.supervisor = Supervisor(self._spawn, self.operations, self.backoff)
         self.services = Services(
             layout=self.layout,
@@ -326,7 +327,7 @@ class World:
             ledger=self.ledger,
             storages={"fake": storage},
             storage=storage,
-            host_objects=tuple(one.host_objects for one in capabilities),
+            host_objects=(*vmm_objects, *(one.host_objects for one in capabilities)),
             capabilities=(UserNetwork(FakeBoot.ssh_port, self.ports_besides), *capabilities),
             vmm=self.vmm,  # type: ignore[arg-type]
             guests=self.guests,

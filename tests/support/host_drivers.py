@@ -21,7 +21,7 @@ NAMES = frozenset(os.environ.get("CRASH_DRIVERS", "").split())
 
 def crash_world(home: Path) -> World:
     """A world whose machines are stand-ins and whose host is real as far as ``CRASH_DRIVERS`` says."""
-    return World(home, FakeVmm(), capabilities=_capabilities)
+    return World(home, FakeVmm(units=home / "units"), capabilities=_capabilities)
 
 
 def network() -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 import os
 import shutil
 import subprocess
@@ -18,6 +19,8 @@ from pathlib import Path
 
 import pytest
 
+from banger.core.operation import Operation
+from banger.rootfs import build as rootfs_build
 from tests.support.command import PROJECT
 from tests.support.elf import static_hello
 from tests.support.oci_layout import Layer, TarBuilder, write_layout
@@ -55,6 +58,17 @@ def busybox() -> TestImage:
         write_layout(target, TAG, [Layer(tar.finish())], config={"Cmd": ["/bin/sh"], "Env": ["PATH=/bin"]})
 
     return _cached("busybox", build)
+
+
+def busybox_rootfs(target: Path) -> Path:
+    """The same tree as an ext4 file of 16 MiB."""
+    layout = busybox().layout
+    manifest = _blob(layout, json.loads((layout / "index.json").read_text())["manifests"][0])
+    layer = _blob(layout, json.loads(manifest.read_bytes())["layers"][0])
+    rootfs_build.build_rootfs(
+        [rootfs_build.Layer(layer)], target, operation=Operation("image.pull", "busybox"), size_bytes=16 << 20
+    )
+    return target
 
 
 def scratch() -> TestImage:
@@ -220,13 +234,18 @@ def bootstrap_tar(tar: Path, include: Sequence[str]) -> None:
     mode = "root" if os.getuid() == 0 else "unshare"
     command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--mode={mode}", f"--include={','.join(include)}"]
     lean = [f"--dpkgopt=path-exclude=/usr/share/{place}/*" for place in ("locale", "man", "info")]
-    made = subprocess.run([*command, *lean, _codename(), str(tar)], capture_output=True, text=True, check=False)
+    made = subprocess.run([*command, *lean, codename(), str(tar)], capture_output=True, text=True, check=False)
     assert made.returncode == 0, f"mmdebstrap failed:\n{made.stderr[-3000:]}"
 
 
-def _codename() -> str:
+def codename() -> str:
+    """The host's release, as its package sources call it."""
     release = dict(line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line)
     return release["VERSION_CODENAME"].strip('"')
+
+
+def _blob(layout: Path, descriptor: dict[str, str]) -> Path:
+    return layout / "blobs" / "sha256" / descriptor["digest"].removeprefix("sha256:")
 
 
 def _host_file(*candidates: str) -> bytes:
@@ -243,7 +262,16 @@ def _cached(name: str, build: Callable[[Path], None], *parts: Callable[..., obje
     recipe = [inspect.getsource(part) for part in (build, *parts, _bootstrap, bootstrap_tar, oci_layout, elf)]
     if parts:
         recipe.append(str(debian().layout))
-    digest = hashlib.sha256("".join([*recipe, _codename()]).encode()).hexdigest()[:16]
+    return TestImage(name, cached(name, "".join(recipe), build))
+
+
+def cached(name: str, recipe: str, build: Callable[[Path], None]) -> Path:
+    """The directory that ``build`` fills, from the cache or made now and put there in one step.
+
+    ``recipe`` is everything that decides what comes out, but for the host's distribution; other recipes of the same
+    name are removed.
+    """
+    digest = hashlib.sha256((recipe + codename()).encode()).hexdigest()[:16]
     path = CACHE / f"{name}-{digest}"
     if not path.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
@@ -255,4 +283,4 @@ def _cached(name: str, build: Callable[[Path], None], *parts: Callable[..., obje
             staging.rename(path)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-    return TestImage(name, path)
+    return path

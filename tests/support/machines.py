@@ -17,13 +17,16 @@ from pathlib import Path
 from banger.config import Config
 from banger.core.names import vmm_marker
 from banger.core.ports import UserNic, Vmm, VmmConfig
+from banger.launch import Launching
+from banger.launch.systemd import SystemdLauncher
 from banger.layout import Layout
 from banger.vmm.qemu.driver import QemuVmm
 from tests.support.fake_vmm import FakeVmm
 from tests.support.tiny_guest import write_button_guest, write_sleeping_guest
 from tests.support.waiting import eventually
 
-KINDS = ("fake", "qemu-microvm", "qemu-q35")
+INSTALLATION = "0123456789ab"
+KINDS = ("fake", "qemu-microvm", "qemu-q35", "qemu-systemd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,8 @@ class Rig:
         if kind == "fake":
             return cls(kind, home, cache, FakeVmm(console="up\n"))
         layout = replace(Layout.from_environment({"BANGER_HOME": str(home)}), cache=cache)
-        return cls(kind, home, cache, QemuVmm(Config.load(layout.config_file, {}), layout))
+        launching = make_launching("systemd" if kind == "qemu-systemd" else "session")
+        return cls(kind, home, cache, QemuVmm(Config.load(layout.config_file, {}), layout, launching))
 
     def close(self) -> None:
         """End every machine and remove the directory."""
@@ -48,10 +52,12 @@ class Rig:
             found = self.vmm.find(vmm_marker(vm_id_of(run_dir.name)))
             if found is not None:
                 self.vmm.kill(found)
+            for kind, key in self.vmm.holds(vm_id_of(run_dir.name)):
+                self.vmm.release(kind, key)
         shutil.rmtree(self.home)
 
     def config(self, name: str = "web", *, hears_button: bool = False, **changes: object) -> VmmConfig:
-        """A machine of 32 MiB whose guest says "up" and waits."""
+        """A machine of 32 MiB whose guest says "up" and waits. Emulated, unless it takes so long to be what is tested."""
         run_dir = self.home / name
         run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         machine = "q35" if self.kind == "qemu-q35" else "microvm"
@@ -73,11 +79,24 @@ class Rig:
             drives=(),
             nic=UserNic(),
             machine=machine,
-            accelerator="tcg",
+            accelerator=self.vmm.accelerator() if self.kind == "qemu-systemd" else "tcg",
             console_log=run_dir / "console.log",
             vmm_log=run_dir / "vmm.log",
         )
         return replace(config, **changes)  # type: ignore[arg-type]
+
+
+def make_launching(launcher: str) -> Launching:
+    """Processes started in one way, without limits."""
+    settings = {"BANGER_VMM_LAUNCHER": launcher, "BANGER_VMM_LIMITS": "none"}
+    return Launching(Config.load(Path("/nonexistent"), settings), INSTALLATION, {})
+
+
+def obstacle_to(kind: str) -> str:
+    """Why machines of this kind cannot be run here; empty if they can."""
+    if kind != "fake" and not has_qemu():
+        return "qemu-system-x86_64 is not installed"
+    return SystemdLauncher(INSTALLATION).obstacle() if kind == "qemu-systemd" else ""
 
 
 def vm_id_of(name: str) -> str:

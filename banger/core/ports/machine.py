@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from banger.core.exits import ExitRecord
 from banger.core.models import PortForward, ProcessIdentity
+
+if TYPE_CHECKING:
+    from banger.core.ports.host import HostObject  # which needs this module
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +83,35 @@ class Vmm(Protocol):
         """``kvm`` if a guest was proven to run on it, else ``tcg``. The proof is made once and cached."""
         ...
 
+    def launcher(self) -> Mapping[str, object]:
+        """How processes are started here: ``{name, reason, limited, unlimited_because}``."""
+        ...
+
     def launch(self, config: VmmConfig, on_spawn: Callable[[ProcessIdentity], None]) -> ProcessIdentity:
         """Start the process so that it outlives the daemon, and return once the machine runs.
 
         ``on_spawn`` is called as soon as the process exists, before anything can fail: it writes the handle down.
         Raises ``conflict`` if a forwarded port is taken, ``unavailable`` with the VMM's own words otherwise; then
         no process is left.
+        """
+        ...
+
+    def holds(self, vm_id: str) -> Sequence[tuple[str, str]]:
+        """Kind and key of what :meth:`launch` makes on the host besides the process: to be intended before it."""
+        ...
+
+    def release(self, kind: str, key: str) -> None:
+        """Take down one of what :meth:`holds` told, also of an earlier start; already gone is success."""
+        ...
+
+    def host_objects(self) -> Sequence[HostObject]:
+        """Everything of those kinds on the host that carries this installation's id."""
+        ...
+
+    def exit_record(self, vm_id: str, identity: ProcessIdentity, console: str, vmm_log: Path) -> ExitRecord:
+        """How the process ended and why. Ask once it is gone and before :meth:`release`.
+
+        ``console`` is what the guest printed since it was started.
         """
         ...
 

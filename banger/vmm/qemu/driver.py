@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from banger.config import Config
 from banger.core.cancel import Deadline
 from banger.core.errors import BangerError, ErrorKind
+from banger.core.exits import ExitRecord
 from banger.core.models import ProcessIdentity
-from banger.core.ports import VmmConfig
+from banger.core.ports import HostObject, VmmConfig
+from banger.launch import Launching
 from banger.layout import Layout
 from banger.vmm import identity as processes
-from banger.vmm import probe
-from banger.vmm.qemu import launch, qmp
+from banger.vmm import kernel_log, probe
+from banger.vmm.exits import explain_exit
+from banger.vmm.log_files import log_tail
+from banger.vmm.qemu import failures, launch, qmp
 from banger.vmm.qemu.arguments import command_line
 from banger.vmm.qemu.binary import find_binary
 
@@ -25,19 +31,47 @@ class QemuVmm:
 
     name = "qemu"
 
-    def __init__(self, config: Config, layout: Layout) -> None:
+    def __init__(self, config: Config, layout: Layout, launching: Launching) -> None:
         self._config = config
         self._layout = layout
+        self._launching = launching
 
     def accelerator(self) -> str:
         """``kvm`` or ``tcg``; :func:`banger.vmm.probe.accelerator` also tells why."""
         return probe.accelerator(self._layout, self._config).name
 
+    def launcher(self) -> Mapping[str, object]:
+        """How processes are started here; see :class:`banger.launch.Facts`."""
+        return asdict(self._launching.facts())
+
     def launch(self, config: VmmConfig, on_spawn: Callable[[ProcessIdentity], None]) -> ProcessIdentity:
-        """Start the process in its own session, and return once the machine runs."""
+        """Start the process so that it outlives the daemon, and return once the machine runs."""
         binary = find_binary()
         tsc_khz = probe.tsc_khz(self._layout) if config.accelerator == "tcg" else 0
-        return launch.launch(config, lambda qmp_fd: command_line(binary, config, qmp_fd, tsc_khz), on_spawn)
+        return launch.launch(
+            config, lambda qmp_fd: command_line(binary, config, qmp_fd, tsc_khz), on_spawn, self._launching
+        )
+
+    def holds(self, vm_id: str) -> Sequence[tuple[str, str]]:
+        """Kind and key in the ledger of what a launch makes besides the process: its unit, or its cgroup."""
+        return self._launching.holds(vm_id)
+
+    def release(self, kind: str, key: str) -> None:
+        """Take down what a launch made besides the process; already gone is success."""
+        self._launching.release(kind, key)
+
+    def host_objects(self) -> Sequence[HostObject]:
+        """Every unit and cgroup of this installation."""
+        return self._launching.host_objects()
+
+    def exit_record(self, vm_id: str, identity: ProcessIdentity, console: str, vmm_log: Path) -> ExitRecord:
+        """How the process ended and why, from all who know a part of it."""
+        outcome = self._launching.outcome(vm_id)
+        if outcome.status is None:
+            outcome = replace(outcome, status=processes.exit_status(identity))
+        if not outcome.out_of_memory and outcome.status in (None, -signal.SIGKILL):
+            outcome = replace(outcome, out_of_memory=kernel_log.tells_of_oom_kill(identity))
+        return explain_exit(outcome, console, failures.last_lines(log_tail(vmm_log)))
 
     def find(self, marker: str) -> ProcessIdentity | None:
         """The process whose command line carries ``marker``: for a handle that was intended but never recorded."""

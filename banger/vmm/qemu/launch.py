@@ -1,9 +1,8 @@
-"""Starting a QEMU process that owes nothing to the daemon: own session, logs in files, no pipe, no parent tie."""
+"""Starting a QEMU process that owes nothing to the daemon, and waiting until its machine runs."""
 
 from __future__ import annotations
 
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,13 +13,17 @@ from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import ProcessIdentity
 from banger.core.names import vmm_marker
 from banger.core.ports import VmmConfig
+from banger.launch import Job, Launching
 from banger.vmm import identity
 from banger.vmm.qemu import failures, qmp
+from banger.vmm.qemu.arguments import options
 
 #: From the start of the process until the machine runs; a loaded host takes a second.
 START_TIMEOUT_S = 30.0
 _KILL_TIMEOUT_S = 10.0
 _STATUS_INTERVAL_S = 0.02
+#: Stands for the monitor's socket in a command line until its path takes its place.
+_NO_SOCKET = -1
 
 
 def qmp_path(run_dir: Path) -> Path:
@@ -32,6 +35,7 @@ def launch(
     config: VmmConfig,
     command_line: Callable[[int], Sequence[str]],
     on_spawn: Callable[[ProcessIdentity], None],
+    launching: Launching,
     timeout_s: float = START_TIMEOUT_S,
 ) -> ProcessIdentity:
     """Start QEMU and return once its machine runs.
@@ -40,19 +44,21 @@ def launch(
         config: the machine.
         command_line: makes the argument list, given the number of the monitor's inherited listening socket.
         on_spawn: called as soon as the process exists.
+        launching: starts the process.
         timeout_s: how long QEMU may take until the machine runs.
 
     Raises:
         BangerError: as :func:`banger.vmm.qemu.failures.explain` reads QEMU's own words; no process is left then.
     """
     log_start = _size(config.vmm_log)
-    with _listener(qmp_path(config.run_dir)) as listener:
-        argv = command_line(listener.fileno())
-        process = _spawn(argv, listener.fileno(), config.vmm_log)
-    spawned = identity.identify(process, vmm_marker(config.vm_id))
+    process = _spawn(config, command_line, launching)
+    try:
+        spawned = identity.identify(process, vmm_marker(config.vm_id))
+    except ProcessLookupError as error:  # somebody else has reaped it
+        raise failures.explain(config, _text_since(config.vmm_log, log_start), error, timed_out=False) from error
     try:
         on_spawn(spawned)
-        _wait_running(config.run_dir, Deadline.after(timeout_s))
+        _wait_running(config.run_dir, spawned, Deadline.after(timeout_s))
     except qmp.QmpError as error:
         timed_out = isinstance(error, qmp.QmpTimeoutError)
         _end(spawned)
@@ -63,26 +69,24 @@ def launch(
     return spawned
 
 
-def _spawn(argv: Sequence[str], qmp_fd: int, log: Path) -> int:
-    log.touch(mode=0o600)
-    with log.open("ab") as output:
-        try:
-            process = subprocess.Popen(
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                cwd="/",
-                umask=0o077,
-                start_new_session=True,
-                pass_fds=(qmp_fd,),
-            )
-        except OSError as error:
-            raise failures.cannot_execute(argv[0], error) from error
-    # From here the process belongs to its identity. Popen would reap it behind our back, and lose its exit status,
-    # whenever another process is started, unless it believes the process to be gone.
-    process.returncode = 0
-    return process.pid
+def _spawn(config: VmmConfig, command_line: Callable[[int], Sequence[str]], launching: Launching) -> int:
+    path = qmp_path(config.run_dir)
+    limits = launching.limits(config.cpus, config.memory_mib, config.accelerator)
+    if not launching.inherits:
+        path.unlink(missing_ok=True)
+        own = listening_at(path, command_line(_NO_SOCKET), _NO_SOCKET)
+        return launching.spawn(Job(config.vm_id, own, config.vmm_log, limits))
+    with _listener(path) as listener:
+        argv = command_line(listener.fileno())
+        return launching.spawn(Job(config.vm_id, argv, config.vmm_log, limits, (listener.fileno(),)))
+
+
+def listening_at(path: Path, argv: Sequence[str], descriptor: int) -> list[str]:
+    """The same command line, but QEMU makes the monitor's socket itself instead of inheriting ``descriptor``."""
+    inherited = options("socket", id="qmp", fd=descriptor, server="on", wait="off")
+    own = options("socket", id="qmp", path=path, server="on", wait="off")
+    assert inherited in argv, "the command line has no monitor"
+    return [own if word == inherited else word for word in argv]
 
 
 @contextmanager
@@ -105,11 +109,20 @@ def _listener(path: Path) -> Iterator[socket.socket]:
         yield listener
 
 
-def _wait_running(run_dir: Path, deadline: Deadline) -> None:
-    with qmp.session(qmp_path(run_dir), deadline) as session:
-        while (status := session.execute("query-status")["status"]) != "running":
+def _wait_running(run_dir: Path, spawned: ProcessIdentity, deadline: Deadline) -> None:
+    while True:
+        try:
+            with qmp.session(qmp_path(run_dir), deadline) as session:
+                while (status := session.execute("query-status")["status"]) != "running":
+                    if deadline.expired:
+                        raise qmp.QmpTimeoutError(f"the machine is {status}")
+                    time.sleep(_STATUS_INTERVAL_S)
+                return
+        except qmp.QmpConnectError as error:  # a QEMU that makes its socket itself has not come that far
+            if not identity.is_same(spawned):
+                raise
             if deadline.expired:
-                raise qmp.QmpTimeoutError(f"the machine is {status}")
+                raise qmp.QmpTimeoutError("it makes no monitor socket") from error
             time.sleep(_STATUS_INTERVAL_S)
 
 

@@ -24,6 +24,10 @@ class QmpError(Exception):
     """QEMU refused a command, broke the protocol, or went away in the middle of it."""
 
 
+class QmpConnectError(QmpError):
+    """Nobody listens at the socket."""
+
+
 class QmpTimeoutError(QmpError):
     """QEMU did not answer before the deadline."""
 
@@ -109,7 +113,7 @@ def session(path: Path, deadline: Deadline) -> Iterator[QmpSession]:
         except TimeoutError as error:
             raise QmpTimeoutError("no answer in time") from error
         except OSError as error:
-            raise QmpError(f"cannot connect: {error}") from error
+            raise QmpConnectError(f"cannot connect: {error}") from error
         opened = QmpSession(connection, deadline)
         opened.open()
         yield opened

@@ -1,0 +1,22 @@
+"""How a VMM's process ended. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from banger.core.models import ExitReason
+
+
+@dataclass(frozen=True, slots=True)
+class ExitRecord:
+    """What is known of the end of a machine that nobody here asked to end.
+
+    Attributes:
+        reason: the cause, as a VM's row keeps it.
+        words: a line for people.
+        status: exit code of the process, or minus the number of the signal that ended it; ``None`` if nobody knows.
+    """
+
+    reason: ExitReason
+    words: str
+    status: int | None = None

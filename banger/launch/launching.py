@@ -1,0 +1,141 @@
+"""Which launcher starts VMMs here; every other one still tells of, and takes down, what it has started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from banger.config import Config
+from banger.core.errors import BangerError, ErrorKind
+from banger.core.ports import HostObject
+from banger.core.units import MIB
+from banger.launch.cgroups import Cgroups, NoDelegationError, delegated_part
+from banger.launch.environment import is_supervised
+from banger.launch.port import Job, Launcher, Limits, Outcome
+from banger.launch.session import SessionLauncher
+from banger.launch.systemd import SystemdLauncher
+
+#: What a VMM needs besides the guest's memory, in MiB: its own, and for emulation the translated code.
+_OVERHEAD_MIB = {"kvm": 512, "tcg": 1536}
+#: Of one CPU, besides the guest's own: disk and network.
+_OVERHEAD_CPU_PERCENT = 50
+#: A VMM has a thread for each CPU of the guest and up to 64 for each disk.
+_TASKS = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """How VMMs are started here, for people.
+
+    Attributes:
+        name: ``systemd`` or ``session``.
+        reason: why this one.
+        limited: CPU, memory and threads of a VMM are limited.
+        unlimited_because: why not, else.
+    """
+
+    name: str
+    reason: str
+    limited: bool
+    unlimited_because: str = ""
+
+
+class Launching:
+    """Starts VMMs as configured or as it is possible. Chooses once, at the first need."""
+
+    def __init__(self, config: Config, installation: str, env: Mapping[str, str] | None = None) -> None:
+        self._wish = config.text("vmm.launcher")
+        self._wants_limits = config.text("vmm.limits") != "none"
+        self._env = os.environ if env is None else env
+        self._systemd = SystemdLauncher(installation)
+        self._installation = installation
+
+    def facts(self) -> Facts:
+        """How VMMs are started here. Raises as :meth:`spawn` if they are not."""
+        name, reason = self._choice
+        if isinstance(self._part, str) and (name == "session" or not self._wants_limits):
+            return Facts(name, reason, limited=False, unlimited_because=self._part)
+        return Facts(name, reason, limited=True)
+
+    @property
+    def inherits(self) -> bool:
+        """True if a process can be given open files."""
+        return self._chosen.inherits
+
+    def holds(self, vm_id: str) -> list[tuple[str, str]]:
+        """Kind and key in the ledger of what :meth:`spawn` will make for a VM besides the process."""
+        key = self._chosen.key(vm_id)
+        return [(self._chosen.kind, key)] if key else []
+
+    def spawn(self, job: Job) -> int:
+        """Start a process and return its id; 0 if it has ended already.
+
+        Raises:
+            BangerError: ``unavailable``, ``conflict``.
+        """
+        return self._chosen.spawn(job)
+
+    def limits(self, cpus: int, memory_mib: int, accelerator: str) -> Limits:
+        """What a VMM may use for a guest of this size."""
+        if not self._wants_limits:
+            return Limits()
+        memory_mib += _OVERHEAD_MIB.get(accelerator, max(_OVERHEAD_MIB.values()))
+        return Limits(100 * cpus + _OVERHEAD_CPU_PERCENT, memory_mib * MIB, _TASKS)
+
+    def outcome(self, vm_id: str) -> Outcome:
+        """How a VM's last process ended, until :meth:`release`."""
+        told = [one.outcome(vm_id) for one in self._all]
+        status = next((one.status for one in told if one.status is not None), None)
+        return Outcome(status, any(one.out_of_memory for one in told))
+
+    def release(self, kind: str, key: str) -> None:
+        """Take down what was made besides a process, whichever launcher made it; already gone is success."""
+        for one in self._all:
+            if one.kind == kind:
+                one.release(key)
+
+    def host_objects(self) -> Sequence[HostObject]:
+        """Everything on the host that launchers made for this installation."""
+        return [found for one in self._all for found in one.host_objects()]
+
+    @property
+    def _all(self) -> tuple[Launcher, ...]:
+        return (self._session, self._systemd)
+
+    @property
+    def _chosen(self) -> Launcher:
+        return self._systemd if self._choice[0] == "systemd" else self._session
+
+    @cached_property
+    def _choice(self) -> tuple[str, str]:
+        if self._wish == "session":
+            return "session", "vmm.launcher is set"
+        if self._wish == "auto" and not is_supervised(self._env, os.getpid()):
+            return "session", "the daemon is not a service of systemd"
+        obstacle = self._systemd.obstacle()
+        if not obstacle:
+            return "systemd", "the daemon is one itself" if self._wish == "auto" else "vmm.launcher is set"
+        if self._wish == "auto":
+            return "session", f"systemd starts no services for us: {obstacle}"
+        raise BangerError(
+            ErrorKind.UNAVAILABLE, "VMs cannot be services of systemd here", cause=obstacle,
+            hint="set vmm.launcher to auto",
+        )  # fmt: skip
+
+    @cached_property
+    def _session(self) -> SessionLauncher:
+        part = self._part
+        return SessionLauncher(None if isinstance(part, str) else Cgroups(part, self._installation))
+
+    @cached_property
+    def _part(self) -> Path | str:
+        """Where we may make cgroups, or why nowhere."""
+        if not self._wants_limits:
+            return "vmm.limits is none"
+        try:
+            return delegated_part()
+        except NoDelegationError as error:
+            return str(error)

@@ -1,0 +1,231 @@
+"""What this machine may lack, for real: device-mapper, KVM, systemd and cgroups, in a machine that banger boots.
+
+The tests share that machine, the daemon that its systemd runs and a VM that runs in there on real KVM.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.command import PROJECT
+from tests.support.daemon import BangerHome
+from tests.support.images import busybox_rootfs
+from tests.support.testhost import PYTHON, HostInside
+from tests.support.waiting import eventually
+
+pytestmark = [pytest.mark.boot, pytest.mark.slow, pytest.mark.timeout(480)]
+
+UNIT = "banger.service"
+UNIT_FILE = f"/etc/systemd/system/{UNIT}"
+VM = "inner"
+#: Seconds without a sign of life; the unit's own patience would make a long test.
+WATCHDOG_S = 15
+#: Seconds that anything which systemd does by itself may take in an emulated machine.
+PATIENCE_S = 90.0
+
+#: Suites that need what the test host has, and which of their tests are run there.
+SUITES = {
+    "test_launch_contract.py": "(test_launch_contract and (cgroup or systemd))",
+    "test_vmm_contract.py": "(qemu-systemd and (listening or adopted or released))",
+    "test_storage_contract.py": "(test_storage_contract and dm)",
+}
+
+
+@pytest.fixture
+def service(inside: HostInside) -> HostInside:
+    """The test host with the daemon installed in its systemd, a kernel and an image; KVM is there."""
+    if _facts(inside)["ActiveState"] != "active":
+        inside.shell("modprobe kvm-amd || modprobe kvm-intel").ok()
+        drop_in = f"{UNIT_FILE}.d"
+        inside.shell(
+            f"mkdir -p {drop_in} && printf '[Service]\\nWatchdogSec={WATCHDOG_S}\\n' > {drop_in}/test.conf"
+        ).ok()
+        inside.banger("daemon", "install", "--system").ok()
+    return inside
+
+
+@pytest.fixture
+def inner(service: HostInside, home: BangerHome, tmp_path: Path) -> str:
+    """Name of a VM that runs in the test host."""
+    known = json.loads(service.banger("vm", "list", "--json").ok().text)
+    if not known:
+        _bring_kernel_and_image(service, home, tmp_path)
+        service.banger("vm", "run", "--detach", "--name", VM, "--kernel", VM, "--memory", "256M", VM).ok()
+    elif known[0]["state"] != "running":
+        service.banger("vm", "start", VM).ok()
+    return VM
+
+
+@pytest.fixture
+def sessions(service: HostInside) -> Iterator[HostInside]:
+    """The same, but VMs are started in sessions of their own: the setting, and a daemon that has read it."""
+    service.shell("mkdir -p /etc/banger && printf '[vmm]\\nlauncher = \"session\"\\n' > /etc/banger/config.toml").ok()
+    _restart(service)
+    yield service
+    service.run("rm", "/etc/banger/config.toml").ok()
+    service.banger("daemon", "uninstall", "--system").ok()  # the next one that needs it starts another
+
+
+def test_device_mapper_can_make_snapshots(inside: HostInside) -> None:
+    inside.shell("modprobe dm-snapshot && modprobe loop").ok()
+    assert "snapshot " in inside.run("dmsetup", "targets").ok().text
+
+
+def test_suites_that_need_such_a_host_pass_in_it(inside: HostInside) -> None:
+    inside.shell("modprobe kvm-amd || modprobe kvm-intel; modprobe dm-snapshot; modprobe loop").ok()
+    files = [f"tests/contract/{name}" for name in SUITES if (PROJECT / "tests" / "contract" / name).exists()]
+    ran = inside.pytest("-rs", "-k", " or ".join(SUITES.values()), *files, timeout_s=400.0)
+    assert ran.code == 0, str(ran)
+    assert "passed" in ran.text
+    assert "SKIPPED" not in ran.text, ran.text
+
+
+def test_launch_of_an_ordinary_users_systemd(inside: HostInside) -> None:
+    """The user's own manager starts, limits and forgets processes just the same."""
+    inside.shell("id tester 2>/dev/null || useradd --create-home --uid 1000 tester; chmod -R a+rX /src").ok()
+    inside.run("systemctl", "start", "user@1000.service").ok()
+    suite = "tests/contract/test_launch_contract.py"
+    tests = ("-k", "systemd and (limits or memory or released or kill)", "--basetemp=/home/tester/tmp")
+    user = ("setpriv", "--reuid=1000", "--regid=1000", "--init-groups", "env", "-C", "/src", "HOME=/home/tester")
+    variables = ("XDG_RUNTIME_DIR=/run/user/1000", "PYTHONDONTWRITEBYTECODE=1")
+    options = ("-q", "-rs", "-p", "no:cacheprovider", "-p", "no:randomly")
+    ran = inside.run(*user, *variables, PYTHON, "-m", "pytest", *options, *tests, suite)
+    assert ran.code == 0, str(ran)
+    assert "SKIPPED" not in ran.text, ran.text
+
+
+def test_kvm_is_proven_by_a_guest_and_a_machine_runs_on_it(service: HostInside, inner: str) -> None:
+    assert _doctor(service)["kvm"]["verdict"] == "ok"
+    assert _vm(service)["accelerator"] == "kvm"
+    assert service.banger("vm", "exec", inner, "--", "uname", "-n").ok().text == f"{inner}\n"
+
+
+def test_outer_machine_runs_on_what_doctor_says(home: BangerHome, inside: HostInside) -> None:
+    """Where KVM opens but guests hang on it, machines are emulated and doctor says why."""
+    verdict = {check["name"]: check for check in home.json("doctor")}["kvm"]
+    accelerator = home.json("vm", "show", inside.vm)["accelerator"]
+    assert accelerator == ("kvm" if verdict["verdict"] == "ok" else "tcg")
+    if accelerator == "tcg" and Path("/dev/kvm").exists():
+        assert "KVM does not run guests here" in verdict["detail"] or "no permission" in verdict["detail"]
+
+
+def test_machine_is_a_limited_service_of_systemd(service: HostInside, inner: str) -> None:
+    assert "services of systemd (the daemon is one itself), limited" in _doctor(service)["launcher"]["detail"]
+    unit = _unit(service)
+    facts = _facts(service, unit)
+    assert int(facts["MainPID"]) == _vm(service)["pid"]
+    assert facts["Slice"] == "banger.slice"
+    assert facts["CPUQuotaPerSecUSec"].startswith("1.5")
+    assert int(facts["MemoryMax"]) == (256 + 512) << 20
+    assert int(facts["TasksMax"]) > 64
+
+
+def test_machine_outlives_a_daemon_that_crashes_and_the_next_one_tells_how_it_ended(
+    service: HostInside, inner: str
+) -> None:
+    vm, daemon = _vm(service)["pid"], _facts(service)["MainPID"]
+    service.run("kill", "-KILL", daemon).ok()
+    _wait_restarted(service, daemon)
+    _check_lives_on(service, vm)
+    service.run("kill", "-KILL", str(vm)).ok()
+    ended = eventually(
+        lambda: (shown := _vm(service))["state"] == "stopped" and shown, PATIENCE_S, "the end to be seen"
+    )
+    assert (ended["exit_reason"], ended["reason"]) == ("killed", "the VMM was killed with SIGKILL")
+    assert not _units(service)
+
+
+def test_machine_outlives_a_daemon_that_hangs_until_the_watchdog_ends_it(service: HostInside, inner: str) -> None:
+    vm, daemon = _vm(service)["pid"], _facts(service)["MainPID"]
+    service.run("kill", "-STOP", daemon).ok()
+    _wait_restarted(service, daemon)
+    _check_lives_on(service, vm)
+    assert "watchdog" in service.run("journalctl", "--no-pager", "--unit", UNIT, "--lines", "50").text.lower()
+
+
+def test_machine_outlives_an_upgrade(service: HostInside, inner: str) -> None:
+    vm, daemon = _vm(service)["pid"], _facts(service)["MainPID"]
+    service.install()
+    _restart(service)
+    assert _facts(service)["MainPID"] != daemon
+    _check_lives_on(service, vm)
+
+
+def test_machine_in_a_session_of_its_own_outlives_a_restart_too(inner: str, sessions: HostInside) -> None:
+    sessions.banger("vm", "stop", VM).ok()
+    assert not _units(sessions)
+    assert json.loads(sessions.banger("doctor", "--leaks", "--json").ok().text) == []
+    sessions.banger("vm", "start", VM).ok()
+    assert not _units(sessions)
+    assert "not limited" in _doctor(sessions)["launcher"]["detail"]
+    vm = _vm(sessions)["pid"]
+    _restart(sessions)
+    _check_lives_on(sessions, vm)
+    sessions.banger("vm", "stop", VM).ok()
+
+
+def test_uninstall_takes_everything_back(service: HostInside) -> None:
+    service.banger("daemon", "uninstall", "--system").ok()
+    facts = _facts(service)
+    assert (facts["LoadState"], facts["ActiveState"]) == ("not-found", "inactive")
+    left = service.shell(
+        f"ls -d {UNIT_FILE} /etc/systemd/system/*.wants/{UNIT} 2>/dev/null; pgrep -f '[b]anger daemon'"
+    )
+    assert left.text == ""
+
+
+def _bring_kernel_and_image(service: HostInside, home: BangerHome, scratch: Path) -> None:
+    kernel = home.data / "kernels" / home.json("kernel", "list")[0]["id"] / "vmlinuz"
+    service.put(kernel, "/srv/vmlinuz")
+    service.put(busybox_rootfs(scratch / "busybox.ext4"), "/srv/busybox.ext4")
+    modules = service.run("uname", "-r").ok().text.strip()
+    service.banger("kernel", "import", VM, "--kernel", "/srv/vmlinuz", "--modules", f"/lib/modules/{modules}").ok()
+    service.banger("image", "register", "--rootfs", "/srv/busybox.ext4", "--name", VM).ok()
+
+
+def _facts(host: HostInside, unit: str = UNIT) -> dict[str, str]:
+    lines = host.run("systemctl", "show", unit).ok().text.splitlines()
+    return dict(line.split("=", 1) for line in lines if "=" in line)
+
+
+def _units(host: HostInside) -> list[str]:
+    listed = host.run("systemctl", "list-units", "--all", "--plain", "--no-legend", "banger-*.service").ok().text
+    return [line.split()[0] for line in listed.splitlines()]
+
+
+def _unit(host: HostInside) -> str:
+    (unit,) = _units(host)
+    return unit
+
+
+def _vm(host: HostInside) -> dict[str, Any]:
+    shown: dict[str, Any] = json.loads(host.banger("vm", "show", "--json", VM).ok().text)
+    return shown
+
+
+def _doctor(host: HostInside) -> dict[str, dict[str, str]]:
+    return {check["name"]: check for check in json.loads(host.banger("doctor", "--json").text)}
+
+
+def _restart(host: HostInside) -> None:
+    """As an administrator does; systemd counts starts, and tests make many."""
+    host.shell(f"systemctl daemon-reload; systemctl reset-failed {UNIT}; systemctl restart {UNIT}").ok()
+
+
+def _wait_restarted(host: HostInside, former: str) -> None:
+    def is_another() -> bool:
+        facts = _facts(host)
+        return facts["ActiveState"] == "active" and facts["MainPID"] != former
+
+    eventually(is_another, PATIENCE_S, "systemd to restart the daemon")
+
+
+def _check_lives_on(host: HostInside, pid: int) -> None:
+    vm = _vm(host)
+    assert (vm["state"], vm["pid"]) == ("running", pid)
+    assert host.banger("vm", "exec", VM, "--", "echo", "alive").ok().text == "alive\n"

@@ -1,0 +1,192 @@
+"""A whole Debian with systemd, device-mapper and KVM, booted by banger: what this machine may lack is tested in there.
+
+The image is made once for a recipe and kept in ``.cache/tests``: a bootstrapped tree, and over it the Python packages
+of this checkout's environment as a virtual environment in ``/opt/banger``, all but banger itself. What changes from run
+to run is copied into the running machine: the sources, to ``/src``, and banger's wheel, which is installed there.
+"""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from banger.core.operation import Operation
+from banger.rootfs.build import Layer, build_rootfs
+from tests.support import images
+from tests.support.command import PROJECT, Result
+from tests.support.daemon import BangerHome
+from tests.support.waiting import eventually
+
+PACKAGES = """
+systemd-sysv libpam-systemd udev dbus dbus-user-session kmod procps python3 qemu-system-x86 dmsetup e2fsprogs util-linux nftables iproute2 openssh-client
+openssh-sftp-server busybox-static dropbear-bin
+""".split()
+VENV = "/opt/banger"
+PYTHON = f"{VENV}/bin/python"
+BANGER = f"{VENV}/bin/banger"
+LIBRARY = f"{VENV}/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
+SOURCES = "/src"
+BOOT_S = 180.0
+#: Of the environment's packages: what no test needs, and what this checkout is itself.
+_LEFT_OUT = ("mypy", "mypyc", "ruff", "setuptools", "pkg_resources", "ast_serialize", "librt", "banger", "_banger")
+_COPIED = ("banger", "tests", "scripts", "pyproject.toml", "README.md", "ARCHITECTURE.md")
+_ENVIRONMENT = ("PYTHONDONTWRITEBYTECODE=", "LC_ALL=C.UTF-8")
+
+#: Moves the shell into a new cgroup below its own, so that others may be made beside it; $0 is where to go then.
+_IN_A_LEAF = """
+own=/sys/fs/cgroup$$(sed -n s/^0:://p /proc/self/cgroup)
+mkdir "$$own/leaf" && echo $$$$ > "$$own/leaf/cgroup.procs" && cd "$$0" && exec "$$@"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class HostInside:
+    """A running test host: a VM named ``vm`` of the installation ``home``."""
+
+    home: BangerHome
+    vm: str
+
+    __test__ = False
+
+    def run(self, *argv: str, timeout_s: float = 240.0, **env: str) -> Result:
+        """Run a command as root; its exit code is the result's."""
+        extra = [word for pair in (*_ENVIRONMENT, *(f"{k}={v}" for k, v in env.items())) for word in ("--env", pair)]
+        return self.home.run("vm", "exec", *extra, self.vm, "--", *argv, timeout_s=timeout_s)
+
+    def shell(self, script: str, **options: float) -> Result:
+        """Run a shell script as root."""
+        return self.run("sh", "-c", script, **options)  # type: ignore[arg-type]
+
+    def banger(self, *args: str, timeout_s: float = 240.0, **env: str) -> Result:
+        """Run the installed ``banger`` in there."""
+        return self.run(BANGER, *args, timeout_s=timeout_s, **env)
+
+    def pytest(self, *nodes: str, timeout_s: float = 240.0) -> Result:
+        """Run tests of this checkout in there, by their node ids and further options, as root.
+
+        They run in a leaf of a part of the cgroup tree that systemd has delegated, and may use the rest of it.
+        """
+        options = ["-q", "-p", "no:cacheprovider", "-p", "no:randomly", "--tb=short", f"--timeout={timeout_s:g}"]
+        unit = ("systemd-run", "--quiet", "--pipe", "--wait", "--collect", "--property=Delegate=yes")
+        environment = [f"--setenv={one}" for one in _ENVIRONMENT]
+        command = ("sh", "-c", _IN_A_LEAF, SOURCES, PYTHON, "-m", "pytest", *options, *nodes)
+        return self.run(*unit, *environment, "--", *command, timeout_s=timeout_s)
+
+    def install(self) -> None:
+        """Install the wheel of this checkout, over the one that is there; with the bytecode of the sources."""
+        words = "--quiet --no-index --no-deps --no-compile --force-reinstall --root-user-action=ignore"
+        self.shell(f"{PYTHON} -m pip install {words} /srv/banger-*.whl").ok()
+        copy = f"cd {SOURCES} && find banger -name __pycache__ -print0 | tar --null -T - -cf - | tar -C {LIBRARY} -xf -"
+        self.shell(copy).ok()
+
+    def log_tail(self, lines: int = 80) -> str:
+        """The last lines of its journal."""
+        return self.run("journalctl", "--no-pager", "--lines", str(lines)).text
+
+    def put(self, source: Path, target: str) -> None:
+        """Copy a file or a directory into it."""
+        self.home.run("vm", "cp", str(source), f"{self.vm}:{target}").ok()
+
+
+def image() -> Path:
+    """The root file system, from the cache or made now; skips where it cannot be made."""
+    recipe = inspect.getsource(images.bootstrap_tar) + " ".join(PACKAGES)
+    base = images.cached("hostbase", recipe, lambda target: images.bootstrap_tar(target / "root.tar", PACKAGES))
+    tree = base / "root.tar"
+    _check_python(tree)
+    installed = sorted(f"{one.name}=={one.version}" for one in metadata.distributions())
+    recipe = "\n".join([base.name, inspect.getsource(_environment), *_LEFT_OUT, *installed])
+
+    def build(target: Path) -> None:
+        packages = target / "packages.tar"
+        _environment(packages)
+        layers = [Layer(tar, compressed_bytes=tar.stat().st_size) for tar in (tree, packages)]
+        build_rootfs(layers, target / "rootfs.ext4", operation=Operation("image.pull", "testhost"))
+        packages.unlink()
+
+    return images.cached("testhost", recipe, build) / "rootfs.ext4"
+
+
+@contextmanager
+def running(home: BangerHome, workspace: Path, *options: str) -> Iterator[HostInside]:
+    """Boot the test host in an installation, with the sources and the wheel of this checkout in it."""
+    home.run("image", "register", "--rootfs", str(image()), "--name", "testhost").ok()
+    machine = ("--cpus", "2", "--memory", "2G", "--init", "image")
+    home.run("vm", "run", "--detach", "--name", "testhost", *machine, *options, "testhost", timeout_s=BOOT_S).ok()
+    host = HostInside(home, "testhost")
+    try:
+        with tempfile.TemporaryDirectory(dir=workspace) as scratch:
+            host.put(_copy_of_sources(Path(scratch, "src")), SOURCES)
+            wheel = build_wheel(Path(scratch))
+            host.put(wheel, f"/srv/{wheel.name}")
+        host.install()
+        eventually(lambda: _settled(host), 120, "the test host's systemd to have started everything")
+        yield host
+    finally:
+        home.run("vm", "delete", "--force", "testhost").ok()
+
+
+def build_wheel(target: Path) -> Path:
+    """This checkout as a wheel, made without asking any index."""
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(target)]
+    built = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    return next(target.glob("banger-*.whl"))
+
+
+def _check_python(tree: Path) -> None:
+    """The environment's packages are of use in there only if both have the same version of Python."""
+    wanted = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    with tarfile.open(tree) as tar:
+        found = any(entry.name.removeprefix("./") == f"usr/bin/{wanted}" for entry in tar)
+    if not found:
+        pytest.skip(f"the distribution's Python is not the {wanted} that runs the tests")
+
+
+def _environment(target: Path) -> None:
+    """Write ``/opt/banger`` as a layer: a virtual environment with the packages that run these tests."""
+    site = Path(sysconfig.get_path("purelib"))
+
+    def wanted(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+        entry.uid = entry.gid = 0
+        entry.uname = entry.gname = "root"
+        return entry
+
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch, tarfile.open(target, "w") as tar:
+        skeleton = Path(scratch, "venv")
+        (skeleton / "bin").mkdir(parents=True)
+        (skeleton / "bin" / "python").symlink_to("/usr/bin/python3")
+        (skeleton / "pyvenv.cfg").write_text("home = /usr/bin\ninclude-system-site-packages = false\n")
+        tar.add(skeleton, VENV[1:], filter=wanted)
+        for entry in sorted(site.iterdir()):
+            if not entry.name.startswith(_LEFT_OUT) and "mypyc" not in entry.name:
+                tar.add(entry, f"{LIBRARY[1:]}/{entry.name}", filter=wanted)
+
+
+def _copy_of_sources(target: Path) -> Path:
+    """Make a directory with what tests need of this checkout, compiled: that would take long in there."""
+    for name in _COPIED:
+        source = PROJECT / name
+        if source.is_dir():
+            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, target / name)
+    compileall = [sys.executable, "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash"]
+    subprocess.run([*compileall, "-s", str(target), "-p", SOURCES, str(target)], check=True)
+    return target
+
+
+def _settled(host: HostInside) -> bool:
+    return host.run("systemctl", "is-system-running").text.strip() in ("running", "degraded")
