@@ -173,16 +173,19 @@ async def _tend(daemon: Daemon) -> None:
     """Look after VMs whose time may be over."""
     while True:
         await asyncio.sleep(TEND_INTERVAL_S)
-        try:
-            await asyncio.to_thread(daemon.tender.look)
-            await asyncio.to_thread(daemon.tender.guard)
-        except Exception:  # noqa: BLE001  # one bad look must not be the last one
-            logger.exception("looking after VMs failed")
+        for care in (daemon.tender.guard, daemon.tender.look):
+            try:
+                await asyncio.to_thread(care)
+            except Exception:  # noqa: BLE001  # one bad look must neither be the last one nor hinder the other
+                logger.exception("looking after VMs failed")
 
 
 def _bound_all(consoles: Sequence[Path]) -> None:
     for console in consoles:
-        bound(console)
+        try:
+            bound(console)
+        except OSError as error:  # a full disk above all; one log must not keep the others from being cut
+            logger.warning("cannot cut {}: {}", console, error)
 
 
 async def _watchdog() -> None:

@@ -60,7 +60,7 @@ class VmActor(OwnerActor):
             case PauseVm():
                 return self._pause(self._keeper.load(command.vm_name), command)
             case ResumeVm():
-                return self._resume(self._keeper.load(command.vm_name))
+                return self._resume(self._keeper.load(command.vm_name), command)
             case GrowVm():
                 return self._grow(self._keeper.load(command.vm_name), command.disk_mib, operation)
         raise TypeError(f"a VM's owner cannot do {command.verb}")
@@ -214,7 +214,9 @@ class VmActor(OwnerActor):
 
     def _pause(self, vm: Vm, command: PauseVm) -> Vm:
         if vm.state is VmState.PAUSED:
-            return vm
+            if command.by != "user" or vm.paused_by == "user":
+                return vm
+            return self._keeper.save(vm, paused_by="user", reason=command.reason)  # not the guard's to resume any more
         check_move(vm, VmState.PAUSED)
         identity = recorded_identity(self.services, vm.id)
         assert identity is not None
@@ -223,8 +225,8 @@ class VmActor(OwnerActor):
         self.services.vmm.pause(identity, self.services.layout.vm_run_dir(vm.id))
         return vm
 
-    def _resume(self, vm: Vm) -> Vm:
-        if vm.state is VmState.RUNNING:
+    def _resume(self, vm: Vm, command: ResumeVm) -> Vm:
+        if vm.state is VmState.RUNNING or command.by not in ("user", vm.paused_by):
             return vm
         check_move(vm, VmState.RUNNING)
         identity = recorded_identity(self.services, vm.id)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import namedtuple
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from freezegun import freeze_time
 
-from banger.actors.messages import CreateVm, DeleteVm, PauseVm, Reconcile
+from banger.actors.messages import CreateVm, DeleteVm, KillVm, PauseVm, Reconcile, ResumeVm
 from banger.actors.tend import Tender
 from banger.core import clock
 from banger.core.models import VmSpec, VmState
@@ -124,3 +125,24 @@ def test_restart_of_the_daemon_counts_as_a_use(world):
         tender.look()
     world.do(Reconcile())
     assert world.vm("web").state is VmState.RUNNING
+
+
+def test_vm_that_its_user_pauses_too_does_not_go_on_when_there_is_room(world):
+    vm = running(world)
+    world.do(PauseVm(vm.id, vm.name, "guard", "no room"))
+    world.do(PauseVm(vm.id, vm.name))
+    assert world.vm("web").paused_by == "user"
+    Tender(world.services).guard()
+    world.do(ResumeVm(vm.id, vm.name, "guard"))  # wished before the user came
+    assert world.vm("web").state is VmState.PAUSED
+    assert world.do(ResumeVm(vm.id, vm.name)).state is VmState.RUNNING
+
+
+def test_guard_leaves_alone_what_it_once_paused_and_what_does_not_run_any_more(world, monkeypatch):
+    vm = running(world)
+    world.do(KillVm(vm.id, vm.name))
+    world.store.vms.update(replace(world.vm("web"), state=VmState.FAILED, paused_by="guard"))
+    monkeypatch.setattr(
+        "banger.actors.tend.decide", lambda free, watched, thresholds: watched and pytest.fail("watched")
+    )
+    Tender(world.services).guard()
