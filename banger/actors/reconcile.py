@@ -154,6 +154,8 @@ class Reconciler:
                 if not self._dry:
                     if is_held(self._services, found):  # by a VM that has started since
                         continue
+                    if self._is_lived_in(f"{found.kind} {found.key}", found.vm_id):
+                        continue
                     found.remove()
                 self._report.removed.append(f"{found.kind} {found.key}")
 
@@ -164,7 +166,7 @@ class Reconciler:
                 orphans.sweep()
         for path in orphans.directories(self._grace_s):
             with self._reported(str(path)):
-                if not self._is_lived_in(path):
+                if path.parent.name != "vms" or not self._is_lived_in(str(path), path.name):
                     if not self._dry:
                         publish.discard(path, self._services.layout)
                     self._report.removed.append(str(path))
@@ -178,15 +180,13 @@ class Reconciler:
                     if self._dry or remove(stale):
                         self._report.removed.append(stale.what)
 
-    def _is_lived_in(self, directory: Path) -> bool:
-        """True, and reported, if a VMM runs in a directory whose record cannot be read: nothing of it is touched."""
-        if directory.parent.name != "vms":
-            return False
-        identity = self._services.vmm.find(vmm_marker(directory.name))
+    def _is_lived_in(self, what: str, vm_id: str) -> bool:
+        """True, and reported, if a VMM that no row places may use this: nothing of it is touched."""
+        identity = self._services.vmm.find(vmm_marker(vm_id)) if vm_id else None
         if identity is None:
             return False
         self._report.failed.append(
-            f"{directory}: process {identity.pid} runs a VM whose record cannot be read; end it to have it removed"
+            f"{what}: process {identity.pid} runs a VM whose record cannot be read; end it to have it removed"
         )
         return True
 

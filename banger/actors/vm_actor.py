@@ -228,7 +228,11 @@ class VmActor(OwnerActor):
     def _resume(self, vm: Vm, command: ResumeVm) -> Vm:
         if vm.state is VmState.RUNNING or command.by not in ("user", vm.paused_by):
             return vm
-        check_move(vm, VmState.RUNNING)
+        if vm.state is not VmState.PAUSED:  # a start half done may become running too, but not like this
+            raise BangerError(
+                ErrorKind.CONFLICT, f'VM "{vm.name}" is {vm.state.value}, not paused', subject=vm.name,
+                hint=f"banger vm why {vm.name}",
+            )  # fmt: skip
         identity = recorded_identity(self.services, vm.id)
         assert identity is not None
         self.services.vmm.resume(identity, self.services.layout.vm_run_dir(vm.id))

@@ -209,3 +209,21 @@ def test_host_that_cannot_be_looked_over_keeps_nothing_else_from_being_reconcile
     assert report.failed == ["objects on the host: cannot list taps"]
     assert not orphan.exists()
     assert world.layout.vm_dir(vm.id).exists()
+
+
+def test_objects_of_a_live_vmm_that_nobody_can_place_are_reported_and_left(world, capabilities):
+    vm = running(world)
+    (handle,) = world.ledger.of(vm.id).of("process")
+    journal = world.layout.vm_dir(vm.id) / "handles.journal"
+    whole = journal.read_bytes()
+    journal.write_bytes(b"")
+    world.store.database.execute("DELETE FROM handles")
+    world.store.vms.delete(vm.id)
+
+    report = world.do(Reconcile(at_start=True))
+
+    assert all(one.object_of(vm.id).exists() for one in capabilities.values())
+    assert any(line.startswith(f"tap tap-{vm.id}: process {handle.detail['pid']}") for line in report.failed)
+    assert report.removed == []
+    journal.write_bytes(whole)
+    assert world.do(Reconcile(at_start=True)).recovered == ["web"]

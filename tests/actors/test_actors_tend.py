@@ -12,6 +12,7 @@ from freezegun import freeze_time
 from banger.actors.messages import CreateVm, DeleteVm, KillVm, PauseVm, Reconcile, ResumeVm
 from banger.actors.tend import Tender
 from banger.core import clock
+from banger.core.errors import BangerError
 from banger.core.models import VmSpec, VmState
 from banger.core.names import new_id
 from banger.core.ports import Fill
@@ -146,3 +147,11 @@ def test_guard_leaves_alone_what_it_once_paused_and_what_does_not_run_any_more(w
         "banger.actors.tend.decide", lambda free, watched, thresholds: watched and pytest.fail("watched")
     )
     Tender(world.services).guard()
+
+
+def test_vm_whose_start_did_not_end_is_not_running_because_somebody_resumes_it(world):
+    vm = world.do(CreateVm(new_id(), "web", VmSpec("alpine")))
+    world.store.vms.update(replace(vm, state=VmState.STARTING))
+    with pytest.raises(BangerError, match="not paused"):
+        world.do(ResumeVm(vm.id, vm.name))
+    world.settle(vm)
