@@ -225,6 +225,8 @@ def explain_launcher(facts: object) -> Check:
     """The daemon's answer in words."""
     if not isinstance(facts, Mapping):
         return Check("launcher", Verdict.OK, "the daemon does not tell")
+    if problem := facts.get("error"):
+        return Check("launcher", Verdict.FAILED, str(problem), "set vmm.launcher to auto")
     what = "services of systemd" if facts.get("name") == "systemd" else "sessions of their own"
     limits = "limited" if facts.get("limited") else f"not limited: {facts.get('unlimited_because')}"
     return Check("launcher", Verdict.OK, f"VMs run in {what} ({facts.get('reason')}), {limits}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 import subprocess
@@ -23,7 +24,7 @@ class Comparison:
 
     Attributes:
         limit: largest allowed ``ours / peer``; with ``limit_is_difference`` largest allowed ``ours - peer``, with
-            ``limit_is_absolute`` largest allowed ``ours``.
+            ``limit_is_absolute`` largest allowed ``ours``; infinite for what is only reported.
     """
 
     name: str
@@ -42,6 +43,8 @@ class Comparison:
     @property
     def bar(self) -> str:
         """The promise, readable."""
+        if math.isinf(self.limit):
+            return "reported"
         if self.limit_is_absolute:
             return f"ours <= {self.limit:g} {self.unit}"
         return f"ours - peer <= {self.limit:g} {self.unit}" if self.limit_is_difference else f"ratio <= {self.limit:g}"

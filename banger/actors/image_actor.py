@@ -23,7 +23,7 @@ from banger.actors.messages import (
 from banger.core import clock, lookup
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import DefaultSizes, Image, Kernel, VmState
+from banger.core.models import DefaultSizes, Image, Kernel, Vm, VmState
 from banger.core.names import new_id
 from banger.core.operation import Operation
 from banger.core.ports import BuiltImage, ImageRequest, ImageSource, ResolvedImage, RootfsFacts
@@ -197,6 +197,7 @@ class ImageActor(ArtifactOwner):
             facts = self.services.workshop.commit(
                 layout.image_rootfs(base), layout.vm_dir(vm.id), rootfs, command.keep, operation
             )
+            self._check_untouched(vm)
             crashpoint("image.commit:merged")
             with operation.step("make work seed"):
                 self.services.workshop.seed(rootfs, staged / "seed.ext4", operation)
@@ -205,6 +206,15 @@ class ImageActor(ArtifactOwner):
             )
             self._publish(image, staged, operation)
         return image
+
+    def _check_untouched(self, vm: Vm) -> None:
+        """Raise ``conflict`` if the VM was started or deleted while its disk was read."""
+        now = self.services.store.vms.get(vm.id)
+        if now is None or now.state is not VmState.STOPPED or now.started_at != vm.started_at:
+            raise BangerError(
+                ErrorKind.CONFLICT, f'VM "{vm.name}" was {"deleted" if now is None else "started"} meanwhile',
+                subject=vm.name, cause="its disk changed while it was read", hint="try again while it is stopped",
+            )  # fmt: skip
 
     # -- to elsewhere ----------------------------------------------------------------------------------
 

@@ -38,6 +38,11 @@ def leaks(services: Services, grace_s: float) -> list[HostObject]:
     ]
 
 
+def is_held(services: Services, found: HostObject) -> bool:
+    """True if a VM's ledger names it now."""
+    return any((handle.kind, handle.key) == (found.kind, found.key) for handle in services.ledger.all())
+
+
 def overview(services: Services) -> list[Found]:
     """Every object, for people: what it is, whose it is, and why it is there."""
     objects = all_objects(services)

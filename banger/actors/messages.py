@@ -265,9 +265,10 @@ class PauseVm(VmCommand):
 
 @dataclass(frozen=True, slots=True)
 class ResumeVm(VmCommand):
-    """Let a paused one go on."""
+    """Let a paused one go on. By ``guard``: only if it is still the guard that paused it."""
 
     verb: ClassVar[str] = "vm.resume"
+    by: str = "user"
 
 
 @dataclass(frozen=True, slots=True)

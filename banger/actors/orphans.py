@@ -46,19 +46,15 @@ class Orphans:
     def directories(self, grace_s: float) -> list[Path]:
         """Directories that no row knows, and what a failed build left in staging."""
         layout, store = self._layout, self._store
-        vms = {vm.id for vm in store.vms.all()}
-        known = {
-            layout.data / "images": {image.id for image in store.images.all()},
-            layout.data / "kernels": {kernel.id for kernel in store.kernels.all()},
-            layout.data / "vms": vms,
-            layout.run / "vms": vms,
-        }
-        found = [(path, directory_key(path.name)) for place, ids in known.items()
-                 for path in older_than(place, grace_s) if path.name not in ids]  # fmt: skip
+        # What is there, then the leases, then the rows: who builds has a lease before the directory and drops it after
+        # the row, and a VM has its row before its directory. So what is seen without either is nobody's.
+        places = (layout.data / "images", layout.data / "kernels", layout.data / "vms", layout.run / "vms")
+        found = [(path, directory_key(path.name)) for place in places for path in older_than(place, grace_s)]
         if grace_s:  # without grace, at the start, staging was swept already
             found += [(path, staging_key(path.name)) for path in older_than(layout.staging, grace_s)]
         held = store.leases.held()
-        return [path for path, key in found if key not in held]
+        known = {one.id for table in (store.images, store.kernels, store.vms) for one in table.all()}
+        return [path for path, key in found if key not in held and path.name not in known]
 
     def blobs(self, age_s: float, *, parts_only: bool = False) -> Iterator[Stale]:
         """Downloads that nothing touched for ``age_s``: whole ones only save the next pull a transfer."""
@@ -115,5 +111,8 @@ def older_than(parent: Path, grace_s: float) -> list[Path]:
 
 
 def _occupied(path: Path) -> int:
-    status = path.lstat()
+    try:
+        status = path.lstat()
+    except FileNotFoundError:  # it went meanwhile
+        return 0
     return status.st_blocks * 512 if status.st_nlink == 1 else 0

@@ -8,17 +8,17 @@ from pathlib import Path
 
 from loguru import logger
 
-from banger.actors.inventory import leaks
+from banger.actors.inventory import is_held, leaks
 from banger.actors.messages import Command, DeleteImage, DeleteKernel, Reconcile, SettleVm
 from banger.actors.orphans import CACHED_S, GRACE_S, Orphans
 from banger.actors.services import Services
-from banger.actors.vm_settle import look_at
-from banger.core import codec
+from banger.actors.vm_settle import look_at, self_portrait
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import Vm, VmState
 from banger.core.names import vmm_marker
 from banger.core.operation import Operation
+from banger.core.ports import HostObject
 from banger.core.settling import Settlement
 from banger.host import publish
 
@@ -74,18 +74,19 @@ class Reconciler:
     def _recover_rows(self) -> None:
         """A VM's directory without a row means that the store is older than the disk: take the VM in again."""
         store, layout = self._services.store, self._services.layout
+        # The directories are looked at before the rows: a VM that is being created has its row first, and one that is
+        # being deleted loses it last.
+        there = sorted(path.name for path in _entries(layout.data / "vms"))
         known = {vm.id for vm in store.vms.all()}
-        for directory in sorted(_entries(layout.data / "vms")):
-            if directory.name in known:
-                continue
-            record = self._services.ledger.recorded(directory.name).vm
-            vm = _readable(record, directory.name)
+        for vm_id in there:
+            vm = self_portrait(self._services, vm_id) if vm_id not in known else None
             if vm is None:
                 continue
-            if not self._dry:
-                store.vms.insert(self._insertable(vm))
-                crashpoint("reconcile.recover:row-written")
-            self._report.recovered.append(vm.name)
+            with self._reported(f"VM {vm.name}"):
+                if not self._dry:
+                    store.vms.insert(self._insertable(vm))
+                    crashpoint("reconcile.recover:row-written")
+                self._report.recovered.append(vm.name)
 
     def _insertable(self, vm: Vm) -> Vm:
         """The recorded VM as a row that the store takes: its name free, its image and kernel there or left empty."""
@@ -129,7 +130,10 @@ class Reconciler:
                 self._report.stopped.append(f"{vm.name} ({what.value})")
 
     def _may_need_settling(self, vm: Vm) -> bool:
-        return vm.state is not VmState.STOPPED or bool(self._services.ledger.of(vm.id).of())
+        if vm.state is not VmState.STOPPED or self._services.ledger.of(vm.id).of():
+            return True
+        # A store that is older than the disk may take a VM for stopped that runs.
+        return self._at_start and bool(self._services.ledger.recorded(vm.id).handles)
 
     # -- the host --------------------------------------------------------------------------------------
 
@@ -142,37 +146,47 @@ class Reconciler:
                 capability.refresh(live)
 
     def _collect_objects(self) -> None:
-        for found in leaks(self._services, self._object_grace_s):
+        stray: list[HostObject] = []
+        with self._reported("objects on the host"):
+            stray = leaks(self._services, self._object_grace_s)
+        for found in stray:
             with self._reported(f"{found.kind} {found.key}"):
                 if not self._dry:
+                    if is_held(self._services, found):  # by a VM that has started since
+                        continue
+                    if self._is_lived_in(f"{found.kind} {found.key}", found.vm_id):
+                        continue
                     found.remove()
                 self._report.removed.append(f"{found.kind} {found.key}")
 
     def _collect_directories(self) -> None:
         orphans = Orphans(self._services.layout, self._services.store)
         if self._at_start and not self._dry:
-            orphans.sweep()
+            with self._reported("staging and trash"):
+                orphans.sweep()
         for path in orphans.directories(self._grace_s):
-            if not self._is_lived_in(path):
-                if not self._dry:
-                    publish.discard(path, self._services.layout)
-                self._report.removed.append(str(path))
-        for stale in orphans.blobs(CACHED_S, parts_only=True):  # nobody came back to resume it
-            if self._dry or orphans.remove_blob(stale):
-                self._report.removed.append(stale.what)
-        for stale in orphans.toolboxes(CACHED_S):
-            if self._dry or orphans.remove_toolbox(stale):
-                self._report.removed.append(stale.what)
+            with self._reported(str(path)):
+                if path.parent.name != "vms" or not self._is_lived_in(str(path), path.name):
+                    if not self._dry:
+                        publish.discard(path, self._services.layout)
+                    self._report.removed.append(str(path))
+        caches = (
+            (orphans.blobs(CACHED_S, parts_only=True), orphans.remove_blob),  # nobody came back to resume it
+            (orphans.toolboxes(CACHED_S), orphans.remove_toolbox),
+        )
+        for found, remove in caches:
+            for stale in found:
+                with self._reported(stale.what):
+                    if self._dry or remove(stale):
+                        self._report.removed.append(stale.what)
 
-    def _is_lived_in(self, directory: Path) -> bool:
-        """True, and reported, if a VMM runs in a directory whose record cannot be read: nothing of it is touched."""
-        if directory.parent.name != "vms":
-            return False
-        identity = self._services.vmm.find(vmm_marker(directory.name))
+    def _is_lived_in(self, what: str, vm_id: str) -> bool:
+        """True, and reported, if a VMM that no row places may use this: nothing of it is touched."""
+        identity = self._services.vmm.find(vmm_marker(vm_id)) if vm_id else None
         if identity is None:
             return False
         self._report.failed.append(
-            f"{directory}: process {identity.pid} runs a VM whose record cannot be read; end it to have it removed"
+            f"{what}: process {identity.pid} runs a VM whose record cannot be read; end it to have it removed"
         )
         return True
 
@@ -208,15 +222,6 @@ class _Reported:
             self._lines.append(f"{self._subject}: {error}")
             return True
         return False
-
-
-def _readable(record: object, vm_id: str) -> Vm | None:
-    """A VM's own record, if it is whole and of this version's form."""
-    try:
-        vm = codec.from_plain(Vm, record)
-    except BangerError:
-        return None
-    return vm if vm.id == vm_id else None
 
 
 def _entries(parent: Path) -> Iterator[Path]:

@@ -51,7 +51,7 @@ class Tender:
     def guard(self) -> None:
         """Pause VMs before the host or their snapshot runs out of room, and let them go on when there is some."""
         services = self._services
-        vms = {vm.id: vm for vm in services.store.vms.all() if vm.state is VmState.RUNNING or vm.paused_by == PAUSED_BY}
+        vms = {vm.id: vm for vm in services.store.vms.all() if _is_guarded(vm)}
         watched = [Watched(vm.id, vm.name, self._fill(vm), is_paused=vm.state is VmState.PAUSED) for vm in vms.values()]
         free = shutil.disk_usage(services.layout.data).free
         for verdict in decide(free, watched, Thresholds.of(services.config.number)):
@@ -60,7 +60,7 @@ class Tender:
             wish: Command = (
                 PauseVm(verdict.vm_id, name, PAUSED_BY, verdict.reason)
                 if verdict.move is Move.PAUSE
-                else ResumeVm(verdict.vm_id, name)
+                else ResumeVm(verdict.vm_id, name, PAUSED_BY)
             )
             services.submit(wish, Deadline.never())
 
@@ -77,3 +77,7 @@ class Tender:
     def _in_use(self, vm: Vm, connections: list[Connection]) -> bool:
         kept, used = self._services.guests.connections(vm.id)
         return used > 0 or into_guest(vm, connections) > kept
+
+
+def _is_guarded(vm: Vm) -> bool:
+    return vm.state is VmState.RUNNING or (vm.state is VmState.PAUSED and vm.paused_by == PAUSED_BY)

@@ -31,6 +31,7 @@ from banger.core.crashpoints import crashpoint
 from banger.core.egress import check_egress
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import ExitReason, Image, Kernel, Vm, VmSpec, VmState
+from banger.core.names import check_home_name
 from banger.core.operation import Operation
 from banger.core.states import LIVE, check_move
 from banger.host.resources import check_memory
@@ -59,7 +60,7 @@ class VmActor(OwnerActor):
             case PauseVm():
                 return self._pause(self._keeper.load(command.vm_name), command)
             case ResumeVm():
-                return self._resume(self._keeper.load(command.vm_name))
+                return self._resume(self._keeper.load(command.vm_name), command)
             case GrowVm():
                 return self._grow(self._keeper.load(command.vm_name), command.disk_mib, operation)
         raise TypeError(f"a VM's owner cannot do {command.verb}")
@@ -70,6 +71,8 @@ class VmActor(OwnerActor):
         services = self.services
         check_memory(command.spec.memory_mib)  # before anything is fetched
         check_egress(command.spec)
+        if command.spec.home:
+            check_home_name(command.spec.home)
         vm = Vm(
             id=command.vm_id,
             name=command.vm_name,
@@ -143,8 +146,11 @@ class VmActor(OwnerActor):
         vm = self._keeper.save(
             vm, state=VmState.RUNNING, started_at=clock.now(), stopped_at=None, timings=operation.steps
         )
-        self.services.ledger.record(vm)
         self.services.watcher.watch(vm.id, start.identity)
+        try:
+            self.services.ledger.record(vm)
+        except BangerError as error:  # only needed should its row be lost
+            logger.warning("{}: that it runs is not in its ledger: {}", vm.name, error)
         return vm
 
     def _start_failed(self, vm: Vm, error: BaseException) -> None:
@@ -208,7 +214,9 @@ class VmActor(OwnerActor):
 
     def _pause(self, vm: Vm, command: PauseVm) -> Vm:
         if vm.state is VmState.PAUSED:
-            return vm
+            if command.by != "user" or vm.paused_by == "user":
+                return vm
+            return self._keeper.save(vm, paused_by="user", reason=command.reason)  # not the guard's to resume any more
         check_move(vm, VmState.PAUSED)
         identity = recorded_identity(self.services, vm.id)
         assert identity is not None
@@ -217,10 +225,14 @@ class VmActor(OwnerActor):
         self.services.vmm.pause(identity, self.services.layout.vm_run_dir(vm.id))
         return vm
 
-    def _resume(self, vm: Vm) -> Vm:
-        if vm.state is VmState.RUNNING:
+    def _resume(self, vm: Vm, command: ResumeVm) -> Vm:
+        if vm.state is VmState.RUNNING or command.by not in ("user", vm.paused_by):
             return vm
-        check_move(vm, VmState.RUNNING)
+        if vm.state is not VmState.PAUSED:  # a start half done may become running too, but not like this
+            raise BangerError(
+                ErrorKind.CONFLICT, f'VM "{vm.name}" is {vm.state.value}, not paused', subject=vm.name,
+                hint=f"banger vm why {vm.name}",
+            )  # fmt: skip
         identity = recorded_identity(self.services, vm.id)
         assert identity is not None
         self.services.vmm.resume(identity, self.services.layout.vm_run_dir(vm.id))
@@ -233,9 +245,7 @@ class VmActor(OwnerActor):
                 ErrorKind.CONFLICT, f'VM "{vm.name}" is {vm.state.value}, not stopped', subject=vm.name,
                 cause="a disk in use cannot be resized", hint=f"banger vm stop {vm.name}",
             )  # fmt: skip
-        with operation.step("grow disk"):
-            storage = self.services.storages[vm.storage]
-            storage.grow(self.services.layout.vm_dir(vm.id), disk_mib, operation)
+        self.services.storages[vm.storage].grow(self.services.layout.vm_dir(vm.id), disk_mib, operation)
         crashpoint("vm.grow:grown")
         return self._keeper.save(vm, spec=replace(vm.spec, disk_mib=disk_mib))
 

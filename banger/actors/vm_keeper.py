@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from loguru import logger
+
 from banger.actors.services import Services
 from banger.actors.vm_teardown import recorded_identity, tear_down
 from banger.core import clock, lookup
@@ -70,7 +72,10 @@ class VmKeeper:
             accelerator="",
             paused_by="",
         )
-        self._services.ledger.begin(vm)
+        try:
+            self._services.ledger.begin(vm)
+        except BangerError as error:  # it holds nothing any more, which is all that counts
+            logger.warning("{}: its ledger is not begun anew: {}", vm.name, error)
         return vm
 
     def erase(self, vm: Vm, *, keep_home: bool | None = None) -> None:

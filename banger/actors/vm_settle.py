@@ -8,6 +8,8 @@ from banger.actors.services import Services
 from banger.actors.vm_files import VmFiles
 from banger.actors.vm_keeper import VmKeeper
 from banger.actors.vm_teardown import console_of_this_boot, find_process
+from banger.core import codec
+from banger.core.errors import BangerError
 from banger.core.models import ExitReason, ProcessIdentity, Vm, VmState
 from banger.core.operation import Operation
 from banger.core.settling import Settlement, settle
@@ -29,6 +31,15 @@ def look_at(services: Services, vm: Vm) -> Look:
     return Look(what, identity)
 
 
+def self_portrait(services: Services, vm_id: str) -> Vm | None:
+    """What a VM's own file says of it, if that is whole and of this version's form."""
+    try:
+        vm = codec.from_plain(Vm, services.ledger.recorded(vm_id).vm)
+    except (BangerError, OSError):  # also of what is no VM's directory at all
+        return None
+    return vm if vm.id == vm_id else None
+
+
 class VmSettler:
     """Settles one VM, in its owner's thread."""
 
@@ -38,7 +49,8 @@ class VmSettler:
 
     def run(self, vm: Vm, operation: Operation) -> Vm | None:
         """Do what :func:`look_at` says, and tell as the operation's note; None if the VM is gone then."""
-        self._services.ledger.recover(vm.id)
+        if self._services.ledger.recover(vm.id):
+            vm = self._brought_up_to_date(vm)
         look = look_at(self._services, vm)
         match look.settlement:
             case Settlement.NOTHING:
@@ -59,6 +71,28 @@ class VmSettler:
                 return self._keeper.down(vm, ExitReason.KILLED, words, operation)
             case Settlement.RECORD_EXIT:
                 return self._record_exit(vm, look.identity, operation)
+
+    def _brought_up_to_date(self, vm: Vm) -> Vm:
+        """A row that is older than a process that runs is given what the VM's own file says about that process."""
+        portrait = self_portrait(self._services, vm.id)
+        identity, is_alive = find_process(self._services, self._services.ledger.of(vm.id).of("process"))
+        runs = is_alive and identity is not None and portrait is not None and portrait.pid == identity.pid
+        if not runs or portrait is None or vm.state in (VmState.CREATING, VmState.DELETING):
+            return vm
+        return self._keeper.save(
+            vm,
+            state=portrait.state,
+            reason=portrait.reason,
+            exit_reason=portrait.exit_reason,
+            started_at=portrait.started_at,
+            stopped_at=None,
+            address=portrait.address,
+            ports=portrait.ports,
+            ssh_port=portrait.ssh_port,
+            accelerator=portrait.accelerator,
+            pid=portrait.pid,
+            timings=portrait.timings,
+        )
 
     def _adopt(self, vm: Vm, identity: ProcessIdentity | None) -> Vm:
         assert identity is not None

@@ -18,6 +18,7 @@ from banger.api.context import context_of
 from banger.api.long_requests import follow, is_set, operation_view, perform
 from banger.api.ndjson import MEDIA_TYPE
 from banger.core import codec
+from banger.core.errors import BangerError
 from banger.core.models import VmState
 
 
@@ -25,7 +26,10 @@ async def show_system(request: Request) -> Response:
     """The daemon."""
     context = context_of(request)
     accelerator = await asyncio.to_thread(context.vmm.accelerator)
-    launcher = await asyncio.to_thread(context.vmm.launcher)
+    try:
+        launcher = dict(await asyncio.to_thread(context.vmm.launcher))
+    except BangerError as error:  # VMs cannot be started; the daemon answers all the same, and can be stopped
+        launcher = {"error": str(error)}
     vms = context.store.vms.all()
     return JSONResponse(
         {

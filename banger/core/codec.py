@@ -30,8 +30,8 @@ def to_plain(value: Any) -> Any:
     """``value`` as what ``json.dumps`` takes: dataclasses become objects, times RFC 3339, enums their value."""
     if type(value) in _SCALARS:
         return value
-    if (names := _field_names(type(value))) is not None:  # type: ignore[arg-type]  # mypy: classes are hashable
-        return {name: to_plain(getattr(value, name)) for name in names}
+    if (encode := _object_encoder(type(value))) is not None:  # type: ignore[arg-type]  # mypy: classes are hashable
+        return encode(value)
     if isinstance(value, StrEnum):
         return value.value
     if isinstance(value, datetime):
@@ -46,9 +46,21 @@ def to_plain(value: Any) -> Any:
 
 
 @cache
-def _field_names(cls: Any) -> tuple[str, ...] | None:
-    """Of a dataclass; None for any other type."""
-    return tuple(f.name for f in fields(cls)) if is_dataclass(cls) else None
+def _object_encoder(cls: Any) -> Callable[[Any], dict[str, Any]] | None:
+    """What makes an object of a dataclass; None for any other type. Made once: most fields need nothing but copying."""
+    if not is_dataclass(cls):
+        return None
+    hints: dict[str, Any] = field_types(cls)  # type: ignore[arg-type]  # is_dataclass admits instances too
+    names = tuple(hints)
+    others = tuple(name for name in names if hints[name] not in _SCALARS)
+
+    def encode(value: Any) -> dict[str, Any]:
+        plain = {name: getattr(value, name) for name in names}
+        for name in others:
+            plain[name] = to_plain(plain[name])
+        return plain
+
+    return encode
 
 
 def from_plain(cls: type[T], data: Any, where: str = "") -> T:

@@ -115,6 +115,8 @@ def check_egress(spec: VmSpec) -> None:
 
 
 def _network(text: str) -> Network:
+    if "%" in text:  # a zone (RFC 4007), which may be any text at all, belongs to one host's interface
+        raise _refused(text, "an address with a zone means something on its own host only")
     try:
         network = ip_network(text)
     except ValueError as error:

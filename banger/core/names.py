@@ -53,6 +53,11 @@ def check_vm_name(name: str) -> str:
     return _check(name, VM_NAME, "VM", "use 1 to 40 of a-z, 0-9 and '-', starting with a letter")
 
 
+def check_home_name(name: str) -> str:
+    """Return ``name`` if it may name a home disk; raises a ``usage`` error otherwise."""
+    return _check(name, VM_NAME, "home disk", "use 1 to 40 of a-z, 0-9 and '-', starting with a letter")
+
+
 def check_artifact_name(name: str, noun: str) -> str:
     """Return ``name`` if it may name an image or a kernel (``noun``); raises a ``usage`` error otherwise."""
     return _check(name, ARTIFACT_NAME, noun, "use lower-case letters, digits and . _ : / @ -, at most 255")

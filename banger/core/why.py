@@ -16,13 +16,17 @@ _WORDS = {
 }
 
 
+#: Causes of which the row's reason tells more.
+_HAVE_DETAILS = frozenset({ExitReason.GUEST_PANIC, ExitReason.VMM_CRASH, ExitReason.KILLED})
+
+
 def sentence(vm: Vm) -> str:
     """The state and its cause."""
     if vm.state is VmState.PAUSED:
         return f"paused by {'you' if vm.paused_by == 'user' else 'banger'}{f': {vm.reason}' if vm.reason else ''}"
     if vm.state is VmState.STOPPED and vm.exit_reason:
         words = _WORDS[vm.exit_reason]
-        return f"stopped: {words}" + (f" ({vm.reason})" if vm.reason and vm.reason not in words else "")
+        return f"stopped: {words}" + (f" ({vm.reason})" if vm.reason and vm.exit_reason in _HAVE_DETAILS else "")
     return f"{vm.state.value}: {vm.reason}" if vm.reason else vm.state.value
 
 

@@ -11,18 +11,24 @@ of a file is the VM's own record, so that a VM is known again even if the store 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from banger.core.errors import BangerError, ErrorKind
 from banger.core.ports import Handle
 
 #: A journal longer than this is not one of ours: a start writes some twenty lines, and a stop begins a new file.
 MAX_BYTES = 1 << 20
+
+#: What a write ends with on a full disk.
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass(slots=True)
@@ -104,6 +110,26 @@ class Journal:
                 return replay(file.read(MAX_BYTES), vm_id)
         except FileNotFoundError:
             return JournalState()
+
+    @contextmanager
+    def failures_told(self) -> Iterator[None]:
+        """Say what it means that the file cannot be written: no room, or a directory that somebody removed."""
+        try:
+            yield
+        except OSError as error:
+            place = self._path.parent
+            if error.errno in FULL:
+                raise BangerError(
+                    ErrorKind.EXHAUSTED, f'not enough room in "{place}"', subject=str(place),
+                    cause=error.strerror or str(error), hint="banger system df",
+                ) from error  # fmt: skip
+            gone = isinstance(error, FileNotFoundError)
+            raise BangerError(
+                ErrorKind.NOT_FOUND if gone else ErrorKind.UNAVAILABLE,
+                f'cannot write to the VM\'s directory "{place}"', subject=str(place),
+                cause=error.strerror or str(error),
+                hint="somebody removed it: delete the VM and make it anew" if gone else "banger doctor",
+            ) from error  # fmt: skip
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Add a line; it is on the disk when this returns. A torn end is cut off first."""

@@ -8,14 +8,14 @@ the rows stand for the rest.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, Protocol
 
 from banger.core import codec
 from banger.core.models import Vm
 from banger.core.ports import Handle
-from banger.host.journal import Journal, JournalState, put, strike
+from banger.host.journal import FULL, Journal, JournalState, put, strike
 from banger.layout import Layout
 
 
@@ -59,8 +59,13 @@ class VmHandles:
         """Cross out what is gone: one key, or all of a kind. What was never written costs nothing."""
         if not any(key in (None, handle.key) for handle in self.of(kind)):
             return
-        with suppress(FileNotFoundError):  # the VM's directory is gone, so nothing is behind
+        try:
             self._journal.append(strike(kind, key))
+        except OSError as error:
+            # Without its directory nothing is behind. Without room the file is ahead, which costs one more cleanup:
+            # deleting what fills the disk must not need room.
+            if error.errno not in (errno.ENOENT, *FULL):
+                raise
         self._rows.strike(self._vm_id, kind, key)
 
     def of(self, kind: str | None = None) -> list[Handle]:
@@ -68,7 +73,8 @@ class VmHandles:
         return self._rows.of(self._vm_id, kind)
 
     def _put(self, handle: Handle) -> None:
-        self._journal.append(put(handle))
+        with self._journal.failures_told():
+            self._journal.append(put(handle))
         self._rows.put(handle)
 
 
@@ -88,12 +94,24 @@ class Ledger:
         return self._rows.all()
 
     def begin(self, vm: Vm) -> None:
-        """Begin a VM's file anew with its present record: at its creation and at each start."""
-        self._journal(vm.id).begin(codec.to_plain(vm), self._rows.of(vm.id))
+        """Begin a VM's file anew with its present record: at its creation, at each start and when it is down.
+
+        Raises:
+            BangerError: ``exhausted``; ``not_found`` if the VM's directory is gone; ``unavailable``.
+        """
+        journal = self._journal(vm.id)
+        with journal.failures_told():
+            journal.begin(codec.to_plain(vm), self._rows.of(vm.id))
 
     def record(self, vm: Vm) -> None:
-        """Add a VM's present record to its file: once it runs, with what is needed to reach it."""
-        self._journal(vm.id).append({"op": "vm", "vm": codec.to_plain(vm)})
+        """Add a VM's present record to its file: once it runs, with what is needed to reach it.
+
+        Raises:
+            BangerError: as :meth:`begin`.
+        """
+        journal = self._journal(vm.id)
+        with journal.failures_told():
+            journal.append({"op": "vm", "vm": codec.to_plain(vm)})
 
     def recorded(self, vm_id: str) -> JournalState:
         """What a VM's file says, for a VM that the store does not know."""

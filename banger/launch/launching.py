@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from loguru import logger
+
 from banger.config import Config
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.ports import HostObject
@@ -86,8 +88,16 @@ class Launching:
         return Limits(100 * cpus + _OVERHEAD_CPU_PERCENT, memory_mib * MIB, _TASKS)
 
     def outcome(self, vm_id: str) -> Outcome:
-        """How a VM's last process ended, until :meth:`release`."""
-        told = [one.outcome(vm_id) for one in self._all]
+        """How a VM's last process ended, until :meth:`release`.
+
+        A launcher that cannot be asked knows nothing: most VMs are not its own, and all must come down.
+        """
+        told = []
+        for one in self._all:
+            try:
+                told.append(one.outcome(vm_id))
+            except BangerError as error:
+                logger.debug("{} does not tell how the VMM of {} ended: {}", one.name, vm_id, error)
         status = next((one.status for one in told if one.status is not None), None)
         return Outcome(status, any(one.out_of_memory for one in told))
 

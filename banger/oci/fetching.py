@@ -84,13 +84,10 @@ class Fetch:
             try:
                 yield
             except BaseException as error:
-                first = self.failure
                 self._stop("the image is not built any more")
                 wait([fetched])
                 self._make_room(error)
                 operation.token.raise_if_cancelled()
-                if first is not None:
-                    raise first from None
                 raise
             fetched.result()
 

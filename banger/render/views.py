@@ -77,7 +77,7 @@ HOME_COLUMNS = (
     Column("NAME", lambda row: row["name"]),
     Column("SIZE", lambda row: size(row.get("disk_bytes"))),
     Column("IMAGE", lambda row: row.get("image") or "", shrinks=True),
-    Column("VM", lambda row: row.get("vm") or ""),
+    Column("VM", lambda row: row.get("vm") or ("broken" if row.get("broken") else "")),
 )
 
 CATALOG_COLUMNS = (

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import lru_cache
 
 from banger.rootfs import pax, sparse_tar
 from banger.rootfs.limits import TARGET_BYTES, Limits
@@ -188,9 +189,9 @@ class TarReader:
         member = Member(
             name=name,
             kind=kind,
-            mode=_number(fields[1]) & 0o7777,
-            uid=_number(fields[2]),
-            gid=_number(fields[3]),
+            mode=_common_number(fields[1]) & 0o7777,
+            uid=_common_number(fields[2]),
+            gid=_common_number(fields[3]),
             mtime_ns=_signed_number(fields[5]) * 10**9,
             size=_number(fields[4]) if kind is MemberKind.FILE else 0,
             link=_c_string(fields[8]) if kind in _LINKS else b"",
@@ -297,3 +298,7 @@ def _number(value: bytes) -> int:
     if number < 0:
         raise refused("a header has a negative number")
     return number
+
+
+#: For fields that hold the same few values in nearly every header.
+_common_number = lru_cache(maxsize=256)(_number)

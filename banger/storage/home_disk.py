@@ -18,7 +18,7 @@ from banger.config import Config
 from banger.core import lookup
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import Image, Vm
-from banger.core.names import VM_NAME
+from banger.core.names import VM_NAME, check_home_name
 from banger.core.operation import Operation
 from banger.core.plan import CleanupStep
 from banger.core.ports import Contribution, Drive, HostObject, VmLedger
@@ -43,6 +43,7 @@ class Home:
         owner_uid: who may attach it.
         image: name of the image that it was made from.
         used: a guest has had it.
+        broken: why its record cannot be read, or empty.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Home:
     owner_uid: int
     image: str
     used: bool = False
+    broken: str = ""
 
 
 class HomeDisk:
@@ -118,15 +120,11 @@ class HomeDisk:
 
     def path(self, name: str) -> Path:
         """Where a home is; raises ``usage`` for what is no name."""
-        if not VM_NAME.match(name):
-            rule = "use 1 to 40 of a-z, 0-9 and '-', starting with a letter"
-            raise BangerError(ErrorKind.USAGE, f'"{name}" is not a valid home disk name', subject=name, hint=rule)
-        return self._directory / f"{name}.ext4"
+        return self._directory / f"{check_home_name(name)}.ext4"
 
     def homes(self) -> list[Home]:
-        """All of them, by name."""
-        records = sorted(self._directory.glob("*.json"))
-        return [home for record in records if (home := self._read(record.stem))]
+        """All of them, by name; one whose record cannot be read is among them, broken."""
+        return [home for record in sorted(self._directory.glob("*.json")) if (home := self._shown(record.stem))]
 
     def claim(self, vm: Vm, image_name: str = "") -> None:
         """Make the home the VM's until :meth:`release`, whether or not it exists. Idempotent.
@@ -139,7 +137,8 @@ class HomeDisk:
         with self._lock:
             home = self._read(name)
             if home is None:
-                self._write(Home(name, vm.id, vm.owner_uid, image_name))
+                # A disk without a record had one that was lost or damaged: it may hold what its user wants to keep.
+                self._write(Home(name, vm.id, vm.owner_uid, image_name, used=self.path(name).exists()))
                 return
             if home.owner_uid != vm.owner_uid:
                 raise BangerError(
@@ -162,7 +161,7 @@ class HomeDisk:
 
         Call it when the VMM is gone and before the VM's directory is. A home that another VM has is not touched.
         """
-        if not vm.spec.home:
+        if not VM_NAME.match(vm.spec.home):  # none, or one that no start was ever given
             return
         disk = self.path(vm.spec.home)
         with self._lock:
@@ -215,6 +214,12 @@ class HomeDisk:
 
     def _record(self, name: str) -> Path:
         return self._directory / f"{name}.json"
+
+    def _shown(self, name: str) -> Home | None:
+        try:
+            return self._read(name)
+        except BangerError as error:
+            return Home(name, "", -1, "", used=True, broken=str(error))
 
     def _read(self, name: str) -> Home | None:
         record = self._record(name)

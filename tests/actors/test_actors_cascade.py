@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from banger.actors.messages import CreateVm, DeleteVm, KillVm, Reconcile, StartV
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import VmSpec, VmState
 from banger.core.names import new_id
+from banger.host.journal import Journal
 from tests.support.fake_capability import FakeCapability
 from tests.support.fake_vmm import FakeVmm, Fault
 from tests.support.fakes import World
@@ -169,3 +171,59 @@ def test_reconcile_refreshes_what_is_shared_with_the_vms_that_run(world, capabil
     world.do(CreateVm(new_id(), "idle", VmSpec("alpine")))
     world.do(Reconcile())
     assert capabilities["nat"].refreshed[-1] == {"web"}
+
+
+def test_vm_whose_directory_was_removed_says_so_and_comes_down_all_the_same(world):
+    vm = running(world)
+    shutil.rmtree(world.layout.vm_dir(vm.id))
+    assert world.do(KillVm(vm.id, vm.name)).state is VmState.STOPPED
+    with pytest.raises(BangerError) as caught:
+        world.do(StartVm(vm.id, vm.name))
+    assert caught.value.kind is ErrorKind.NOT_FOUND
+    assert "directory" in caught.value.message
+    world.do(DeleteVm(vm.id, vm.name))
+    assert world.store.vms.all() == []
+
+
+def test_running_vm_is_deleted_on_a_disk_that_is_full(world, monkeypatch):
+    vm = running(world)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Journal, "append", full)
+    monkeypatch.setattr(Journal, "begin", full)
+    world.do(DeleteVm(vm.id, vm.name, force=True))
+    assert world.store.vms.all() == []
+
+
+def test_host_that_cannot_be_looked_over_keeps_nothing_else_from_being_reconciled(world):
+    def refuse() -> None:
+        raise BangerError(ErrorKind.UNAVAILABLE, "cannot list taps")
+
+    vm = world.do(CreateVm(new_id(), "web", VmSpec("alpine"), start=False))
+    orphan = world.layout.vm_dir("0123456789ab")
+    orphan.mkdir()
+    object.__setattr__(world.services, "host_objects", (refuse,))
+    report = world.do(Reconcile(at_start=True))
+    assert report.failed == ["objects on the host: cannot list taps"]
+    assert not orphan.exists()
+    assert world.layout.vm_dir(vm.id).exists()
+
+
+def test_objects_of_a_live_vmm_that_nobody_can_place_are_reported_and_left(world, capabilities):
+    vm = running(world)
+    (handle,) = world.ledger.of(vm.id).of("process")
+    journal = world.layout.vm_dir(vm.id) / "handles.journal"
+    whole = journal.read_bytes()
+    journal.write_bytes(b"")
+    world.store.database.execute("DELETE FROM handles")
+    world.store.vms.delete(vm.id)
+
+    report = world.do(Reconcile(at_start=True))
+
+    assert all(one.object_of(vm.id).exists() for one in capabilities.values())
+    assert any(line.startswith(f"tap tap-{vm.id}: process {handle.detail['pid']}") for line in report.failed)
+    assert report.removed == []
+    journal.write_bytes(whole)
+    assert world.do(Reconcile(at_start=True)).recovered == ["web"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import threading
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -99,6 +100,45 @@ def test_vm_started_anew_since_the_backup_is_adopted_with_its_present_process(wo
     assert world.vm("web").state is VmState.RUNNING
 
 
+def test_vm_that_runs_although_the_store_takes_it_for_stopped_is_adopted_and_not_deleted_alive(world, tmp_path):
+    vm = create(world, start=False)
+    backup = backup_of(world, tmp_path)
+    vm = world.do(_start(vm))
+    identity = process_of(world, vm)
+
+    restart_with_the_store_of(world, backup)
+    report = world.do(Reconcile(at_start=True))
+
+    assert report.adopted == ["web"]
+    found = world.vm("web")
+    assert (found.state, found.pid, found.ssh_port) == (VmState.RUNNING, identity.pid, vm.ssh_port)
+    assert processes.is_same(identity)
+    world.do(DeleteVm(vm.id, vm.name, force=True))
+    assert not processes.is_same(identity)
+
+
+def test_vm_started_anew_since_the_backup_is_reached_at_its_present_port(world, tmp_path):
+    vm = create(world)
+    backup = backup_of(world, tmp_path)
+    world.vmm.kill(process_of(world, vm))
+    world.settle(vm)
+    vm = world.do(_start(vm))
+
+    restart_with_the_store_of(world, backup)
+    world.do(Reconcile(at_start=True))
+
+    assert (world.vm("web").pid, world.vm("web").ssh_port) == (vm.pid, vm.ssh_port)
+
+
+def test_file_among_the_directories_of_vms_stops_no_reconcile(world):
+    (world.layout.data / "vms" / "stray").touch()
+    vm = create(world)
+    world.vmm.kill(process_of(world, vm))
+    world.do(Reconcile(at_start=True))
+    assert world.vm("web").state is VmState.STOPPED
+    (world.layout.data / "vms" / "stray").unlink(missing_ok=True)
+
+
 def _start(vm):
     from banger.actors.messages import StartVm
 
@@ -142,6 +182,27 @@ def test_dry_run_tells_what_a_reconcile_would_do_and_does_nothing(world, tmp_pat
     assert world.store.vms.all() == []
     assert world.layout.vm_dir(vm.id).exists()
     world.do(Reconcile(at_start=True))
+
+
+def test_vms_made_while_a_reconcile_looks_around_are_neither_recovered_nor_removed(world, monkeypatch):
+    """A slow first reconcile has no grace for anybody, and callers are served beside it."""
+    table, made = world.store.vms, []
+    look = type(table).all
+
+    def look_and_then_create(self):
+        rows = look(self)
+        if threading.current_thread().name.startswith("HostActor") and len(made) < 5:
+            made.append(None)
+            create(world, f"new{len(made)}", start=False)
+        return rows
+
+    monkeypatch.setattr(type(table), "all", look_and_then_create)
+    report = world.do(Reconcile(at_start=True))
+    monkeypatch.undo()
+
+    assert made
+    assert str(report) == ""
+    assert all(world.layout.vm_dir(vm.id).exists() for vm in table.all())
 
 
 # -- a damaged file --------------------------------------------------------------------------------------

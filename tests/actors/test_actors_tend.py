@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections import namedtuple
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from freezegun import freeze_time
 
-from banger.actors.messages import CreateVm, DeleteVm, Reconcile
+from banger.actors.messages import CreateVm, DeleteVm, KillVm, PauseVm, Reconcile, ResumeVm
 from banger.actors.tend import Tender
 from banger.core import clock
+from banger.core.errors import BangerError
 from banger.core.models import VmSpec, VmState
 from banger.core.names import new_id
+from banger.core.ports import Fill
 from tests.support.fake_vmm import FakeVmm
 from tests.support.fakes import World
 from tests.support.waiting import eventually
@@ -75,6 +79,46 @@ def test_vm_in_use_is_not_idle_and_the_time_counts_from_its_end(world):
     eventually(lambda: world.vm("web").state is VmState.STOPPED, what="it is stopped")
 
 
+def test_vm_whose_snapshot_is_nearly_full_stands_still_until_there_is_room(world):
+    vm = running(world)
+    tender = Tender(world.services)
+    fills = world.services.storages["fake"].fills
+    fills[vm.id] = Fill(used_bytes=96, total_bytes=100, can_overflow=True)
+    tender.guard()
+    eventually(lambda: world.vm("web").state is VmState.PAUSED, what="it stands still")
+    assert world.vm("web").paused_by == "guard"
+    assert "its snapshot holds" in world.vm("web").reason
+    fills[vm.id] = Fill(used_bytes=93, total_bytes=100, can_overflow=True)
+    tender.guard()
+    world.do(Reconcile())
+    assert world.vm("web").state is VmState.PAUSED, "between the thresholds nothing changes"
+    fills[vm.id] = Fill(used_bytes=10, total_bytes=100, can_overflow=True)
+    tender.guard()
+    eventually(lambda: world.vm("web").state is VmState.RUNNING, what="it goes on")
+    assert (world.vm("web").paused_by, world.vm("web").reason) == ("", "")
+
+
+def test_vm_that_its_user_paused_is_not_the_guards_to_resume(world):
+    vm = running(world)
+    world.do(PauseVm(vm.id, vm.name))
+    Tender(world.services).guard()
+    world.do(Reconcile())
+    assert world.vm("web").state is VmState.PAUSED
+
+
+def test_full_host_pauses_every_vm(world, monkeypatch):
+    running(world)
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("banger.actors.tend.shutil.disk_usage", lambda path: usage(1 << 40, 1 << 40, 1 << 20))
+    tender = Tender(world.services)
+    tender.guard()
+    eventually(lambda: world.vm("web").state is VmState.PAUSED, what="it stands still")
+    assert "free on the host's disk" in world.vm("web").reason
+    monkeypatch.undo()
+    tender.guard()
+    eventually(lambda: world.vm("web").state is VmState.RUNNING, what="it goes on")
+
+
 def test_restart_of_the_daemon_counts_as_a_use(world):
     running(world, idle_s=600.0)
     with freeze_time(clock.now() + timedelta(hours=1)):
@@ -82,3 +126,32 @@ def test_restart_of_the_daemon_counts_as_a_use(world):
         tender.look()
     world.do(Reconcile())
     assert world.vm("web").state is VmState.RUNNING
+
+
+def test_vm_that_its_user_pauses_too_does_not_go_on_when_there_is_room(world):
+    vm = running(world)
+    world.do(PauseVm(vm.id, vm.name, "guard", "no room"))
+    world.do(PauseVm(vm.id, vm.name))
+    assert world.vm("web").paused_by == "user"
+    Tender(world.services).guard()
+    world.do(ResumeVm(vm.id, vm.name, "guard"))  # wished before the user came
+    assert world.vm("web").state is VmState.PAUSED
+    assert world.do(ResumeVm(vm.id, vm.name)).state is VmState.RUNNING
+
+
+def test_guard_leaves_alone_what_it_once_paused_and_what_does_not_run_any_more(world, monkeypatch):
+    vm = running(world)
+    world.do(KillVm(vm.id, vm.name))
+    world.store.vms.update(replace(world.vm("web"), state=VmState.FAILED, paused_by="guard"))
+    monkeypatch.setattr(
+        "banger.actors.tend.decide", lambda free, watched, thresholds: watched and pytest.fail("watched")
+    )
+    Tender(world.services).guard()
+
+
+def test_vm_whose_start_did_not_end_is_not_running_because_somebody_resumes_it(world):
+    vm = world.do(CreateVm(new_id(), "web", VmSpec("alpine")))
+    world.store.vms.update(replace(vm, state=VmState.STARTING))
+    with pytest.raises(BangerError, match="not paused"):
+        world.do(ResumeVm(vm.id, vm.name))
+    world.settle(vm)

@@ -181,6 +181,16 @@ def test_api_description_covers_every_route_and_its_bodies(served):
     assert set(spec["properties"]) == set(VmSpec.__dataclass_fields__)
 
 
+def test_api_daemon_that_cannot_start_vms_still_tells_about_itself(served):
+    def refuse():
+        raise BangerError(ErrorKind.UNAVAILABLE, "VMs cannot be services of systemd here", cause="no bus")
+
+    served._context.vmm.launcher = refuse
+    system = served.client.get("/v1/system")  # what `banger daemon stop` asks first
+    assert system["pid"] > 0
+    assert "no bus" in system["launcher"]["error"]
+
+
 def test_api_shutdown_is_answered_before_it_begins(served):
     assert served.client.call("POST", "/v1/system/shutdown") == {"stopping": True}
     assert served.stopped.wait(WAIT_S)

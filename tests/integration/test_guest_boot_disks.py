@@ -101,6 +101,7 @@ def test_home_disk_is_made_of_the_seed_and_goes_on_to_the_next_vm(rootfs: Path, 
         disks = [Disk(drive.path, drive.serial, drive.read_only) for drive in drives]
         with machine(boot, debian_kernel(), disks, tmp_path, guest_config(key, home=given.home)) as guest:
             wait_until_ready(guest)
+            homes.started(vm, ledger)
             assert shown(guest, "cat /root/dotfile") == "of the image\n"
             assert int(shown(guest, "df -m /root | cat").split()[-5]) > 50
             if vm_id == "one":

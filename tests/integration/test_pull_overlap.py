@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,8 +19,10 @@ from banger.layout import Layout
 from banger.oci.source import OciImageSource
 from banger.workshop import LocalWorkshop
 from tests.support.ext4_reader import listing, needs_e2fsprogs
-from tests.support.fakes import World
+from tests.support.fakes import WAIT_S, World
 from tests.support.faulty_registry import (
+    Exchange,
+    Fault,
     FaultyRegistry,
     corrupted,
     faulty_registry,
@@ -78,6 +81,16 @@ def content(layer: Layer) -> dict[bytes, bytes]:
 def written_bytes(world: World) -> int:
     """What the file system that is being made occupies."""
     return sum(file.stat().st_blocks * 512 for file in world.layout.staging.glob("*/rootfs.ext4"))
+
+
+def held(go_on: threading.Event) -> Fault:
+    """The truth, but not yet."""
+
+    def fault(exchange: Exchange) -> None:
+        assert go_on.wait(WAIT_S)
+        exchange.honest()
+
+    return fault
 
 
 def failure(world: World, command: PullImage) -> BangerError:
@@ -143,13 +156,18 @@ def test_bytes_that_make_no_archive_are_reported_as_the_wrong_bytes_they_are(
 
 
 def test_stale_part_that_was_written_already_leaves_no_trace(world: World, registry: FaultyRegistry) -> None:
-    right, other = noise("right"), noise("other")
+    right, other = noise("right", 5_000_000), noise("other", 5_000_000)
     image = served(registry, right)
     part = world.layout.blobs / "sha256" / f"{image.layer_digests[0].removeprefix('sha256:')}.part"
     part.parent.mkdir(parents=True, exist_ok=True)
-    part.write_bytes(other.blob()[:400_000])
+    part.write_bytes(other.blob()[:4_000_000])
+    go_on = threading.Event()
+    registry.on(image.layer_digests[0], held(go_on))
 
-    pulled = world.do(pull(registry))
+    listener = world.supervisor.submit(pull(registry))
+    eventually(lambda: written_bytes(world) >= 3_000_000, what="what is stale is written")
+    go_on.set()
+    pulled = listener.wait()
 
     assert files(world, pulled) == content(right)
     [stale] = content(other).values()

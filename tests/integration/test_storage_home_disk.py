@@ -92,11 +92,31 @@ def test_home_of_one_vm_is_refused_to_another(homes: HomeDisk, layout: Layout) -
 def test_kept_home_goes_on_to_the_next_vm(homes: HomeDisk, layout: Layout) -> None:
     first = vm(layout, "one")
     write_file(prepare(homes, first), "kept", "mine\n")
+    homes.started(first, MemoryLedger("one"))
     for _ in range(2):
         homes.release(first, keep=True)
     assert [(home.name, home.vm_id) for home in homes.homes()] == [("work", "")]
     assert read_file(prepare(homes, vm(layout, "two")), "kept") == "mine\n"
     homes.release(first, keep=False)  # it is not its own any more
+    assert homes.path("work").exists()
+
+
+def test_home_that_no_guest_ever_had_is_not_kept(homes: HomeDisk, layout: Layout) -> None:
+    """A start that failed made it; there is nothing of anybody's in it."""
+    one = vm(layout, "one")
+    prepare(homes, one)
+    homes.release(one, keep=True)
+    assert list(layout.homes.iterdir()) == []
+
+
+def test_home_of_an_earlier_vm_survives_a_later_one_that_never_came_up(homes: HomeDisk, layout: Layout) -> None:
+    first, second = vm(layout, "one"), vm(layout, "two")
+    prepare(homes, first)
+    homes.started(first, MemoryLedger("one"))
+    homes.release(first, keep=True)
+    prepare(homes, second)
+    homes.erase(second)
+    assert [(home.name, home.vm_id) for home in homes.homes()] == [("work", "")]
     assert homes.path("work").exists()
 
 
@@ -117,6 +137,7 @@ def test_home_of_a_vm_that_is_gone_may_be_taken(homes: HomeDisk, layout: Layout)
 def test_home_of_another_user_is_refused(homes: HomeDisk, layout: Layout) -> None:
     first = vm(layout, "one")
     prepare(homes, first)
+    homes.started(first, MemoryLedger("one"))
     homes.release(first, keep=True)
     assert kind_of(homes.claim, replace(vm(layout, "two"), owner_uid=1000)) is ErrorKind.DENIED
 
@@ -170,3 +191,26 @@ def test_kept_homes_are_no_leaks(homes: HomeDisk, layout: Layout) -> None:
     prepare(homes, one)
     homes.release(one, keep=True)
     assert homes.host_objects() == ()
+
+
+def test_disk_whose_record_was_lost_outlives_a_start_that_fails(homes: HomeDisk, layout: Layout) -> None:
+    one = vm(layout, "one")
+    write_file(prepare(homes, one), "kept", "mine\n")
+    homes.started(one, MemoryLedger())
+    homes.release(one, keep=True)
+    (layout.homes / "work.json").unlink()  # as the hint for a damaged one says
+    two = vm(layout, "two")
+    homes.claim(two)
+    homes.release(two, keep=True)  # what undoing its creation does
+    assert read_file(homes.path("work"), "kept") == "mine\n"
+    assert [(home.name, home.vm_id) for home in homes.homes()] == [("work", "")]
+
+
+def test_vm_that_wished_for_an_impossible_home_has_none_to_let_go_of(homes: HomeDisk, layout: Layout) -> None:
+    homes.release(vm(layout, "one", home="../x"), keep=False)
+
+
+def test_damaged_record_does_not_hide_the_other_homes(homes: HomeDisk, layout: Layout) -> None:
+    prepare(homes, vm(layout, "one"))
+    (layout.homes / "torn.json").write_text("{")
+    assert [(home.name, bool(home.broken)) for home in homes.homes()] == [("torn", True), ("work", False)]

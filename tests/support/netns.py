@@ -36,7 +36,9 @@ def in_network_namespace(work: Callable[[], T], *addresses: str) -> T:
             if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET):
                 raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
             _ip("link", "set", "lo", "up")
-            _ip("link", "add", "lan0", "type", "bridge")
+            # A pair has a carrier at once; a bridge without ports loses it a moment later, and a packet with it.
+            _ip("link", "add", "lan0", "type", "veth", "peer", "name", "lan1")
+            _ip("link", "set", "lan1", "up")
             _ip("link", "set", "lan0", "up")
             for address in addresses:
                 _ip("address", "add", address, "dev", "lan0", *(["nodad"] if ":" in address else []))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 
 from banger.core import clock
+from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import Vm, VmSpec, VmState
 from banger.core.ports import Handle
 from banger.host.journal import Journal, put
@@ -77,6 +79,22 @@ def test_strike_crosses_out_in_both_and_costs_nothing_when_there_is_nothing(worl
 def test_strike_of_a_vm_whose_directory_is_gone_clears_the_rows(world: World) -> None:
     world.store.handles.put(Handle(VM_ID, "tap", "bg0", "active", {}))
     world.layout.vm_dir(VM_ID).rmdir()
+    world.ledger.of(VM_ID).strike("tap")
+    assert world.ledger.all() == []
+
+
+def test_strike_needs_no_room_and_anything_else_tells_that_there_is_none(world: World, monkeypatch) -> None:
+    world.ledger.of(VM_ID).intend("tap", "bg0")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Journal, "append", full)
+    monkeypatch.setattr(Journal, "begin", full)
+    for write in (lambda: world.ledger.of(VM_ID).intend("tap", "bg1"), lambda: world.ledger.begin(world.vm)):
+        with pytest.raises(BangerError) as caught:
+            write()
+        assert caught.value.kind is ErrorKind.EXHAUSTED
     world.ledger.of(VM_ID).strike("tap")
     assert world.ledger.all() == []
 

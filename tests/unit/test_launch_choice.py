@@ -8,7 +8,7 @@ import pytest
 
 from banger.config import Config
 from banger.core.errors import BangerError, ErrorKind
-from banger.launch import Launching, Limits, launching
+from banger.launch import Launching, Limits, Outcome, launching
 from banger.launch.cgroups import NoDelegationError
 from banger.launch.systemd import SystemdLauncher
 
@@ -72,3 +72,11 @@ def test_limits_leave_room_for_the_vmm_and_can_be_switched_off(monkeypatch: pyte
     off = make(monkeypatch, "systemd", supervised=True, limits="none")
     assert off.limits(2, 512, "kvm") == Limits()
     assert not off.facts().limited
+
+
+def test_manager_that_cannot_be_asked_keeps_no_exit_from_being_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_bus(self: SystemdLauncher, vm_id: str) -> Outcome:
+        raise BangerError(ErrorKind.UNAVAILABLE, '"systemctl" failed', cause="Failed to connect to bus")
+
+    monkeypatch.setattr(SystemdLauncher, "outcome", no_bus)
+    assert make(monkeypatch, "session", supervised=False).outcome(VM) == Outcome()

@@ -34,6 +34,7 @@ def test_policy_of_lists_reads_back() -> None:
         "allow=192.0.2.1/24", "allow=example.org", "allow=192.0.2.1 allow=192.0.2.2", "allow-names=", "allow-names=**",
         "allow-names=a..b", "allow-names=192.0.2.1", "allow-names=-a.example", "allow-names=a.*.example", "allow-names=bücher.example",
         "allow-names=" + "a" * 64 + ".example", "allow-names=a.example;reboot", "allow=fe80::1%eth0",
+        "allow=2001:db8::1%eth0", "allow=2001:db8::1%x;flush", "allow=2001:db8::%a}/64",
     ],
 )  # fmt: skip
 def test_text_that_is_no_policy_is_a_usage_error_with_a_hint(text: str) -> None:

@@ -10,17 +10,14 @@ from banger.rootfs.ext4.checksum import crc32c
 from banger.rootfs.ext4.skeleton import INODE_BYTES
 from banger.rootfs.nodes import Device, Directory, Fifo, Node, Symlink
 
-#: mode, uid, size, atime, ctime, mtime, dtime, gid, links, blocks, flags, version.
-_HEAD = struct.Struct("<HHIIIIIHHIII")
-_BLOCK_OFFSET = 40
-#: generation, ACL block, size high, fragment, blocks high, ACL block high, uid high, gid high, checksum, reserved.
-_TAIL = struct.Struct("<IIIIHHHHHH")
-_TAIL_OFFSET = 100
-#: extra size, checksum high, ctime extra, mtime extra, atime extra, creation time, its extra.
-_EXTRA = struct.Struct("<HHIIIII")
-_EXTRA_OFFSET = 128
+#: mode, uid, size, atime, ctime, mtime, dtime, gid, links, blocks, flags, version; block field; generation, ACL block,
+#: size high, fragment, blocks high, ACL block high, uid high, gid high, checksum, reserved; extra size, checksum high,
+#: ctime extra, mtime extra, atime extra, creation time, its extra, version high, project.
+_INODE = struct.Struct("<HHIIIIIHHIII60sIIIIHHHHHHHHIIIIIII")
+_CHECKSUM_OFFSET, _CHECKSUM_HIGH_OFFSET = 124, 130
+_CHECKSUM_HALF = struct.Struct("<H")
 _EXTRA_BYTES = 32
-XATTR_OFFSET = _EXTRA_OFFSET + _EXTRA_BYTES
+XATTR_OFFSET = 128 + _EXTRA_BYTES
 XATTR_ROOM = INODE_BYTES - XATTR_OFFSET
 #: ``i_block``: an extent tree's root, a short link's target, or a device's numbers.
 BLOCK_FIELD_BYTES = 60
@@ -59,29 +56,24 @@ class InodeContent:
 
 def pack_inode(node: Node, content: InodeContent, checksum_seed: int) -> bytes:
     """The inode of ``node``, whose number and link count are set; ``checksum_seed`` is :func:`inode_seed`."""
-    raw = bytearray(INODE_BYTES)
     seconds, extra = _time(node.mtime_ns)
     links = 1 if node.links >= _MAX_LINKS else node.links
-    size, sectors = content.size, content.blocks * 8
-    low_uid, high_uid = node.uid & 0xFFFF, node.uid >> 16
-    low_gid, high_gid = node.gid & 0xFFFF, node.gid >> 16
-    flags = _EXTENTS_FLAG if content.has_extents else 0
-    times = (seconds, seconds, seconds)
-    _HEAD.pack_into(
-        raw, 0, _mode(node), low_uid, size & 0xFFFFFFFF, *times, 0, low_gid, links, sectors & 0xFFFFFFFF, flags, 0
-    )
-    raw[_BLOCK_OFFSET : _BLOCK_OFFSET + len(content.block_field)] = content.block_field
-    sector_high, xattr_high = sectors >> 32, content.xattr_block >> 32
-    _TAIL.pack_into(
-        raw,
-        _TAIL_OFFSET,
-        *(0, content.xattr_block & 0xFFFFFFFF, size >> 32, 0, sector_high, xattr_high, high_uid, high_gid, 0, 0),
-    )
-    _EXTRA.pack_into(raw, _EXTRA_OFFSET, _EXTRA_BYTES, 0, extra, extra, extra, seconds, extra)
-    raw[XATTR_OFFSET : XATTR_OFFSET + len(content.xattrs)] = content.xattrs
+    size, sectors, attributes = content.size, content.blocks * 8, content.xattr_block
+    raw = bytearray(INODE_BYTES)
+    _INODE.pack_into(
+        raw, 0,
+        _mode(node), node.uid & 0xFFFF, size & 0xFFFFFFFF, seconds, seconds, seconds, 0, node.gid & 0xFFFF, links,
+        sectors & 0xFFFFFFFF, _EXTENTS_FLAG if content.has_extents else 0, 0,
+        content.block_field,
+        0, attributes & 0xFFFFFFFF, size >> 32, 0, sectors >> 32, attributes >> 32, node.uid >> 16, node.gid >> 16,
+        0, 0,
+        _EXTRA_BYTES, 0, extra, extra, extra, seconds, extra, 0, 0,
+    )  # fmt: skip
+    if content.xattrs:
+        raw[XATTR_OFFSET : XATTR_OFFSET + len(content.xattrs)] = content.xattrs
     checksum = crc32c(checksum_seed, bytes(raw))
-    struct.pack_into("<H", raw, 124, checksum & 0xFFFF)
-    struct.pack_into("<H", raw, 130, checksum >> 16)
+    _CHECKSUM_HALF.pack_into(raw, _CHECKSUM_OFFSET, checksum & 0xFFFF)
+    _CHECKSUM_HALF.pack_into(raw, _CHECKSUM_HIGH_OFFSET, checksum >> 16)
     return bytes(raw)
 
 

@@ -1,0 +1,26 @@
+"""What the tests of owners share: a world whose machines are small processes."""
+
+from __future__ import annotations
+
+import pytest
+
+from banger.actors.messages import DeleteVm
+from tests.support.fake_vmm import FakeVmm
+from tests.support.fakes import World
+
+
+@pytest.fixture
+def vmm():
+    return FakeVmm()
+
+
+@pytest.fixture
+def vm_world(tmp_path, vmm):
+    world = World(tmp_path, vmm)
+    world.guests.on_run = lambda access, command: vmm.power_down(None, world.layout.vm_run_dir(access.vm_id))
+    yield world
+    world.images.gate.open()
+    for vm in world.store.vms.all():
+        world.do(DeleteVm(vm.id, vm.name, force=True))
+    assert world.leftovers() == []
+    world.stop()
