@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from ipaddress import IPv4Address
 from loguru import logger
 
 from banger.config import Config
-from banger.core.errors import BangerError
+from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import PortForward
 from banger.core.ports import Capability
 from banger.dns.model import DnsSettings
@@ -77,13 +78,28 @@ def make_hosting(layout: Layout, config: Config, store: Store, ledger: Ledger, i
 
 
 def installation_id(layout: Layout) -> str:
-    """Twelve hex digits that mark every host object of this installation; made at the first start."""
+    """Twelve hex digits that mark every host object of this installation; made at the first start.
+
+    Raises:
+        BangerError: ``unavailable`` if the file holds anything else: with another mark nothing of ours would be found.
+    """
     file = layout.installation_id_file
     try:
-        known = file.read_text().strip()
+        known = file.read_text(errors="replace").strip()
     except FileNotFoundError:
         known = secrets.token_hex(6)
         fresh = file.with_suffix(".new")
-        fresh.write_text(f"{known}\n")
+        with fresh.open("w") as out:
+            out.write(f"{known}\n")
+            out.flush()
+            os.fsync(out.fileno())
         fresh.replace(file)
+    if not re.fullmatch("[0-9a-f]{12}", known):
+        raise BangerError(
+            ErrorKind.UNAVAILABLE,
+            f'"{file}" does not hold an installation\'s id',
+            subject=str(file),
+            cause=f'twelve hex digits are expected, "{known[:40]}" is there',
+            hint="put the file back; the names of this installation's taps and devices carry the id",
+        )
     return known
