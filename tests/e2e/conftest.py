@@ -26,7 +26,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     lacking = missing_programs("qemu-system-x86_64", "mke2fs", "ssh")
     for item in items:
         if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.timeout(300))
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(300))
             if lacking and item.get_closest_marker("boot"):
                 item.add_marker(pytest.mark.skip(reason=f"not installed: {', '.join(lacking)}"))
 
