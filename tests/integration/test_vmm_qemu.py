@@ -8,6 +8,7 @@ import socket
 import stat
 import struct
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -22,7 +23,7 @@ from banger.core.names import vmm_marker
 from banger.core.ports import Drive, UserNic, VmmConfig
 from banger.vmm import identity as processes
 from banger.vmm.qemu import launch, proof_guest, qmp
-from banger.vmm.qemu import proof as qemu_proof
+from banger.vmm.qemu.arguments import Binary
 from banger.vmm.qemu.binary import find_binary
 from banger.vmm.qemu.proof import prove
 from tests.support.machines import Rig, has_qemu, make_launching, wait_up
@@ -230,18 +231,48 @@ def test_proof_guest_runs_under_emulation_and_agrees_with_itself_on_the_clock() 
     assert first == pytest.approx(second, rel=0.01)
 
 
+def stand_in(directory: Path, script: str) -> Binary:
+    """A QEMU whose guest does what ``script`` says."""
+    path = directory / "qemu"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return replace(find_binary(), path=str(path))
+
+
 @pytest.mark.parametrize(("accelerator", "works"), [("kvm", True), ("tcg", False)])
 def test_proof_guest_whose_clocks_contradict_each_other_is_no_proof_for_emulation_alone(
-    monkeypatch: pytest.MonkeyPatch, accelerator: str, works: bool
+    tmp_path: Path, accelerator: str, works: bool
 ) -> None:
     """KVM guests have clocks that need no telling; a busy host must not cost them KVM."""
-    monkeypatch.setattr(qemu_proof, "_run", lambda argv, scratch, timeout_s: _contradict(Path(scratch)))
-    assert prove(find_binary(), accelerator, timeout_s=5.0).works is works
+    said = b"swwwww" + struct.pack("<6I", 9, 10, 1, 2, 5, 6)
+    octal = "".join(f"\\{byte:03o}" for byte in said)
+    binary = stand_in(tmp_path, f"printf '{octal}'; exit {proof_guest.EXIT_CODE}")
+    assert prove(binary, accelerator, timeout_s=5.0).works is works
 
 
-def _contradict(scratch: Path) -> tuple[int, str]:
-    Path(scratch, "output").write_bytes(struct.pack("<6I", 9, 10, 1, 2, 5, 6))
-    return proof_guest.EXIT_CODE, ""
+def test_proof_guest_that_kvm_gives_up_ends_the_proof_at_once_with_its_words(tmp_path: Path) -> None:
+    binary = stand_in(tmp_path, "printf s; echo 'KVM internal error. Suberror: 1' >&2; exec sleep 60")
+    began = time.monotonic()
+    proof = prove(binary, "kvm", timeout_s=30.0)
+    assert (proof.works, proof.reason) == (False, "KVM internal error. Suberror: 1")
+    assert time.monotonic() - began < 10.0
+
+
+@pytest.mark.parametrize(("meanwhile", "conclusive"), [("while :; do :; done", True), ("exec sleep 60", False)])
+def test_proof_guest_that_is_silent_at_its_work_is_no_proof_and_a_verdict_only_if_it_had_the_processor(
+    tmp_path: Path, meanwhile: str, conclusive: bool
+) -> None:
+    proof = prove(stand_in(tmp_path, f"printf sw; {meanwhile}"), "kvm", timeout_s=30.0, patience_s=2.0)
+    assert not proof.works
+    assert "did 1 of 5 pieces of work" in proof.reason
+    assert proof.conclusive is conclusive
+
+
+def test_proof_guest_tells_how_long_its_fastest_piece_of_work_took(tmp_path: Path) -> None:
+    pace = "printf s; for pause in 0.3 0.3 0.1 0.3 0.3; do sleep $pause; printf w; done"
+    proof = prove(stand_in(tmp_path, f"{pace}; exit {proof_guest.EXIT_CODE}"), "kvm", timeout_s=30.0)
+    assert proof.works
+    assert 0.1 <= proof.chunk_s < 0.3
 
 
 def test_proof_guest_that_does_not_finish_is_no_proof() -> None:

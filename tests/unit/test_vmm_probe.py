@@ -13,7 +13,11 @@ from banger.vmm import probe
 from banger.vmm.qemu.arguments import Binary
 from banger.vmm.qemu.proof import Proof
 
-WORKS, HANGS = Proof(works=True, tsc_khz=2_600_000), Proof(works=False, reason="it hangs")
+FAST = Proof(works=True, tsc_khz=2_600_000, chunk_s=0.002)
+EMULATED = Proof(works=True, tsc_khz=2_600_000, chunk_s=0.010)
+CRAWLS = Proof(works=True, tsc_khz=2_600_000, chunk_s=0.011)
+HANGS = Proof(works=False, reason="it hangs")
+STARVED = Proof(works=False, reason="it got no time", conclusive=False)
 
 
 class Host:
@@ -24,14 +28,15 @@ class Host:
         self.device = tmp_path / "kvm"
         self.device.touch()
         self.binary = Binary("/qemu", "QEMU 7.2", has_sandbox=True)
-        self.results = {"kvm": WORKS, "tcg": WORKS}
+        self.results = {"kvm": FAST, "tcg": EMULATED}
         self.proofs: list[str] = []
         monkeypatch.setattr(probe, "KVM_DEVICE", self.device)
         monkeypatch.setattr(probe, "find_binary", lambda: self.binary)
         monkeypatch.setattr(probe, "prove", self._prove)
 
-    def _prove(self, binary: Binary, accelerator: str, timeout_s: float) -> Proof:
+    def _prove(self, binary: Binary, accelerator: str, timeout_s: float, patience_s: float | None) -> Proof:
         self.proofs.append(accelerator)
+        self.patience_s = patience_s
         return self.results[accelerator]
 
     def accelerator(self, wish: str = "auto", *, again: bool = False) -> probe.Accelerator:
@@ -55,18 +60,48 @@ def test_accelerator_on_a_host_where_the_guest_hangs_is_tcg_with_the_reason(host
     assert "it hangs" in found.reason
 
 
+def test_accelerator_on_a_host_where_the_guest_is_slower_than_emulated_is_tcg_with_both_times(host: Host) -> None:
+    host.results["kvm"] = CRAWLS
+    found = host.accelerator()
+    assert found.name == "tcg"
+    assert "11.0 ms for what takes 10.0 ms emulated" in found.reason
+
+
+def test_accelerator_where_qemu_cannot_emulate_is_kvm_if_its_time_is_hardwares(host: Host) -> None:
+    host.results["tcg"] = HANGS
+    assert host.accelerator().name == "kvm"
+    host.results["kvm"] = Proof(works=True, chunk_s=0.3)
+    assert host.accelerator(again=True).name == "tcg"
+
+
+@pytest.mark.parametrize(("emulated_s", "patience_s"), [(0.010, 1.0), (0.2, 4.0)])
+def test_kvm_is_given_the_more_time_the_slower_the_host_emulates(
+    host: Host, emulated_s: float, patience_s: float
+) -> None:
+    host.results["tcg"] = Proof(works=True, tsc_khz=1, chunk_s=emulated_s)
+    host.accelerator()
+    assert host.patience_s == pytest.approx(patience_s)
+
+
+def test_verdict_of_a_host_that_was_too_busy_is_not_kept(host: Host) -> None:
+    host.results["kvm"] = STARVED
+    assert host.accelerator().name == "tcg"
+    host.results["kvm"] = FAST
+    assert host.accelerator().name == "kvm"
+
+
 def test_proof_is_made_once(host: Host) -> None:
     assert host.accelerator() == host.accelerator()
-    assert host.proofs == ["kvm"]
+    assert host.proofs == ["tcg", "kvm"]
 
 
 def test_proof_is_made_anew_when_asked(host: Host) -> None:
     host.results["kvm"] = HANGS
     host.accelerator()
-    host.results["kvm"] = WORKS
+    host.results["kvm"] = FAST
     assert host.accelerator(again=True).name == "kvm"
     assert host.accelerator().name == "kvm"
-    assert host.proofs == ["kvm", "kvm"]
+    assert host.proofs == ["tcg", "kvm"] * 2
 
 
 @pytest.mark.parametrize("what", ["boot", "qemu"])
@@ -77,7 +112,7 @@ def test_proof_is_made_anew_under_other_circumstances(host: Host, what: str, mon
     else:
         host.binary = Binary("/qemu", "QEMU 9.0", has_sandbox=True)
     host.accelerator()
-    assert host.proofs == ["kvm", "kvm"]
+    assert host.proofs == ["tcg", "kvm"] * 2
 
 
 @pytest.mark.parametrize(
@@ -129,7 +164,7 @@ def test_failed_measurement_is_unavailable_and_tried_again(host: Host) -> None:
     with pytest.raises(BangerError) as caught:
         probe.tsc_khz(host.layout)
     assert caught.value.kind is ErrorKind.UNAVAILABLE
-    host.results["tcg"] = WORKS
+    host.results["tcg"] = EMULATED
     assert probe.tsc_khz(host.layout) == 2_600_000
 
 

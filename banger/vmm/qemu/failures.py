@@ -11,6 +11,11 @@ _FORWARD = re.compile(r"Could not set up host forwarding rule '\w+:(?P<address>[
 _NO_MEMORY = re.compile(r"cannot set up guest memory|Cannot allocate memory|Failed to allocate memory", re.IGNORECASE)
 _DISK_IN_USE = re.compile(r"Failed to get .*lock|Is another process using the image")
 _PROGRAM = re.compile(r"^\S*qemu-system-\w+: (error: )?")
+#: Printed when KVM cannot go on with a guest; QEMU lives on then and its machine stands still, in the state
+#: ``internal-error`` (QEMU: ``accel/kvm/kvm-all.c``, ``target/i386/kvm/kvm.c``).
+_KVM_FAILURE = re.compile(
+    r"^(?:KVM internal error.*|KVM: entry failed.*|error: kvm run failed.*|emulation failure)$", re.MULTILINE
+)
 _MOST_LINES = 3
 
 
@@ -51,6 +56,11 @@ def explain(config: VmmConfig, log: str, error: Exception, *, timed_out: bool) -
         cause=words,
         hint=f"banger vm logs --source vmm {name}",
     )
+
+
+def kvm_failure(log: str) -> str:
+    """What QEMU printed of a guest that KVM could not go on with, in one line; empty if there is no such thing."""
+    return "; ".join(dict.fromkeys(line.strip() for line in _KVM_FAILURE.findall(log)))
 
 
 def cannot_execute(binary: str, error: OSError) -> BangerError:

@@ -1,11 +1,15 @@
-"""A guest of 348 bytes that does what every kernel does in its first moments. Pure.
+"""A guest of 699 bytes that does what every kernel does in its first moments, and says when. Pure.
 
-It switches to 64-bit mode with paging, takes a page fault and repairs it, measures its time stamp counter against the
-interval timer, goes to sleep and is woken by an interrupt. A host where this runs to its end runs guests.
+It switches to 64-bit mode with paging and does :data:`CHUNKS` equal chunks of work in ring 0: a million rounds of a
+store, a load, a push and a pop that need one another, then 64 page faults that it repairs and 64 interrupts. Then it
+measures its time stamp counter against the interval timer, goes to sleep and is woken by an interrupt. A host where
+this runs to its end runs guests; whether it is worth it, the time of a chunk tells: where a guest's kernel mode is
+emulated, user mode may run at full speed, and yet no kernel comes up.
 
-What it says goes byte by byte to the debug console: for each of :data:`ROUNDS` rounds a lower and an upper bound, as
-little-endian 32-bit words, of the counter's ticks during :data:`INTERVAL_S`. Then it ends QEMU with :data:`EXIT_CODE`
-by way of the ``isa-debug-exit`` device; any fault on the way is a reset, hence an exit with another code.
+What it says goes byte by byte to the debug console: :data:`STARTED`, a :data:`CHUNK_DONE` after each chunk, and for
+each of :data:`ROUNDS` rounds a lower and an upper bound, as little-endian 32-bit words, of the counter's ticks during
+:data:`INTERVAL_S`. Then it ends QEMU with :data:`EXIT_CODE` by way of the ``isa-debug-exit`` device; any fault on the
+way is a reset, hence an exit with another code.
 """
 
 from __future__ import annotations
@@ -17,6 +21,8 @@ DEBUG_EXIT_PORT = 0x501
 #: ``isa-debug-exit`` exits with ``2 * value + 1``; the guest writes 0x2a.
 EXIT_CODE = 0x2A * 2 + 1
 
+STARTED, CHUNK_DONE = b"s", b"w"
+CHUNKS = 5
 ROUNDS = 3
 #: The interval timer counts 65535 ticks of 1.193182 MHz.
 INTERVAL_S = 65535 / 1193182
@@ -45,16 +51,38 @@ b9 80 00 00 c0                      mov ecx, EFER
 0f 20 c0                            mov eax, cr0
 0d 01 00 00 80                      or eax, PG | PE
 0f 22 c0                            mov cr0, eax
-0f 01 15 48 02 10 00                lgdt [gdtr]
+0f 01 15 a7 02 10 00                lgdt [gdtr]
 ea 6f 01 10 00 08 00                jmp 8:long_mode
 31 c0                               long_mode: xor eax, eax
 8e d0                               mov ss, eax
-c7 04 25 e0 30 1f 00 1b 02 08 00    mov [0x1f30e0], gate(page_fault).low
+c7 04 25 e0 30 1f 00 7a 02 08 00    mov [0x1f30e0], gate(page_fault).low
 c7 04 25 e4 30 1f 00 00 8e 10 00    mov [0x1f30e4], gate(page_fault).high
-c7 04 25 00 32 1f 00 13 02 08 00    mov [0x1f3200], gate(timer).low
+c7 04 25 00 32 1f 00 72 02 08 00    mov [0x1f3200], gate(timer).low
 c7 04 25 04 32 1f 00 00 8e 10 00    mov [0x1f3204], gate(timer).high
-0f 01 1c 25 52 02 10 00             lidt [idtr]
-8b 04 25 00 00 40 00                mov eax, [0x400000]           ; not mapped: a page fault
+c7 04 25 00 33 1f 00 89 02 08 00    mov [0x1f3300], gate(call_gate).low
+c7 04 25 04 33 1f 00 00 8e 10 00    mov [0x1f3304], gate(call_gate).high
+0f 01 1c 25 b1 02 10 00             lidt [idtr]
+b0 73                               mov al, STARTED
+e6 e9                               out DEBUG_CONSOLE_PORT, al
+41 b9 05 00 00 00                   mov r9d, CHUNKS
+b9 40 42 0f 00                      chunk: mov ecx, 1000000
+48 89 04 25 00 00 17 00             work: mov [0x170000], rax     ; each step needs the one before
+48 03 04 25 00 00 17 00             add rax, [0x170000]
+50                                  push rax
+58                                  pop rax
+ff c9                               dec ecx
+75 ea                               jnz work
+b1 40                               mov cl, 64
+c7 04 25 10 20 1f 00 00 00 00 00    fault: mov [0x1f2010], 0      ; unmap the page at 4 MiB,
+0f 01 3c 25 00 00 40 00             invlpg [0x400000]
+8b 14 25 00 00 40 00                mov edx, [0x400000]           ;   fault on it,
+cd 30                               int 0x30                      ;   and take an interrupt
+fe c9                               dec cl
+75 e0                               jnz fault
+b0 77                               mov al, CHUNK_DONE
+e6 e9                               out DEBUG_CONSOLE_PORT, al
+41 ff c9                            dec r9d
+75 ba                               jnz chunk
 bb 03 00 00 00                      mov ebx, ROUNDS
 b0 30                               round: mov al, 0x30           ; timer 0: count down once
 e6 43                               out 0x43, al
@@ -107,7 +135,7 @@ ee                                  out dx, al
 f4                                  hlt
 c7 04 25 10 20 1f 00 83 00 40 00    page_fault: mov [0x1f2010], 0x400083
 48 83 c4 08                         add rsp, 8                    ; drop the error code
-48 cf                               iretq
+48 cf                               call_gate: iretq
 b2 04                               put: mov dl, 4
 e6 e9                               next: out DEBUG_CONSOLE_PORT, al
 c1 e8 08                            shr eax, 8
@@ -116,7 +144,7 @@ fe ca                               dec dl
 c3                                  ret
 00 00 00 00 00 00 00 00             gdt: nothing
 00 00 00 00 00 9a 20 00             64-bit code
-0f 00 38 02 10 00 00 00 00 00       gdtr
+0f 00 97 02 10 00 00 00 00 00       gdtr
 ff 03 00 30 1f 00 00 00 00 00       idtr
 """
 _TEXT_COLUMN = 36
