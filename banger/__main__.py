@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 from banger.commands.session import Session
 from banger.core.errors import EXIT_CODES, BangerError, ErrorKind
+from banger.render.streams import OUTPUT_FAILED, READER_LEFT, OutputError, discard_output, prepare_streams
 
-_BROKEN_PIPE = 128 + 13
 _INTERRUPTED = EXIT_CODES[ErrorKind.CANCELLED]
 
 
 def main() -> int:
     """Run the command line that the process was started with; the exit code."""
-    _fill_standard_descriptors()
+    prepare_streams()
     arguments = sys.argv[1:]
     session = Session()
+    code = 0
     try:
         code = _run(arguments, session)
         sys.stdout.flush()
     except BrokenPipeError:
-        _discard_stdout()
-        return _BROKEN_PIPE
+        discard_output()
+        return READER_LEFT
+    except OutputError as error:
+        discard_output()
+        session.json = False  # its place is gone
+        session.show_error(error)
+        return code or OUTPUT_FAILED
     return code
 
 
@@ -31,7 +36,7 @@ def _run(arguments: list[str], session: Session) -> int:
 
     try:
         return cli.run(arguments, session)
-    except BrokenPipeError:
+    except (BrokenPipeError, OutputError):
         raise
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
@@ -63,25 +68,6 @@ def _unexpected(error: Exception) -> BangerError:
     )
     wrapped.__cause__ = error
     return wrapped
-
-
-def _fill_standard_descriptors() -> None:
-    """Open ``/dev/null`` where a standard stream was closed, lest a socket of ours take its number."""
-    for descriptor in range(3):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
-    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115  # lives as long as the process
-    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
-    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
-
-
-def _discard_stdout() -> None:
-    """Whoever read our output is gone: let the interpreter's last flush go nowhere instead of complaining."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    os.close(null)
 
 
 if __name__ == "__main__":

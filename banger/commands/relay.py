@@ -22,6 +22,7 @@ from banger.client import TICK_S
 from banger.client.channel import HIGH_WATER, FrameChannel, exit_of
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.frames import FrameType
+from banger.render.streams import write_output
 
 _READ_BYTES = 64 * 1024
 #: A second Ctrl-C within so many seconds of the first hangs up instead of being passed on.
@@ -191,16 +192,19 @@ class _Sink:
         self._poll.register(descriptor, select.POLLOUT)
 
     def write_some(self) -> None:
-        """Write what goes without blocking. Raises ``BrokenPipeError`` if nobody reads standard output any more."""
+        """Write what goes without blocking. For standard output, raises what :func:`write_output` does."""
         try:
             while self.pending and self._poll.poll(0):
-                del self.pending[: os.write(self.descriptor, self.pending[: self._step])]
+                del self.pending[: self._write(self.pending[: self._step])]
         except BlockingIOError:
             return
         except OSError:
             if self.descriptor == 1:
                 raise
             self.pending.clear()  # nobody listens to our errors: no reason to stop the command
+
+    def _write(self, data: bytearray) -> int:
+        return write_output(1, data) if self.descriptor == 1 else os.write(self.descriptor, data)
 
     def drain(self) -> None:
         """Write all that is left, waiting for the reader."""

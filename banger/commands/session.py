@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,7 +12,9 @@ from banger.client import Client, LongRequest
 from banger.core.errors import BangerError
 from banger.layout import Layout
 from banger.render.errors import error_text
+from banger.render.json_text import json_text
 from banger.render.progress import Progress
+from banger.render.streams import OutputError, discard_output
 from banger.render.table import Column, render_table
 from banger.render.terminal import Terminal
 
@@ -58,7 +59,7 @@ class Session:
     def show_document(self, value: Any, text: Callable[[Terminal], str] | str) -> None:
         """Print ``value`` as JSON if that was asked for, else ``text``."""
         if self.json:
-            sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+            sys.stdout.write(json_text(value, indent=2))
         else:
             sys.stdout.write(text if isinstance(text, str) else text(Terminal.stdout()))
 
@@ -77,15 +78,19 @@ class Session:
 
     def show_line(self, value: Mapping[str, Any], text: str) -> None:
         """Print one element of a stream: an object a line as JSON, else ``text``."""
-        sys.stdout.write((json.dumps(value, ensure_ascii=False) if self.json else text) + "\n")
+        sys.stdout.write(json_text(value) if self.json else f"{text}\n")
         sys.stdout.flush()
 
     def show_error(self, error: BangerError) -> None:
         """Print an error: a JSON object on standard output if that was asked for, else lines on standard error."""
-        if self.json:
-            sys.stdout.write(json.dumps({"error": error.to_dict()}, indent=2, ensure_ascii=False) + "\n")
-        else:
+        try:
+            sys.stdout.write(json_text({"error": error.to_dict()}, indent=2) if self.json else "")
             sys.stdout.flush()
+        except OutputError:
+            discard_output()
+            sys.stderr.write(error_text(error, Terminal.stderr()))
+            return
+        if not self.json:
             sys.stderr.write(error_text(error, Terminal.stderr()))
 
     def tell(self, message: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Annotated
@@ -155,8 +154,7 @@ def logs(
             sys.stdout.buffer.flush()
         return
     for line in lines_of(pieces):
-        sys.stdout.write(json.dumps({"line": line}, ensure_ascii=False) + "\n")
-        sys.stdout.flush()
+        session.show_line({"line": line}, line)
 
 
 def _each(

@@ -112,10 +112,11 @@ def test_daemon_that_vanishes_leaves_the_outcome_unknown(api: FakeApi) -> None:
     assert banger("vm", "exec", "web", "true")[0] == 10
 
 
-def test_closed_streams_are_harmless(api: FakeApi) -> None:
+def test_closed_streams_are_harmless_unless_something_is_written(api: FakeApi) -> None:
     def talk(session: FrameSession) -> None:
         session.started()
-        session.send(FrameType.STDOUT, b"got %d" % len(session.read_stdin()))
+        got = len(session.read_stdin())
+        session.send(FrameType.STDERR if got else FrameType.STDOUT, b"got %d" % got)
         session.exit(3)
 
     api.on("POST", EXEC, talk=talk)
