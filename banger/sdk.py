@@ -41,6 +41,7 @@ class SpecOptions(TypedDict, total=False):
     ports: Sequence[PortForward]
     network: str
     machine: str
+    accelerator: str
     labels: Mapping[str, str]
 
 

@@ -71,6 +71,7 @@ class VmActor(OwnerActor):
         services = self.services
         check_memory(command.spec.memory_mib)  # before anything is fetched
         check_egress(command.spec)
+        _check_accelerator(command.spec)
         if command.spec.home:
             check_home_name(command.spec.home)
         vm = Vm(
@@ -260,3 +261,11 @@ class VmActor(OwnerActor):
                 ErrorKind.USAGE, f'there is no storage driver "{name}"', subject=name, hint=f"choose from {known}"
             )
         return name
+
+
+def _check_accelerator(spec: VmSpec) -> None:
+    if spec.accelerator not in ("", "kvm", "tcg"):
+        raise BangerError(
+            ErrorKind.USAGE, f'there is no accelerator "{spec.accelerator}"', subject=spec.accelerator,
+            hint="use kvm or tcg, or leave it out to have banger choose",
+        )  # fmt: skip

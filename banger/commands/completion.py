@@ -132,6 +132,7 @@ _FIXED: Mapping[str, Sequence[str]] = {
     "network": ("user", "tap", "none"),
     "storage": ("overlay", "reflink", "dm-snapshot", "copy"),
     "machine": ("microvm", "q35"),
+    "accelerator": ("auto", "kvm", "tcg"),
     "state": ("creating", "stopped", "starting", "running", "paused", "stopping", "failed", "deleting"),
     "until": ("stopped", "running"),
     "log_source": ("console", "vmm"),

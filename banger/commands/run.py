@@ -54,6 +54,7 @@ def run(
     init: specs.Init = "auto",
     network: specs.Network = "",
     machine: specs.Machine = "",
+    accelerator: specs.Accelerator = "",
     label: specs.Labels = None,
     egress: specs.Egress = "",
     storage: specs.Storage = "",
@@ -74,6 +75,7 @@ def run(
     spec = specs.build_spec(
         session.layout, image=image, cpus=cpus, memory=memory, disk=disk, kernel=kernel, env=env, user=user,
         workdir=workdir, publish=publish, init=init, network=network, machine=machine, label=label,
+        accelerator=accelerator,
         egress=egress, storage=storage, home=home, home_size=home_size, ttl=ttl, idle=idle,
         ephemeral=rm or not (keep or name or detach),
     )  # fmt: skip

@@ -41,6 +41,7 @@ HomeSize = Annotated[str, Option("--home-size", metavar="SIZE", help="Size of a 
 Ttl = Annotated[str, Option("--ttl", metavar="TIME", help="Delete it so long after it was made: 30m, 8h.")]
 Idle = Annotated[str, Option("--idle", metavar="TIME", help="Stop it when nobody has used it for so long.")]
 Machine = Annotated[str, Option("--machine", metavar="TYPE", help="QEMU machine: microvm or q35.")]
+Accelerator = Annotated[str, Option("--accelerator", metavar="WHICH", help="auto, kvm (or fail) or tcg (emulation).")]
 Labels = Annotated[list[str] | None, Option("--label", metavar="K=V", help="Label to find it by.")]
 
 
@@ -60,6 +61,7 @@ def build_spec(
     network: str,
     machine: str,
     label: Sequence[str] | None,
+    accelerator: str = "",
     egress: str = "",
     storage: str = "",
     home: str = "",
@@ -91,6 +93,7 @@ def build_spec(
         "home": home,
         "home_mib": mebibytes(home_size) if home_size else 0,
         "machine": one_of("--machine", machine, ("", "microvm", "q35")),
+        "accelerator": one_of("--accelerator", accelerator, ("", "auto", "kvm", "tcg")).replace("auto", ""),
         "ephemeral": ephemeral,
         "ttl_s": parse_duration(ttl) if ttl else 0.0,
         "idle_s": parse_duration(idle) if idle else 0.0,

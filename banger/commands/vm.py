@@ -36,6 +36,7 @@ def create(
     init: specs.Init = "auto",
     network: specs.Network = "",
     machine: specs.Machine = "",
+    accelerator: specs.Accelerator = "",
     label: specs.Labels = None,
     egress: specs.Egress = "",
     storage: specs.Storage = "",
@@ -49,6 +50,7 @@ def create(
     spec = specs.build_spec(
         session.layout, image=image, cpus=cpus, memory=memory, disk=disk, kernel=kernel, env=env, user=user,
         workdir=workdir, publish=publish, init=init, network=network, machine=machine, label=label,
+        accelerator=accelerator,
         egress=egress, storage=storage, home=home, home_size=home_size, ttl=ttl, idle=idle,
     )  # fmt: skip
     body = {"name": name, "spec": spec, "start": start}

@@ -129,6 +129,7 @@ class ExitReason(StrEnum):
     VMM_CRASH = "vmm_crash"
     KILLED = "killed"
     OUT_OF_MEMORY = "out_of_memory"
+    KVM_FAILURE = "kvm_failure"
     HOST_REBOOT = "host_reboot"
 
 
@@ -178,6 +179,7 @@ class VmSpec:
         home: name of the home disk that is seen as ``/root``, made if there is none of that name; empty: no such disk.
         home_mib: its size in MiB if it is made, and what it is grown to if it is smaller; 0: the configured size.
         machine: QEMU machine: ``microvm`` or ``q35``; empty means the configured default.
+        accelerator: ``kvm`` (or no start at all) or ``tcg``; empty means the configured default, which is to choose.
         ephemeral: delete the VM when its run session ends or when it stops by itself.
         ttl_s: delete the VM so many seconds after it was made; 0: never.
         idle_s: stop the VM when nobody has used it for so many seconds; 0: never.
@@ -199,6 +201,7 @@ class VmSpec:
     home: str = ""
     home_mib: int = 0
     machine: str = ""
+    accelerator: str = ""
     ephemeral: bool = False
     ttl_s: float = 0.0
     idle_s: float = 0.0

@@ -12,12 +12,13 @@ _WORDS = {
     ExitReason.VMM_CRASH: "the VMM ended without a word from the guest",
     ExitReason.KILLED: "it was killed",
     ExitReason.OUT_OF_MEMORY: "the host's kernel killed the VMM because memory ran out",
+    ExitReason.KVM_FAILURE: "KVM could not go on with the guest",
     ExitReason.HOST_REBOOT: "the host rebooted",
 }
 
 
 #: Causes of which the row's reason tells more.
-_HAVE_DETAILS = frozenset({ExitReason.GUEST_PANIC, ExitReason.VMM_CRASH, ExitReason.KILLED})
+_HAVE_DETAILS = frozenset({ExitReason.GUEST_PANIC, ExitReason.VMM_CRASH, ExitReason.KILLED, ExitReason.KVM_FAILURE})
 
 
 def sentence(vm: Vm) -> str:
@@ -43,6 +44,8 @@ def next_step(vm: Vm, *, leftovers: int) -> str:
             return f"banger system reconcile, then banger vm start {name}"
         case VmState.STOPPED if vm.exit_reason in (ExitReason.GUEST_PANIC, ExitReason.VMM_CRASH):
             return f"banger vm logs --tail 50 {name}; banger vm logs --source vmm {name}; banger doctor"
+        case VmState.STOPPED if vm.exit_reason is ExitReason.KVM_FAILURE:
+            return f"banger vm start {name}, which tries KVM anew; banger doctor --boot; or --accelerator tcg"
         case VmState.STOPPED if vm.exit_reason is ExitReason.OUT_OF_MEMORY:
             return "stop other VMs, or make this one with less --memory"
         case VmState.STOPPED | VmState.FAILED:

@@ -41,6 +41,7 @@ def vm_page(vm: Row, terminal: Terminal) -> str:
         ("disk", _join(_mebibytes(spec.get("disk_mib")), vm.get("storage"))),
         ("home", spec.get("home")),
         ("machine", spec.get("machine")),
+        ("runs on", spec.get("accelerator")),
         ("init", spec.get("init")),
         ("user", spec.get("user")),
         ("workdir", spec.get("workdir")),
