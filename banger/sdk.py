@@ -43,6 +43,8 @@ class SpecOptions(TypedDict, total=False):
     machine: str
     accelerator: str
     labels: Mapping[str, str]
+    hostname: str
+    entrypoint: Sequence[str] | None
 
 
 class ExecOptions(TypedDict, total=False):
@@ -113,7 +115,10 @@ class Banger:
         on_event: OnEvent | None = None,
         **spec: Unpack[SpecOptions],
     ) -> Completed:
-        """Run one command in a fresh machine that is deleted afterwards; an empty ``argv`` is the image's own."""
+        """Run one command in a fresh machine that is deleted afterwards.
+
+        The image's entrypoint comes before ``argv``; an empty ``argv`` is the image's own command.
+        """
         options = execution or {}
         config = {
             "name": "",
@@ -232,7 +237,7 @@ class Machine:
         self._client.long("DELETE", path_of("vms", self.id), {"force": True} if force else None)
 
     def exec(self, argv: Sequence[str] = (), **options: Unpack[ExecOptions]) -> Completed:
-        """Run a command in it; an empty ``argv`` is the image's own command."""
+        """Run a command in it, whatever the image's entrypoint; an empty ``argv`` is a shell that reads ``input``."""
         config = _exec_config(argv, options)
         return _converse(self._client.frames(path_of("vms", self.id, "exec"), config), argv, options, None)
 

@@ -93,7 +93,7 @@ class VmStart:
         services, spec, given = self._services, self._vm.spec, self._contributions
         toolbox = services.boot.toolbox(services.layout.kernel_dir(self._kernel.id), self._kernel.id, self._operation)
         config = GuestConfig(
-            hostname=self._vm.name,
+            hostname=spec.hostname or self._vm.name,
             authorized_key=services.authorized_key,
             host_key_seed=self._files.host_key_seed(),
             init=spec.init.value,

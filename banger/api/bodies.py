@@ -137,7 +137,7 @@ class TerminalBody:
 
 @dataclass(frozen=True, slots=True)
 class ExecBody:
-    """CONFIG of an exec: an empty ``argv`` is the image's own command, or a shell."""
+    """CONFIG of an exec: an empty ``argv`` is a shell, or in a run the image's own command."""
 
     argv: tuple[str, ...] = ()
     env: tuple[str, ...] = ()

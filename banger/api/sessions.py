@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -24,8 +25,9 @@ from banger.api.vms import create_command
 from banger.core import codec
 from banger.core.errors import BangerError, ErrorKind, internal_error
 from banger.core.frames import FrameType
+from banger.core.image_command import command_of_run
 from banger.core.listener import Listener
-from banger.core.models import Vm
+from banger.core.models import ImageConfig, Vm
 from banger.core.states import check_running
 from banger.guest.command import ExecRequest, Terminal
 from banger.guest.session_output import Stream
@@ -76,7 +78,7 @@ async def run(context: ApiContext, channel: FrameChannel, request: Request) -> d
         if body.detach:
             await _say_started(channel, vm)
             return {"code": 0, "signal": ""}
-        outcome = await _exec(context, channel, vm, body.exec)
+        outcome = await _exec(context, channel, vm, replace(body.exec, argv=_argv_of_run(context, vm, body.exec)))
     finally:
         listener.leave()
         if body.spec.ephemeral and not body.detach and context.store.vms.get(command.vm_id) is not None:
@@ -168,16 +170,20 @@ async def _say_started(channel: FrameChannel, vm: Vm) -> None:
     await channel.send_json(FrameType.STARTED, {"vm_id": vm.id, "vm_name": vm.name})
 
 
-def exec_request(context: ApiContext, vm: Vm, body: ExecBody) -> ExecRequest:
-    """Fill in what the caller left open from the VM's spec and the image's configuration."""
+def _argv_of_run(context: ApiContext, vm: Vm, body: ExecBody) -> tuple[str, ...]:
     image = context.store.images.get(vm.image_id)
-    argv, user, workdir = body.argv, body.user or vm.spec.user, body.workdir or vm.spec.workdir
+    return command_of_run(image.config if image else ImageConfig(), vm.spec.entrypoint, body.argv)
+
+
+def exec_request(context: ApiContext, vm: Vm, body: ExecBody) -> ExecRequest:
+    """Fill in what the caller left open from the VM's spec and the image's configuration; no ``argv`` is a shell."""
+    image = context.store.images.get(vm.image_id)
+    user, workdir = body.user or vm.spec.user, body.workdir or vm.spec.workdir
     if image is not None:
-        argv = argv or (*image.config.entrypoint, *image.config.cmd)
         user = user or image.config.user
         workdir = workdir or image.config.workdir
     tty = Terminal(body.tty.rows, body.tty.columns, body.tty.term) if body.tty else None
-    return ExecRequest(argv=argv, env=body.env, user=user, workdir=workdir, tty=tty)
+    return ExecRequest(argv=body.argv, env=body.env, user=user, workdir=workdir, tty=tty)
 
 
 async def _converse(channel: FrameChannel, session: Session) -> dict[str, Any]:

@@ -20,12 +20,13 @@ from typing import Any
 
 from banger.client import TICK_S
 from banger.client.channel import HIGH_WATER, FrameChannel, exit_of
+from banger.commands import signals
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.frames import FrameType
 from banger.render.streams import write_output
 
 _READ_BYTES = 64 * 1024
-#: A second Ctrl-C within so many seconds of the first hangs up instead of being passed on.
+#: A second wish to end within so many seconds of the first hangs up instead of being passed on.
 _IMPATIENCE_S = 2.0
 _READABLE = select.POLLIN | select.POLLHUP | select.POLLERR | select.POLLNVAL
 _WRITABLE = select.POLLOUT | select.POLLHUP | select.POLLERR | select.POLLNVAL
@@ -62,7 +63,7 @@ class Relay:
             progress: gets the events that come before the command runs.
             close_progress: makes room for the command's own output.
             tty: the command has a terminal: ours goes into raw mode while it runs.
-            stdin: pass standard input on.
+            stdin: pass standard input on; otherwise it is not touched, and the command's is empty.
         """
         self._channel = channel
         self._progress = progress
@@ -72,15 +73,16 @@ class Relay:
         self._sinks = {FrameType.STDOUT: _Sink(1), FrameType.STDERR: _Sink(2)}
         self._exit: bytes | None = None
         self._saved_terminal: list[Any] | None = None
-        self._last_signal = -_IMPATIENCE_S
+        self._last_ending = -_IMPATIENCE_S
+        self._early_signals: list[int] = []
         self.started: Mapping[str, Any] | None = None
 
     def run(self) -> int:
         """Pass everything on until the command ends; its exit code, or 128 + the signal that made us hang up."""
-        with _Signals() as signals:
+        with signals.Inbox() as inbox:
             try:
                 while self._exit is None:
-                    for number in self._turn(signals):
+                    for number in self._turn(inbox):
                         if self._on_signal(number):
                             return 128 + number
                 for sink in self._sinks.values():
@@ -90,10 +92,10 @@ class Relay:
                 self._close_progress()
         return int(exit_of(self._exit)["code"])
 
-    def _turn(self, signals: _Signals) -> list[int]:
+    def _turn(self, inbox: signals.Inbox) -> list[int]:
         """Wait until something can move, and move it; the signals that came."""
         poll = select.poll()
-        poll.register(signals, select.POLLIN)
+        poll.register(inbox, select.POLLIN)
         poll.register(self._channel, self._channel_interest())
         if self._stdin_open and self.started is not None and self._channel.takes_stdin:
             poll.register(0, select.POLLIN)
@@ -109,7 +111,7 @@ class Relay:
             if ready.get(sink.descriptor, 0) & _WRITABLE:
                 sink.write_some()
         self._serve_channel(ready.get(self._channel.fileno(), 0))
-        return signals.take() if signals.fileno() in ready else []
+        return inbox.take() if inbox.fileno() in ready else []
 
     def _channel_interest(self) -> int:
         backed_up = any(len(sink.pending) > HIGH_WATER for sink in self._sinks.values())
@@ -140,10 +142,15 @@ class Relay:
         """The command runs: from here on our streams are its streams."""
         self.started = started
         self._close_progress()
-        if not self._tty:
-            return
-        self._channel.put_json(FrameType.RESIZE, terminal_size())
-        if os.isatty(0):
+        if not self._stdin_open:
+            self._channel.put(FrameType.STDIN_EOF)
+        self._tell_size()
+        self._take_terminal()
+        for number in self._early_signals:
+            self._pass_on(number)
+
+    def _take_terminal(self) -> None:
+        if self._tty and self._stdin_open and os.isatty(0):
             self._saved_terminal = termios.tcgetattr(0)
             tty_modes.setraw(0, termios.TCSADRAIN)  # what was typed ahead is for the guest
 
@@ -167,16 +174,43 @@ class Relay:
     def _on_signal(self, number: int) -> bool:
         """Pass a signal on to the command; True if it is for us: hang up."""
         if number == signal.SIGWINCH:
-            if self._tty and self.started is not None:
-                self._channel.put_json(FrameType.RESIZE, terminal_size())
-            return False
-        now = time.monotonic()
-        impatient = now - self._last_signal < _IMPATIENCE_S
-        self._last_signal = now
-        if self.started is None or impatient or number == signal.SIGHUP:
-            return True
-        self._channel.put(FrameType.SIGNAL, signal.Signals(number).name.removeprefix("SIG").encode())
+            self._tell_size()
+        elif number == signal.SIGTSTP:
+            self._stand_still()
+        elif number in signals.PASSED_ON and not self._is_for_us(number):
+            self._pass_on(number)
+        else:
+            return number != signal.SIGCONT
         return False
+
+    def _is_for_us(self, number: int) -> bool:
+        """Before the command runs, when our terminal is gone, and when somebody is impatient with the command."""
+        if number in signals.ENDING:
+            now = time.monotonic()
+            impatient = now - self._last_ending < _IMPATIENCE_S
+            self._last_ending = now
+            return self.started is None or impatient
+        gone = self._saved_terminal is not None and not os.isatty(0)
+        return number == signal.SIGHUP and (self.started is None or gone)
+
+    def _pass_on(self, number: int) -> None:
+        if self.started is None:
+            self._early_signals.append(number)
+        else:
+            self._channel.put(FrameType.SIGNAL, signal.Signals(number).name.removeprefix("SIG").encode())
+
+    def _tell_size(self) -> None:
+        if self._tty and self.started is not None:
+            self._channel.put_json(FrameType.RESIZE, terminal_size())
+
+    def _stand_still(self) -> None:
+        """Stop as the shell's job that we are; the command in the guest goes on until its output has no room."""
+        self._restore_terminal()
+        self._close_progress()
+        signals.stop_here()
+        if self.started is not None:
+            self._take_terminal()
+            self._tell_size()
 
 
 class _Sink:
@@ -211,37 +245,6 @@ class _Sink:
         while self.pending:
             self._poll.poll()
             self.write_some()
-
-
-class _Signals:
-    """Signals as bytes in a pipe, so that ``poll`` sees them."""
-
-    _NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGWINCH)
-
-    def __enter__(self) -> _Signals:
-        self._read_end, self._write_end = os.pipe()
-        os.set_blocking(self._read_end, False)
-        os.set_blocking(self._write_end, False)
-        self._old_wakeup = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
-        self._old = {number: signal.signal(number, lambda *_: None) for number in self._NUMBERS}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._old.items():
-            signal.signal(number, handler)
-        signal.set_wakeup_fd(self._old_wakeup)
-        os.close(self._read_end)
-        os.close(self._write_end)
-
-    def fileno(self) -> int:
-        return self._read_end
-
-    def take(self) -> list[int]:
-        """The signals since the last call, oldest first."""
-        try:
-            return list(os.read(self._read_end, 64))
-        except BlockingIOError:
-            return []
 
 
 def is_interactive() -> bool:

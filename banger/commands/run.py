@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 from typer import Argument, Context, Option
 
 from banger.client import path_of
-from banger.client.channel import FrameChannel
 from banger.commands import spec as specs
+from banger.commands.environment import environment
 from banger.commands.options import VmArgument
+from banger.commands.pulling import bring_image
 from banger.commands.relay import Relay, is_interactive, terminal_size
 from banger.commands.session import Session
 from banger.commands.trailing import TrailingCommand
@@ -22,6 +24,10 @@ _NOT_RUN = 125
 _KEEP_THEIR_CODE = frozenset({ErrorKind.USAGE, ErrorKind.CANCELLED})
 
 Command = Annotated[list[str] | None, Argument(metavar="[--] COMMAND...", help="What to run in it.")]
+Interactive = Annotated[bool, Option("--interactive", "-i", help="Pass standard input on, as is done anyway.")]
+NoStdin = Annotated[
+    bool, Option("--no-stdin", "-n", help="Leave standard input alone: the command finds its own empty.")
+]
 Tty = Annotated[
     bool | None, Option("--tty/--no-tty", "-t", help="Give it a terminal; by default, if there is one here.")
 ]
@@ -37,55 +43,39 @@ class NotRunError(BangerError):
         return super().exit_code if self.kind in _KEEP_THEIR_CODE else _NOT_RUN
 
 
+@specs.takes_wish
 def run(
     ctx: Context,
     image: specs.ImageArgument = "",
     command: Command = None,
     *,
-    name: specs.Name = "",
-    cpus: specs.Cpus = None,
-    memory: specs.Memory = "",
-    disk: specs.Disk = "",
-    kernel: specs.Kernel = "",
-    env: specs.Env = None,
-    user: specs.User = "",
-    workdir: specs.Workdir = "",
-    publish: specs.Publish = None,
-    init: specs.Init = "auto",
-    network: specs.Network = "",
-    machine: specs.Machine = "",
-    accelerator: specs.Accelerator = "",
-    label: specs.Labels = None,
-    egress: specs.Egress = "",
-    storage: specs.Storage = "",
-    home: specs.Home = "",
-    home_size: specs.HomeSize = "",
-    ttl: specs.Ttl = "",
-    idle: specs.Idle = "",
+    wish: specs.VmWish,
+    entrypoint: specs.Entrypoint = None,
     rm: Annotated[bool, Option("--rm", help="Delete the VM afterwards; so it is unless named or detached.")] = False,
     keep: Annotated[bool, Option("--keep", help="Leave the VM running afterwards.")] = False,
     detach: Annotated[bool, Option("--detach", "-d", help="Leave it running; print its name.")] = False,
     timeout: RunTimeout = "",
+    interactive: Interactive = False,
+    no_stdin: NoStdin = False,
     tty: Tty = None,
 ) -> int:
     """Run a command in a fresh VM; ends as the command ends."""
     session: Session = ctx.obj
     if rm and keep:
         raise BangerError(ErrorKind.USAGE, "--rm and --keep exclude each other")
-    spec = specs.build_spec(
-        session.layout, image=image, cpus=cpus, memory=memory, disk=disk, kernel=kernel, env=env, user=user,
-        workdir=workdir, publish=publish, init=init, network=network, machine=machine, label=label,
-        accelerator=accelerator,
-        egress=egress, storage=storage, home=home, home_size=home_size, ttl=ttl, idle=idle,
-        ephemeral=rm or not (keep or name or detach),
-    )  # fmt: skip
+    stdin = _wants_stdin(interactive=interactive, no_stdin=no_stdin)
+    spec = wish.spec(session.layout, image, ephemeral=rm or not (keep or wish.name or detach))
+    spec["entrypoint"] = specs.entrypoint_of(entrypoint)
+    tty = _use_tty(tty, stdin=stdin, detach=detach)
     config: dict[str, Any] = {
-        "name": name,
+        "name": wish.name,
         "spec": spec,
-        "exec": _exec_config(command, spec["env"], user, workdir, timeout, tty=_use_tty(tty, detach=detach)),
+        "exec": _exec_config(command, spec["env"], wish.user, wish.workdir, timeout, tty=tty),
         "detach": detach,
     }
-    started, code = _converse(session, "/v1/vms/run", config, config["exec"], stdin=not detach)
+    with _as_not_run():
+        bring_image(session, spec["image"], wish.pull)
+    started, code = _converse(session, "/v1/vms/run", config, config["exec"], stdin=stdin and not detach)
     if detach and code == 0:
         session.show_results([session.client.get(path_of("vms", str(started["vm_id"])))])
     return code
@@ -97,21 +87,34 @@ def exec_(
     command: Command = None,
     *,
     env: specs.Env = None,
+    env_file: specs.EnvFiles = None,
     user: specs.User = "",
     workdir: specs.Workdir = "",
     timeout: RunTimeout = "",
+    interactive: Interactive = False,
+    no_stdin: NoStdin = False,
     tty: Tty = None,
+    privileged: specs.Privileged = False,  # noqa: ARG001  # root in a VM has every right
 ) -> int:
     """Run a command in a VM that is running."""
-    config = _exec_config(command, specs.environment(env), user, workdir, timeout, tty=_use_tty(tty))
-    return _converse(ctx.obj, path_of("vms", vm, "exec"), config, config, stdin=True)[1]
+    stdin = _wants_stdin(interactive=interactive, no_stdin=no_stdin)
+    variables = environment(env, env_file)
+    config = _exec_config(command, variables, user, workdir, timeout, tty=_use_tty(tty, stdin=stdin))
+    return _converse(ctx.obj, path_of("vms", vm, "exec"), config, config, stdin=stdin)[1]
 
 
 run.command_class = exec_.command_class = TrailingCommand  # type: ignore[attr-defined]  # read by banger.cli
 
 
-def _use_tty(wish: bool | None, *, detach: bool = False) -> bool:
-    return False if detach else is_interactive() if wish is None else wish
+def _wants_stdin(*, interactive: bool, no_stdin: bool) -> bool:
+    if interactive and no_stdin:
+        raise BangerError(ErrorKind.USAGE, "--interactive and --no-stdin exclude each other")
+    return not no_stdin
+
+
+def _use_tty(wish: bool | None, *, stdin: bool, detach: bool = False) -> bool:
+    """A terminal is given if it is wished for, or if both ends here are one."""
+    return False if detach else stdin and is_interactive() if wish is None else wish
 
 
 def _exec_config(
@@ -128,25 +131,29 @@ def _exec_config(
     }
 
 
+@contextmanager
+def _as_not_run() -> Iterator[None]:
+    """Whatever fails in here kept the command from running."""
+    try:
+        yield
+    except BangerError as error:
+        raise NotRunError.from_dict(error.to_dict()) from error
+
+
 def _converse(
     session: Session, path: str, config: Mapping[str, Any], execution: Mapping[str, Any], *, stdin: bool
 ) -> tuple[Mapping[str, Any], int]:
     """Hold the session; the payload of STARTED and the exit code."""
-    channel: FrameChannel | None = None
-    relay: Relay | None = None
-    try:
+    with _as_not_run():
         channel = session.client.frames(path, config)
-        progress = session.progress(transient=True)
-        relay = Relay(channel, progress, progress.close, tty=bool(execution["tty"]), stdin=stdin)
-        return _finished(relay, relay.run())
+    progress = session.progress(transient=True)
+    relay = Relay(channel, progress, progress.close, tty=bool(execution["tty"]), stdin=stdin)
+    try:
+        code = relay.run()
     except BangerError as error:
-        if relay is not None and relay.started is not None:
+        if relay.started is not None:
             raise
         raise NotRunError.from_dict(error.to_dict()) from error
     finally:
-        if channel is not None:
-            channel.close()
-
-
-def _finished(relay: Relay, code: int) -> tuple[Mapping[str, Any], int]:
+        channel.close()
     return relay.started or {}, code

@@ -1,28 +1,50 @@
-"""The options that describe a VM, and the spec they become."""
+"""The options that describe a VM, and the spec they become.
+
+They are the fields of :class:`VmWish`; a verb that makes a VM takes them all by :func:`takes_wish`.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+import inspect
+import json
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 from typer import Argument, Option
 
+from banger.commands.environment import environment
 from banger.config import Config
 from banger.core.egress import EgressPolicy
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.units import MIB, parse_duration, parse_size
 from banger.layout import Layout
 
+_T = TypeVar("_T")
+
 ImageArgument = Annotated[
     str, Argument(metavar="[IMAGE]", show_default=False, help="An image, a catalog name or a registry reference.")
 ]
 Name = Annotated[str, Option("--name", metavar="NAME", help="Made up when not given.")]
-Cpus = Annotated[int | None, Option("--cpus", min=1, metavar="N", help="Virtual CPUs.")]
+Cpus = Annotated[str | None, Option("--cpus", metavar="N", help="Virtual CPUs.")]
 Memory = Annotated[str, Option("--memory", "-m", metavar="SIZE", help="Memory: 512M, 2G; a bare number is MiB.")]
 Disk = Annotated[str, Option("--disk", metavar="SIZE", help="Writable disk, sparse.")]
 Kernel = Annotated[str, Option("--kernel", metavar="KERNEL", help="Kernel to boot.")]
 Env = Annotated[list[str] | None, Option("--env", "-e", metavar="K[=V]", help="Environment; bare K takes yours.")]
+EnvFiles = Annotated[
+    list[Path] | None, Option("--env-file", metavar="FILE", help="Environment, K=V or K a line; --env counts for more.")
+]
+Hostname = Annotated[str, Option("--hostname", metavar="NAME", help="Its name for itself; otherwise --name.")]
+Entrypoint = Annotated[
+    str | None,
+    Option("--entrypoint", metavar="PROGRAM", help="In place of the image's entrypoint and command; '' for none."),
+]
+Pull = Annotated[str, Option("--pull", metavar="WHEN", help="Fetch the image: always, missing or never.")]
+Privileged = Annotated[bool, Option("--privileged", hidden=True, help="Taken: root in a VM has every right.")]
 User = Annotated[str, Option("--user", "-u", metavar="USER", help="User that runs the command.")]
 Workdir = Annotated[str, Option("--workdir", "-w", metavar="DIR", help="Directory that the command starts in.")]
 Publish = Annotated[
@@ -42,87 +64,126 @@ Ttl = Annotated[str, Option("--ttl", metavar="TIME", help="Delete it so long aft
 Idle = Annotated[str, Option("--idle", metavar="TIME", help="Stop it when nobody has used it for so long.")]
 Machine = Annotated[str, Option("--machine", metavar="TYPE", help="QEMU machine: microvm or q35.")]
 Accelerator = Annotated[str, Option("--accelerator", metavar="WHICH", help="auto, kvm (or fail) or tcg (emulation).")]
-Labels = Annotated[list[str] | None, Option("--label", metavar="K=V", help="Label to find it by.")]
+Labels = Annotated[list[str] | None, Option("--label", "-l", metavar="K[=V]", help="Label to find it by.")]
 
 
-def build_spec(
-    layout: Layout,
-    *,
-    image: str,
-    cpus: int | None,
-    memory: str,
-    disk: str,
-    kernel: str,
-    env: Sequence[str] | None,
-    user: str,
-    workdir: str,
-    publish: Sequence[str] | None,
-    init: str,
-    network: str,
-    machine: str,
-    label: Sequence[str] | None,
-    accelerator: str = "",
-    egress: str = "",
-    storage: str = "",
-    home: str = "",
-    home_size: str = "",
-    ttl: str = "",
-    idle: str = "",
-    ephemeral: bool = False,
-) -> dict[str, Any]:
-    """A ``VmSpec`` in its JSON form; what was not given comes from the settings, or is left to the image.
+@dataclass(frozen=True, slots=True)
+class VmWish:
+    """The options that describe a VM, as they were typed."""
 
-    Raises:
-        BangerError: ``usage`` for a value that is none.
-    """
-    config = Config.load(layout.config_file)
-    return {
-        "image": image or config.text("vm.image"),
-        "kernel": kernel,
-        "cpus": cpus if cpus is not None else config.chosen("vm.cpus"),
-        "memory_mib": mebibytes(memory) if memory else config.chosen("vm.memory_mib"),
-        "disk_mib": mebibytes(disk) if disk else config.chosen("vm.disk_mib"),
-        "init": one_of("--init", init, ("auto", "image", "none")),
-        "env": environment(env),
-        "user": user,
-        "workdir": workdir,
-        "ports": [_port(text) for text in publish or ()],
-        "network": one_of("--network", network or config.text("vm.network"), ("user", "tap", "none")),
-        "egress": str(EgressPolicy.parse(egress or "open")),
-        "storage": storage,
-        "home": home,
-        "home_mib": mebibytes(home_size) if home_size else 0,
-        "machine": one_of("--machine", machine, ("", "microvm", "q35")),
-        "accelerator": one_of("--accelerator", accelerator, ("", "auto", "kvm", "tcg")).replace("auto", ""),
-        "ephemeral": ephemeral,
-        "ttl_s": parse_duration(ttl) if ttl else 0.0,
-        "idle_s": parse_duration(idle) if idle else 0.0,
-        "labels": labels(label),
-    }
+    name: Name = ""
+    cpus: Cpus = None
+    memory: Memory = ""
+    disk: Disk = ""
+    kernel: Kernel = ""
+    env: Env = None
+    env_file: EnvFiles = None
+    user: User = ""
+    workdir: Workdir = ""
+    hostname: Hostname = ""
+    publish: Publish = None
+    init: Init = "auto"
+    network: Network = ""
+    machine: Machine = ""
+    accelerator: Accelerator = ""
+    label: Labels = None
+    egress: Egress = ""
+    storage: Storage = ""
+    home: Home = ""
+    home_size: HomeSize = ""
+    ttl: Ttl = ""
+    idle: Idle = ""
+    pull: Pull = "missing"
+    privileged: Privileged = False
+
+    def spec(self, layout: Layout, image: str, *, ephemeral: bool = False) -> dict[str, Any]:
+        """A ``VmSpec`` in its JSON form; what was not given comes from the settings, or is left to the image.
+
+        Raises:
+            BangerError: ``usage`` for a value that is none.
+        """
+        config = Config.load(layout.config_file)
+        return {
+            "image": image or config.text("vm.image"),
+            "kernel": self.kernel,
+            "cpus": cpu_count(self.cpus) if self.cpus is not None else config.chosen("vm.cpus"),
+            "memory_mib": mebibytes(self.memory) if self.memory else config.chosen("vm.memory_mib"),
+            "disk_mib": mebibytes(self.disk) if self.disk else config.chosen("vm.disk_mib"),
+            "init": one_of("--init", self.init, ("auto", "image", "none")),
+            "env": environment(self.env, self.env_file),
+            "user": self.user,
+            "workdir": self.workdir,
+            "hostname": self.hostname,
+            "ports": [_port(text) for text in self.publish or ()],
+            "network": one_of("--network", self.network or config.text("vm.network"), ("user", "tap", "none")),
+            "egress": str(EgressPolicy.parse(self.egress or "open")),
+            "storage": self.storage,
+            "home": self.home,
+            "home_mib": mebibytes(self.home_size) if self.home_size else 0,
+            "machine": one_of("--machine", self.machine, ("", "microvm", "q35")),
+            "accelerator": one_of("--accelerator", self.accelerator, ("", "auto", "kvm", "tcg")).replace("auto", ""),
+            "ephemeral": ephemeral,
+            "ttl_s": parse_duration(self.ttl) if self.ttl else 0.0,
+            "idle_s": parse_duration(self.idle) if self.idle else 0.0,
+            "labels": labels(self.label),
+        }
 
 
-def environment(variables: Sequence[str] | None, env: Mapping[str, str] | None = None) -> list[str]:
-    """``K=V`` as typed; a bare ``K`` takes the value it has here, and is left out where it has none."""
-    env = os.environ if env is None else env
-    found = []
-    for variable in variables or ():
-        name, assigned, _ = variable.partition("=")
-        if not name:
-            message = f'"{variable}" is no environment variable'
-            raise BangerError(ErrorKind.USAGE, message, subject=variable, hint="write --env NAME=VALUE")
-        if assigned:
-            found.append(variable)
-        elif name in env:
-            found.append(f"{name}={env[name]}")
-    return found
+def takes_wish(verb: Callable[..., _T]) -> Callable[..., _T]:
+    """Let a verb take the options of :class:`VmWish`, and hand them over as its one parameter ``wish``."""
+    own = inspect.signature(verb, eval_str=True)
+    hints = get_type_hints(VmWish, include_extras=True)
+    options = [
+        inspect.Parameter(
+            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
+        )
+        for field in fields(VmWish)
+    ]
+
+    @wraps(verb)
+    def with_wish(*args: Any, **given: Any) -> _T:
+        wish = VmWish(**{option.name: given.pop(option.name) for option in options})
+        return verb(*args, wish=wish, **given)
+
+    before = [param for param in own.parameters.values() if param.kind is not inspect.Parameter.KEYWORD_ONLY]
+    after = [param for name, param in own.parameters.items() if param not in before and name != "wish"]
+    with_wish.__signature__ = own.replace(parameters=[*before, *options, *after])  # type: ignore[attr-defined]
+    return with_wish
+
+
+def entrypoint_of(text: str | None) -> list[str] | None:
+    """``--entrypoint`` as typed: a program, a JSON list of words (as Podman takes it), or empty for none at all."""
+    if text is None or not text.strip():
+        return None if text is None else []
+    if not text.startswith("["):
+        return [text]
+    try:
+        words = json.loads(text)
+    except ValueError:
+        words = None
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        message = f'"{text}" is no list of words'
+        raise BangerError(ErrorKind.USAGE, message, subject=text, hint="""write --entrypoint '["sh", "-c"]'""")
+    return words
+
+
+def cpu_count(text: str) -> int:
+    """A number of virtual CPUs as typed."""
+    if re.fullmatch(r"0*[1-9][0-9]*", text):
+        return int(text)
+    cause, whole = "", "2"
+    if re.fullmatch(r"[0-9]*\.[0-9]+", text):
+        cause, whole = "a VM has whole CPUs", str(math.ceil(float(text)) or 1)
+    message = f'"{text}" is not a number of CPUs'
+    raise BangerError(ErrorKind.USAGE, message, subject=text, cause=cause, hint=f"write --cpus {whole}")
 
 
 def labels(pairs: Sequence[str] | None) -> dict[str, str]:
-    """``K=V`` pairs as a mapping."""
+    """``K=V`` pairs as a mapping; a bare ``K`` has an empty value."""
     found = {}
     for pair in pairs or ():
-        key, assigned, value = pair.partition("=")
-        if not (key and assigned):
+        key, _, value = pair.partition("=")
+        if not key:
             raise BangerError(ErrorKind.USAGE, f'"{pair}" is no label', subject=pair, hint="write --label KEY=VALUE")
         found[key] = value
     return found

@@ -11,6 +11,7 @@ from typer import Context, Option
 from banger.client import path_of
 from banger.commands import options
 from banger.commands import spec as specs
+from banger.commands.pulling import bring_image
 from banger.commands.session import Session
 from banger.commands.targets import lines_of, select
 from banger.core.units import parse_duration
@@ -19,41 +20,19 @@ _LIVE = frozenset({"starting", "running", "paused", "stopping"})
 _DOWN = frozenset({"stopped", "failed"})
 
 
+@specs.takes_wish
 def create(
     ctx: Context,
     image: specs.ImageArgument = "",
     *,
-    name: specs.Name = "",
+    wish: specs.VmWish,
     start: Annotated[bool, Option("--start", help="Start it too.")] = False,
-    cpus: specs.Cpus = None,
-    memory: specs.Memory = "",
-    disk: specs.Disk = "",
-    kernel: specs.Kernel = "",
-    env: specs.Env = None,
-    user: specs.User = "",
-    workdir: specs.Workdir = "",
-    publish: specs.Publish = None,
-    init: specs.Init = "auto",
-    network: specs.Network = "",
-    machine: specs.Machine = "",
-    accelerator: specs.Accelerator = "",
-    label: specs.Labels = None,
-    egress: specs.Egress = "",
-    storage: specs.Storage = "",
-    home: specs.Home = "",
-    home_size: specs.HomeSize = "",
-    ttl: specs.Ttl = "",
-    idle: specs.Idle = "",
 ) -> None:
     """Make a VM without running a command in it."""
     session: Session = ctx.obj
-    spec = specs.build_spec(
-        session.layout, image=image, cpus=cpus, memory=memory, disk=disk, kernel=kernel, env=env, user=user,
-        workdir=workdir, publish=publish, init=init, network=network, machine=machine, label=label,
-        accelerator=accelerator,
-        egress=egress, storage=storage, home=home, home_size=home_size, ttl=ttl, idle=idle,
-    )  # fmt: skip
-    body = {"name": name, "spec": spec, "start": start}
+    spec = wish.spec(session.layout, image)
+    bring_image(session, spec["image"], wish.pull)
+    body = {"name": wish.name, "spec": spec, "start": start}
     session.show_results([session.long("POST", "/v1/vms", body=body)])
 
 

@@ -183,6 +183,9 @@ class VmSpec:
         ephemeral: delete the VM when its run session ends or when it stops by itself.
         ttl_s: delete the VM so many seconds after it was made; 0: never.
         idle_s: stop the VM when nobody has used it for so many seconds; 0: never.
+        hostname: what the guest calls itself; empty: as the VM is called. Others find it by the VM's name alone.
+        entrypoint: in place of the image's entrypoint and command in the run that makes the VM; ``None``: as the image
+            has it, empty: none.
     """
 
     image: str
@@ -206,6 +209,8 @@ class VmSpec:
     ttl_s: float = 0.0
     idle_s: float = 0.0
     labels: Mapping[str, str] = field(default_factory=dict)
+    hostname: str = ""
+    entrypoint: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

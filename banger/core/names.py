@@ -10,6 +10,8 @@ from banger.core.errors import BangerError, ErrorKind
 VM_NAME = re.compile(r"[a-z][a-z0-9-]{0,39}\Z")
 #: Image and kernel names may look like references (``python:3.12-slim``, ``ghcr.io/org/app:1``).
 ARTIFACT_NAME = re.compile(r"[a-z0-9][a-z0-9._:/@-]{0,254}\Z")
+#: What hostname(7) admits, and the underscore that other tools let pass. Linux itself takes 64 bytes.
+HOSTNAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?\Z")
 ID_LENGTH = 12
 #: RFC 1123 section 2.1, in lower case.
 _DNS_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
@@ -51,6 +53,11 @@ def made_up_name() -> str:
 def check_vm_name(name: str) -> str:
     """Return ``name`` if it may name a VM; raises a ``usage`` error otherwise."""
     return _check(name, VM_NAME, "VM", "use 1 to 40 of a-z, 0-9 and '-', starting with a letter")
+
+
+def check_hostname(name: str) -> str:
+    """Return ``name`` if a guest may call itself so; raises a ``usage`` error otherwise."""
+    return _check(name, HOSTNAME, "host", "use 1 to 63 of letters, digits, '-', '_' and '.', none of '-_.' at an end")
 
 
 def check_home_name(name: str) -> str:

@@ -35,9 +35,10 @@ _STARTED: list[subprocess.Popen[bytes]] = []
 
 
 def banger_process(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
-    """Start a command as a process of its own."""
+    """Start a command as a process of its own, which ignores no signal that we ignore."""
     streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-    process = subprocess.Popen([sys.executable, "-m", "banger", *arguments], cwd=ROOT, env=dict(os.environ), **streams)
+    command = ["env", "--default-signal", sys.executable, "-m", "banger", *arguments]
+    process = subprocess.Popen(command, cwd=ROOT, env=dict(os.environ), **streams)
     _STARTED.append(process)
     return process
 

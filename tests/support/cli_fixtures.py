@@ -15,6 +15,7 @@ import pytest
 
 from banger.__main__ import main
 from tests.support.cli import ROOT, Cli, Ended, end_processes
+from tests.support.cli_terminal import Terminal
 from tests.support.fake_api import FakeApi
 
 
@@ -49,3 +50,10 @@ def cli(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
         return Ended(code, captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> type[Terminal]:
+    """Start a command on a terminal of its own."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    return Terminal

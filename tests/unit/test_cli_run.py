@@ -5,15 +5,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import pty
-import select
 import signal
 import struct
 import subprocess
 import sys
 import termios
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +18,7 @@ import pytest
 
 from banger.core.frames import FrameType
 from tests.support.cli import banger, banger_process
+from tests.support.cli_terminal import Terminal
 from tests.support.fake_api import FakeApi, FrameSession, event, vm_json
 
 pytest_plugins = ("tests.support.cli_fixtures",)
@@ -66,6 +64,11 @@ def test_run_passes_every_byte_and_the_exit_code(api: FakeApi) -> None:
         (["--rm", "--name", "x", "alpine"], "alpine", [], True),
         (["-qeA=b", "alpine", "-e", "C=d", "env"], "alpine", ["env"], True),
         (["--", "true"], "debian", ["true"], True),
+        (["alpine", "-c", "id"], "alpine", ["-c", "id"], True),
+        (["alpine", "--version"], "alpine", ["--version"], True),
+        (["alpine", "--keep", "-c", "--rm"], "alpine", ["-c", "--rm"], False),
+        (["--entrypoint", "sh", "alpine", "-e", "-c", "id"], "alpine", ["-e", "-c", "id"], True),
+        (["--entrypoint=sh", "alpine", "--keep", "--", "-c"], "alpine", ["-c"], False),
     ],
 )
 def test_run_tells_its_own_words_from_the_commands(
@@ -210,35 +213,6 @@ def test_interrupt_while_it_boots_hangs_up(api: FakeApi) -> None:
     assert left.wait(10)
 
 
-class Terminal:
-    """A pseudo-terminal with a command in it."""
-
-    def __init__(self, *arguments: str) -> None:
-        self.master, self.slave = pty.openpty()
-        fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
-        self.before = termios.tcgetattr(self.slave)
-        self.process = banger_process(*arguments, stdin=self.slave, stdout=self.slave, stderr=self.slave)
-        self.output = b""
-
-    def read_until(self, wanted: bytes, timeout_s: float = 15) -> None:
-        end = time.monotonic() + timeout_s
-        while wanted not in self.output:
-            assert select.select([self.master], [], [], max(0.0, end - time.monotonic()))[0], self.output
-            self.output += os.read(self.master, 65536)
-
-    def close(self) -> int:
-        code = self.process.wait(15)
-        os.close(self.master)
-        os.close(self.slave)
-        return code
-
-
-@pytest.fixture
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Terminal]:
-    monkeypatch.setenv("TERM", "xterm-256color")
-    return Terminal
-
-
 def test_terminal_is_raw_while_the_command_runs_and_restored_after(
     api: FakeApi, terminal: Callable[..., Terminal]
 ) -> None:
@@ -270,32 +244,6 @@ def test_terminal_is_raw_while_the_command_runs_and_restored_after(
     assert sizes == [{"rows": 40, "columns": 100}, {"rows": 50, "columns": 120}]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_terminal_is_restored_when_we_are_killed(
-    api: FakeApi, terminal: Callable[..., Terminal], number: signal.Signals
-) -> None:
-    passed_on = threading.Event()
-
-    def shell(session: FrameSession) -> None:
-        session.started()
-        session.wait_for(FrameType.RESIZE)
-        session.send(FrameType.STDOUT, b"ready")
-        if session.wait_for(FrameType.SIGNAL) is not None:
-            passed_on.set()
-        session.wait_for(FrameType.EXIT)
-
-    api.on("POST", EXEC, talk=shell)
-    tty = terminal("vm", "exec", "web", "sh")
-    tty.read_until(b"ready")
-    tty.process.send_signal(number)
-    if number == signal.SIGTERM:
-        assert passed_on.wait(15)
-        tty.process.send_signal(number)
-    assert tty.process.wait(15) == 128 + number
-    assert termios.tcgetattr(tty.slave) == tty.before
-    tty.close()
-
-
 def test_no_terminal_is_given_when_asked_not_to(api: FakeApi, terminal: Callable[..., Terminal]) -> None:
     def talk(session: FrameSession) -> None:
         session.started()
@@ -307,3 +255,49 @@ def test_no_terminal_is_given_when_asked_not_to(api: FakeApi, terminal: Callable
     tty.read_until(b"plain")
     assert tty.close() == 0
     assert config_of(api)["tty"] is None
+
+
+@pytest.mark.parametrize("arguments", [("vm", "exec", "-n", "web", "cat"), ("run", "--no-stdin", "alpine", "cat")])
+def test_input_that_is_not_wanted_is_left_for_the_next_reader(api: FakeApi, arguments: tuple[str, ...]) -> None:
+    seen: list[bytes] = []
+
+    def cat(session: FrameSession) -> None:
+        session.started()
+        seen.append(session.read_stdin())
+        session.exit(0)
+
+    api.on("POST", EXEC, talk=cat)
+    api.on("POST", RUN, talk=cat)
+    command = f"{sys.executable} -m banger {' '.join(arguments)}; cat"
+    done = subprocess.run(["sh", "-c", command], input=b"mine\n", capture_output=True, timeout=30, check=False)
+    assert (done.stdout, seen) == (b"mine\n", [b""])
+
+
+def test_loop_that_reads_lines_gets_all_of_them(api: FakeApi) -> None:
+    def say(session: FrameSession) -> None:
+        session.started()
+        session.read_stdin()
+        session.send(FrameType.STDOUT, session.config["argv"][0].encode() + b"\n")
+        session.exit(0)
+
+    api.on("POST", EXEC, talk=say)
+    loop = f'while read -r word; do {sys.executable} -m banger vm exec --no-stdin web "$word"; done'
+    done = subprocess.run(["sh", "-c", loop], input=b"one\ntwo\nthree\n", capture_output=True, timeout=30, check=False)
+    assert done.stdout == b"one\ntwo\nthree\n"
+
+
+@pytest.mark.parametrize("flags", [["-i"], ["-it"], ["-ti"], ["--interactive", "--tty"]])
+def test_letters_of_other_tools_are_understood(api: FakeApi, flags: list[str]) -> None:
+    def echo(session: FrameSession) -> None:
+        session.started()
+        session.send(FrameType.STDOUT, session.read_stdin())
+        session.exit(0)
+
+    api.on("POST", EXEC, talk=echo)
+    assert banger("vm", "exec", *flags, "web", "sh", stdin=b"typed")[:2] == (0, b"typed")
+    assert (config_of(api)["tty"] is not None) is (flags != ["-i"])
+
+
+def test_wish_for_input_and_for_none_is_refused(api: FakeApi) -> None:
+    code, _, err = banger("vm", "exec", "-i", "-n", "web", "sh")
+    assert (code, err) == (2, b"error: --interactive and --no-stdin exclude each other\n")

@@ -1,0 +1,20 @@
+"""When an image is fetched for a VM that is about to be made: ``--pull always|missing|never``."""
+
+from __future__ import annotations
+
+from banger.client import path_of
+from banger.commands.session import Session
+from banger.commands.spec import one_of
+
+
+def bring_image(session: Session, image: str, when: str) -> None:
+    """Fetch ``image`` anew (``always``), or see that it is here (``never``); the daemon brings what is missing.
+
+    Raises:
+        BangerError: ``not_found`` if it is not here and must not be fetched; what a pull fails with.
+    """
+    match one_of("--pull", when, ("missing", "always", "never")):
+        case "always":
+            session.long("POST", "/v1/images/pull", body={"reference": image})
+        case "never":
+            session.client.get(path_of("images", image))

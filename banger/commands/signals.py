@@ -1,0 +1,63 @@
+"""Signals of a process that stands for a command elsewhere: which are passed on, and how they reach its loop.
+
+What the guest's ssh server can deliver is passed on (RFC 4254, section 6.10). Signals of job control are ours: the
+process stops and goes on like any job of a shell. Everything else that would end us is a reason to leave in order.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType
+
+#: Somebody wants it to end: the second one within a short time is for us.
+ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGQUIT})
+PASSED_ON = ENDING | {signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGABRT}
+_JOB_CONTROL = frozenset({signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH})
+#: Their default is the end of the process. Not among them: faults of our own (SIGSEGV and the like).
+_DEADLY = frozenset(
+    {signal.SIGVTALRM, signal.SIGPROF, signal.SIGIO, signal.SIGPWR, signal.SIGSTKFLT, signal.SIGXCPU, signal.SIGTRAP}
+) | frozenset(range(signal.SIGRTMIN, signal.SIGRTMAX + 1))
+
+
+class Inbox:
+    """Signals as bytes in a pipe, so that ``poll`` sees them. What we were started to ignore stays ignored."""
+
+    def __enter__(self) -> Inbox:
+        self._read_end, self._write_end = os.pipe()
+        os.set_blocking(self._read_end, False)
+        os.set_blocking(self._write_end, False)
+        self._old_wakeup = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
+        wanted = PASSED_ON | _JOB_CONTROL | _DEADLY
+        ignored = {number for number in wanted if signal.getsignal(number) is signal.SIG_IGN}
+        self._old = {number: signal.signal(number, _note) for number in sorted(wanted - ignored)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._old_wakeup)
+        os.close(self._read_end)
+        os.close(self._write_end)
+
+    def fileno(self) -> int:
+        """The pipe, for ``poll``."""
+        return self._read_end
+
+    def take(self) -> list[int]:
+        """The signals since the last call, oldest first."""
+        try:
+            return list(os.read(self._read_end, 64))
+        except BlockingIOError:
+            return []
+
+
+def _note(_number: int, _frame: FrameType | None) -> None:
+    """The pipe has it already."""
+
+
+def stop_here() -> None:
+    """Stop this process as SIGTSTP does by default; returns when somebody lets it go on."""
+    ours = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTSTP)
+    signal.signal(signal.SIGTSTP, ours)
