@@ -173,7 +173,7 @@ async def _tend(daemon: Daemon) -> None:
     """Look after VMs whose time may be over."""
     while True:
         await asyncio.sleep(TEND_INTERVAL_S)
-        for care in (daemon.tender.guard, daemon.tender.look):
+        for care in (daemon.tender.guard, daemon.tender.check_vmms, daemon.tender.look):
             try:
                 await asyncio.to_thread(care)
             except Exception:  # noqa: BLE001  # one bad look must neither be the last one nor hinder the other

@@ -7,8 +7,10 @@ from datetime import datetime
 
 from loguru import logger
 
-from banger.actors.messages import Command, DeleteVm, PauseVm, ResumeVm, StopVm
+from banger.actors.messages import Command, DeleteVm, PauseVm, ResumeVm, SettleVm, StopVm
 from banger.actors.services import Services
+from banger.actors.vm_settle import breakdown
+from banger.actors.vm_teardown import recorded_identity
 from banger.core import clock
 from banger.core.cancel import Deadline
 from banger.core.errors import BangerError
@@ -47,6 +49,16 @@ class Tender:
                 else StopVm(vm.id, vm.name, services.config.seconds("vm.stop_timeout_s"))
             )
             services.submit(wish, Deadline.never())
+
+    def check_vmms(self) -> None:
+        """Have VMs settled whose machine broke down: their VMM lives on, so that nobody hears of it otherwise."""
+        services = self._services
+        for vm in services.store.vms.all():
+            if vm.state in (VmState.RUNNING, VmState.PAUSED):
+                words = breakdown(services, vm, recorded_identity(services, vm.id))
+                if words:
+                    logger.warning("{}: its machine broke down: {}", vm.name, words)
+                    services.submit(SettleVm(vm.id, vm.name), Deadline.never())
 
     def guard(self) -> None:
         """Pause VMs before the host or their snapshot runs out of room, and let them go on when there is some."""

@@ -59,6 +59,13 @@ class VmFiles:
         except FileNotFoundError:
             return 0
 
+    def vmm_log_size(self) -> int:
+        """How long the VMM's log is now."""
+        try:
+            return self.vmm_log.stat().st_size
+        except FileNotFoundError:
+            return 0
+
     def console_from(self, offset: int, limit: int = 1 << 20) -> str:
         """The console from a byte offset on, at most ``limit`` bytes of it."""
         try:

@@ -27,8 +27,17 @@ def look_at(services: Services, vm: Vm) -> Look:
     """What settling this VM would do now. Changes nothing."""
     handles = services.ledger.of(vm.id).of()
     identity, is_alive = find_process(services, [handle for handle in handles if handle.kind == "process"])
-    what = settle(vm.state, has_handles=bool(handles), has_process=identity is not None, is_alive=is_alive)
+    goes_on = is_alive and not breakdown(services, vm, identity)
+    what = settle(vm.state, has_handles=bool(handles), has_process=identity is not None, goes_on=goes_on)
     return Look(what, identity)
+
+
+def breakdown(services: Services, vm: Vm, identity: ProcessIdentity | None) -> str:
+    """Why a VM's machine cannot go on although its VMM lives; empty if it can, or if there is none."""
+    files = VmFiles(services.layout, vm.id)
+    if identity is None or not files.vmm_log_size():  # whoever broke down said so
+        return ""
+    return services.vmm.breakdown(identity, files.run_dir, files.vmm_log)
 
 
 def self_portrait(services: Services, vm_id: str) -> Vm | None:
@@ -113,6 +122,10 @@ class VmSettler:
     def _cause(self, vm: Vm, identity: ProcessIdentity) -> tuple[ExitReason, str]:
         if identity.known and not self._services.vmm.of_this_boot(identity):
             return ExitReason.HOST_REBOOT, "the host rebooted"
+        if words := breakdown(self._services, vm, identity):
+            kernel = self._services.store.kernels.get(vm.kernel_id)
+            self._services.vmm.engines.forget(kernel.digest if kernel else "")
+            return ExitReason.KVM_FAILURE, words
         console, log = console_of_this_boot(self._services, vm), VmFiles(self._services.layout, vm.id).vmm_log
         record = self._services.vmm.exit_record(vm.id, identity, console, log)
         return record.reason, record.words

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from loguru import logger
+
 from banger.actors.services import Services
+from banger.actors.vm_boot import BootWatch, NotUpError
 from banger.actors.vm_files import VmFiles
 from banger.actors.vm_teardown import tear_down
 from banger.core import console
@@ -15,13 +18,20 @@ from banger.core.models import Image, Kernel, ProcessIdentity, Vm
 from banger.core.names import vmm_marker
 from banger.core.operation import Operation
 from banger.core.plan import PlanStep, run_plan
-from banger.core.ports import Capability, Contribution, Drive, GuestConfig, GuestNetwork, Nic, VmmConfig
+from banger.core.ports import (
+    Capability,
+    Contribution,
+    Drive,
+    Engine,
+    EngineError,
+    GuestConfig,
+    GuestNetwork,
+    Nic,
+    VmmConfig,
+)
 
 #: By this serial the guest's init finds the modules of its kernel.
 MODULES_SERIAL = "modules"
-
-#: How often the console is looked at while a guest boots, in seconds.
-CONSOLE_POLL_S = 0.02
 
 
 class VmStart:
@@ -37,11 +47,11 @@ class VmStart:
         self._ledger = services.ledger.of(vm.id)
         self._storage = services.storages[vm.storage]
         self._capabilities = [one for one in services.capabilities if one.applies(vm)]
+        self._watch = BootWatch(services, self._files, operation)
         self._contributions: list[Contribution] = []
         self._disk: list[Drive] = []
         self._identity = ProcessIdentity(0, 0, "", vmm_marker(vm.id))
-        self._accelerator = ""
-        self._console_offset = 0
+        self._engine = Engine("", "")
 
     def run(self) -> Vm:
         """Carry out the plan. The first step's undo is the whole cascade, whichever step fails."""
@@ -51,8 +61,8 @@ class VmStart:
         steps += [PlanStep(f"prepare {one.name}", lambda one=one: self._prepare(one)) for one in self._capabilities]  # type: ignore[misc]
         steps += [
             PlanStep("prepare boot", self._prepare_boot),
-            PlanStep("start VMM", self._launch, intend=self._intend_process),
-            PlanStep("boot guest", self._await_boot),
+            PlanStep("start VMM", self._launch_first, intend=self._intend_process),
+            PlanStep("boot guest", self._boot),
             PlanStep("connect", self._connect),
         ]
         run_plan(steps, self._operation)
@@ -72,7 +82,7 @@ class VmStart:
             ports=tuple(port for one in given for port in one.ports),
             ssh_port=next((one.ssh_port for one in given if one.ssh_port), 0),
             address=next((one.address for one in given if one.address), ""),
-            accelerator=self._accelerator,
+            accelerator=self._engine.accelerator,
             pid=self._identity.pid,
         )
 
@@ -114,28 +124,45 @@ class VmStart:
             self._ledger.intend(kind, key)
         crashpoint("vm.start:process-intended")
 
+    def _launch_first(self) -> None:
+        """Start the VMM on the engine that promises most."""
+        self._engine = self._services.vmm.engines.choose(self._vm.spec.accelerator, self._kernel.digest)
+        if self._engine.accelerator == "tcg" and not self._engine.forced:
+            self._operation.note("no working KVM: the machine is emulated, which is slower")
+        try:
+            self._launch()
+        except EngineError as error:
+            self._services.vmm.engines.forget(self._kernel.digest)
+            if self._engine.forced:
+                raise
+            self._give_up_kvm(f"KVM does not take the machine: {error.cause}")
+            self._launch()
+
+    def _give_up_kvm(self, reason: str) -> None:
+        self._operation.note(f"{reason}: the machine is emulated, which is slower")
+        logger.warning("{}: {}", self._vm.name, reason)
+        self._engine = Engine("tcg", reason)
+
     def _launch(self) -> None:
         services, vm = self._services, self._vm
         self._files.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._console_offset = self._files.console_size()
-        self._ledger.intend("console", str(self._files.console_log), {"offset": self._console_offset})
-        self._accelerator = services.vmm.accelerator()
-        if self._accelerator == "tcg":
-            self._operation.note("no working KVM: the machine is emulated, which is slower")
+        self._watch = BootWatch(services, self._files, self._operation)
+        self._ledger.intend("console", str(self._files.console_log), {"offset": self._watch.console_offset})
         kernel_dir = services.layout.kernel_dir(self._kernel.id)
+        on_trial = self._engine.pace is not None
         config = VmmConfig(
             vm_id=vm.id,
             name=vm.name,
             run_dir=self._files.run_dir,
             kernel=kernel_dir / "vmlinuz",
             initrd=self._files.initrd,
-            cmdline=" ".join(filter(None, (services.boot.cmdline(), self._kernel.cmdline))),
+            cmdline=" ".join(filter(None, (services.boot.cmdline(verbose=on_trial), self._kernel.cmdline))),
             cpus=vm.spec.cpus,
             memory_mib=vm.spec.memory_mib,
             drives=self._drives(kernel_dir / "modules.ext4"),
             nic=self._nic(),
             machine=vm.spec.machine or services.config.text("vmm.machine"),
-            accelerator=self._accelerator,
+            accelerator=self._engine.accelerator,
             console_log=self._files.console_log,
             vmm_log=self._files.vmm_log,
         )
@@ -166,24 +193,43 @@ class VmStart:
         crashpoint("vm.start:process-spawned")
         self._ledger.activate("process", identity.marker, asdict(identity))
 
-    def _await_boot(self) -> None:
-        """Watch the console until the init says ready; only a hint, :meth:`_connect` proves it."""
-        operation = self._operation
-        limit = self._operation.elapsed_s + self._services.config.seconds("vm.boot_timeout_s")
-        while True:
-            text = self._files.console_from(self._console_offset)
-            marks = console.boot_marks(text)
-            if marks.failure:
-                raise self._boot_failed(marks.failure, text)
-            if marks.ready_s is not None:
-                return
-            if not self._services.vmm.is_alive(self._identity):
-                raise self._boot_failed("the machine ended while it booted", text)
-            if operation.elapsed_s > limit:
-                raise self._boot_failed("the guest did not come up in time", text, ErrorKind.TIMEOUT)
-            operation.deadline.raise_if_expired("waiting for the guest to boot")
-            operation.token.wait(CONSOLE_POLL_S)
-            operation.token.raise_if_cancelled()
+    def _boot(self) -> None:
+        """Wait for the guest. Where KVM may be to blame that it does not come up, this very start goes on emulated."""
+        engines = self._services.vmm.engines
+        try:
+            self._watch.wait(self._identity, self._engine.pace)
+        except NotUpError as down:
+            if down.broke:
+                engines.forget(self._kernel.digest)
+            if not self._may_go_on_emulated(down):
+                raise self._boot_failed(down.reason, down.console, down.kind) from None
+            self._go_on_emulated(down.reason)
+        else:
+            if self._engine.pace is not None:
+                engines.keep(self._kernel.digest)
+
+    def _may_go_on_emulated(self, down: NotUpError) -> bool:
+        engine = self._engine
+        on_trial = engine.pace is not None or down.broke
+        return engine.accelerator == "kvm" and not engine.forced and down.doubtful and on_trial
+
+    def _go_on_emulated(self, reason: str) -> None:
+        """What comes up emulated and did not on KVM is KVM's fault, which is remembered; what does not is its own."""
+        services = self._services
+        self._give_up_kvm(f"this kernel does not come up on KVM here: {reason}")
+        with self._operation.step("end VMM"):
+            services.vmm.kill(self._identity)
+            for kind, key in services.vmm.holds(self._vm.id):
+                services.vmm.release(kind, key)
+        crashpoint("vm.start:kvm-given-up")
+        self._intend_process()
+        with self._operation.step("start VMM emulated"):
+            self._launch()
+        try:
+            self._watch.wait(self._identity, None)
+        except NotUpError as down:
+            raise self._boot_failed(down.reason, down.console, down.kind) from None
+        services.vmm.engines.keep(self._kernel.digest, reason)
 
     def _boot_failed(self, reason: str, text: str, kind: ErrorKind = ErrorKind.UNAVAILABLE) -> BangerError:
         return BangerError(

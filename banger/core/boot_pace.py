@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from banger.core.console import BootMarks
 
 #: So many times longer than its processor time may a machine be silent by the clock.
-_WALL_FACTOR = 5.0
+_WALL_FACTOR = 10.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,19 +19,19 @@ class Settlement(StrEnum):
     ERASE = "remove: it is half created or half deleted"
 
 
-def settle(state: VmState, *, has_handles: bool, has_process: bool, is_alive: bool) -> Settlement:
+def settle(state: VmState, *, has_handles: bool, has_process: bool, goes_on: bool) -> Settlement:
     """Decide.
 
     Args:
         state: what the row says.
         has_handles: the ledger names anything at all.
         has_process: the ledger names a VMM process.
-        is_alive: that very process lives.
+        goes_on: that very process lives, and so does its machine.
     """
     if state in (VmState.CREATING, VmState.DELETING):
         return Settlement.ERASE
     if not has_process:
         return Settlement.CLEAN if state in LIVE or has_handles else Settlement.NOTHING
-    if not is_alive:
+    if not goes_on:
         return Settlement.RECORD_EXIT
     return Settlement.ADOPT if state in (VmState.RUNNING, VmState.PAUSED) else Settlement.FINISH_STOP

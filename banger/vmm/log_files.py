@@ -33,11 +33,12 @@ def bound(path: Path, limit_bytes: int = LIMIT_BYTES) -> bool:
     return True
 
 
-def log_tail(path: Path) -> str:
-    """The last few lines' worth of a log; empty if there is none."""
+def log_tail(path: Path, since: int = 0) -> str:
+    """The last few lines' worth of a log, from the byte offset ``since`` on; of all of it if it was cut meanwhile."""
     try:
         with path.open("rb") as file:
-            file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+            size = os.fstat(file.fileno()).st_size
+            file.seek(max(0, size - _TAIL_BYTES, since if since <= size else 0))
             return file.read().decode(errors="replace")
     except FileNotFoundError:
         return ""

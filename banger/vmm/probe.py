@@ -71,8 +71,7 @@ def accelerator(layout: Layout, config: Config, *, again: bool = False) -> Accel
     obstacle = _obstacle(KVM_DEVICE)
     if obstacle is not None:
         return obstacle
-    emulated = _proof(layout, "tcg", _TCG_TIMEOUT_S, again=again)
-    allowed_s = emulated.chunk_s if emulated.works else _SLOWEST_CHUNK_S
+    allowed_s = emulated_chunk_s(layout)
     patience_s = max(_LEAST_PATIENCE_S, _PATIENCE_FACTOR * allowed_s)
     proof = _proof(layout, "kvm", _KVM_TIMEOUT_S, patience_s, again=again)
     if not proof.works:
@@ -95,6 +94,22 @@ def tsc_khz(layout: Layout) -> int:
             ErrorKind.UNAVAILABLE, "QEMU cannot emulate a machine here", cause=proof.reason, hint="banger doctor"
         )
     return proof.tsc_khz
+
+
+def emulated_chunk_s(layout: Layout) -> float:
+    """Seconds that emulation takes for a piece of the proof guest's work in kernel mode: how fast this host is."""
+    emulated = _proof(layout, "tcg", _TCG_TIMEOUT_S)
+    return emulated.chunk_s if emulated.works else _SLOWEST_CHUNK_S
+
+
+def forget_kvm(layout: Layout) -> None:
+    """Have KVM proven anew by the next who asks: what was found of it does not hold any more."""
+    circumstances = _circumstances(find_binary())
+    file = layout.cache / "proofs.json"
+    with _lock:
+        proofs = _load(file, circumstances)
+        if proofs.pop("kvm", None) is not None:
+            _save(file, circumstances, proofs)
 
 
 def _obstacle(device: Path) -> Accelerator | None:

@@ -32,6 +32,7 @@ SCRIPTS = {
     "delete kernel": ["pull kernel", "delete kernel"],
     "create": ["create"],
     "start": ["create", "start"],
+    "start on a KVM that breaks": ["create", "break kvm", "start"],
     "stop": ["create", "start", "stop"],
     "pause": ["create", "start", "pause"],
     "resume": ["create", "start", "pause", "resume"],

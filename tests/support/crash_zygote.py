@@ -33,6 +33,7 @@ from banger.core.models import VmSpec  # noqa: E402
 from banger.core.names import new_id  # noqa: E402
 from banger.core.ports import ImageRequest, KernelRequest  # noqa: E402
 from tests.support import origins  # noqa: E402  # imported before the forks, not in each of them
+from tests.support.fake_vmm import FakeVmm  # noqa: E402
 from tests.support.fakes import World  # noqa: E402
 from tests.support.host_drivers import crash_world, network  # noqa: E402
 
@@ -74,6 +75,10 @@ def step(world: World, script: str) -> None:  # noqa: C901, PLR0912  # one line 
             world.do(m.CommitVm("committed", VM_ID))
         case "create" if vm is None:
             world.do(m.CreateVm(VM_ID, "web", VmSpec("alpine", network=network())))
+        case "break kvm":
+            vmm = world.services.vmm
+            assert isinstance(vmm, FakeVmm)
+            vmm.engines.found, vmm.consoles["kvm"], vmm.broken["web"] = "kvm", "", "KVM internal error"
         case "start" if vm is not None:
             world.do(m.StartVm(VM_ID, "web"))
         case "stop" if vm is not None:

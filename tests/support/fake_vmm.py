@@ -16,11 +16,12 @@ from enum import Enum, auto
 from functools import partial
 from pathlib import Path
 
+from banger.core.boot_pace import BootPace
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.exits import ExitRecord
 from banger.core.models import ProcessIdentity
 from banger.core.names import vmm_marker
-from banger.core.ports import HostObject, VmmConfig
+from banger.core.ports import Engine, EngineError, HostObject, VmmConfig
 from banger.launch import Outcome
 from banger.vmm import identity as processes
 from banger.vmm.exits import explain_exit
@@ -47,7 +48,37 @@ class Fault(Enum):
 
     REFUSED = auto()  # nothing is started
     DIES = auto()  # the process exits before its machine runs
+    ENGINE = auto()  # what it should run on does not take it
     HANGS = auto()  # launch waits until the process is killed from outside
+
+
+@dataclass
+class FakeEngines:
+    """Implements the port ``Engines``: every kernel runs on ``found``, at ``pace`` until it was kept.
+
+    Attributes:
+        kept: reasons by digest, as they were kept; ``forgotten`` the digests that were to be forgotten.
+    """
+
+    found: str = "tcg"
+    pace: BootPace | None = None
+    kept: dict[str, str] = field(default_factory=dict)
+    forgotten: list[str] = field(default_factory=list)
+
+    def choose(self, wish: str, kernel_digest: str) -> Engine:
+        if wish:
+            return Engine(wish, "asked for", forced=True, pace=self.pace if wish == "kvm" else None)
+        if self.found == "kvm" and kernel_digest in self.kept:
+            reason = self.kept[kernel_digest]
+            return Engine("tcg", reason) if reason else Engine("kvm", "it came up before")
+        return Engine(self.found, "a fake", pace=self.pace if self.found == "kvm" else None)
+
+    def keep(self, kernel_digest: str, reason: str = "") -> None:
+        self.kept[kernel_digest] = reason
+
+    def forget(self, kernel_digest: str) -> None:
+        self.forgotten.append(kernel_digest)
+        self.kept.pop(kernel_digest, None)
 
 
 @dataclass
@@ -57,14 +88,19 @@ class FakeVmm:
     Attributes:
         faults: by VM name; each strikes once.
         deaf: names of VMs that ignore the power button.
-        console: what a booting guest prints.
+        console: what a booting guest prints, ``consoles`` what it prints on one accelerator.
+        broken: what the VMM of a machine that KVM cannot go on with prints, by VM name; it begins with ``KVM``.
+        cpu_s: what every VMM has used.
         launched: every configuration that was to be launched.
         units: a directory where each launch makes one thing besides the process: a file named as the VM's id.
         release_error: what taking that down fails with.
     """
 
     name: str = "fake"
-    accelerated_by: str = "tcg"
+    engines: FakeEngines = field(default_factory=FakeEngines)
+    broken: dict[str, str] = field(default_factory=dict)
+    consoles: dict[str, str] = field(default_factory=dict)
+    cpu_s: Callable[[], float] = lambda: 0.0
     faults: dict[str, Fault] = field(default_factory=dict)
     deaf: set[str] = field(default_factory=set)
     console: str = BOOT_MARKS
@@ -74,7 +110,7 @@ class FakeVmm:
     hanging: threading.Event = field(default_factory=threading.Event)
 
     def accelerator(self) -> str:
-        return self.accelerated_by
+        return self.engines.choose("", "").accelerator
 
     def launcher(self) -> Mapping[str, object]:
         return {"name": "session", "reason": "a fake", "limited": False, "unlimited_because": "a fake"}
@@ -100,6 +136,8 @@ class FakeVmm:
         fault = self.faults.pop(config.name, None)
         if fault is Fault.REFUSED:
             raise BangerError(ErrorKind.CONFLICT, f'cannot start VM "{config.name}": refused', subject=config.name)
+        if fault is Fault.ENGINE:
+            raise EngineError(ErrorKind.UNAVAILABLE, f'cannot start VM "{config.name}"', cause="KVM is busy")
         spawned = self._spawn(config, "dies" if fault is Fault.DIES else "runs")
         try:
             on_spawn(spawned)
@@ -116,6 +154,13 @@ class FakeVmm:
 
     def find(self, marker: str) -> ProcessIdentity | None:
         return processes.find(marker)
+
+    def cpu_seconds(self, identity: ProcessIdentity) -> float:
+        return self.cpu_s()
+
+    def breakdown(self, identity: ProcessIdentity, run_dir: Path, vmm_log: Path, *, since: int = 0) -> str:
+        words = log_tail(vmm_log, since).strip()
+        return words if words.startswith("KVM") and processes.is_same(identity) else ""
 
     def of_this_boot(self, identity: ProcessIdentity) -> bool:
         return processes.of_this_boot(identity)
@@ -159,9 +204,11 @@ class FakeVmm:
         if self.units:
             self.units.mkdir(exist_ok=True)
             (self.units / config.vm_id).touch()
-        with config.vmm_log.open("ab") as log:
+        said = self.consoles.get(config.accelerator, self.console)
+        with config.vmm_log.open("ab", buffering=0) as log:
+            log.write(self.broken.get(config.name, "").encode() if config.accelerator == "kvm" else b"")
             process = subprocess.Popen(
-                ["/bin/sh", "-c", _MACHINE, marker, str(config.run_dir), str(config.console_log), self.console, how],
+                ["/bin/sh", "-c", _MACHINE, marker, str(config.run_dir), str(config.console_log), said, how],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

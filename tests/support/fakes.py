@@ -160,8 +160,8 @@ class FakeBoot:
     def initrd(self, toolbox: Path, config: GuestConfig, target: Path) -> None:
         target.write_bytes(toolbox.read_bytes())
 
-    def cmdline(self) -> str:
-        return "quiet"
+    def cmdline(self, *, verbose: bool = False) -> str:
+        return "verbose" if verbose else "quiet"
 
     def poweroff_command(self) -> str:
         return "banger-poweroff"

@@ -32,11 +32,11 @@ S = VmState
     ],
 )
 def test_settlement_of_each_situation(state, handles, process, alive, expected) -> None:
-    assert settle(state, has_handles=handles, has_process=process, is_alive=alive) is expected
+    assert settle(state, has_handles=handles, has_process=process, goes_on=alive) is expected
 
 
 @pytest.mark.parametrize("state", list(VmState))
 @pytest.mark.parametrize("alive", [True, False])
 def test_live_process_is_never_forgotten(state: VmState, alive: bool) -> None:
-    what = settle(state, has_handles=True, has_process=True, is_alive=alive)
+    what = settle(state, has_handles=True, has_process=True, goes_on=alive)
     assert what not in (Settlement.NOTHING, Settlement.CLEAN)

@@ -1,5 +1,6 @@
 """What the owners need from the outside world, as they see it. Adapters implement these; nobody inherits them."""
 
+from banger.core.ports.engines import Engine, EngineError, Engines
 from banger.core.ports.guest import GuestBoot, GuestConfig, GuestNetwork, Guests
 from banger.core.ports.host import Capability, Contribution, Fill, Handle, HostObject, Storage, VmLedger
 from banger.core.ports.images import BuiltImage, ImageRequest, ImageSource, KernelReference, Leases, ResolvedImage
@@ -13,6 +14,9 @@ __all__ = [
     "Capability",
     "Contribution",
     "Drive",
+    "Engine",
+    "EngineError",
+    "Engines",
     "Fill",
     "GuestBoot",
     "GuestConfig",

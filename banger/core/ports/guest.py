@@ -87,8 +87,8 @@ class GuestBoot(Protocol):
         """Write ``target``: the toolbox with the per-VM archive joined to it. Mode 0600."""
         ...
 
-    def cmdline(self) -> str:
-        """The kernel arguments that the toolbox's init wants."""
+    def cmdline(self, *, verbose: bool = False) -> str:
+        """The kernel arguments that the toolbox's init wants; ``verbose`` has the kernel tell all that it does."""
         ...
 
     def poweroff_command(self) -> str:

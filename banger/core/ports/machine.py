@@ -11,6 +11,7 @@ from banger.core.exits import ExitRecord
 from banger.core.models import PortForward, ProcessIdentity
 
 if TYPE_CHECKING:
+    from banger.core.ports.engines import Engines
     from banger.core.ports.host import HostObject  # which needs this module
 
 
@@ -79,6 +80,11 @@ class Vmm(Protocol):
 
     name: str
 
+    @property
+    def engines(self) -> Engines:
+        """What its machines may run on."""
+        ...
+
     def accelerator(self) -> str:
         """``kvm`` if a guest was proven to run on it, else ``tcg``. The proof is made once and cached."""
         ...
@@ -117,6 +123,17 @@ class Vmm(Protocol):
 
     def find(self, marker: str) -> ProcessIdentity | None:
         """The process whose command line carries ``marker``: for a handle that was intended but never recorded."""
+        ...
+
+    def cpu_seconds(self, identity: ProcessIdentity) -> float:
+        """Processor time that the process has used, its guest's included; 0 if it is gone."""
+        ...
+
+    def breakdown(self, identity: ProcessIdentity, run_dir: Path, vmm_log: Path, *, since: int = 0) -> str:
+        """Why the machine cannot go on although its process lives, in the VMM's words; empty if it can.
+
+        ``since`` is where the VMM's log began to be about this process, in bytes.
+        """
         ...
 
     def of_this_boot(self, identity: ProcessIdentity) -> bool:

@@ -17,6 +17,8 @@ from banger.launch import Launching
 from banger.layout import Layout
 from banger.vmm import identity as processes
 from banger.vmm import kernel_log, probe
+from banger.vmm.cpu_time import cpu_seconds
+from banger.vmm.engines import QemuEngines
 from banger.vmm.exits import explain_exit
 from banger.vmm.log_files import log_tail
 from banger.vmm.qemu import failures, launch, qmp
@@ -35,6 +37,12 @@ class QemuVmm:
         self._config = config
         self._layout = layout
         self._launching = launching
+        self._engines = QemuEngines(config, layout)
+
+    @property
+    def engines(self) -> QemuEngines:
+        """What its machines may run on."""
+        return self._engines
 
     def accelerator(self) -> str:
         """``kvm`` or ``tcg``; :func:`banger.vmm.probe.accelerator` also tells why."""
@@ -76,6 +84,22 @@ class QemuVmm:
     def find(self, marker: str) -> ProcessIdentity | None:
         """The process whose command line carries ``marker``: for a handle that was intended but never recorded."""
         return processes.find(marker)
+
+    def cpu_seconds(self, identity: ProcessIdentity) -> float:
+        """Processor time that the process has used, its guest's included; 0 if it is gone."""
+        return cpu_seconds(identity.pid) if processes.is_same(identity) else 0.0
+
+    def breakdown(self, identity: ProcessIdentity, run_dir: Path, vmm_log: Path, *, since: int = 0) -> str:
+        """QEMU's words about a guest that KVM could not go on with: the log tells of it, the monitor proves it."""
+        words = failures.kvm_failure(log_tail(vmm_log, since))
+        if not words or not processes.is_same(identity):
+            return ""
+        try:
+            with qmp.session(launch.qmp_path(run_dir), Deadline.after(_COMMAND_TIMEOUT_S)) as session:
+                status = session.execute("query-status")["status"]
+        except qmp.QmpError:
+            return ""  # it is on its way out, or will be asked again
+        return words if status == "internal-error" else ""
 
     def of_this_boot(self, identity: ProcessIdentity) -> bool:
         """False if the host rebooted since."""

@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.ports import VmmConfig
+from banger.core.ports import EngineError, VmmConfig
 
 _FORWARD = re.compile(r"Could not set up host forwarding rule '\w+:(?P<address>[^:']*):(?P<port>\d+)")
 _NO_MEMORY = re.compile(r"cannot set up guest memory|Cannot allocate memory|Failed to allocate memory", re.IGNORECASE)
+#: KVM that cannot be had: another hypervisor holds it, the device went away, a part of it is missing.
+_NO_KVM = re.compile(
+    r"failed to initialize kvm|ioctl\(KVM_\w+\)|/dev/kvm|kvm_\w+: Assertion|failed to set MSR", re.IGNORECASE
+)
 _DISK_IN_USE = re.compile(r"Failed to get .*lock|Is another process using the image")
 _PROGRAM = re.compile(r"^\S*qemu-system-\w+: (error: )?")
 #: Printed when KVM cannot go on with a guest; QEMU lives on then and its machine stands still, in the state
@@ -46,6 +50,14 @@ def explain(config: VmmConfig, log: str, error: Exception, *, timed_out: bool) -
             subject=name,
             cause=words,
             hint="banger system reconcile",
+        )
+    if config.accelerator == "kvm" and _NO_KVM.search(log):
+        return EngineError(
+            ErrorKind.UNAVAILABLE,
+            f'cannot start VM "{name}": KVM does not take it',
+            subject=name,
+            cause=words,
+            hint="banger doctor; or --accelerator tcg, which is slower",
         )
     kind = ErrorKind.TIMEOUT if timed_out else ErrorKind.UNAVAILABLE
     what = "QEMU did not get the machine running in time" if timed_out else "QEMU gave up"

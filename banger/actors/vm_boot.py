@@ -1,0 +1,111 @@
+"""Watching a guest come up: its console, its VMM, and, where its kernel is new to KVM, the pace it goes at."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from banger.actors.services import Services
+from banger.actors.vm_files import VmFiles
+from banger.core import console
+from banger.core.boot_pace import BootPace, BootProgress, stall
+from banger.core.errors import ErrorKind
+from banger.core.models import ProcessIdentity
+from banger.core.operation import Operation
+
+#: How often the console is looked at while a guest boots, in seconds.
+CONSOLE_POLL_S = 0.02
+#: How often, in seconds, what the VMM used is asked, and whether it broke down: that takes reading more than one file.
+_VMM_POLL_S = 0.1
+
+
+@dataclass(slots=True)
+class NotUpError(Exception):
+    """A guest that does not come up.
+
+    Attributes:
+        reason: one line for people.
+        console: what it printed.
+        kind: of the error that its user gets.
+        doubtful: the machine may be to blame, not the guest: it stalled, or ended without a word.
+        broke: KVM said that it could not go on.
+    """
+
+    reason: str
+    console: str
+    kind: ErrorKind = ErrorKind.UNAVAILABLE
+    doubtful: bool = False
+    broke: bool = False
+
+
+class BootWatch:
+    """Watches one boot. Made before the VMM is started: what consoles and logs hold by then is of earlier boots."""
+
+    def __init__(self, services: Services, files: VmFiles, operation: Operation) -> None:
+        self._services = services
+        self._files = files
+        self._operation = operation
+        self.console_offset = files.console_size()
+        self._log_offset = files.vmm_log_size()
+
+    def wait(self, identity: ProcessIdentity, pace: BootPace | None) -> None:
+        """Return once the guest's init says that it is up, which is only a hint: connecting proves it.
+
+        Raises:
+            NotUpError: it says that it failed, ends, does not keep the ``pace``, or takes too long.
+            BangerError: ``cancelled`` or ``timeout`` if its caller wants no more.
+        """
+        operation = self._operation
+        limit = operation.elapsed_s + self._services.config.seconds("vm.boot_timeout_s")
+        signs = _SignsOfLife()
+        while True:
+            text = self._files.console_from(self.console_offset)
+            marks = console.boot_marks(text)
+            if marks.failure:
+                raise NotUpError(marks.failure, text)
+            if marks.ready_s is not None:
+                return
+            if not self._services.vmm.is_alive(identity):
+                raise NotUpError("the machine ended while it booted", text, doubtful=True)
+            if signs.vmm_is_due():
+                self._look_at_vmm(identity, pace, signs, marks, text)
+            if operation.elapsed_s > limit:
+                raise NotUpError("the guest did not come up in time", text, ErrorKind.TIMEOUT)
+            operation.deadline.raise_if_expired("waiting for the guest to boot")
+            operation.token.wait(CONSOLE_POLL_S)
+            operation.token.raise_if_cancelled()
+
+    def _look_at_vmm(
+        self, identity: ProcessIdentity, pace: BootPace | None, signs: _SignsOfLife, marks: console.BootMarks, text: str
+    ) -> None:
+        words = self._services.vmm.breakdown(identity, self._files.run_dir, self._files.vmm_log, since=self._log_offset)
+        if words:
+            raise NotUpError(words, text, doubtful=True, broke=True)
+        if pace is None:
+            return
+        progress = signs.progress(marks, self._services.vmm.cpu_seconds(identity), len(text))
+        if reason := stall(pace, progress):
+            raise NotUpError(reason, text, doubtful=True)
+
+
+class _SignsOfLife:
+    """When the console last grew, by the clock and by the processor time of the VMM."""
+
+    def __init__(self) -> None:
+        self._next_look = 0.0
+        self._length = -1
+        self._at = 0.0
+        self._cpu_s = 0.0
+
+    def vmm_is_due(self) -> bool:
+        now = time.monotonic()
+        if now < self._next_look:
+            return False
+        self._next_look = now + _VMM_POLL_S
+        return True
+
+    def progress(self, marks: console.BootMarks, cpu_s: float, length: int) -> BootProgress:
+        now = time.monotonic()
+        if length != self._length:
+            self._length, self._at, self._cpu_s = length, now, cpu_s
+        return BootProgress(marks, cpu_s, cpu_s - self._cpu_s, now - self._at)

@@ -1,0 +1,46 @@
+"""What machines run on, hardware or emulation, as a VM's owner sees the choice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from banger.core.boot_pace import BootPace
+from banger.core.errors import BangerError
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What one machine is to run on.
+
+    Attributes:
+        accelerator: ``kvm`` or ``tcg`` (software emulation).
+        reason: why, in one line for people.
+        forced: somebody asked for just this one: there is no falling back.
+        pace: how fast a guest must come up on it; ``None`` if its kernel was seen to come up before, or is emulated.
+    """
+
+    accelerator: str
+    reason: str
+    forced: bool = False
+    pace: BootPace | None = None
+
+
+class EngineError(BangerError):
+    """A machine did not start, and what it should run on is to blame: KVM is busy, broken or not ours."""
+
+
+class Engines(Protocol):
+    """Chooses engines, and remembers which kernels came up on KVM since the host booted."""
+
+    def choose(self, wish: str, kernel_digest: str) -> Engine:
+        """What a machine with that kernel runs on. ``wish``: ``kvm`` or ``tcg``; empty leaves it to the settings."""
+        ...
+
+    def keep(self, kernel_digest: str, reason: str = "") -> None:
+        """Remember that a kernel came up on KVM; with a ``reason``, that it did not although it did emulated."""
+        ...
+
+    def forget(self, kernel_digest: str) -> None:
+        """KVM broke down with this kernel: have the next start prove both of them anew."""
+        ...
