@@ -10,7 +10,7 @@ from banger.oci.platform import Platform
 
 @pytest.mark.parametrize(
     ("machine", "text"),
-    [("x86_64", "linux/amd64"), ("aarch64", "linux/arm64/v8"), ("armv7l", "linux/arm/v7"), ("i686", "linux/386")],
+    [("x86_64", "linux/amd64"), ("aarch64", "linux/arm64"), ("armv7l", "linux/arm/v7"), ("i686", "linux/386")],
 )
 def test_host_platform_is_named_as_oci_does(machine: str, text: str) -> None:
     assert str(Platform.host(machine)) == text
@@ -37,12 +37,58 @@ def test_best_offer_is_the_newest_that_runs(wanted: str, offers: list[str], chos
     assert (None if best is None else offers[best]) == chosen
 
 
-@pytest.mark.parametrize("text", ["amd64", "linux", "windows/amd64", "linux/amd64/v2/x", "linux/", "linux/AMD64"])
+@pytest.mark.parametrize(
+    "text", ["amd46", "win", "windows/amd64", "linux/amd64/v2/x", "linux/", "linux//v7", "linux/am d64", "/"]
+)
 def test_text_that_is_no_platform_is_a_usage_error(text: str) -> None:
     with pytest.raises(BangerError) as failure:
         Platform.parse(text)
 
     assert failure.value.kind is ErrorKind.USAGE
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("linux/x86_64", "linux/amd64"),
+        ("linux/x86-64", "linux/amd64"),
+        ("Linux/AMD64", "linux/amd64"),
+        ("linux/amd64/v1", "linux/amd64"),
+        ("linux/amd64/V3", "linux/amd64/v3"),
+        ("linux/i386", "linux/386"),
+        ("linux/i686", "linux/386"),
+        ("linux/aarch64", "linux/arm64"),
+        ("linux/arm64/8", "linux/arm64"),
+        ("linux/arm64/v8.0", "linux/arm64"),
+        ("linux/arm64/9", "linux/arm64/v9"),
+        ("linux/armhf", "linux/arm/v7"),
+        ("linux/armel", "linux/arm/v6"),
+        ("linux/armv7l", "linux/arm/v7"),
+        ("linux/armv6l", "linux/arm/v6"),
+        ("linux/arm/7", "linux/arm/v7"),
+        ("linux/arm/6", "linux/arm/v6"),
+        ("linux/ppc64el", "linux/ppc64le"),
+        ("arm64", "linux/arm64"),
+        ("x86_64", "linux/amd64"),
+    ],
+)
+def test_synonym_of_a_platform_is_read_in_every_place_as_what_it_means(text: str, meant: str) -> None:
+    parts = dict(
+        zip(
+            ("os", "architecture", "variant"), ["linux", *text.split("/")][-max(2, text.count("/") + 1) :], strict=False
+        )
+    )
+
+    assert str(Platform.parse(text)) == meant
+    assert str(Platform.of(parts)) == meant
+
+
+def test_system_alone_is_the_platform_of_this_host() -> None:
+    assert Platform.parse("linux") == Platform.parse("") == Platform.host()
+
+
+def test_platform_without_a_system_is_one_of_linux() -> None:
+    assert Platform.of({"architecture": "x86_64"}) == Platform("linux", "amd64")
 
 
 def test_platform_of_hostile_json_is_empty() -> None:
