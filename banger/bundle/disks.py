@@ -80,7 +80,7 @@ def unpack_disk(source: BinaryIO, disk: Disk, target: Path, token: CancelToken, 
 
 
 def _decompress(source: BinaryIO, disk: Disk, descriptor: int, token: CancelToken, progress: Progress) -> None:
-    compression, chunks = decompressed(source, "", lambda _: token.raise_if_cancelled())
+    compression, chunks = decompressed(source, lambda _: token.raise_if_cancelled())
     if compression is not Compression.ZSTD:
         raise refused("the blob is not compressed with zstd")
     stats = decode(chunks, descriptor, token, size_bytes=disk.size_bytes, progress=progress)

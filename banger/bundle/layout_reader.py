@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self, cast
 
 from banger.bundle.layout_archive import BLOBS, INDEX, MARKER
 from banger.core.errors import BangerError, ErrorKind
-from banger.oci.documents import MANIFEST_TYPES, Descriptor, DocumentError, descriptors, parse_descriptor, parse_object
+from banger.oci.documents import (
+    MANIFEST_TYPES,
+    Descriptor,
+    DocumentError,
+    descriptors,
+    parse_descriptor,
+    parse_versioned,
+)
 from banger.rootfs.limits import Budget, Limits
 from banger.rootfs.reader import ChunkReader
 from banger.rootfs.refusals import refused, shown
@@ -50,10 +57,10 @@ class LayoutArchive:
     def manifest(self, fits: Callable[[Mapping[str, Any]], bool]) -> tuple[dict[str, Any], str]:
         """The one manifest of the index that ``fits``, and its digest. Raises ``invalid`` if it is not exactly one."""
         try:
-            index = parse_object(self._document(INDEX))
+            index = parse_versioned(self._document(INDEX))
             items = descriptors(index, "manifests", _MOST_MANIFESTS)
             entries = [parse_descriptor(item, f"entry {i + 1}") for i, item in enumerate(items)]
-            manifests = [(parse_object(self.read(entry)), entry.digest) for entry in entries if _is_manifest(entry)]
+            manifests = [(parse_versioned(self.read(entry)), entry.digest) for entry in entries if _is_manifest(entry)]
         except DocumentError as error:
             raise _not_usable(self.path, str(error)) from None
         fitting = [(document, digest) for document, digest in manifests if fits(document)]

@@ -191,5 +191,4 @@ def is_kernel_source(source: str) -> bool:
 
 def _image_config(value: Any) -> ImageConfig:
     """The command, environment and so on: written as in an OCI image configuration, and read by the same code."""
-    config, _ = parse_image_config(json.dumps({"config": value, "rootfs": {"diff_ids": []}}).encode(), 0)
-    return config
+    return parse_image_config(json.dumps({"config": value}).encode(), 0).config

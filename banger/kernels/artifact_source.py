@@ -112,7 +112,7 @@ def _unpack_modules(blob: Descriptor, path: Path, target: Path, token: CancelTok
     target.mkdir()
     try:
         with path.open("rb", buffering=0) as archive:
-            unpack_tree(archive, blob.media_type, target, token, ignored_links=FOREIGN_LINKS)
+            unpack_tree(archive, target, token, ignored_links=FOREIGN_LINKS)
     except BangerError as error:
         if error.kind is not ErrorKind.INVALID:
             raise

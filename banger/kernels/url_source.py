@@ -128,7 +128,7 @@ def _unpack(file: Path, staging_dir: Path, token: CancelToken) -> None:
     unpacked.mkdir()
     try:
         with file.open("rb", buffering=0) as archive:
-            unpack_tree(archive, "", unpacked, token, ignored_links=FOREIGN_LINKS)
+            unpack_tree(archive, unpacked, token, ignored_links=FOREIGN_LINKS)
         _take(unpacked, staging_dir)
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)

@@ -33,7 +33,6 @@ _CREATE_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOE
 
 def unpack_tree(
     source: BinaryIO,
-    media_type: str,
     target: Path,
     token: CancelToken,
     *,
@@ -47,7 +46,6 @@ def unpack_tree(
 
     Args:
         source: the archive, read forward only.
-        media_type: see :func:`banger.rootfs.decompress.detect`.
         target: where to.
         token: cancels.
         limits: ceilings, counted after decompression.
@@ -58,7 +56,7 @@ def unpack_tree(
         OSError: the host's file system said no.
     """
     budget = Budget(limits)
-    _, chunks = decompressed(source, media_type, lambda _: token.raise_if_cancelled())
+    _, chunks = decompressed(source, lambda _: token.raise_if_cancelled())
     reader = ChunkReader(_counted(chunks, budget, token))
     root = os.open(target, _DIRECTORY_FLAGS)
     try:

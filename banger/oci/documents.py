@@ -7,8 +7,9 @@ names of their media types.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from banger.oci.reference import is_digest
@@ -19,17 +20,30 @@ DOCKER_INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 INDEX_TYPES = frozenset({OCI_INDEX, DOCKER_INDEX})
 MANIFEST_TYPES = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
-CONFIG_TYPES = frozenset({"application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"})
-LAYER_TYPES = frozenset(
+#: The last three are what some registries and builders put there for want of anything better; Docker takes them too.
+CONFIG_TYPES = frozenset(
     {
-        "application/vnd.oci.image.layer.v1.tar",
-        "application/vnd.oci.image.layer.v1.tar+gzip",
-        "application/vnd.oci.image.layer.v1.tar+zstd",
-        "application/vnd.docker.image.rootfs.diff.tar",
-        "application/vnd.docker.image.rootfs.diff.tar.gzip",
-        "application/vnd.docker.image.rootfs.diff.tar.zstd",
+        "application/vnd.oci.image.config.v1+json",
+        "application/vnd.docker.container.image.v1+json",
+        "application/octet-stream",
+        "application/json",
+        "text/html",
     }
 )
+#: Of layers that a registry need not hold: base layers of Windows, and whatever somebody's licence forbids to share.
+_OUTSIDE_TYPES = (
+    "application/vnd.oci.image.layer.nondistributable.v1.tar",
+    "application/vnd.docker.image.rootfs.foreign.diff.tar",
+)
+_LAYER_TYPES = (
+    "application/vnd.oci.image.layer.v1.tar",
+    "application/vnd.docker.image.rootfs.diff.tar",
+    *_OUTSIDE_TYPES,
+)
+#: OCI writes ``+gzip``, Docker ``.gzip``, and tools that turn one into the other mix them.
+_PACKED = re.compile(r"(?:[+.](?:gzip|zstd))?\Z")
+#: What every manifest and index says of itself; 1 was Docker's first form.
+_SCHEMA_VERSION = 2
 _LARGEST_BLOB = 1 << 40
 
 
@@ -39,12 +53,17 @@ class DocumentError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """Names one piece of content exactly: type, ``sha256:…`` and size in bytes."""
+    """Names one piece of content exactly: type, ``sha256:…`` and size in bytes.
+
+    Attributes:
+        may_be_missing: it is of a kind that need not be in the registry.
+    """
 
     media_type: str
     digest: str
     size: int
     platform: Mapping[str, Any] | None = None
+    may_be_missing: bool = False
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
@@ -83,13 +102,16 @@ def parse_descriptor(data: Any, where: str) -> Descriptor:
 
 
 def parse_layer(data: Any, where: str) -> Descriptor:
-    """A layer's descriptor: a tar archive that this registry itself holds."""
+    """A layer's descriptor: a tar archive.
+
+    How it is packed is not read from its type: its bytes tell. Nor does it matter whether the type or ``urls`` say that
+    it may be had elsewhere: this registry is asked for it, as it is for every layer, and nobody else.
+    """
     layer = parse_descriptor(data, where)
-    if "foreign" in layer.media_type or "nondistributable" in layer.media_type or data.get("urls"):
-        raise DocumentError(f"{where} lies outside the registry (a foreign layer)")
-    if layer.media_type not in LAYER_TYPES:
+    media_type = layer.media_type.partition(";")[0].strip().lower()
+    if not any(_PACKED.match(media_type.removeprefix(known)) for known in _LAYER_TYPES if media_type.startswith(known)):
         raise DocumentError(f'{where} is of an unknown type, "{layer.media_type[:100]}"')
-    return layer
+    return replace(layer, may_be_missing=media_type.startswith(_OUTSIDE_TYPES) or bool(data.get("urls")))
 
 
 def descriptors(data: Mapping[str, Any], key: str, limit: int) -> list[Any]:
@@ -102,6 +124,17 @@ def descriptors(data: Mapping[str, Any], key: str, limit: int) -> list[Any]:
     return value
 
 
+def parse_versioned(body: bytes) -> dict[str, Any]:
+    """Parse a manifest or an index; one that says of itself that it is of another form is refused."""
+    data = parse_object(body)
+    if "fsLayers" in data:
+        raise DocumentError("it is of Docker's schema 1, which is not supported any more")
+    version = data.get("schemaVersion", _SCHEMA_VERSION)
+    if type(version) is not int or version != _SCHEMA_VERSION:
+        raise DocumentError(f"its schemaVersion is {str(version)[:20]!r}, not {_SCHEMA_VERSION}")
+    return data
+
+
 def kind_of(data: Mapping[str, Any], content_type: str) -> str:
     """The media type that the document, its header and its contents agree on.
 
@@ -111,15 +144,13 @@ def kind_of(data: Mapping[str, Any], content_type: str) -> str:
     announced = content_type.partition(";")[0].strip().lower()
     stated = data.get("mediaType") or ""
     known = INDEX_TYPES | MANIFEST_TYPES
-    if stated and stated not in known:
+    if stated and (not isinstance(stated, str) or stated not in known):
         raise DocumentError(f'it is of type "{str(stated)[:100]}", which is no image')
     if stated and announced in known and stated != announced:
         raise DocumentError(f'the registry calls it "{announced}", it calls itself "{stated}"')
     is_index, is_manifest = "manifests" in data, "layers" in data or "config" in data
     if is_index and is_manifest:
         raise DocumentError("it is an index and a manifest at once")
-    if "fsLayers" in data:
-        raise DocumentError("it is of Docker's schema 1, which is not supported any more")
     if not is_index and not is_manifest:
         raise DocumentError("it is neither an index nor a manifest")
     kind = stated or (announced if announced in known else "") or (OCI_INDEX if is_index else OCI_MANIFEST)

@@ -103,7 +103,7 @@ class Fetch:
 
             arrival = self.arrivals[blob.digest]
             try:
-                arrival.verified(self._store.fetch(blob, self._origin, advance, arrival))
+                arrival.verified(self._fetch(blob, advance, arrival))
             except BaseException as error:
                 self._give_up(error)
                 raise
@@ -120,6 +120,16 @@ class Fetch:
                 self._stop("another blob of the same image could not be fetched")
         if self.failure is not None:
             raise self.failure
+
+    def _fetch(self, blob: Descriptor, advance: Callable[[int], None], arrival: Arrival) -> Path:
+        try:
+            return self._store.fetch(blob, self._origin, advance, arrival)
+        except BangerError as error:
+            if not blob.may_be_missing or error.kind is not ErrorKind.NOT_FOUND:
+                raise
+            message = f'layer "{blob.digest}" lies outside the registry (a foreign layer)'
+            hint = "push the image to a registry together with its foreign layers"
+            raise BangerError(error.kind, message, subject=error.subject, cause=error.message, hint=hint) from error
 
     def _give_up(self, error: BaseException) -> None:
         """Remember the first failure, and let whoever waits for a blob have it too."""

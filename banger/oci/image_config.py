@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from banger.core.models import ImageConfig
 from banger.oci.documents import DocumentError, parse_object
 from banger.oci.platform import Platform
+from banger.rootfs.refusals import shown
 
 LARGEST_CONFIG = 4 << 20
 _MOST_ITEMS = 4096
@@ -15,9 +17,23 @@ _LONGEST_ITEM = 128 << 10
 _LARGEST_TOTAL = 1 << 20
 _LONGEST_PATH = 4096
 _LONGEST_USER = 256
+#: The two algorithms that the specification registers, lower-case as it demands.
+_DIFF_ID = re.compile(r"sha256:[0-9a-f]{64}\Z|sha512:[0-9a-f]{128}\Z")
 
 
-def parse_image_config(body: bytes, layers: int) -> tuple[ImageConfig, Platform]:
+class ImageDocument(NamedTuple):
+    """What a configuration blob says.
+
+    Attributes:
+        diff_ids: digest of each layer's uncompressed archive, in the order of the manifest.
+    """
+
+    config: ImageConfig
+    platform: Platform
+    diff_ids: tuple[str, ...]
+
+
+def parse_image_config(body: bytes, layers: int) -> ImageDocument:
     """Read a configuration blob (OCI image specification, "Image Configuration"; Docker's is the same).
 
     Args:
@@ -28,10 +44,7 @@ def parse_image_config(body: bytes, layers: int) -> tuple[ImageConfig, Platform]
         DocumentError: it is not such a document, or something in it is out of proportion.
     """
     data = parse_object(body)
-    rootfs = data.get("rootfs")
-    diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, Mapping) else None
-    if not isinstance(diff_ids, list) or len(diff_ids) != layers:
-        raise DocumentError("it does not list the layers of the manifest")
+    diff_ids = _diff_ids(data.get("rootfs"), layers)
     fields = data.get("config") or {}
     if not isinstance(fields, Mapping):
         raise DocumentError('its "config" is not an object')
@@ -43,7 +56,23 @@ def parse_image_config(body: bytes, layers: int) -> tuple[ImageConfig, Platform]
         workdir=_text(fields, "WorkingDir", _LONGEST_PATH),
         labels=_labels(fields.get("Labels")),
     )
-    return config, Platform.of(data)
+    return ImageDocument(config, Platform.of(data), diff_ids)
+
+
+def _diff_ids(rootfs: Any, layers: int) -> tuple[str, ...]:
+    """OCI image specification, "Layer DiffID". Layers that only have a history are in neither list."""
+    value = rootfs.get("diff_ids") if isinstance(rootfs, Mapping) else None
+    if value is None and not layers:  # how Go writes an empty list
+        return ()
+    if not isinstance(value, list) or len(value) != layers:
+        count = len(value) if isinstance(value, list) else "no"
+        raise DocumentError(f"it does not list the layers of the manifest: {count} diff_ids for {layers} layers")
+    for i, diff_id in enumerate(value):
+        if not isinstance(diff_id, str) or not _DIFF_ID.match(diff_id):
+            raise DocumentError(
+                f"the diff_id of layer {i + 1} of {layers} is no digest: {shown(str(diff_id).encode())}"
+            )
+    return tuple(value)
 
 
 def _strings(fields: Mapping[str, Any], key: str) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from banger.oci.documents import (
     kind_of,
     parse_descriptor,
     parse_layer,
-    parse_object,
+    parse_versioned,
 )
 from banger.oci.image_config import LARGEST_CONFIG, parse_image_config
 from banger.oci.platform import Platform
@@ -37,11 +37,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class PlatformImage:
-    """One platform's image, pinned: ``digest`` is that of its manifest, layers are in the order they apply."""
+    """One platform's image, pinned.
+
+    Attributes:
+        digest: of its manifest.
+        layers: in the order they apply.
+        diff_ids: of the layers, uncompressed; what they should be, not yet what they are.
+    """
 
     digest: str
     platform: Platform
     layers: tuple[Descriptor, ...]
+    diff_ids: tuple[str, ...]
     config: ImageConfig
 
 
@@ -103,9 +110,12 @@ class _Resolver:
                 subject=str(self._client.reference),
                 cause=words,
             )
-        document = self._read(lambda: parse_object(answer.body))
+        document = self._read(lambda: parse_versioned(answer.body))
         kind = self._read(lambda: kind_of(document, answer.content_type))
-        if expected and (len(answer.body) != expected.size or kind != expected.media_type):
+        # Which of the two families it is of makes no difference; whether it is an index does.
+        if expected and (
+            len(answer.body) != expected.size or (kind in INDEX_TYPES) != (expected.media_type in INDEX_TYPES)
+        ):
             raise self._invalid(f"manifest {digest} has another size or type than its index says")
         return document, kind, digest
 
@@ -130,12 +140,13 @@ class _Resolver:
         config_descriptor, layers = self._read(lambda: _parts_of(manifest))
         body = self._config(config_descriptor)
         try:
-            config, platform = parse_image_config(body, len(layers))
+            config, platform, diff_ids = parse_image_config(body, len(layers))
         except DocumentError as error:
             raise self._invalid(f"its configuration is unsound: {error}") from None
         if platform.os and platform.architecture and self._wanted.rank(platform) is None:
             raise self._no_variant(f"it is for {platform}")
-        return PlatformImage(digest, self._wanted if not platform.architecture else platform, tuple(layers), config)
+        platform = platform if platform.architecture else self._wanted
+        return PlatformImage(digest, platform, tuple(layers), diff_ids, config)
 
     def _config(self, descriptor: Descriptor) -> bytes:
         what = f'the configuration of "{self._name}"'

@@ -120,8 +120,8 @@ class OciImageSource:
         self._blobs.lease(operation.id, blobs)
         fetch = Fetch(self._blobs, blobs, pull.client, self._config.number("image.parallel_downloads"))
         layers = [
-            Layer(media_type=blob.media_type, compressed_bytes=blob.size, arriving=fetch.arrivals[blob.digest])
-            for blob in blobs
+            Layer(None, blob.size, arriving=fetch.arrivals[blob.digest], digest=blob.digest, diff_id=diff_id)
+            for blob, diff_id in zip(blobs, pull.image.diff_ids, strict=True)
         ]
         rootfs = staging / "rootfs.ext4"
         with fetch.alongside(operation, "fetch layers"):

@@ -42,7 +42,6 @@ _CONFIG = ImageConfig(
     env=("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",),
     cmd=("/bin/bash",),
 )
-_TAR_TYPE = "application/vnd.oci.image.layer.v1.tar"
 _APT_HELPER = "/usr/lib/apt/apt-helper"
 _RELEASE_TIMEOUT_S = 60.0
 _OS_RELEASE = Path("/etc/os-release")
@@ -156,7 +155,7 @@ class BootstrapImageSource:
                     run.finish()
                     operation.token.raise_if_cancelled()
                     raise _failed(plan.suite, run)
-            layer = Layer(path=None, media_type=_TAR_TYPE, compressed_bytes=0, stream=run.tar)
+            layer = Layer(stream=run.tar)
             try:
                 stats = build_rootfs([layer], rootfs, size_bytes=plan.size_bytes, operation=operation)
             except BangerError as error:

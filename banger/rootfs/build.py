@@ -70,7 +70,7 @@ def build_rootfs(
     limits: Limits = _DEFAULT_LIMITS,
     reserved_uuid: uuid.UUID | None = None,
 ) -> RootfsStats:
-    """Write the image that ``layers``, bottom first, add up to.
+    """Write the image that ``layers``, bottom first, add up to; none make an empty root.
 
     Args:
         layers: local and verified, or arriving: the image is made of verified bytes or not at all. A stream must be
@@ -87,8 +87,8 @@ def build_rootfs(
             system or the host's disk is full; ``unavailable`` without e2fsprogs; ``cancelled``; ``internal`` if the
             result is not clean.
     """
-    if not 0 < len(layers) <= limits.layers:
-        raise refused(f"the image has {len(layers)} layers; between 1 and {limits.layers} are supported")
+    if len(layers) > limits.layers:
+        raise refused(f"the image has {len(layers)} layers, more than {limits.layers}")
     streamed = any(layer.stream is not None for layer in layers)
     if streamed and len(layers) > 1:
         raise BangerError(ErrorKind.INTERNAL, "a streamed layer must be the only one")

@@ -1,5 +1,9 @@
 """Layer bytes, decompressed: gzip (also of many members), zstd (also of many frames) and plain tar.
 
+How a layer is packed, its first bytes tell. What its media type says of that is a label which builders, registries and
+tools that copy have been known to get wrong; the digests of an image are of the bytes, and Docker and containerd go by
+those too.
+
 Decompression happens in this process, by libraries of the host; what comes out is bounded chunk by chunk, so that a
 bomb costs a counter and never memory.
 """
@@ -11,7 +15,9 @@ from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Any, BinaryIO, Protocol, cast
 
+from banger.rootfs import gzip_header
 from banger.rootfs.refusals import refused
+from banger.rootfs.zstd_frames import begins_frame, data_frames
 
 #: Compressed bytes read at a time, and the most that one step of a decompressor may give back.
 INPUT_BYTES = 64 << 10
@@ -21,41 +27,30 @@ _ZSTD_WINDOW_BYTES = 128 << 20
 
 
 class Compression(Enum):
-    """How a layer is packed; the value is what its media type says."""
+    """How a layer is packed."""
 
     NONE = "tar"
     GZIP = "gzip"
     ZSTD = "zstd"
 
 
-_MAGICS = {
-    b"\x1f\x8b": Compression.GZIP,
-    b"\x28\xb5\x2f\xfd": Compression.ZSTD,
-}
 _UNSUPPORTED = {b"\xfd7zXZ\0": "xz", b"BZh": "bzip2", b"\x04\x22\x4d\x18": "lz4"}
+#: What :func:`detect` needs to see.
+_HEAD_BYTES = 6
 
 
-def detect(head: bytes, media_type: str) -> Compression:
-    """Tell the compression from the first bytes of a layer.
-
-    Args:
-        head: at least the first six bytes, or all there are.
-        media_type: what the manifest says; only naming the *other* compression is an error, as registries are full of
-            layers with a careless type.
+def detect(head: bytes) -> Compression:
+    """Tell the compression from the first six bytes of a layer, or all there are; nothing is an empty archive.
 
     Raises:
-        BangerError: ``invalid`` for an empty layer, a contradiction, or a compression that OCI does not know.
+        BangerError: ``invalid`` for a compression that OCI does not know.
     """
-    if not head:
-        raise refused("the layer is empty")
-    found = next((kind for magic, kind in _MAGICS.items() if head.startswith(magic)), Compression.NONE)
     for magic, name in _UNSUPPORTED.items():
         if head.startswith(magic):
             raise refused(f"the layer is compressed with {name}, which OCI images cannot be")
-    for other in (Compression.GZIP, Compression.ZSTD):
-        if other.value in media_type and found not in (other, Compression.NONE):
-            raise refused(f'the layer is {found.value}, not "{media_type}"')
-    return found
+    if head.startswith(gzip_header.MAGIC[:2]):  # a method that there is none of is damage, not an archive
+        return Compression.GZIP
+    return Compression.ZSTD if begins_frame(head) else Compression.NONE
 
 
 class Source(Protocol):
@@ -66,15 +61,12 @@ class Source(Protocol):
         ...
 
 
-def decompressed(
-    source: Source, media_type: str, on_input: Callable[[int], None]
-) -> tuple[Compression, Iterator[bytes]]:
+def decompressed(source: Source, on_input: Callable[[int], None]) -> tuple[Compression, Iterator[bytes]]:
     """Open a layer.
 
     Args:
         source: the layer's bytes, read forward only; the caller closes it.
-        media_type: see :func:`detect`.
-        on_input: called with the size of each piece read from ``source``.
+        on_input: called with the size of each piece read from ``source``; what it raises ends the reading.
 
     Returns:
         The compression, and an iterator of non-empty chunks of at most 128 KiB.
@@ -83,28 +75,32 @@ def decompressed(
         BangerError: ``invalid``, also from the iterator, if the data is damaged or ends early.
     """
     counted = _Counted(source, on_input)
-    head = counted.read(INPUT_BYTES)
-    compression = detect(head, media_type)
+    compression = detect(counted.peek(_HEAD_BYTES))
     unpack = {Compression.NONE: _plain, Compression.GZIP: _gunzip, Compression.ZSTD: _unzstd}[compression]
-    counted.push_back(head)
     return compression, unpack(counted)
 
 
 class _Counted:
-    """A source that reports what is read from it, and whose first piece can be put back."""
+    """A source that reports what is read from it, and whose beginning can be looked at."""
 
     def __init__(self, source: Source, on_input: Callable[[int], None]) -> None:
         self._source = source
         self._on_input = on_input
-        self._pushed = b""
+        self._peeked = b""
 
-    def push_back(self, data: bytes) -> None:
-        self._pushed = data
+    def peek(self, count: int) -> bytes:
+        """The first ``count`` bytes at least, or all there are: they may arrive one by one."""
+        while len(self._peeked) < count and (data := self._read(INPUT_BYTES)):
+            self._peeked += data
+        return self._peeked
 
     def read(self, size: int = INPUT_BYTES) -> bytes:
-        if self._pushed:
-            data, self._pushed = self._pushed, b""
+        if self._peeked:
+            data, self._peeked = self._peeked, b""
             return data
+        return self._read(size)
+
+    def _read(self, size: int) -> bytes:
         data = self._source.read(size)
         self._on_input(len(data))
         return data
@@ -119,6 +115,10 @@ def _gunzip(source: _Counted) -> Iterator[bytes]:
     new_inflater, error = _gzip_codec()
     data = source.read()
     while data:
+        while not gzip_header.header_length(data):
+            if not (more := source.read()):
+                raise refused("the gzip data ends early")
+            data += more
         inflater = new_inflater()
         while not inflater.eof:
             data = inflater.unconsumed_tail or data or source.read()
@@ -151,12 +151,26 @@ def _unzstd(source: _Counted) -> Iterator[bytes]:
     import zstandard  # noqa: PLC0415 - most layers are gzip
 
     decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES)
-    reader = decompressor.stream_reader(cast("BinaryIO", source), read_size=INPUT_BYTES, read_across_frames=True)
-    while True:
+    frames = _Frames(data_frames(iter(source.read, b"")))
+    reader = decompressor.stream_reader(cast("BinaryIO", frames), read_size=INPUT_BYTES, read_across_frames=True)
+    while not frames.ended:
         try:
             chunk = reader.read(CHUNK_BYTES)
         except zstandard.ZstdError as cause:
             raise refused(f"the zstd data is damaged: {cause}") from cause
-        if not chunk:
-            return
-        yield chunk
+        if chunk:
+            yield chunk
+
+
+class _Frames:
+    """An iterator of pieces for those who want to read."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self.ended = False
+
+    def read(self, _: int) -> bytes:
+        """The next piece, of whatever size."""
+        piece = next(self._pieces, b"")
+        self.ended = not piece
+        return piece

@@ -18,8 +18,10 @@ from banger.rootfs.ext4.blocks import FreeBlocks, ImageFullError
 from banger.rootfs.ext4.data import DataWriter
 from banger.rootfs.ext4.image import Ext4Image
 from banger.rootfs.layer import LayerChanges, read_layer
+from banger.rootfs.layer_hash import LayerHash, layer_hash
 from banger.rootfs.limits import Budget
 from banger.rootfs.reader import ChunkReader
+from banger.rootfs.refusals import refused
 from banger.rootfs.tar import TarReader
 
 
@@ -53,17 +55,19 @@ class Layer:
 
     Attributes:
         path: a tar archive, plain or compressed by gzip or zstd; what it is, its first bytes tell.
-        media_type: what the manifest calls it; refused only if it names another compression than the bytes show.
+        digest: ``sha256:…`` of the file, where it is known; whoever brings the file has verified it.
+        diff_id: ``sha256:…`` of the uncompressed archive, which is verified here; empty if nobody says.
         compressed_bytes: size of the file, for progress and for the choice of the image's size; 0 if unknown.
         stream: read instead of ``path``, once and forward only; the caller closes it.
         arriving: read instead of ``path``, perhaps before all of it is there.
     """
 
     path: Path | None = None
-    media_type: str = ""
     compressed_bytes: int = 0
     stream: BinaryIO | None = None
     arriving: Arriving | None = None
+    digest: str = ""
+    diff_id: str = ""
 
     @contextmanager
     def open(self, check: Callable[[], None]) -> Iterator[tuple[Source, Callable[[], None]]]:
@@ -137,6 +141,8 @@ class LaneReaders:
             StaleLayerError: a layer turned out to be another than what was read of it.
             ImageFullError, OSError: from the writers.
         """
+        if not layers:
+            return []
         changes: list[LayerChanges | None] = [None] * len(layers)
         lanes = share_out([layer.compressed_bytes for layer in layers], FreeBlocks.LANES)
         writers = [self._image.data_writer(index) for index in range(len(lanes))]
@@ -181,11 +187,22 @@ class LaneReaders:
             return changes
 
     def _parse(self, layer: Layer, source: Source, writer: DataWriter) -> LayerChanges:
-        compression, chunks = decompressed(source, layer.media_type, self._progress.add)
+        compression, chunks = decompressed(source, self._consumed)
+        if not layer.diff_id:
+            return self._read_archive(layer, chunks, writer)
+        algorithm = layer.diff_id.partition(":")[0]
+        if compression is Compression.NONE and layer.digest.startswith(f"{algorithm}:"):
+            _require_diff_id(layer, layer.digest)
+            return self._read_archive(layer, chunks, writer)
+        with layer_hash(algorithm) as digest:
+            changes = self._read_archive(layer, _hashed(chunks, digest), writer)
+            _require_diff_id(layer, digest.digest())
+            return changes
+
+    def _read_archive(self, layer: Layer, chunks: Iterator[bytes], writer: DataWriter) -> LayerChanges:
         reader = ChunkReader(self._metered(chunks))
-        # The zstd library reports a frame cut short as the end, and a pipe whose writer died does the same.
-        cannot_tell = compression is Compression.ZSTD or layer.stream is not None
-        members = TarReader(reader, self._budget.limits, end_marker=cannot_tell, sparse=True)
+        # A pipe whose writer died ends like any other.
+        members = TarReader(reader, self._budget.limits, end_marker=layer.stream is not None, sparse=True)
         return read_layer(members, reader, writer, self._budget)
 
     def _check(self) -> None:
@@ -193,11 +210,26 @@ class LaneReaders:
         if self._failed.is_set():
             raise _AbandonedError
 
+    def _consumed(self, count: int) -> None:
+        self._check()
+        self._progress.add(count)
+
     def _metered(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         for chunk in chunks:
             self._check()
             self._budget.spend_inflated(len(chunk))
             yield chunk
+
+
+def _hashed(chunks: Iterator[bytes], digest: LayerHash) -> Iterator[bytes]:
+    for chunk in chunks:
+        digest.update(chunk)
+        yield chunk
+
+
+def _require_diff_id(layer: Layer, found: str) -> None:
+    if found != layer.diff_id:
+        raise refused(f"it unpacks to {found}, but the image's configuration has {layer.diff_id} (diff_id)")
 
 
 def share_out(sizes: Sequence[int], lanes: int) -> list[list[int]]:

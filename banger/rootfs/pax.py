@@ -1,7 +1,8 @@
 """PAX extended headers (POSIX.1-2001 ``pax``, *pax Extended Header*), read strictly.
 
 Readers of tar disagree about odd headers, and what one takes for data another takes for a header. So a header that is
-malformed, repeats a key, or says for all files what is only sane for one is refused instead of being interpreted.
+malformed, or says for all files what is only sane for one, is refused instead of being interpreted. About a key that is
+repeated they agree: the last record counts, as POSIX says.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def parse_records(data: bytes) -> dict[bytes, bytes]:
     r"""The records of one header: ``"%d %s=%s\n"`` each, the number being the record's own length.
 
     Raises:
-        BangerError: ``invalid`` for a malformed record or a repeated key.
+        BangerError: ``invalid`` for a malformed record.
     """
     records: dict[bytes, bytes] = {}
     parts: list[tuple[bytes, bytes]] = []
@@ -44,8 +45,6 @@ def parse_records(data: bytes) -> dict[bytes, bytes]:
             raise refused("sparse files as the archiver star writes them are not supported")
         if key in (sparse_tar.OFFSET, sparse_tar.BYTES):
             parts.append((key, value))
-        elif key in records:
-            raise refused(f"a PAX header has two values for {shown(key)}")
         else:
             records[key] = value
         at = end

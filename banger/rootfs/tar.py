@@ -137,7 +137,11 @@ class TarReader:
             if extension.pending:
                 extension = _Extension()
             yield member
-            reader.skip(skipped + -(member.stored + skipped) % BLOCK)
+            reader.skip(skipped)
+            padding = -(member.stored + skipped) % BLOCK
+            # Some archivers leave the last block short where they write no end marker either; Go's reader takes that.
+            if padding and (self._end_marker or not reader.at_end()):
+                reader.skip(padding)
 
     def _next_header(self, extension: _Extension) -> bytes | None:
         if self._reader.at_end():

@@ -127,12 +127,17 @@ def test_manifest_by_digest_with_other_bytes_is_invalid(
         pytest.param(lambda m: (m.pop("layers"), m.pop("config")), "neither an index nor", id="neither kind"),
         pytest.param(lambda m: m.update(fsLayers=[]), "schema 1", id="schema 1"),
         pytest.param(lambda m: m["layers"][0].update(mediaType="application/x-rar"), "unknown type", id="layer type"),
-        pytest.param(lambda m: m["layers"][0].update(urls=["http://evil/"]), "foreign", id="urls"),
         pytest.param(
-            lambda m: m["layers"][0].update(mediaType="application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"),
-            "foreign",
-            id="foreign layer",
+            lambda m: m["layers"][0].update(mediaType="application/vnd.oci.image.layer.v1.tar+gzip+encrypted"),
+            "unknown type",
+            id="encrypted",
         ),
+        pytest.param(lambda m: m.update(schemaVersion=9), "schemaVersion is '9'", id="schema 9"),
+        pytest.param(lambda m: m.update(schemaVersion=1), "schemaVersion is '1'", id="schema 1 that is none"),
+        pytest.param(lambda m: m.update(schemaVersion="2"), "schemaVersion", id="version is text"),
+        pytest.param(lambda m: m.update(schemaVersion=2.0), "schemaVersion", id="version is no whole number"),
+        pytest.param(lambda m: m.update(schemaVersion=None), "schemaVersion", id="version is null"),
+        pytest.param(lambda m: m.update(mediaType=["x"]), "no image", id="type is a list"),
         pytest.param(
             lambda m: m["layers"][0].update(digest="sha256:../../etc"), "no sha256 digest", id="path as digest"
         ),
@@ -187,6 +192,76 @@ def test_config_blob_with_other_bytes_is_invalid(registry: FaultyRegistry, image
         puller.resolve(registry.reference(NAME))
 
     assert failure.value.kind is ErrorKind.INVALID
+
+
+@pytest.mark.parametrize(
+    "config_type", ["application/octet-stream", "application/json", "text/html"], ids=["octets", "json", "html"]
+)
+@pytest.mark.parametrize(
+    "layer_type",
+    [
+        "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+        "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+        "application/vnd.docker.image.rootfs.diff.tar+zstd",
+        "application/vnd.oci.image.layer.v1.tar",
+    ],
+)
+def test_manifest_with_harmlessly_wrong_labels_resolves(
+    registry: FaultyRegistry, image: BuiltImage, puller: Puller, layer_type: str, config_type: str
+) -> None:
+    def relabel(manifest: dict[str, Any]) -> None:
+        manifest["layers"][0].update(mediaType=layer_type, urls=["http://192.0.2.1/never-asked"])
+        manifest["config"].update(mediaType=config_type)
+
+    serve_changed(registry, image, relabel)
+
+    assert puller.pull(registry.reference(NAME)) == [image.blobs[image.layer_digests[0]]]
+
+
+def test_foreign_layer_that_the_registry_lacks_is_named_as_one(
+    registry: FaultyRegistry, image: BuiltImage, puller: Puller
+) -> None:
+    serve_changed(registry, image, lambda manifest: manifest["layers"][0].update(urls=["http://192.0.2.1/never-asked"]))
+    registry.always(image.layer_digests[0], status(404))
+
+    with pytest.raises(BangerError, match="foreign layer") as failure:
+        puller.pull(registry.reference(NAME))
+
+    assert failure.value.kind is ErrorKind.NOT_FOUND
+    assert image.layer_digests[0] in failure.value.message
+
+
+@pytest.mark.parametrize(
+    ("diff_ids", "words"),
+    [
+        (["sha256:" + "0" * 63], "diff_id of layer 1 of 1 is no digest"),
+        (["sha256:" + "G" * 64], "diff_id of layer 1 of 1 is no digest"),
+        (["../../etc"], 'no digest: "../../etc"'),
+        ([None], "no digest"),
+        ([["sha256"]], "no digest"),
+        ([], "0 diff_ids for 1 layers"),
+        (None, "no diff_ids for 1 layers"),
+        (["sha256:" + "0" * 64] * 2, "2 diff_ids for 1 layers"),
+    ],
+)
+def test_config_with_unsound_diff_ids_is_invalid_before_any_layer_is_fetched(
+    registry: FaultyRegistry, puller: Puller, diff_ids: Any, words: str
+) -> None:
+    image = build_image([Layer({"etc/motd": b"hi"})], platform="linux/amd64", diff_ids=diff_ids)
+    registry.serve(NAME, image)
+
+    with pytest.raises(BangerError, match=words) as failure:
+        puller.pull(registry.reference(NAME))
+
+    assert failure.value.kind is ErrorKind.INVALID
+    assert registry.asked(image.layer_digests[0]) == []
+
+
+@pytest.mark.parametrize("diff_ids", [[], None])
+def test_image_without_layers_resolves(registry: FaultyRegistry, puller: Puller, diff_ids: Any) -> None:
+    registry.serve(NAME, build_image([], platform="linux/amd64", diff_ids=diff_ids))
+
+    assert puller.pull(registry.reference(NAME)) == []
 
 
 def serve_index(registry: FaultyRegistry, images: list[BuiltImage]) -> bytes:
@@ -256,6 +331,39 @@ def test_index_entry_whose_manifest_is_of_another_size_is_invalid(
     registry: FaultyRegistry, image: BuiltImage, puller: Puller
 ) -> None:
     entry = {**image.descriptor(), "size": len(image.manifest) + 1}
+    registry.serve_manifest(NAME, to_json({"schemaVersion": 2, "manifests": [entry]}), OCI_INDEX)
+
+    with pytest.raises(BangerError, match="another size or type"):
+        puller.resolve(registry.reference(NAME))
+
+
+@pytest.mark.parametrize("architecture", ["x86_64", "x86-64", "AMD64"])
+def test_index_and_config_with_another_name_of_the_architecture_are_understood(
+    registry: FaultyRegistry, puller: Puller, architecture: str
+) -> None:
+    image = build_image([Layer({"a": b"1"})], platform=f"linux/{architecture}")
+    registry.serve("test/app:x86", image)
+    serve_index(registry, [build_image([], platform="linux/aarch64"), image])
+
+    for wanted in ("linux/amd64", "linux/x86_64"):
+        puller.platform = wanted
+        resolved = puller.resolve(registry.reference(NAME))
+        assert (resolved.digest, str(resolved.platform)) == (image.digest, "linux/amd64")
+
+
+def test_index_entry_that_names_the_other_family_is_followed(
+    registry: FaultyRegistry, image: BuiltImage, puller: Puller
+) -> None:
+    entry = {**image.descriptor(), "mediaType": DOCKER_MANIFEST}
+    registry.serve_manifest(NAME, to_json({"schemaVersion": 2, "manifests": [entry]}), OCI_INDEX)
+
+    assert puller.resolve(registry.reference(NAME)).digest == image.digest
+
+
+def test_index_entry_that_calls_a_manifest_an_index_is_invalid(
+    registry: FaultyRegistry, image: BuiltImage, puller: Puller
+) -> None:
+    entry = {**image.descriptor(), "mediaType": OCI_INDEX}
     registry.serve_manifest(NAME, to_json({"schemaVersion": 2, "manifests": [entry]}), OCI_INDEX)
 
     with pytest.raises(BangerError, match="another size or type"):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,7 +33,7 @@ from tests.support.faulty_registry import (
     truncated,
     without_ranges,
 )
-from tests.support.registry import BuiltImage, Layer, Node, build_image
+from tests.support.registry import BuiltImage, Layer, Node, build_image, digest_of
 from tests.support.waiting import eventually
 
 pytestmark = needs_e2fsprogs
@@ -190,6 +192,41 @@ def test_bad_layer_is_reported_while_another_stalls(world: World, registry: Faul
 
     assert error.kind is ErrorKind.INVALID
     assert error.message == "layer 2 of 2 is not acceptable"
+
+
+def test_layers_that_do_not_unpack_to_their_diff_ids_are_refused_with_both_digests(
+    world: World, registry: FaultyRegistry
+) -> None:
+    layers = [noise("a"), Layer({"small": b"1"}, "zstd"), Layer({"plain": b"2"}, "plain")]
+    right = [digest_of(layer.tar()) for layer in layers]
+    for wrong in range(3):
+        diff_ids = [*right[:wrong], right[wrong - 1], *right[wrong + 1 :]]
+        registry.serve(NAME, build_image(layers, diff_ids=diff_ids))
+
+        error = failure(world, pull(registry))
+
+        assert (error.kind, error.message) == (ErrorKind.INVALID, f"layer {wrong + 1} of 3 is not acceptable")
+        assert right[wrong] in error.cause
+        assert diff_ids[wrong] in error.cause
+        assert "diff_id" in error.cause
+
+
+def test_layers_whose_diff_ids_are_swapped_are_refused(world: World, registry: FaultyRegistry) -> None:
+    layers = [noise("a"), noise("b")]
+    registry.serve(NAME, build_image(layers, diff_ids=[digest_of(layer.tar()) for layer in reversed(layers)]))
+
+    assert "diff_id" in failure(world, pull(registry)).cause
+
+
+def test_layer_whose_diff_id_is_of_the_other_algorithm_is_verified_too(world: World, registry: FaultyRegistry) -> None:
+    layers = [Layer({"a": b"1"}), Layer({"b": b"2"}, "plain")]
+    diff_ids = ["sha512:" + hashlib.sha512(layer.tar()).hexdigest() for layer in layers]
+    registry.serve(NAME, build_image(layers, diff_ids=diff_ids))
+    assert files(world, world.do(pull(registry))) == {b"a": b"1", b"b": b"2"}
+
+    registry.serve(NAME, build_image(layers, diff_ids=diff_ids[::-1]))
+    again = replace(pull(registry), refresh=True)
+    assert "diff_id" in failure(world, again).cause
 
 
 def test_pulled_and_registered_images_have_the_home_directory_as_their_seed(

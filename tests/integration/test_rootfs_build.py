@@ -209,6 +209,18 @@ def joined_ranges(pieces: set[range]) -> list[tuple[int, int]]:
 LAYERS = [archive(*(file(b"%d/%d" % (layer, index), os.urandom(100_000)) for index in range(60))) for layer in range(3)]
 
 
+@pytest.mark.parametrize(
+    "layers",
+    [[], [b""], [zstandard.ZstdCompressor().compress(file(b"a")), b""]],
+    ids=["none", "of no bytes", "no end marker"],
+)
+def test_build_of_layers_with_nothing_in_them_or_none_at_all_gives_a_root(tmp_path: Path, layers: list[bytes]) -> None:
+    listing = built(tmp_path, *layers)
+
+    assert set(listing) - {b"lost+found"} == ({b"", b"a"} if any(layers) else {b""})
+    assert (listing[b""].mode & 0o7777, listing[b""].uid) == (0o755, 0)
+
+
 def test_build_of_equal_layers_gives_equal_bytes(tmp_path: Path) -> None:
     images = set()
     for attempt in range(4):
@@ -226,7 +238,7 @@ def test_build_of_compressed_layers_gives_the_bytes_of_plain_ones(tmp_path: Path
         path = tmp_path / name
         path.write_bytes(pack(LAYERS[0]))
         build_rootfs(
-            [Layer(path, "", path.stat().st_size)],
+            [Layer(path, path.stat().st_size)],
             tmp_path / "rootfs.ext4",
             operation=operation(),
             size_bytes=64 * MIB,

@@ -135,6 +135,7 @@ def build_image(
     config: Mapping[str, Any] | None = None,
     platform: str = "",
     docker: bool = False,
+    diff_ids: Any = ...,
 ) -> BuiltImage:
     """Put an image together.
 
@@ -143,6 +144,7 @@ def build_image(
         config: the inner ``config`` object: ``Env``, ``Cmd``, ``User``, …
         platform: ``linux/arm64``; this host's by default.
         docker: use the media types of Docker's schema 2.
+        diff_ids: what the configuration says in place of the truth.
     """
     platform = platform or str(Platform.host())
     os_name, architecture, *variant = platform.split("/")
@@ -152,7 +154,10 @@ def build_image(
         "architecture": architecture,
         **({"variant": variant[0]} if variant else {}),
         "config": dict(config or {}),
-        "rootfs": {"type": "layers", "diff_ids": [digest_of(layer.tar()) for layer in layers]},
+        "rootfs": {
+            "type": "layers",
+            "diff_ids": [digest_of(layer.tar()) for layer in layers] if diff_ids is ... else diff_ids,
+        },
     }
     config_blob = to_json(image_config)
     manifest = {

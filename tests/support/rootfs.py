@@ -165,7 +165,7 @@ def write_layers(folder: Path, archives: Iterable[bytes], *, compress: bool = Fa
     for index, data in enumerate(archives):
         path = folder / f"layer-{index}"
         path.write_bytes(gzip.compress(data, 1, mtime=0) if compress else data)
-        layers.append(Layer(path, "application/vnd.oci.image.layer.v1.tar", path.stat().st_size))
+        layers.append(Layer(path, path.stat().st_size))
     return layers
 
 

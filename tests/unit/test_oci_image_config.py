@@ -14,7 +14,13 @@ from banger.oci.platform import Platform
 
 
 def parse(config: Any, **outer: Any) -> ImageConfig:
-    data = {"os": "linux", "architecture": "amd64", "rootfs": {"diff_ids": ["sha256:x"]}, "config": config, **outer}
+    data = {
+        "os": "linux",
+        "architecture": "amd64",
+        "rootfs": {"diff_ids": ["sha256:" + "0" * 64]},
+        "config": config,
+        **outer,
+    }
     return parse_image_config(json.dumps(data).encode(), layers=1)[0]
 
 

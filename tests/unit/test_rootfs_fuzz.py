@@ -95,7 +95,7 @@ def test_archive_of_noise_is_refused_or_empty(noise: bytes) -> None:
 @given(st.sampled_from(PACKED), st.integers(0, 10**6), st.binary(min_size=1, max_size=30))
 def test_compressed_with_changed_bytes_is_unpacked_or_refused(packed: bytes, at: int, replacement: bytes) -> None:
     with only_invalid():
-        _, chunks = decompressed(io.BytesIO(damaged(packed, at, replacement)), "", lambda _: None)
+        _, chunks = decompressed(io.BytesIO(damaged(packed, at, replacement)), lambda _: None)
         for _ in chunks:
             pass
 

@@ -117,6 +117,24 @@ def test_tar_pax_overrides_everything_it_names() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("records", "expected"),
+    [
+        ([(b"path", b"first"), (b"path", b"last")], (b"last", 0, 1, {})),
+        ([(b"path", b"first"), (b"path", b"")], (b"plain", 0, 1, {})),
+        ([(b"uid", b"7"), (b"size", b"9"), (b"uid", b"8"), (b"size", b"1")], (b"plain", 8, 1, {})),
+        ([(b"SCHILY.xattr.user.k", b"a"), (b"SCHILY.xattr.user.k", b"b")], (b"plain", 0, 1, {b"user.k": b"b"})),
+    ],
+    ids=["name", "name taken back", "numbers", "attribute"],
+)
+def test_tar_pax_key_given_twice_counts_as_it_was_given_last(
+    records: list[tuple[bytes, bytes]], expected: tuple[bytes, int, int, dict[bytes, bytes]]
+) -> None:
+    member = only(archive(pax(*records), file(b"plain", b"x")))
+
+    assert (member.name, member.uid, member.size, dict(member.xattrs)) == expected
+
+
 def test_tar_pax_holds_for_one_member_only() -> None:
     found = members(archive(pax((b"uid", b"9")), file(b"a"), file(b"b")))
 
@@ -188,6 +206,16 @@ def test_tar_empty_xattr_is_left_out_as_other_readers_do() -> None:
 
 def test_tar_without_end_marker_is_accepted_where_the_end_is_known() -> None:
     assert len(members(file(b"a") + file(b"b"))) == 2
+
+
+def test_tar_whose_last_block_is_short_is_accepted_where_the_end_is_known() -> None:
+    unpadded = file(b"a") + header(b"b", size=3) + b"abc"
+
+    assert [data for _, data in members(unpadded)] == [b"", b"abc"]
+    with pytest.raises(BangerError, match="truncated"):
+        members(unpadded + b"\0")
+    with pytest.raises(BangerError, match="truncated"):
+        members(unpadded, end_marker=True)
 
 
 def test_tar_without_end_marker_is_refused_where_it_is_not() -> None:
