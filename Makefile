@@ -19,11 +19,11 @@ setup-test: ## the same, and what tests and linters need
 run: setup ## run a command in a fresh VM: hello from its kernel
 	@.venv/bin/banger vm run debian -- sh -c 'echo hello from $$(uname -sr)'
 
-test: setup-test check ## the whole suite, with real VMs (below 20 minutes on two cores)
-	@$(PYTHON) -m pytest --randomly-seed=$(SEED)
+test: setup-test check ## the whole suite, with real VMs (below 15 minutes on two cores)
+	@$(PYTHON) -m pytest -n auto --durations=20 --randomly-seed=$(SEED)
 
 test-fast: setup-test ## unit, actor and contract tests only (below a minute)
-	@$(PYTHON) -m pytest --no-boot tests/unit tests/actors tests/contract
+	@$(PYTHON) -m pytest -n auto --no-boot tests/unit tests/actors tests/contract
 
 check: setup-test ## ruff, format, strict mypy, import rules, file sizes
 	@$(PYTHON) -m ruff check .

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from tests.support.command import PROJECT, Command, Result
-from tests.support.leaks import SESSION_VARIABLE, all_pids, mentions
+from tests.support.leaks import SESSION_VARIABLE, all_pids, mentions, note_installation
 from tests.support.waiting import eventually_empty
 
 #: A user that owns nothing on any host, as root's tests become it.
@@ -106,6 +106,7 @@ class BangerHome:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         left = eventually_empty(self.processes, 10.0)
+        note_installation(self.path.parent, self.data / "installation-id")
         shutil.rmtree(self.path)
         assert not left, f"processes of {self.path} cannot be killed: {left}"
 

@@ -6,6 +6,7 @@ Each is an OCI layout directory with one image in it, tagged ``latest``: what ``
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import inspect
 import json
@@ -273,14 +274,20 @@ def cached(name: str, recipe: str, build: Callable[[Path], None]) -> Path:
     """
     digest = hashlib.sha256((recipe + codename()).encode()).hexdigest()[:16]
     path = CACHE / f"{name}-{digest}"
-    if not path.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        for stale in CACHE.glob(f"{name}-*"):
-            shutil.rmtree(stale)
-        staging = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=CACHE))
-        try:
-            build(staging)
-            staging.rename(path)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / f".{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two sessions do not make the same one side by side
+        if not path.exists():
+            _fill(path, [*CACHE.glob(f"{name}-*"), *CACHE.glob(f".{name}-*")], build)
     return path
+
+
+def _fill(path: Path, stale: Sequence[Path], build: Callable[[Path], None]) -> None:
+    for other in stale:
+        shutil.rmtree(other)
+    staging = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=CACHE))
+    try:
+        build(staging)
+        staging.rename(path)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)

@@ -7,17 +7,19 @@ found is ours for sure, also on a machine where other things (or another test se
 from __future__ import annotations
 
 import os
-import shutil
-import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from banger.network.names import Alias
 from tests.support.waiting import eventually_empty
 
 SESSION_VARIABLE = "BANGER_TEST_SESSION"
+#: In a session's directory: the ids of the installations that it had.
+INSTALLATIONS = "installations"
+#: Seconds that what is just ending has.
+PATIENCE_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +37,9 @@ class HostState:
         """Look: everything of the session whose directory is ``root``."""
         return cls(
             processes=frozenset(f"process {pid}: {command}" for pid, command in session_processes(root)),
-            loops=frozenset(_loops(root)),
-            mounts=frozenset(_mounts(root)),
-            links=frozenset(_taps()),
+            loops=frozenset(f"loop device {loop} on {file}" for loop, file in loops_below(root)),
+            mounts=frozenset(f"mount {point}" for point in mounts_below(root)),
+            links=frozenset(f"tap {name}" for name in taps(root)),
             trees=frozenset(f"file {path}" for path in (root / "tmp").glob("*")),
         )
 
@@ -47,9 +49,10 @@ class HostState:
         return sorted(line for now, before in pairs for line in now - before)
 
 
-def leaks_since(before: HostState, root: Path, timeout_s: float = 10.0) -> list[str]:
+def leaks_since(before: HostState, root: Path, timeout_s: float | None = None) -> list[str]:
     """Everything new, after a moment's patience for processes that are just ending."""
-    return eventually_empty(lambda: HostState.now(root).beyond(before), timeout_s)
+    patience_s = PATIENCE_S if timeout_s is None else timeout_s
+    return eventually_empty(lambda: HostState.now(root).beyond(before), patience_s)
 
 
 def session_processes(root: Path) -> Iterator[tuple[int, str]]:
@@ -61,21 +64,6 @@ def session_processes(root: Path) -> Iterator[tuple[int, str]]:
         command = _read(Path(f"/proc/{pid}/cmdline"))
         if command and (marks[1] in command or marks[0] in _read(Path(f"/proc/{pid}/environ"))):
             yield pid, command.replace(b"\0", b" ").decode(errors="replace").strip()[:200]
-
-
-def sweep_dead_sessions(root: Path) -> None:
-    """Remove what sessions before that of ``root`` left because they were killed themselves; live ones are spared.
-
-    A session's directory is named ``bgt-PID-…``.
-    """
-    for other in root.parent.glob("bgt-*-*"):
-        pid = other.name.split("-")[1]
-        if other == root or not pid.isdigit() or b"pytest" in _read(Path(f"/proc/{pid}/cmdline")):
-            continue
-        for process in [process for process in all_pids() if mentions(process, other)]:
-            with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
-        shutil.rmtree(other, ignore_errors=True)
 
 
 def all_pids() -> list[int]:
@@ -108,19 +96,40 @@ def _read(path: Path) -> bytes:
         return b""
 
 
-def _loops(root: Path) -> Iterator[str]:
+def loops_below(root: Path) -> Iterator[tuple[str, str]]:
+    """Loop devices on files below a directory: name and file."""
     for backing in Path("/sys/block").glob("loop*/loop/backing_file"):
         file = _read(backing).decode(errors="replace").strip()
         if str(root) in file:
-            yield f"loop device {backing.parts[3]} on {file}"
+            yield backing.parts[3], file
 
 
-def _mounts(root: Path) -> Iterator[str]:
-    for line in _read(Path("/proc/self/mountinfo")).decode(errors="replace").splitlines():
-        if str(root) in line:
-            yield f"mount {line.split()[4]}"
+def note_installation(root: Path, mark: Path) -> None:
+    """Remember the id of an installation of the session whose directory is ``root``; ``mark`` is its file, if any."""
+    with (root / INSTALLATIONS).open("ab") as known:
+        known.write(_read(mark) + b"\n")
 
 
-def _taps() -> Iterator[str]:
-    for flags in Path("/sys/class/net").glob("*/tun_flags"):
-        yield f"tap {flags.parts[4]}"
+def mounts_below(root: Path) -> list[str]:
+    """Mount points that are below a directory, or of something that is; the last made first."""
+    lines = _read(Path("/proc/self/mountinfo")).decode(errors="replace").splitlines()
+    return [line.split()[4] for line in reversed(lines) if str(root) in line]
+
+
+def taps(root: Path, interfaces: Path = Path("/sys/class/net")) -> Iterator[str]:
+    """Taps that may be the session's. Not those that others have open, or whose alias names somebody else's banger."""
+    for flags in interfaces.glob("*/tun_flags"):
+        name, alias = flags.parent.name, _read(flags.with_name("ifalias")).decode(errors="replace").strip()
+        said, holders = Alias.parse(alias), _holders_of_tap(name)
+        is_foreign = said is not None and said.installation_id not in _read(root / INSTALLATIONS).decode().split()
+        if not is_foreign and (not holders or holders & {pid for pid, _ in session_processes(root)}):
+            yield name
+
+
+def _holders_of_tap(name: str) -> set[int]:
+    """The processes that have a tap open; the kernel tells with their descriptors (``tun_chr_show_fdinfo``)."""
+    return {
+        int(information.parts[2])
+        for information in Path("/proc").glob("[0-9]*/fdinfo/*")
+        if f"iff:\t{name}\n".encode() in _read(information)
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import threading
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 
 from bench.measure import Comparison, interleaved, table
 from tests.support.elf import static_hello
-from tests.support.leaks import HostState, leaks_since, session_processes, stray_threads
+from tests.support.leaks import HostState, leaks_since, note_installation, session_processes, stray_threads, taps
+from tests.support.sessions import SessionRoot, processes_of, sweep_dead_sessions
 from tests.support.waiting import eventually
 
 
@@ -33,6 +35,34 @@ def test_temporary_file_left_in_the_session_is_a_leak(session_root: Path) -> Non
         assert f"file {left}" in leaks_since(before, session_root, timeout_s=0.1)
     finally:
         left.rmdir()
+
+
+def test_tap_is_a_leak_unless_it_is_known_to_be_somebody_elses(tmp_path: Path) -> None:
+    """Other installations make and leave taps on this host while the tests run; so do other sessions of tests."""
+    alias = "banger {} aaaaaaaaaaaa 2026-11-28T00:00:00Z\n"
+    taps_by_alias = {"bare": "\n", "own": alias.format("0123456789ab"), "foreign": alias.format("ba9876543210")}
+    for name, said in taps_by_alias.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "tun_flags").write_text("0x1002\n")
+        (tmp_path / name / "ifalias").write_text(said)
+    (tmp_path / "lo").mkdir()
+    (tmp_path / "installation-id").write_text("0123456789ab\n")
+    note_installation(tmp_path, tmp_path / "installation-id")
+    assert set(taps(tmp_path, tmp_path)) == {"bare", "own"}
+
+
+def test_session_that_died_is_swept_and_one_that_lives_is_spared(session_root: Path) -> None:
+    alive, dead = SessionRoot.make(), SessionRoot.make()
+    dead.abandon()
+    try:
+        with subprocess.Popen(["sleep", "60"], env={"TMPDIR": str(dead.path / "tmp")}) as left:
+            eventually(lambda: left.pid in processes_of(dead.path), what="its environment")
+            sweep_dead_sessions()
+            assert left.wait(10) == -signal.SIGKILL
+        assert (alive.path.exists(), dead.path.exists(), session_root.exists()) == (True, False, True)
+    finally:
+        alive.close()
+    assert not alive.path.exists()
 
 
 def test_thread_left_running_is_a_leak_and_a_daemon_thread_is_not() -> None:
