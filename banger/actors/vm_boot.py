@@ -46,7 +46,7 @@ class BootWatch:
         self._files = files
         self._operation = operation
         self.console_offset = files.console_size()
-        self._log_offset = files.vmm_log_size()
+        self.log_offset = files.vmm_log_size()
 
     def wait(self, identity: ProcessIdentity, pace: BootPace | None) -> None:
         """Return once the guest's init says that it is up, which is only a hint: connecting proves it.
@@ -78,7 +78,7 @@ class BootWatch:
     def _look_at_vmm(
         self, identity: ProcessIdentity, pace: BootPace | None, signs: _SignsOfLife, marks: console.BootMarks, text: str
     ) -> None:
-        words = self._services.vmm.breakdown(identity, self._files.run_dir, self._files.vmm_log, since=self._log_offset)
+        words = self._services.vmm.breakdown(identity, self._files.run_dir, self._files.vmm_log, since=self.log_offset)
         if words:
             raise NotUpError(words, text, doubtful=True, broke=True)
         if pace is None:

@@ -60,7 +60,7 @@ class VmFiles:
             return 0
 
     def vmm_log_size(self) -> int:
-        """How long the VMM's log is now."""
+        """How long the VMM's log is now: where the next start's part begins."""
         try:
             return self.vmm_log.stat().st_size
         except FileNotFoundError:
@@ -68,14 +68,22 @@ class VmFiles:
 
     def console_from(self, offset: int, limit: int = 1 << 20) -> str:
         """The console from a byte offset on, at most ``limit`` bytes of it."""
-        try:
-            with self.console_log.open("rb") as file:
-                file.seek(offset)
-                return file.read(limit).decode(errors="replace")
-        except FileNotFoundError:
-            return ""
+        return _text(self.console_log, offset, limit)
+
+    def vmm_log_from(self, offset: int) -> str:
+        """The VMM's log from a byte offset on, or its end if that is long."""
+        return _text(self.vmm_log, max(offset, self.vmm_log_size() - CONSOLE_TAIL_BYTES), CONSOLE_TAIL_BYTES)
 
     def console_tail(self, since: int = 0) -> str:
         """The end of the console from the byte offset ``since`` on, or of all of it if it was cut short meanwhile."""
         size = self.console_size()
         return self.console_from(max(since if since <= size else 0, size - CONSOLE_TAIL_BYTES))
+
+
+def _text(path: Path, offset: int, limit: int) -> str:
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.read(limit).decode(errors="replace")
+    except FileNotFoundError:
+        return ""

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from loguru import logger
 
+from banger.actors.boot_failure import Boot, boot_failed
+from banger.actors.messages import CreateVm
 from banger.actors.services import Services
 from banger.actors.vm_boot import BootWatch, NotUpError
 from banger.actors.vm_files import VmFiles
 from banger.actors.vm_teardown import tear_down
-from banger.core import console
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import Image, Kernel, ProcessIdentity, Vm
@@ -32,6 +33,9 @@ from banger.core.ports import (
 
 #: By this serial the guest's init finds the modules of its kernel.
 MODULES_SERIAL = "modules"
+
+#: The steps that start a VMM: the first, and the second if KVM is given up.
+_LAUNCHES = ("start VMM", "start VMM emulated")
 
 
 class VmStart:
@@ -61,7 +65,7 @@ class VmStart:
         steps += [PlanStep(f"prepare {one.name}", lambda one=one: self._prepare(one)) for one in self._capabilities]  # type: ignore[misc]
         steps += [
             PlanStep("prepare boot", self._prepare_boot),
-            PlanStep("start VMM", self._launch_first, intend=self._intend_process),
+            PlanStep(_LAUNCHES[0], self._launch_first, intend=self._intend_process),
             PlanStep("boot guest", self._boot),
             PlanStep("connect", self._connect),
         ]
@@ -202,7 +206,7 @@ class VmStart:
             if down.broke:
                 engines.forget(self._kernel.digest)
             if not self._may_go_on_emulated(down):
-                raise self._boot_failed(down.reason, down.console, down.kind) from None
+                raise self._boot_failed(down.reason, down.kind) from None
             self._go_on_emulated(down.reason)
         else:
             if self._engine.pace is not None:
@@ -223,26 +227,38 @@ class VmStart:
                 services.vmm.release(kind, key)
         crashpoint("vm.start:kvm-given-up")
         self._intend_process()
-        with self._operation.step("start VMM emulated"):
+        with self._operation.step(_LAUNCHES[1]):
             self._launch()
         try:
             self._watch.wait(self._identity, None)
         except NotUpError as down:
-            raise self._boot_failed(down.reason, down.console, down.kind) from None
+            raise self._boot_failed(down.reason, down.kind) from None
         services.vmm.engines.keep(self._kernel.digest, reason)
 
-    def _boot_failed(self, reason: str, text: str, kind: ErrorKind = ErrorKind.UNAVAILABLE) -> BangerError:
-        return BangerError(
-            kind,
-            f'VM "{self._vm.name}" did not boot: {reason}',
-            subject=self._vm.name,
-            cause=console.last_lines(text),
-            hint="check the kernel and the image: banger doctor",
+    def _boot_failed(self, told: str, kind: ErrorKind = ErrorKind.UNAVAILABLE) -> BangerError:
+        begun_s = next((step.started_s for step in reversed(self._operation.steps) if step.name in _LAUNCHES), 0.0)
+        boot = Boot(
+            vm=self._vm,
+            image=self._image,
+            kernel=self._kernel,
+            identity=self._identity,
+            accelerator=self._engine.accelerator,
+            console_offset=self._watch.console_offset,
+            vmm_log_offset=self._watch.log_offset,
+            elapsed_s=self._operation.elapsed_s - begun_s,
+            is_new=self._operation.kind == CreateVm.verb,
+            told=told,
         )
+        return boot_failed(self._services, boot, kind)
 
     def _connect(self) -> None:
         crashpoint("vm.start:booted")
         vm = self._running()
-        self._services.guests.connect(self._services.access(vm), self._operation, timeout_s=30.0)
+        try:
+            self._services.guests.connect(self._services.access(vm), self._operation, timeout_s=30.0)
+        except BangerError as error:
+            if self._services.vmm.is_alive(self._identity):
+                raise
+            raise self._boot_failed("the machine ended while it booted") from error
         for capability in self._capabilities:
             capability.started(vm, self._ledger)

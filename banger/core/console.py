@@ -13,6 +13,8 @@ from banger.core.models import ExitReason
 
 _MARK = re.compile(r"^banger: (init|root|ready|failed:)\s*(.*?)\s*$", re.MULTILINE)
 _PANIC = re.compile(r"Kernel panic - not syncing: (.*)")
+#: The unpacker of a bzImage stops for good after this (Linux: arch/x86/boot/compressed/error.c).
+_HALTED = re.compile(r"-- System halted")
 _POWER_OFF = re.compile(r"reboot: (Power down|System halted)|ACPI: PM: Preparing to enter system sleep state S5")
 _REBOOT = re.compile(r"reboot: Restarting system|reboot: machine restart")
 
@@ -39,6 +41,8 @@ def boot_marks(console: str) -> BootMarks:
     panic = _PANIC.search(console)
     if panic and not failure:
         failure = f"kernel panic: {panic[1].strip()}"
+    if not failure and _HALTED.search(console):
+        failure = "the kernel could not be unpacked"
     return BootMarks(times.get("init"), times.get("root"), times.get("ready"), failure)
 
 

@@ -16,6 +16,7 @@ from banger.guest.cpio import CpioWriter
 from banger.guest.hostkey import dropbear_key
 from banger.guest.programs import check_applets, find_programs
 from banger.guest.toolbox import APPLETS, archive, fingerprint, scripts
+from banger.kernels.image_file import fault_of
 from banger.kernels.modules import read_modules
 from banger.layout import Layout
 
@@ -57,6 +58,13 @@ class LinuxGuestBoot:
             os.fchmod(descriptor, 0o600)
             out.write(vm_archive(config))
             shutil.copyfileobj(source, out, 1 << 20)
+
+    def kernel_fault(self, kernel_dir: Path) -> str:
+        """What is wrong with a kernel's file, or empty."""
+        try:
+            return fault_of((kernel_dir / "vmlinuz").read_bytes())
+        except OSError as error:
+            return f"it cannot be read ({error.strerror})"
 
     def cmdline(self, *, verbose: bool = False) -> str:
         """The kernel arguments that the toolbox's init wants.

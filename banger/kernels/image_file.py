@@ -72,6 +72,34 @@ def extract_vmlinux(data: bytes) -> bytes:
     return kernel
 
 
+def fault_of(data: bytes) -> str:
+    """What is wrong with a kernel's file, as far as it can be told without running it; empty if nothing is.
+
+    A bzImage carries checksums of its payload in most packings; of an uncompressed ELF file only its length is known.
+    """
+    try:
+        if not _is_bzimage(data):
+            return _elf_fault(data)
+        sectors = data[0x1F1] or _DEFAULT_SETUP_SECTORS
+        offset, size = struct.unpack_from("<II", data, 0x248)
+        start = (sectors + 1) * _SECTOR + offset
+        if start + size > len(data):
+            return f"it is cut short, {len(data)} bytes of at least {start + size}"
+        decompress(data[start : start + size])
+    except (CompressionError, struct.error) as error:
+        return f"its payload cannot be unpacked ({error})"
+    return ""
+
+
+def _elf_fault(data: bytes) -> str:
+    """Of a 64-bit ELF file: does it hold what its program headers promise?"""
+    if not data.startswith(b"\x7fELF\x02"):
+        return "it is neither a bzImage nor a 64-bit ELF file"
+    table, count = struct.unpack_from("<Q", data, 32)[0], struct.unpack_from("<H", data, 56)[0]
+    ends = [sum(struct.unpack_from("<Q16xQ", data, table + 56 * index + 8)) for index in range(count)]
+    return f"it is cut short, {len(data)} bytes of {max(ends)}" if ends and max(ends) > len(data) else ""
+
+
 def _is_bzimage(data: bytes) -> bool:
     """Boot protocol 2.08 or later: older headers do not locate the payload (Linux 2.6.26, 2008)."""
     return (

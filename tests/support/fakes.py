@@ -160,6 +160,9 @@ class FakeBoot:
     def initrd(self, toolbox: Path, config: GuestConfig, target: Path) -> None:
         target.write_bytes(toolbox.read_bytes())
 
+    def kernel_fault(self, kernel_dir: Path) -> str:
+        return ""
+
     def cmdline(self, *, verbose: bool = False) -> str:
         return "verbose" if verbose else "quiet"
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import random
 import struct
+from collections.abc import Callable
 
 import pytest
 import zstandard
 
 from banger.core.errors import BangerError, ErrorKind
-from banger.kernels.image_file import KernelFile, extract_vmlinux, inspect
+from banger.kernels.image_file import KernelFile, extract_vmlinux, fault_of, inspect
 from tests.support.elf import static_hello
 
 RELEASE = "6.1.0-56-cloud-amd64"
@@ -117,3 +119,20 @@ def test_other_file_is_invalid_and_the_user_is_told_what_to_give(content: bytes,
     assert caught.value.kind is ErrorKind.INVALID
     assert caught.value.subject == "thing"
     assert "vmlinuz" in caught.value.hint
+
+
+@pytest.mark.parametrize("pack", [lzma.compress, gzip.compress, bz2.compress])
+def test_bzimage_whose_payload_was_altered_has_a_fault(pack: Callable[[bytes], bytes]) -> None:
+    image = bzimage(with_size(pack(random.Random(1).randbytes(20_000))))
+    middle = len(image) // 2
+    assert fault_of(image) == ""
+    damaged = image[:middle] + bytes(byte ^ 0xA5 for byte in image[middle : middle + 64]) + image[middle + 64 :]
+    assert "cannot be unpacked" in fault_of(damaged)
+
+
+def test_kernel_that_was_cut_short_has_a_fault() -> None:
+    image = bzimage(with_size(lzma.compress(random.Random(1).randbytes(20_000))))
+    assert "cut short" in fault_of(image[: len(image) // 2])
+    elf = static_hello("hello")
+    assert fault_of(elf) == ""
+    assert "cut short" in fault_of(elf[:-8])

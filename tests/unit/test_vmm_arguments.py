@@ -61,7 +61,7 @@ def test_clock_rate_is_told_only_where_the_guest_cannot_measure_it(machine: str,
 
 def test_kernel_arguments_end_with_what_the_guest_wants() -> None:
     (arguments,) = values(line(), "-append")
-    assert arguments.startswith("console=ttyS0 ")
+    assert arguments.startswith("console=ttyS0 earlyprintk=ttyS0,115200 ")  # also the unpacker of a bzImage is heard
     assert arguments.endswith(" banger.quiet")
 
 

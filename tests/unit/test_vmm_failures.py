@@ -26,7 +26,9 @@ PREFIX = "qemu-system-x86_64: "
         ),
         ("cannot set up guest memory 'microvm.ram': Cannot allocate memory", ErrorKind.EXHAUSTED, "512 MiB"),
         ('-device virtio-blk-device: Failed to get "write" lock', ErrorKind.CONFLICT, "another process uses its disk"),
-        ("could not load kernel 'x'", ErrorKind.UNAVAILABLE, "QEMU gave up"),
+        ("could not load kernel 'x'", ErrorKind.INVALID, "cannot load its kernel"),
+        ("Error while loading elf kernel", ErrorKind.INVALID, "cannot load its kernel"),  # cut short; for arm64
+        ("-sandbox: seccomp support is disabled", ErrorKind.UNAVAILABLE, "QEMU gave up"),
         ("", ErrorKind.UNAVAILABLE, "QEMU gave up"),
     ],
 )

@@ -87,6 +87,10 @@ class GuestBoot(Protocol):
         """Write ``target``: the toolbox with the per-VM archive joined to it. Mode 0600."""
         ...
 
+    def kernel_fault(self, kernel_dir: Path) -> str:
+        """What is wrong with a kernel's file, or empty. Reads all of it: ask when a boot failed."""
+        ...
+
     def cmdline(self, *, verbose: bool = False) -> str:
         """The kernel arguments that the toolbox's init wants; ``verbose`` has the kernel tell all that it does."""
         ...

@@ -23,7 +23,8 @@ _MACHINES = {"microvm": "microvm,acpi=on,pit=on,pic=on,rtc=on", "q35": "q35"}
 _ACCELERATORS = {"kvm": ("kvm", "host"), "tcg": ("tcg,thread=multi", "max")}
 
 #: The console is the first serial port. ``-no-reboot`` turns a reset into an exit, which ``panic=-1`` asks for at once.
-_KERNEL_ARGUMENTS = "console=ttyS0 reboot=t panic=-1"
+#: ``earlyprintk`` also gives the unpacker of a bzImage a voice, without which a damaged kernel halts in silence.
+_KERNEL_ARGUMENTS = "console=ttyS0 earlyprintk=ttyS0,115200 reboot=t panic=-1"
 
 
 @dataclass(frozen=True, slots=True)

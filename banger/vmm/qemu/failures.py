@@ -14,6 +14,9 @@ _NO_KVM = re.compile(
     r"failed to initialize kvm|ioctl\(KVM_\w+\)|/dev/kvm|kvm_\w+: Assertion|failed to set MSR", re.IGNORECASE
 )
 _DISK_IN_USE = re.compile(r"Failed to get .*lock|Is another process using the image")
+_KERNEL = re.compile(
+    r"loading elf kernel|invalid kernel header|could not load kernel|linux kernel too old|bImage|ENTRY note"
+)
 _PROGRAM = re.compile(r"^\S*qemu-system-\w+: (error: )?")
 #: Printed when KVM cannot go on with a guest; QEMU lives on then and its machine stands still, in the state
 #: ``internal-error`` (QEMU: ``accel/kvm/kvm-all.c``, ``target/i386/kvm/kvm.c``).
@@ -58,6 +61,14 @@ def explain(config: VmmConfig, log: str, error: Exception, *, timed_out: bool) -
             subject=name,
             cause=words,
             hint="banger doctor; or --accelerator tcg, which is slower",
+        )
+    if _KERNEL.search(log):
+        return BangerError(
+            ErrorKind.INVALID,
+            f'cannot start VM "{name}": QEMU cannot load its kernel, which is damaged or made for another machine',
+            subject=name,
+            cause=words,
+            hint="use another kernel: --kernel debian-cloud",
         )
     kind = ErrorKind.TIMEOUT if timed_out else ErrorKind.UNAVAILABLE
     what = "QEMU did not get the machine running in time" if timed_out else "QEMU gave up"

@@ -1,0 +1,70 @@
+"""The error of a boot that failed: what is known is gathered here, :mod:`banger.core.boot_causes` explains it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from banger.actors.services import Services
+from banger.actors.vm_files import VmFiles
+from banger.core.boot_causes import BootFacts, explain_boot
+from banger.core.errors import BangerError, ErrorKind
+from banger.core.models import Image, Kernel, ProcessIdentity, Vm
+from banger.host.resources import cpu_count
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """One boot.
+
+    Attributes:
+        console_offset, vmm_log_offset: where its part of the two logs begins.
+        elapsed_s: since its VMM was started.
+        is_new: the VM is being made, and will be gone if this fails.
+        told: what whoever watched it says, in one line.
+    """
+
+    vm: Vm
+    image: Image
+    kernel: Kernel
+    identity: ProcessIdentity
+    accelerator: str
+    console_offset: int
+    vmm_log_offset: int
+    elapsed_s: float
+    is_new: bool
+    told: str = ""
+
+
+def boot_failed(services: Services, boot: Boot, kind: ErrorKind = ErrorKind.UNAVAILABLE) -> BangerError:
+    """The error to raise. Call it before anything of the machine is taken down: its exit and its logs are looked at."""
+    vm, files = boot.vm, VmFiles(services.layout, boot.vm.id)
+    is_alive = services.vmm.is_alive(boot.identity)
+    console = files.console_from(boot.console_offset)  # once it is gone, nothing is added any more
+    ended = None if is_alive else services.vmm.exit_record(vm.id, boot.identity, console, files.vmm_log)
+    cause = explain_boot(
+        BootFacts(
+            console=console,
+            accelerator=boot.accelerator,
+            elapsed_s=boot.elapsed_s,
+            ended=ended,
+            vmm_log=files.vmm_log_from(boot.vmm_log_offset),
+            vm=vm.name,
+            memory_mib=vm.spec.memory_mib,
+            kernel=boot.kernel.name,
+            image=boot.image.name,
+            kernel_arguments=boot.kernel.cmdline,
+            kernel_fault=services.boot.kernel_fault(services.layout.kernel_dir(boot.kernel.id)),
+            machine=vm.spec.machine or services.config.text("vmm.machine"),
+            host_load=os.getloadavg()[0] / cpu_count(),
+            kept=not boot.is_new,
+            told=boot.told,
+        )
+    )
+    return BangerError(
+        kind,
+        f'VM "{vm.name}" did not boot: {cause.reason}',
+        subject=vm.name,
+        cause="\n".join(cause.lines),
+        hint=cause.hint,
+    )
