@@ -139,12 +139,7 @@ def _silent(facts: BootFacts, console: str) -> _Cause:
         words = f'the kernel\'s own arguments send its console to "{elsewhere[1]}", so nothing is heard of it'
         return "console-elsewhere", words, Remedy.KERNEL, console
     if facts.accelerator == "kvm":
-        return (
-            "silent-kvm",
-            "the guest did not come up in time, and its kernel never said a word",
-            Remedy.EMULATION,
-            console,
-        )
+        return "silent-kvm", f"{_late(facts)}, and its kernel never said a word", Remedy.EMULATION, console
     words = f"{_late(facts)}, and its kernel never said a word: it does not fit, or is damaged"
     return "silent", words, Remedy.KERNEL, console
 

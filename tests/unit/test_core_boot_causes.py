@@ -122,6 +122,10 @@ def test_reported_console_is_explained(tracker: str, console: str, vmm_log: str,
     [
         # firecracker#3418, mvm#2510: not a line
         ({"accelerator": "kvm"}, "silent-kvm", "never said a word", "--accelerator tcg"),
+        ({"accelerator": "kvm", "told": "its console was silent while the VMM worked for 2.1 s"},
+         "silent-kvm", "silent while the VMM worked for 2.1 s", "--accelerator tcg"),
+        ({"accelerator": "kvm", "console": "[    0.1] Linux version 6.1\n", "told": "its first program did not run"},
+         "slow-kvm", "its first program did not run", "--accelerator tcg"),
         ({}, "silent", "damaged", "--kernel debian-cloud"),
         ({"kernel": "debian-cloud"}, "silent", "damaged", "kernel delete --force debian-cloud"),
         ({"kernel_fault": "its payload cannot be unpacked (Corrupt input data)"}, "kernel-damaged", "Corrupt", "--kernel"),
