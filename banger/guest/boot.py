@@ -70,9 +70,9 @@ class LinuxGuestBoot:
         """The kernel arguments that the toolbox's init wants.
 
         The kernel's own tests of its cryptography take longer than banger's whole init when emulated. With ``verbose``
-        it speaks from its decompressor on (Linux: ``arch/x86/boot/compressed``), which costs the time of a serial line.
+        it speaks as soon as it can, which costs the time of a serial line.
         """
-        return f"{'earlyprintk=serial,ttyS0,115200' if verbose else 'quiet'} cryptomgr.notests=1"
+        return f"{'earlycon=uart8250,io,0x3f8' if verbose else 'quiet'} cryptomgr.notests=1"
 
     def poweroff_command(self) -> str:
         """What the guest's ssh server takes as a wish to power off in the image's own way (see ``data/enter``)."""

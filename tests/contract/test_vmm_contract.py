@@ -224,3 +224,14 @@ def test_machine_survives_a_killed_launcher_and_is_adopted_by_its_identity_alone
     assert rig.vmm.is_alive(identity)
     rig.vmm.kill(identity)
     assert not rig.vmm.is_alive(identity)
+
+
+def test_machine_that_runs_has_not_broken_down_and_uses_processor_time_until_it_is_gone(rig: Rig) -> None:
+    config = rig.config()
+    identity = rig.vmm.launch(config, lambda identity: None)
+    wait_up(config)
+    assert rig.vmm.breakdown(identity, config.run_dir, config.vmm_log) == ""
+    assert rig.vmm.cpu_seconds(identity) >= 0.0
+    rig.vmm.kill(identity)
+    assert rig.vmm.breakdown(identity, config.run_dir, config.vmm_log) == ""
+    assert rig.vmm.cpu_seconds(identity) == 0.0

@@ -285,3 +285,17 @@ def test_proof_guest_on_a_qemu_that_fails_gives_its_words() -> None:
     proof = prove(replace(find_binary(), path="/bin/false"), "tcg", timeout_s=5.0)
     assert not proof.works
     assert "status 1" in proof.reason
+
+
+@pytest.mark.parametrize(("status", "words"), [("internal-error", "KVM internal error. Suberror: 1"), ("running", "")])
+def test_machine_that_kvm_dropped_has_broken_down_if_the_monitor_agrees_with_the_log(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, status: str, words: str
+) -> None:
+    config = rig.config()
+    identity = start(rig, config)
+    before = config.vmm_log.stat().st_size
+    with config.vmm_log.open("a") as log:
+        log.write("KVM internal error. Suberror: 1\nRAX=0000000000000000\n")
+    monkeypatch.setattr(qmp.QmpSession, "execute", lambda *_: {"status": status})
+    assert rig.vmm.breakdown(identity, config.run_dir, config.vmm_log, since=before) == words
+    assert rig.vmm.breakdown(identity, config.run_dir, config.vmm_log, since=config.vmm_log.stat().st_size) == ""
