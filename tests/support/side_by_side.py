@@ -32,6 +32,17 @@ def pytest_xdist_auto_num_workers() -> int:
     return max(1, min(len(os.sched_getaffinity(0)), memory // _MEMORY_OF_A_WORKER, MOST_WORKERS))
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Workers must find the same tests under the same names in the same order, also where they come out of sets."""
+    seed = getattr(config.option, "randomly_seed", 0)
+    os.environ.setdefault("PYTHONHASHSEED", str(seed % (1 << 32) if isinstance(seed, int) else 0))
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes are named by their length: what is in them may differ, such as the time in a header of gzip."""
+    return f"{argname} of {len(val)} bytes" if isinstance(val, bytes) else None
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Files as units of work, in the order in which the workers have sorted them."""

@@ -1,4 +1,4 @@
-"""A test that hangs, or ends its process, fails alone: pytest is run on such tests."""
+"""Workers: a test that hangs, or ends its process, fails alone; pytest is run on such tests."""
 
 from __future__ import annotations
 
@@ -107,3 +107,14 @@ def test_what_a_session_leaves_behind_fails_it_however_many_run(tmp_path: Path, 
     assert "the test session left behind:" in done.stdout
     assert "sleep 1001" in done.stdout
     assert "2 passed, 1 error in" in done.stdout.splitlines()[-1]
+
+
+def test_tests_that_are_made_of_sets_and_random_bytes_are_the_same_in_every_worker(tmp_path: Path) -> None:
+    source = (
+        "import os, pytest\n"
+        "@pytest.mark.parametrize('word', {str(number) for number in range(30)})\n"
+        "@pytest.mark.parametrize('data', [os.urandom(8), os.urandom(8)])\n"
+        "def test_one(word, data): pass\n"
+    )
+    done = run_pytest(tmp_path, source, "-n", "2")
+    assert "60 passed in" in done.stdout.splitlines()[-1], done.stdout + done.stderr
