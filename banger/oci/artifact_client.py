@@ -64,7 +64,7 @@ class Registries:
             reference,
             Endpoint.of(reference, self.config.text("registry.insecure"), plain_http=plain_http),
             token,
-            find_credential=lambda: credentials.find(reference.domain),
+            find_credential=lambda: credentials.find(reference.domain, reference.repository),
             note=operation.note,
         )
 

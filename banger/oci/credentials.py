@@ -1,8 +1,9 @@
 """Registry credentials from Docker's own file, so that ``docker login`` is the only place to sign in.
 
 Format: ``config.json`` with ``auths`` (base64 of ``user:secret``), ``credHelpers`` (host to helper) and ``credsStore``
-(one helper for all), as described in the Docker CLI reference. A helper is a program ``docker-credential-NAME`` that
-reads the host on stdin and prints ``{"Username", "Secret"}``.
+(one helper for all), as described in the Docker CLI reference; keys of ``auths`` may also be paths, as podman writes
+them (containers-auth.json(5)). A helper is a program ``docker-credential-NAME`` that reads the host on stdin and prints
+``{"Username", "Secret"}``.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from banger.core.errors import BangerError, ErrorKind
-from banger.oci.reference import DOCKER_HUB
+from banger.oci.credential_keys import matching_keys, server_of
 
-_HUB_KEY = "https://index.docker.io/v1/"
+#: Names of one helper that are worth a call.
+_MOST_QUESTIONS = 3
 _HELPER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 _HELPER_TIMEOUT_S = 10.0
 #: What a helper prints when it simply has nothing: not a failure.
@@ -61,23 +63,35 @@ class CredentialStore:
         directory = env.get("DOCKER_CONFIG")
         return cls((Path(directory) if directory else Path(env.get("HOME") or "/") / ".docker") / "config.json")
 
-    def find(self, domain: str) -> Credential | None:
+    def find(self, domain: str, repository: str = "") -> Credential | None:
         """The credential for a registry (``docker.io``, ``ghcr.io``, ``host:5000``), or ``None``.
+
+        A helper for the host comes first, then the helper for all, then what the file holds itself.
+
+        Args:
+            domain: the registry.
+            repository: what of it; there may be a credential for a part of a registry.
 
         Raises:
             BangerError: ``usage`` if the file is not what Docker writes, ``denied`` if it can't be read,
                 ``unavailable`` if a helper fails.
         """
         data = self._read()
-        keys = {_HUB_KEY, DOCKER_HUB, "index.docker.io"} if domain == DOCKER_HUB else {domain}
-        hosts = {_host_of(key) for key in keys}
+        auths = _object(data, "auths")
         helpers = _object(data, "credHelpers")
-        helper = next((name for key, name in helpers.items() if _host_of(key) in hosts), data.get("credsStore"))
+        own = matching_keys(helpers, domain)
+        # An empty name is how one host is kept out of the store for all.
+        helper = helpers[own[0]] if own else data.get("credsStore")
         if helper:
-            return _ask_helper(str(helper), _HUB_KEY if domain == DOCKER_HUB else domain)
-        for key, entry in _object(data, "auths").items():
-            if _host_of(key) in hosts and isinstance(entry, dict):
-                return self._from_entry(entry, key)
+            # Who logged in by URL is filed under it, and the file has an empty entry of that name.
+            servers = [server_of(domain), *(key for key in matching_keys(auths, domain) if auths[key] == {})]
+            for server in dict.fromkeys(servers[:_MOST_QUESTIONS]):
+                if found := _ask_helper(str(helper), server):
+                    return found
+        for key in matching_keys(auths, domain, repository):
+            entry = auths[key]
+            if isinstance(entry, dict) and (credential := self._from_entry(entry, key)):
+                return credential
         return None
 
     def _read(self) -> dict[str, Any]:
@@ -115,11 +129,6 @@ class CredentialStore:
 def _object(data: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = data.get(key)
     return value if isinstance(value, dict) else {}
-
-
-def _host_of(key: str) -> str:
-    """``https://host/v1/``, ``host/path`` and ``host`` are all filed under ``host``."""
-    return key.removeprefix("https://").removeprefix("http://").partition("/")[0]
 
 
 def _ask_helper(name: str, server: str) -> Credential | None:

@@ -23,23 +23,26 @@ NETWORK_ERRORS = (requests.RequestException, urllib3_errors.HTTPError, OSError)
 _TRANSIENT_STATUSES = frozenset({429, 500, 502, 503, 504})
 
 
-def unreachable(host: str, error: BaseException) -> TransientError:
-    """A request or a body that broke off. What can't be better in a moment is raised at once, as ``unavailable``."""
+def unreachable(host: str, error: BaseException, what: str = "registry") -> TransientError:
+    """A request or a body that broke off. What can't be better in a moment is raised at once, as ``unavailable``.
+
+    ``what`` is how errors call the host: not all that a registry names are registries.
+    """
     chain = _chain(error)
     if any(isinstance(link, ssl.SSLCertVerificationError) for link in chain):
-        hint = "install the registry's certificate authority, or set REQUESTS_CA_BUNDLE for the daemon"
-        raise _unavailable(host, f'the certificate of registry "{host}" is not trusted', chain, hint) from error
+        hint = "install its certificate authority, or set REQUESTS_CA_BUNDLE for the daemon"
+        raise _unavailable(host, f'the certificate of {what} "{host}" is not trusted', chain, hint) from error
     if any(isinstance(link, ssl.SSLError) for link in chain):
         hint = f'if it talks plain http, set registry.insecure = "{host}" in config.toml'
-        raise _unavailable(host, f'no TLS connection to registry "{host}"', chain, hint) from error
+        raise _unavailable(host, f'no TLS connection to {what} "{host}"', chain, hint) from error
     if any(isinstance(link, ConnectionRefusedError | requests.exceptions.InvalidURL) for link in chain):
-        raise _unavailable(host, f'cannot connect to registry "{host}"', chain) from error
+        raise _unavailable(host, f'cannot connect to {what} "{host}"', chain) from error
     unknown = [link for link in chain if isinstance(link, socket.gaierror) and link.errno != socket.EAI_AGAIN]
     if unknown:
-        raise _unavailable(host, f'cannot find registry "{host}"', chain) from error
+        raise _unavailable(host, f'cannot find {what} "{host}"', chain) from error
     if any(isinstance(link, TimeoutError | requests.Timeout | urllib3_errors.ReadTimeoutError) for link in chain):
-        return TransientError(_unavailable(host, f'registry "{host}" did not answer in time', chain))
-    return TransientError(_unavailable(host, f'lost the connection to registry "{host}"', chain))
+        return TransientError(_unavailable(host, f'{what} "{host}" did not answer in time', chain))
+    return TransientError(_unavailable(host, f'lost the connection to {what} "{host}"', chain))
 
 
 def check_status(response: requests.Response, reference: Reference, what: str) -> None:
@@ -53,7 +56,7 @@ def check_status(response: requests.Response, reference: Reference, what: str) -
     status = response.status_code
     if 200 <= status < 300:
         return
-    cause = _words_of(response)
+    cause = words_of(response)
     response.close()
     if status in (401, 403):
         raise denied(reference, cause)
@@ -63,11 +66,15 @@ def check_status(response: requests.Response, reference: Reference, what: str) -
     raise for_status(status, reference, cause, response.headers.get("Retry-After"))
 
 
-def for_status(status: int, reference: Reference, cause: str, retry_after: str | None) -> Exception:
-    """The failure that an unexpected status means: transient for overload and server errors."""
-    message, hint = f'registry "{reference.domain}" answered {status}', "try again in a while"
+def for_status(status: int, reference: Reference, cause: str, retry_after: str | None, who: str = "") -> Exception:
+    """The failure that an unexpected status means: transient for overload and server errors.
+
+    ``who`` has sent it; by default the registry.
+    """
+    who = who or f'registry "{reference.domain}"'
+    message, hint = f"{who} answered {status}", "try again in a while"
     if status == 429:
-        message, hint = f'registry "{reference.domain}" limits how much may be pulled', login(reference)
+        message, hint = f"{who} limits how much may be pulled", login(reference)
     final = BangerError(ErrorKind.UNAVAILABLE, message, subject=str(reference), cause=cause, hint=hint)
     return TransientError(final, retry_after_s(retry_after)) if status in _TRANSIENT_STATUSES else final
 
@@ -125,14 +132,25 @@ def retry_after_s(header: str | None, now: datetime | None = None) -> float | No
         return None
 
 
-def _words_of(response: requests.Response) -> str:
+def words_of(response: requests.Response) -> str:
+    """What the body of an unsuccessful answer says, or at least its status."""
     try:
         body = response.raw.read(1 << 16, decode_content=True)
     except NETWORK_ERRORS:
         body = b""
-    if words := errors_in(body):
+    if words := errors_in(body) or _detail_in(body):
         return words
     return f"{response.status_code} {http.client.responses.get(response.status_code, '')}".strip()
+
+
+def _detail_in(body: bytes) -> str:
+    """The message of a token service's JSON error: OAuth 2.0 (RFC 6749, 5.2), or Docker Hub's own form."""
+    try:
+        data = json.loads(body)
+    except (ValueError, RecursionError):
+        return ""
+    fields = [data.get(key) for key in ("error", "error_description", "details")] if isinstance(data, dict) else []
+    return printable(": ".join(text for text in fields if isinstance(text, str) and text))
 
 
 def _chain(error: BaseException | None) -> list[BaseException]:

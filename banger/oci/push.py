@@ -31,6 +31,8 @@ _OCTETS = "application/octet-stream"
 class PushClient(RegistryClient):
     """Writes one artifact to one repository on behalf of one operation. Authenticates as its base does."""
 
+    _ACTIONS = "pull,push"
+
     def push_blob(self, blob: LocalBlob, progress: Progress) -> bool:
         """Make sure the repository has ``blob``; False if it had it already.
 

@@ -7,7 +7,8 @@ so its one request function is replaced, and its pull and download functions are
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from requests.adapters import HTTPAdapter
 from banger.core.cancel import CancelToken
 from banger.oci import failures
 from banger.oci.auth import Authorizer
+from banger.oci.challenge import Challenge, parse_challenges
 from banger.oci.credentials import Credential
 from banger.oci.interrupt import abandonable
 from banger.oci.reference import Reference
@@ -27,6 +29,8 @@ from banger.oci.retry import PATIENT, Retrier, RetryPolicy
 
 _CHUNK_BYTES = 1 << 18
 _MOST_REDIRECTS = 5
+#: Ways to sign in that are tried for one request; a token that has expired takes the first.
+_MOST_LOGINS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +120,9 @@ class BlobBody:
 class RegistryClient(Registry):  # type: ignore[misc]  # oras has no annotations
     """Reads one image of one registry on behalf of one operation."""
 
+    #: What it does to repositories, as scopes of tokens name it.
+    _ACTIONS = "pull"
+
     def __init__(
         self,
         reference: Reference,
@@ -153,7 +160,7 @@ class RegistryClient(Registry):  # type: ignore[misc]  # oras has no annotations
             reference,
             plain_http=endpoint.plain_http,
             find=lambda: abandonable(token, find_credential, lambda _: None),
-            exchange=self._exchange,
+            actions=self._ACTIONS,
         )
 
     # -- what the pull uses ----------------------------------------------------------------------------
@@ -215,18 +222,37 @@ class RegistryClient(Registry):  # type: ignore[misc]  # oras has no annotations
         """
         repository = _repository_in(url)
         plain = {key: value for key, value in (headers or {}).items() if key.lower() != "authorization"}
-        used = self._authorizer.header(repository)
-        for last in (False, True):
+        tried: set[Hashable] = set()
+        for attempt in itertools.count(1):
+            used = self._authorizer.header(repository)
             sent = {**plain, "Authorization": used} if used else plain
             response = self._exchange(method, url, sent, data, json=json, stream=stream)
             # A 401 of the place that a redirect led to is not the registry's question.
-            if response.status_code != 401 or last or _origin(response.url) != _origin(url):
+            if response.status_code != 401 or attempt > _MOST_LOGINS or _origin(response.url) != _origin(url):
                 return response
-            if not self._authorizer.answer(repository, response.headers.get("WWW-Authenticate", ""), used):
+            try:
+                offers = self._offers(response)
+                answered = self._authorizer.answer(repository, offers, used, tried, self._ask_token_service)
+            except BaseException:
+                response.close()
+                raise
+            if not answered:
                 return response
             response.close()
-            used = self._authorizer.header(repository)
         raise AssertionError("unreachable")
+
+    def _offers(self, response: requests.Response) -> list[Challenge]:
+        """How the registry wants to be signed in to; if it does not say here, what it says to those who just call."""
+        headers = response.raw.headers.getlist("WWW-Authenticate")
+        if not headers:
+            with self._exchange("GET", f"{self._endpoint.url}/", {}) as called:
+                headers = called.raw.headers.getlist("WWW-Authenticate") if called.status_code == 401 else []
+        return parse_challenges(headers)
+
+    def _ask_token_service(
+        self, method: str, url: str, headers: Mapping[str, str], data: Mapping[str, str] | None = None
+    ) -> requests.Response:
+        return self._exchange(method, url, headers, data, what="token service")
 
     def _get(self, path: str, headers: Mapping[str, str], what: str, *, accept_416: bool = False) -> requests.Response:
         url = f"{self._endpoint.url}/{self.reference.repository}/{path}"
@@ -244,11 +270,12 @@ class RegistryClient(Registry):  # type: ignore[misc]  # oras has no annotations
         *,
         json: Any = None,
         stream: bool = True,
+        what: str = "",
     ) -> requests.Response:
         """Send and follow redirects. Credentials stay with the host they were meant for."""
         sent = {"Accept-Encoding": "identity", **headers}
         for _ in range(_MOST_REDIRECTS + 1):
-            response = self._send(method, url, sent, data, json, stream=stream)
+            response = self._send(method, url, sent, data, json, stream=stream, what=what)
             if not response.is_redirect:
                 return response
             target = urljoin(url, response.headers["Location"])
@@ -263,7 +290,7 @@ class RegistryClient(Registry):  # type: ignore[misc]  # oras has no annotations
         raise self._bad_redirect("in circles")
 
     def _send(
-        self, method: str, url: str, headers: Mapping[str, str], data: Any, json: Any, *, stream: bool
+        self, method: str, url: str, headers: Mapping[str, str], data: Any, json: Any, *, stream: bool, what: str
     ) -> requests.Response:
         def call() -> requests.Response:
             return self.session.request(  # type: ignore[no-any-return]  # oras has no annotations
@@ -282,7 +309,9 @@ class RegistryClient(Registry):  # type: ignore[misc]  # oras has no annotations
         try:
             return abandonable(self.token, call, requests.Response.close)
         except failures.NETWORK_ERRORS as error:
-            raise failures.unreachable(urlsplit(url).netloc, error) from error
+            host = urlsplit(url).netloc
+            what = what or ("registry" if host == self._endpoint.host else "server")
+            raise failures.unreachable(host, error, what) from error
 
     def _read_all(self, response: requests.Response, limit: int, what: str) -> bytes:
         body = bytearray()

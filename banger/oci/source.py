@@ -138,6 +138,6 @@ class OciImageSource:
             reference,
             Endpoint.of(reference, self._config.text("registry.insecure"), plain_http=request.plain_http),
             token,
-            find_credential=lambda: self._credentials.find(reference.domain),
+            find_credential=lambda: self._credentials.find(reference.domain, reference.repository),
             note=operation.note,
         )

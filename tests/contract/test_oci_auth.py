@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -13,7 +14,16 @@ from banger.core.errors import BangerError, ErrorKind
 from banger.oci.credentials import Credential
 from banger.oci.reference import Reference
 from banger.oci.registry import Endpoint, RegistryClient
-from tests.support.faulty_registry import FaultyRegistry, faulty_registry, redirecting, replaced, status
+from tests.support.faulty_registry import (
+    Exchange,
+    Fault,
+    FaultyRegistry,
+    faulty_registry,
+    redirecting,
+    registry_error,
+    replaced,
+    status,
+)
 from tests.support.oci_client import Puller
 from tests.support.registry import BuiltImage, Layer, build_image
 
@@ -77,7 +87,8 @@ def test_wrong_password_is_denied_with_the_command_to_sign_in(
     error = refusal(Puller(tmp_path, Credential("alice", "wrong")), registry)
 
     assert error.kind is ErrorKind.DENIED
-    assert error.cause == "the token service refused the login"
+    assert error.message == f'the token service "{registry.host}" of registry "{registry.host}" refused the login'
+    assert "incorrect username or password" in error.cause
     assert error.hint == f"docker login {registry.host}"
     assert len(registry.asked("/token")) == 1
 
@@ -158,6 +169,136 @@ def test_basic_challenge_is_answered_with_the_login(
 
     assert registry.requests[0].authorization == ""
     assert registry.requests[1].authorization.startswith("Basic ")
+
+
+class Door:
+    """Answers 401 with ``challenges``, a header each, until a request signs in as it should."""
+
+    def __init__(self, accepted: str, *challenges: str) -> None:
+        self.accepted = accepted
+        self.challenges = challenges
+
+    def __call__(self, exchange: Exchange) -> None:
+        if exchange.headers.get("Authorization", "") == self.accepted:
+            exchange.honest()
+            return
+        body = registry_error("UNAUTHORIZED", "who are you?")
+        exchange.send_response(401)
+        for challenge in self.challenges:
+            exchange.send_header("WWW-Authenticate", challenge)
+        exchange.send_header("Content-Length", str(len(body)))
+        exchange.end_headers()
+        exchange.wfile.write(body)
+
+
+BEARER = 'Bearer realm="http://{host}/token",service="s, \\"quoted\\""'
+BASIC = 'Basic realm="a, b", charset="UTF-8"'
+NEGOTIATE = "Negotiate YWJj=="
+
+
+@pytest.mark.parametrize(
+    "challenges",
+    [
+        pytest.param([BEARER, BASIC], id="two headers"),
+        pytest.param([BASIC, BEARER], id="other order"),
+        pytest.param([f"{BEARER}, {BASIC}"], id="one header"),
+        pytest.param([f"{NEGOTIATE}, {BASIC}", "Digest realm=x, nonce=y", BEARER], id="unknown ones before"),
+        pytest.param([BEARER.replace("Bearer", "bEARER").replace("realm", "REALM")], id="case"),
+        pytest.param(["NTLM", BEARER.replace('"http://{host}/token"', "http://{host}/token")], id="without quotes"),
+    ],
+)
+def test_token_is_preferred_however_it_is_offered_and_asked_for_with_its_own_scope(
+    registry: FaultyRegistry, image: BuiltImage, tmp_path: Path, challenges: list[str]
+) -> None:
+    registry.always("/token", replaced(b'{"token": "t0"}'))
+    registry.always("/v2/", Door("Bearer t0", *(challenge.format(host=registry.host) for challenge in challenges)))
+
+    assert Puller(tmp_path, ALICE).pull(registry.reference(NAME))
+    [asked] = registry.asked("/token")
+    assert parse_qs(urlsplit(asked.path).query) == {"service": ['s, "quoted"'], "scope": ["repository:test/app:pull"]}
+
+
+@pytest.mark.parametrize(
+    "token_service",
+    [
+        pytest.param(status(401), id="refuses"),
+        pytest.param(status(404), id="is not there"),
+        pytest.param(status(503), id="is overloaded"),
+        pytest.param(replaced(b"no token"), id="sends nonsense"),
+        pytest.param(replaced(b'{"token": "useless"}'), id="sends a token that is not taken"),
+    ],
+)
+def test_basic_is_tried_where_the_token_service_is_of_no_use(
+    registry: FaultyRegistry, image: BuiltImage, tmp_path: Path, token_service: Fault
+) -> None:
+    registry.always("/token", token_service)
+    registry.always("/v2/", Door(ALICE.basic, BEARER.format(host=registry.host), BASIC))
+
+    assert Puller(tmp_path, ALICE).pull(registry.reference(NAME))
+    # The way that works is remembered.
+    assert len(registry.asked("/token")) == 1
+
+
+def test_scopes_of_a_challenge_are_each_asked_for(registry: FaultyRegistry, image: BuiltImage, tmp_path: Path) -> None:
+    scopes = "repository:test/app:pull repository:base:pull"
+    registry.always("/token", replaced(b'{"access_token": "t0"}'))
+    registry.always("/v2/", Door("Bearer t0", f'Bearer realm="http://{registry.host}/token?a=b",scope="{scopes}"'))
+    Puller(tmp_path).pull(registry.reference(NAME))
+
+    assert parse_qs(urlsplit(registry.asked("/token")[0].path).query) == {"a": ["b"], "scope": scopes.split()}
+
+
+def test_registry_that_refuses_a_good_token_is_the_one_that_is_named(
+    registry: FaultyRegistry, image: BuiltImage, tmp_path: Path
+) -> None:
+    registry.always("/token", replaced(b'{"token": "useless"}'))
+    registry.always("/v2/", Door("never", BEARER.format(host=registry.host), BASIC))
+    error = refusal(Puller(tmp_path, ALICE), registry)
+
+    assert error.kind is ErrorKind.DENIED
+    assert error.message == f'registry "{registry.host}" refused access to "{registry.host}/{NAME}"'
+    assert "who are you?" in error.cause
+
+
+def test_registry_with_unknown_ways_to_sign_in_only_says_which(
+    registry: FaultyRegistry, image: BuiltImage, tmp_path: Path
+) -> None:
+    registry.always("/v2/", Door("never", NEGOTIATE, "Digest realm=x"))
+    error = refusal(Puller(tmp_path, ALICE), registry)
+
+    assert error.kind is ErrorKind.DENIED
+    assert '"negotiate", "digest"' in error.cause
+
+
+def test_registry_that_says_only_at_its_door_how_to_sign_in_is_asked_there(
+    registry: FaultyRegistry, image: BuiltImage, tmp_path: Path
+) -> None:
+    registry.always("/v2/test/", Door(ALICE.basic))
+    registry.always("/v2/", Door(ALICE.basic, BASIC))
+
+    assert Puller(tmp_path, ALICE).pull(registry.reference(NAME))
+
+
+def test_token_service_that_fails_is_the_one_that_is_named(
+    registry: FaultyRegistry, image: BuiltImage, tmp_path: Path
+) -> None:
+    registry.token_users[""] = ""
+    registry.always("/token", status(500, body=registry_error("UNKNOWN", "disk on fire")))
+    error = refusal(Puller(tmp_path), registry)
+
+    assert error.kind is ErrorKind.UNAVAILABLE
+    assert error.message.startswith(f'the token service "{registry.host}"')
+    assert "disk on fire" in error.cause
+
+
+def test_token_service_that_cannot_be_reached_is_the_one_that_is_named(
+    registry: FaultyRegistry, image: BuiltImage, tmp_path: Path
+) -> None:
+    registry.token_users[""] = ""
+    registry.realm = "http://127.0.0.1:1/token"
+    error = refusal(Puller(tmp_path), registry)
+
+    assert error.message == 'cannot connect to token service "127.0.0.1:1"'
 
 
 def test_login_refused_by_basic_is_sent_once_only(registry: FaultyRegistry, image: BuiltImage, tmp_path: Path) -> None:

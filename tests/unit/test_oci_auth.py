@@ -1,4 +1,4 @@
-"""Token services: which ones are trusted with a login."""
+"""Ways to sign in: how they are offered, which token services are trusted with a login."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import requests
 
 from banger.core.errors import BangerError, ErrorKind
 from banger.oci.auth import Authorizer
+from banger.oci.challenge import Challenge, parse_challenges
 from banger.oci.credentials import Credential
 from banger.oci.reference import Reference
 
@@ -26,16 +27,59 @@ class Wire:
         self.looked_up += 1
         return Credential("alice", "s3cret")
 
+    def answer(self, challenge: str, *, plain_http: bool = False) -> bool:
+        reference = Reference.parse("r.example/app")
+        authorizer = Authorizer(reference, plain_http=plain_http, find=self.find)
+        return authorizer.answer("app", parse_challenges([challenge]), "", set(), self)
 
-def authorizer(wire: Wire, *, plain_http: bool) -> Authorizer:
-    reference = Reference.parse("r.example/app")
-    return Authorizer(reference, plain_http=plain_http, find=wire.find, exchange=wire)
+
+CHALLENGES = {
+    "scheme alone": ("Negotiate", [Challenge("negotiate")]),
+    "token68": ("Negotiate a/b+c==", [Challenge("negotiate", {}, "a/b+c==")]),
+    "comma and escapes in quotes": (
+        r'Bearer realm="a, \"b\" \\",scope="x:pull,push"',
+        [Challenge("bearer", {"realm": 'a, "b" \\', "scope": "x:pull,push"})],
+    ),
+    "challenge in quotes": (
+        r'Digest realm="Basic realm=\"x\", Bearer y=z", qop=auth',
+        [Challenge("digest", {"realm": 'Basic realm="x", Bearer y=z', "qop": "auth"})],
+    ),
+    "several": (
+        'NTLM, Negotiate abc=, Basic realm="r", Bearer realm="t", service="s"',
+        [
+            Challenge("ntlm"),
+            Challenge("negotiate", {}, "abc="),
+            Challenge("basic", {"realm": "r"}),
+            Challenge("bearer", {"realm": "t", "service": "s"}),
+        ],
+    ),
+    "empty elements and blanks": (
+        ' , ,Basic  realm = "x" ,, Bearer\trealm="y",',
+        [Challenge("basic", {"realm": "x"}), Challenge("bearer", {"realm": "y"})],
+    ),
+    "case": ('BASIC Realm="X"', [Challenge("basic", {"realm": "X"})]),
+    "given twice": ('Basic realm="a", realm="b"', [Challenge("basic", {"realm": "a"})]),
+    "without commas": ('Bearer realm="a" service="b"', [Challenge("bearer", {"realm": "a", "service": "b"})]),
+    "without quotes": (
+        "Bearer realm=https://a/b?c=d,service=e",
+        [Challenge("bearer", {"realm": "https://a/b?c=d", "service": "e"})],
+    ),
+    "never closed": ('Bearer realm="a', [Challenge("bearer", {"realm": "a"})]),
+    "junk before": ('"x, Bearer realm=evil" @, Basic realm=r', [Challenge("basic", {"realm": "r"})]),
+    "nothing": (" ,, ", []),
+}
+
+
+@pytest.mark.parametrize(("header", "expected"), CHALLENGES.values(), ids=CHALLENGES.keys())
+def test_challenges_of_a_header_are_told_apart(header: str, expected: list[Challenge]) -> None:
+    assert parse_challenges([header]) == expected
+    assert parse_challenges([header, "Basic"]) == [*expected, Challenge("basic")]
 
 
 def test_plain_http_token_service_of_an_https_registry_is_not_asked() -> None:
     wire = Wire()
     with pytest.raises(BangerError, match="must not be trusted") as failure:
-        authorizer(wire, plain_http=False).answer("app", 'Bearer realm="http://auth.example/token"', "")
+        wire.answer('Bearer realm="http://auth.example/token"')
 
     assert failure.value.kind is ErrorKind.INVALID
     assert wire.urls == []
@@ -45,30 +89,42 @@ def test_service_and_scope_of_the_challenge_are_asked_for() -> None:
     wire = Wire()
     challenge = 'Bearer realm="https://auth.example/token?x=1", service="r e", scope="repository:app:pull"'
     with pytest.raises(requests.ConnectionError):
-        authorizer(wire, plain_http=False).answer("app", challenge, "")
+        wire.answer(challenge)
 
     assert wire.urls == ["https://auth.example/token?x=1&service=r+e&scope=repository%3Aapp%3Apull"]
 
 
-@pytest.mark.parametrize("challenge", ["", "Negotiate", "Digest realm=x", "Bearer", 'bearer realm=""'])
-def test_challenge_that_is_not_understood_is_not_answered(challenge: str) -> None:
+@pytest.mark.parametrize(
+    ("challenge", "kind"),
+    [
+        ("Negotiate", ErrorKind.DENIED),
+        ("Digest realm=x", ErrorKind.DENIED),
+        ("Bearer", ErrorKind.INVALID),
+        ('bearer realm=""', ErrorKind.INVALID),
+        ('bearer realm="https://[oops/"', ErrorKind.INVALID),
+    ],
+)
+def test_challenge_that_cannot_be_answered_is_refused_without_asking_anybody(challenge: str, kind: ErrorKind) -> None:
     wire = Wire()
-    try:
-        answered = authorizer(wire, plain_http=True).answer("app", challenge, "")
-    except BangerError as error:
-        answered = error.kind is not ErrorKind.INVALID
+    with pytest.raises(BangerError) as failure:
+        wire.answer(challenge, plain_http=True)
 
-    assert not answered
+    assert failure.value.kind is kind
     assert wire.urls == []
+
+
+def test_refusal_without_a_challenge_is_not_answered() -> None:
+    assert not Wire().answer("")
 
 
 def test_header_that_another_thread_renewed_is_used_without_asking() -> None:
     wire = Wire()
-    basic = authorizer(wire, plain_http=False)
-    assert basic.answer("app", 'Basic realm="x"', "")
+    basic = Authorizer(Reference.parse("r.example/app"), plain_http=False, find=wire.find)
+    offers = parse_challenges(['Basic realm="x"'])
+    assert basic.answer("app", offers, "", set(), wire)
     header = basic.header("app")
 
-    assert basic.answer("app", 'Basic realm="x"', "Basic stale")
+    assert basic.answer("app", offers, "Basic stale", set(), wire)
     assert basic.header("app") == header
     assert wire.looked_up == 1
-    assert not basic.answer("app", 'Basic realm="x"', header)
+    assert not basic.answer("app", offers, header, set(), wire)

@@ -50,6 +50,62 @@ def test_login_is_found_however_docker_filed_it(tmp_path: Path, store: Credentia
     assert store.find("other.io") is None
 
 
+def auth_of(user: str) -> dict[str, str]:
+    return {"auth": base64.b64encode(f"{user}:x".encode()).decode()}
+
+
+@pytest.mark.parametrize(
+    ("keys", "image", "chosen"),
+    [
+        (["http://r.example/v2/", "r.example"], "r.example/app", "r.example"),
+        (["https://r.example/v1/", "https://r.example", "http://r.example"], "r.example/app", "https://r.example"),
+        (["https://r.example/v1/", "https://r.example/v2/"], "r.example/app", "https://r.example/v2/"),
+        (["http://r.example", "https://r.example/v1/"], "r.example/app", "https://r.example/v1/"),
+        (["r.example/v1/", "r.example"], "r.example/app", "r.example"),
+        (["r.example/v1/"], "r.example/app", "r.example/v1/"),
+        (["r.example", "r.example/team"], "r.example/team/app", "r.example/team"),
+        (
+            ["r.example/team", "r.example/team/app/deep", "r.example/team/app"],
+            "r.example/team/app/deep/er",
+            "r.example/team/app/deep",
+        ),
+        (["r.example/team", "r.example"], "r.example/teams/app", "r.example"),
+        (["r.example/team"], "r.example/other", None),
+        (["https://r.example/team"], "r.example/other", "https://r.example/team"),
+        (["r.example/v2"], "r.example/v2/app", "r.example/v2"),
+        (["r.example:5000", "r.example"], "r.example/app", "r.example"),
+        (["r.example", "r.example:5000"], "r.example:5000/app", "r.example:5000"),
+        (["r.example"], "r.example:5000/app", None),
+        (["r.example:443"], "r.example:5000/app", None),
+        (["h.EXAMPLE"], "h.example/app", "h.EXAMPLE"),
+        (["h.EXAMPLE", "h.example"], "h.example/app", "h.example"),
+        (["HTTPS://r.example/v2/"], "r.example/app", "HTTPS://r.example/v2/"),
+        (["evil.r.example", "r.example.evil", "https://evil/r.example", "ftp://r.example"], "r.example/app", None),
+        (["docker.io", "https://index.docker.io/v1/"], "docker.io/library/a", "https://index.docker.io/v1/"),
+        (["registry-1.docker.io", "index.docker.io", "docker.io"], "docker.io/library/a", "docker.io"),
+        (["https://registry-1.docker.io/v2/"], "docker.io/library/a", "https://registry-1.docker.io/v2/"),
+        (["https://index.docker.io/v1/", "docker.io/me"], "docker.io/me/a", "docker.io/me"),
+        (["hub.docker.com", "notdocker.io"], "docker.io/library/a", None),
+    ],
+)
+def test_login_of_several_is_the_one_that_was_meant(
+    tmp_path: Path, store: CredentialStore, keys: list[str], image: str, chosen: str | None
+) -> None:
+    domain, _, repository = image.partition("/")
+    for order in (keys, keys[::-1]):
+        write(tmp_path, {"auths": {key: auth_of(key.replace(":", "|")) for key in order}})
+
+        found = store.find(domain, repository)
+
+        assert (found.username.replace("|", ":") if found else None) == chosen
+
+
+def test_entry_without_a_login_does_not_hide_the_next(tmp_path: Path, store: CredentialStore) -> None:
+    write(tmp_path, {"auths": {"ghcr.io/team": {}, "ghcr.io": auth_of("alice")}})
+
+    assert store.find("ghcr.io", "team/app") == Credential("alice", "x")
+
+
 def test_absent_file_has_no_login(store: CredentialStore) -> None:
     assert store.find("ghcr.io") is None
 
@@ -77,6 +133,47 @@ def test_helper_is_asked_for_the_host(
     write(tmp_path, data)
 
     assert store.find("ghcr.io") == Credential("get@ghcr.io", "x")
+
+
+ECHO = """read host; echo "{\\"Username\\": \\"$host\\", \\"Secret\\": \\"x\\"}" """
+
+
+@pytest.mark.parametrize(
+    ("data", "domain", "username"),
+    [
+        ({"credHelpers": {"ghcr.io": "fake"}, "credsStore": "nobody"}, "ghcr.io", "ghcr.io"),
+        ({"credHelpers": {"quay.io": "fake"}, "auths": {"ghcr.io": {"auth": ALICE}}}, "ghcr.io", "alice"),
+        (
+            {"credHelpers": {"ghcr.io": ""}, "credsStore": "fake", "auths": {"ghcr.io": {"auth": ALICE}}},
+            "ghcr.io",
+            "alice",
+        ),
+        ({"credHelpers": {"http://ghcr.io": "nobody", "ghcr.io": "fake"}}, "ghcr.io", "ghcr.io"),
+        ({"credsStore": "fake", "auths": {"ghcr.io": {"auth": ALICE}}}, "ghcr.io", "ghcr.io"),
+        ({"credsStore": "nobody", "auths": {"ghcr.io": {"auth": ALICE}}}, "ghcr.io", "alice"),
+        ({"credHelpers": {"docker.io": "fake"}}, "docker.io", "https://index.docker.io/v1/"),
+        ({"credHelpers": {"https://index.docker.io/v1/": "fake"}}, "docker.io", "https://index.docker.io/v1/"),
+    ],
+)
+def test_helper_of_the_host_comes_before_that_of_all_and_before_the_file(
+    tmp_path: Path, store: CredentialStore, monkeypatch: pytest.MonkeyPatch, data: Any, domain: str, username: str
+) -> None:
+    helper(tmp_path, monkeypatch, ECHO)
+    write(tmp_path, data)
+    found = store.find(domain, "team/app")
+
+    assert found is not None
+    assert found.username == username
+
+
+def test_helper_is_asked_for_the_url_that_was_logged_in_to(
+    tmp_path: Path, store: CredentialStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = 'read server; [ "$server" = https://ghcr.io/v2/ ] || { echo credentials not found; exit 1; }; '
+    helper(tmp_path, monkeypatch, script + """echo '{"Username": "alice", "Secret": "x"}'""")
+    write(tmp_path, {"credsStore": "fake", "auths": {"https://quay.io": {}, "https://ghcr.io/v2/": {}}})
+
+    assert store.find("ghcr.io", "team/app") == Credential("alice", "x")
 
 
 def test_helper_that_has_nothing_is_no_failure(

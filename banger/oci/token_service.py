@@ -1,0 +1,116 @@
+"""Docker's token service, which registries name in their Bearer challenges (distribution, "Token Authentication").
+
+A login goes to it only over https; plain http is allowed to services of registries that the user lets talk plain http.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Protocol
+from urllib.parse import urlencode, urlsplit
+
+import requests
+
+from banger.core.errors import BangerError, ErrorKind
+from banger.oci import failures
+from banger.oci.credentials import Credential
+from banger.oci.reference import Reference
+
+#: RFC 6750's b64token, which also keeps line breaks out of the header.
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+\Z")
+_LARGEST_ANSWER = 1 << 20
+_CLIENT_ID = "banger"
+
+
+class Exchange(Protocol):
+    """One HTTP exchange without authentication of its own, streamed."""
+
+    def __call__(
+        self, method: str, url: str, headers: Mapping[str, str], data: Mapping[str, str] | None = None
+    ) -> requests.Response:
+        """Send it."""
+        ...
+
+
+def fetch_token(
+    reference: Reference,
+    parameters: Mapping[str, str],
+    credential: Credential | None,
+    *,
+    own_scope: str,
+    plain_http: bool,
+    exchange: Exchange,
+) -> str:
+    """A token for what a Bearer challenge asks for.
+
+    Args:
+        reference: names the registry in errors.
+        parameters: of the challenge: ``realm``, and perhaps ``service`` and ``scope``.
+        credential: the login, if there is one.
+        own_scope: what is asked for where the challenge has no scope; empty for none.
+        plain_http: the service may be talked to without TLS.
+        exchange: how to reach it.
+
+    Raises:
+        BangerError: ``invalid`` for a service that must not be trusted, ``denied`` by it, ``unavailable``.
+        TransientError: it may answer in a moment.
+    """
+    realm = _checked_realm(reference, parameters.get("realm", ""), plain_http=plain_http)
+    who = f'the token service "{urlsplit(realm).netloc}" of registry "{reference.domain}"'
+    scopes = (parameters.get("scope") or own_scope).split()
+    service = [("service", parameters["service"])] if parameters.get("service") else []
+    if credential and credential.refresh_token:
+        fields = {
+            "grant_type": "refresh_token", "client_id": _CLIENT_ID, "refresh_token": credential.refresh_token,
+            **dict(service), **({"scope": " ".join(scopes)} if scopes else {}),
+        }  # fmt: skip
+        response = exchange("POST", realm, {}, fields)
+    else:
+        headers = {"Authorization": credential.basic} if credential else {}
+        separator = "&" if urlsplit(realm).query else "?"
+        query = urlencode([*service, *(("scope", scope) for scope in scopes)])
+        response = exchange("GET", realm + separator + query if query else realm, headers)
+    with response:
+        _check_status(response, reference, who, has_login=credential is not None)
+        body = response.raw.read(_LARGEST_ANSWER, decode_content=True)
+    return _token_in(body, reference, who)
+
+
+def _checked_realm(reference: Reference, realm: str, *, plain_http: bool) -> str:
+    try:
+        parts = urlsplit(realm)
+        schemes = ("https", "http") if plain_http else ("https",)
+        if parts.scheme in schemes and parts.hostname and not parts.username and not parts.fragment:
+            return realm
+    except ValueError:
+        pass
+    raise failures.invalid(
+        reference,
+        f'registry "{reference.domain}" names a token service that must not be trusted',
+        f'"{failures.printable(realm)}" is not an https address',
+    )
+
+
+def _check_status(response: requests.Response, reference: Reference, who: str, *, has_login: bool) -> None:
+    status = response.status_code
+    if 200 <= status < 300:
+        return
+    words = failures.words_of(response)
+    if status in (400, 401, 403):
+        message = f"{who} refused the login" if has_login else f"{who} wants a login"
+        hint = failures.login(reference)
+        raise BangerError(ErrorKind.DENIED, message, subject=str(reference), cause=words, hint=hint)
+    raise failures.for_status(status, reference, words, response.headers.get("Retry-After"), who=who)
+
+
+def _token_in(body: bytes, reference: Reference, who: str) -> str:
+    try:
+        answer = json.loads(body)
+        token = answer.get("token") or answer.get("access_token")
+    except (ValueError, AttributeError, RecursionError):
+        token = None
+    if not isinstance(token, str) or not _TOKEN.match(token):
+        raise BangerError(ErrorKind.UNAVAILABLE, f"{who} did not send a token", subject=str(reference))
+    return token
