@@ -7,8 +7,7 @@ a verb is the first line of its function's docstring; a test holds the two toget
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from difflib import get_close_matches
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Annotated, Any, NamedTuple
 
@@ -17,7 +16,10 @@ from typer.core import TyperCommand, TyperGroup, TyperOption
 from typer.exceptions import TyperException
 from typer.main import get_command
 
+from banger.commands import vocabulary
+from banger.commands.hints import exists, meant_command, swapped_words, typed
 from banger.commands.session import Session
+from banger.commands.vocabulary import ELSEWHERE
 from banger.core.errors import BangerError, ErrorKind
 
 
@@ -152,11 +154,16 @@ TREE: Mapping[str, Verb | Noun] = {
     "doctor": Verb("doctor:doctor", "Check whether this host can run VMs; say what to do if not."),
     "completion": Verb("completion:completion", "Print the completion script of a shell."),
     "version": Verb("system:version", "Print the version."),
+    "inspect": Verb("show:inspect", "Show all that is known about VMs, images or kernels.", hidden=True),
     "ssh-proxy": Verb(
         "ssh_proxy:ssh_proxy", "Connect to a VM for ssh, as its ProxyCommand with ProxyUseFdpass.", hidden=True
     ),
     "__complete": Verb("completion:complete", "Print completions of a command line.", hidden=True),
 }
+
+
+#: Nouns with their verbs, and what stands alone, for the hints.
+COMMANDS = {name: tuple(entry.verbs) if isinstance(entry, Noun) else () for name, entry in TREE.items()}
 
 
 def _common_options() -> list[TyperOption]:
@@ -219,8 +226,8 @@ class LazyGroup(TyperGroup):
         return list(self.tree)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002  # the base class decides the signature
-        """Load a member; ``None`` if there is none of that name."""
-        entry = self.tree.get(cmd_name)
+        """Load a member, by its name or another word for it; ``None`` if there is none."""
+        entry = member(self.tree, cmd_name)
         if entry is None:
             return None
         return load_noun(cmd_name, entry) if isinstance(entry, Noun) else load_verb(cmd_name, entry)
@@ -238,15 +245,51 @@ class LazyGroup(TyperGroup):
         ]  # fmt: skip
         with formatter.section("Commands"):
             formatter.write_dl(rows)
+        targets: dict[str, list[str]] = {}
+        for alias, target in aliases(self.tree).items():
+            targets.setdefault(target, []).append(alias)
+        words = [(", ".join(names), target) for target, names in targets.items()]
+        if self.tree is TREE:
+            words.append(("inspect", "vm show, image show or kernel show"))
+        if words:
+            with formatter.section("Aliases"):
+                formatter.write_dl(words)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Find the member that is meant; an unknown one is answered with what is close to it."""
-        if args[0] not in self.tree and not args[0].startswith("-"):
-            close = get_close_matches(args[0], [name for name in self.tree if not name.startswith("_")], n=1)
-            hint = f"{ctx.command_path} {close[0]}" if close else f"{ctx.command_path} --help"
-            message = f'{ctx.command_path} has no command "{args[0]}"'
-            raise BangerError(ErrorKind.USAGE, message, subject=args[0], hint=hint)
-        return super().resolve_command(ctx, args)
+        """Find the member that is meant; an unknown one is answered with the command that probably is."""
+        if args[0].startswith("-"):
+            return super().resolve_command(ctx, args)
+        typed_words = list(ctx.find_root().obj.arguments)
+        words = typed_words[-len(args) :] if ctx.parent is None else [ctx.info_name, *args]
+        swapped = swapped_words(words, COMMANDS) if ctx.parent is None else None
+        if member(self.tree, args[0]) is not None and not swapped:
+            return super().resolve_command(ctx, args)
+        raise _unknown_word(ctx.command_path, args[0], swapped or meant_command(words, COMMANDS))
+
+
+def _unknown_word(place: str, word: str, meant: list[str] | None) -> BangerError:
+    cause, hint = (
+        ELSEWHERE.get(word, ("", f"{place} --help")) if meant is None or word in ELSEWHERE else ("", typed(meant))
+    )
+    return BangerError(ErrorKind.USAGE, f'{place} has no command "{word}"', subject=word, cause=cause, hint=hint)
+
+
+def member(tree: Mapping[str, Verb | Noun], word: str) -> Verb | Noun | None:
+    """The member of a group that a word means: by its name, or by another word for it that works."""
+    if word in tree:
+        return tree[word]
+    path = aliases(tree).get(word, "").split()
+    found: Verb | Noun | None = None
+    for part in path:
+        found = (found.verbs if isinstance(found, Noun) else tree)[part]
+    return found
+
+
+def aliases(tree: Mapping[str, Verb | Noun]) -> dict[str, str]:
+    """Other words for the members of a group (or, at the top, of a noun): the words that they stand for."""
+    words = {**vocabulary.COMMANDS, **vocabulary.NOUNS} if tree is TREE else vocabulary.VERBS
+    here = COMMANDS if tree is TREE else dict.fromkeys(tree, ())
+    return {alias: path for alias, path in words.items() if alias not in tree and exists(path, here)}
 
 
 def _show_version(value: bool) -> None:
@@ -283,6 +326,9 @@ def run(arguments: list[str], session: Session) -> int:
     Raises:
         BangerError: also for what is wrong with the command line (``usage``).
     """
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:], "--help"]
+    session.arguments = tuple(arguments)
     group = root()
     try:
         with group.make_context("banger", arguments, obj=session) as context:
@@ -290,13 +336,22 @@ def run(arguments: list[str], session: Session) -> int:
     except typer.Exit as done:
         return done.exit_code
     except TyperException as error:
-        raise _usage_error(error) from None
+        raise _usage_error(error, arguments) from None
     return code if isinstance(code, int) else 0
 
 
-def _usage_error(error: TyperException) -> BangerError:
-    """The parser's complaint in our own form."""
-    message = error.format_message().replace("'", '"').rstrip(".")
+def _usage_error(error: TyperException, arguments: Sequence[str]) -> BangerError:
+    """The parser's complaint in our own form, with the command that was probably meant."""
     context = getattr(error, "ctx", None)
-    hint = f"{context.command_path} --help" if context else "banger --help"
-    return BangerError(ErrorKind.USAGE, message[:1].lower() + message[1:], hint=hint)
+    message = error.format_message().replace("'", '"').rstrip(".")
+    hint, cause = f"{context.command_path} --help" if context else "banger --help", ""
+    if option := getattr(error, "option_name", ""):
+        from banger.commands.foreign_options import what_to_type, without_value
+
+        meant = without_value(arguments, option) if "does not take a value" in message else None
+        if message.startswith("No such option") and context is not None:
+            message = f"no such option: {option}"
+            known = [name for param in context.command.params for name in (*param.opts, *param.secondary_opts)]
+            cause, meant = what_to_type(arguments, str(context.info_name), option, known)
+        hint = typed(meant) if meant else hint
+    return BangerError(ErrorKind.USAGE, message[:1].lower() + message[1:], cause=cause, hint=hint)

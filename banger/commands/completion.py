@@ -165,12 +165,12 @@ def candidates(words: Sequence[str], names: Names) -> list[Candidate]:
         words: the command line behind ``banger``; the last word may be empty or unfinished.
         names: for the values of parameters.
     """
-    from banger.cli import TREE, Noun, Verb, load_verb
+    from banger.cli import TREE, Noun, Verb, load_verb, member
 
     *before, word = words
     entries: Mapping[str, Verb | Noun] = TREE
     while before:
-        entry = entries.get(before.pop(0))
+        entry = member(entries, before.pop(0))
         if isinstance(entry, Noun):
             entries = entry.verbs
         elif isinstance(entry, Verb):

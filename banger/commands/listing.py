@@ -10,11 +10,15 @@ from banger.commands.options import LabelFilter
 from banger.commands.session import Session
 from banger.render import views
 
+#: ``ps -a`` and ``image ls -a`` of other tools.
+AllListed = Annotated[bool, Option("--all", "-a", hidden=True, help="All are listed anyway.")]
+
 
 def list_vms(
     ctx: Context,
     state: Annotated[str | None, Option(help="Only VMs in this state.")] = None,
     label: LabelFilter = None,
+    _all: AllListed = False,
 ) -> None:
     """List VMs."""
     session: Session = ctx.obj
@@ -27,13 +31,13 @@ def list_homes(ctx: Context) -> None:
     session.show_list(session.client.get("/v1/homes"), views.HOME_COLUMNS, key="name")
 
 
-def list_images(ctx: Context) -> None:
+def list_images(ctx: Context, _all: AllListed = False) -> None:
     """List images."""
     session: Session = ctx.obj
     session.show_list(session.client.get("/v1/images"), views.ARTIFACT_COLUMNS)
 
 
-def list_kernels(ctx: Context) -> None:
+def list_kernels(ctx: Context, _all: AllListed = False) -> None:
     """List kernels."""
     session: Session = ctx.obj
     session.show_list(session.client.get("/v1/kernels"), views.ARTIFACT_COLUMNS)

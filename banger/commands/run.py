@@ -12,6 +12,7 @@ from typer import Argument, Context, Option
 from banger.client import path_of
 from banger.commands import spec as specs
 from banger.commands.environment import environment
+from banger.commands.naming import check_name
 from banger.commands.options import VmArgument
 from banger.commands.pulling import bring_image
 from banger.commands.relay import Relay, is_interactive, terminal_size
@@ -63,6 +64,7 @@ def run(
     session: Session = ctx.obj
     if rm and keep:
         raise BangerError(ErrorKind.USAGE, "--rm and --keep exclude each other")
+    check_name(session, wish.name)
     stdin = _wants_stdin(interactive=interactive, no_stdin=no_stdin)
     spec = wish.spec(session.layout, image, ephemeral=rm or not (keep or wish.name or detach))
     spec["entrypoint"] = specs.entrypoint_of(entrypoint)

@@ -29,6 +29,7 @@ class Session:
         self.json = False
         self.quiet = False
         self.debug = False
+        self.arguments: tuple[str, ...] = ()
 
     @cached_property
     def layout(self) -> Layout:

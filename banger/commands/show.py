@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from typer import Context
+from typer import Argument, Context
 
 from banger.client import path_of
 from banger.commands.options import Operation, SeveralImages, SeveralKernels, SeveralVms
 from banger.commands.session import Session
+from banger.core.errors import BangerError, ErrorKind
 from banger.render import details
 from banger.render.terminal import Terminal
 
 Page = Callable[[Mapping[str, Any], Terminal], str]
+#: What a name may mean, in the order in which it is looked for.
+_PAGES: Mapping[str, Page] = {
+    "vms": details.vm_page,
+    "images": details.artifact_page,
+    "kernels": details.artifact_page,
+}
 
 
 def show_vms(ctx: Context, vms: SeveralVms) -> None:
@@ -39,6 +46,29 @@ def show_images(ctx: Context, images: SeveralImages) -> None:
 def show_kernels(ctx: Context, kernels: SeveralKernels) -> None:
     """Show all that is known about kernels."""
     _show(ctx.obj, "kernels", kernels, details.artifact_page)
+
+
+def inspect(ctx: Context, objects: Annotated[list[str], Argument(metavar="NAME...", help="Names or ids.")]) -> None:
+    """Show all that is known about VMs, images or kernels."""
+    session: Session = ctx.obj
+    found = [_find(session, name) for name in objects]
+    session.show_document(
+        [item for item, _ in found] if len(found) > 1 else found[0][0],
+        lambda terminal: "\n".join(page(item, terminal) for item, page in found),
+    )
+
+
+def _find(session: Session, name: str) -> tuple[Mapping[str, Any], Page]:
+    """A VM of that name, or else an image, or else a kernel."""
+    missing: BangerError | None = None
+    for collection, page in _PAGES.items():
+        try:
+            return session.client.get(path_of(collection, name)), page
+        except BangerError as error:
+            if error.kind is not ErrorKind.NOT_FOUND:
+                raise
+            missing = missing or error
+    raise missing or BangerError(ErrorKind.NOT_FOUND, f'"{name}" not found', subject=name)
 
 
 def show_operation(ctx: Context, operation: Operation) -> None:

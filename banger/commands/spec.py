@@ -25,6 +25,10 @@ from banger.core.units import MIB, parse_duration, parse_size
 from banger.layout import Layout
 
 _T = TypeVar("_T")
+#: 4 MiB in bytes, and 4 TiB in MiB.
+_SURELY_BYTES = 4 << 20
+_INIT_HINT = "; every VM has an init, so that --init alone is not needed"
+_NETWORK_HINT = "; user reaches what this host reaches, tap gives an address of its own"
 
 ImageArgument = Annotated[
     str, Argument(metavar="[IMAGE]", show_default=False, help="An image, a catalog name or a registry reference.")
@@ -109,13 +113,15 @@ class VmWish:
             "cpus": cpu_count(self.cpus) if self.cpus is not None else config.chosen("vm.cpus"),
             "memory_mib": mebibytes(self.memory) if self.memory else config.chosen("vm.memory_mib"),
             "disk_mib": mebibytes(self.disk) if self.disk else config.chosen("vm.disk_mib"),
-            "init": one_of("--init", self.init, ("auto", "image", "none")),
+            "init": one_of("--init", self.init, ("auto", "image", "none"), _INIT_HINT),
             "env": environment(self.env, self.env_file),
             "user": self.user,
             "workdir": self.workdir,
             "hostname": self.hostname,
             "ports": [_port(text) for text in self.publish or ()],
-            "network": one_of("--network", self.network or config.text("vm.network"), ("user", "tap", "none")),
+            "network": one_of(
+                "--network", self.network or config.text("vm.network"), ("user", "tap", "none"), _NETWORK_HINT
+            ),
             "egress": str(EgressPolicy.parse(self.egress or "open")),
             "storage": self.storage,
             "home": self.home,
@@ -189,16 +195,21 @@ def labels(pairs: Sequence[str] | None) -> dict[str, str]:
     return found
 
 
-def one_of(option: str, value: str, choices: Sequence[str]) -> str:
-    """``value``, if it is one of ``choices``."""
+def one_of(option: str, value: str, choices: Sequence[str], more: str = "") -> str:
+    """``value``, if it is one of ``choices``; the hint of an error names them, and says ``more``."""
     if value not in choices:
         known = ", ".join(choice for choice in choices if choice)
-        raise BangerError(ErrorKind.USAGE, f'"{value}" is no value for {option}', subject=value, hint=f"use {known}")
+        hint = f"use {known}{more}"
+        raise BangerError(ErrorKind.USAGE, f'"{value}" is no value for {option}', subject=value, hint=hint)
     return value
 
 
 def mebibytes(text: str) -> int:
-    """A size as typed, in MiB; a bare number is MiB."""
+    """A size as typed, in MiB; a bare number is MiB, unless it can only have been meant as bytes."""
+    if text.strip().isdigit() and int(text) >= _SURELY_BYTES:
+        message = f'"{text}" MiB is more than any host has'
+        cause, hint = "a number without a unit is MiB", f"write {max(1, int(text) // MIB)}M"
+        raise BangerError(ErrorKind.USAGE, message, subject=text, cause=cause, hint=hint)
     return parse_size(text, bare=MIB) // MIB
 
 

@@ -11,6 +11,7 @@ from typer import Context, Option
 from banger.client import path_of
 from banger.commands import options
 from banger.commands import spec as specs
+from banger.commands.naming import check_name
 from banger.commands.pulling import bring_image
 from banger.commands.session import Session
 from banger.commands.targets import lines_of, select
@@ -30,6 +31,7 @@ def create(
 ) -> None:
     """Make a VM without running a command in it."""
     session: Session = ctx.obj
+    check_name(session, wish.name)
     spec = wish.spec(session.layout, image)
     bring_image(session, spec["image"], wish.pull)
     body = {"name": wish.name, "spec": spec, "start": start}
@@ -49,7 +51,9 @@ def stop(
     *,
     every: options.AllFlag = False,
     label: options.LabelFilter = None,
-    timeout: Annotated[str | None, Option("--timeout", metavar="TIME", help="Kill a guest that takes longer.")] = None,
+    timeout: Annotated[
+        str | None, Option("--timeout", "--time", "-t", metavar="TIME", help="Kill a guest that takes longer.")
+    ] = None,
 ) -> int:
     """Power VMs off, asking their guests first."""
     query = {"timeout_s": parse_duration(timeout)} if timeout else {}

@@ -8,6 +8,7 @@ import secrets
 from banger.core.errors import BangerError, ErrorKind
 
 VM_NAME = re.compile(r"[a-z][a-z0-9-]{0,39}\Z")
+VM_NAME_RULE = "1 to 40 of a-z, 0-9 and '-', starting with a letter"
 #: Image and kernel names may look like references (``python:3.12-slim``, ``ghcr.io/org/app:1``).
 ARTIFACT_NAME = re.compile(r"[a-z0-9][a-z0-9._:/@-]{0,254}\Z")
 #: What hostname(7) admits, and the underscore that other tools let pass. Linux itself takes 64 bytes.
@@ -52,7 +53,18 @@ def made_up_name() -> str:
 
 def check_vm_name(name: str) -> str:
     """Return ``name`` if it may name a VM; raises a ``usage`` error otherwise."""
-    return _check(name, VM_NAME, "VM", "use 1 to 40 of a-z, 0-9 and '-', starting with a letter")
+    return _check(name, VM_NAME, "VM", f"use {VM_NAME_RULE}")
+
+
+def near_vm_name(name: str) -> str:
+    """What ``name`` becomes as the name of a VM: itself, or one that is allowed; ``""`` stays empty.
+
+    Names are also names in the DNS: it knows no ``_``, and ``Web`` would be ``web``.
+    """
+    if not name or VM_NAME.match(name):
+        return name
+    near = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+    return (near if near[:1].isalpha() else f"vm-{near}")[:40].strip("-")
 
 
 def check_hostname(name: str) -> str:
@@ -62,7 +74,7 @@ def check_hostname(name: str) -> str:
 
 def check_home_name(name: str) -> str:
     """Return ``name`` if it may name a home disk; raises a ``usage`` error otherwise."""
-    return _check(name, VM_NAME, "home disk", "use 1 to 40 of a-z, 0-9 and '-', starting with a letter")
+    return _check(name, VM_NAME, "home disk", f"use {VM_NAME_RULE}")
 
 
 def check_artifact_name(name: str, noun: str) -> str:
