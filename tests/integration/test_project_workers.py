@@ -113,7 +113,7 @@ def test_tests_that_are_made_of_sets_and_random_bytes_are_the_same_in_every_work
     source = (
         "import os, pytest\n"
         "@pytest.mark.parametrize('word', {str(number) for number in range(30)})\n"
-        "@pytest.mark.parametrize('data', [os.urandom(8), os.urandom(8)])\n"
+        "@pytest.mark.parametrize('data', [os.urandom(8), os.urandom(os.urandom(1)[0])])\n"
         "def test_one(word, data): pass\n"
     )
     done = run_pytest(tmp_path, source, "-n", "2")
