@@ -48,17 +48,22 @@ class Listener:
         """True once :meth:`outcome` can tell."""
         return self._wake.is_set()
 
-    def attach(self, operation: Operation) -> None:
-        """Called by :meth:`Operation.join`."""
+    def bind(self, operation: Operation) -> None:
+        """Know the operation. Called by :meth:`Operation.join` under its lock, before the operation knows us."""
         with self._lock:
             self._operation = operation
-            subscribers = list(self._subscribers)
+
+    def attached(self) -> None:
+        """Called by :meth:`Operation.join` once the operation knows us too."""
+        with self._lock:
+            operation = self._operation
+            assert operation is not None
+            subscribers, self._subscribers = self._subscribers, []
             left = self._left
-        self._unsubscribes.extend(operation.subscribe(subscriber) for subscriber in subscribers)
         if left:
             operation.detach(self)
-        if operation.finished:
-            self.finished()
+            return
+        self._unsubscribes.extend(operation.subscribe(subscriber) for subscriber in subscribers)
 
     def refuse(self, error: BangerError) -> None:
         """Answer without any operation: the supervisor is shutting down, or the wish is impossible."""

@@ -79,6 +79,7 @@ class Operation:
         self._events: list[OperationEvent] = []
         self._listeners: list[Listener] = []
         self._subscribers: list[Subscriber] = []
+        self._orphaned = False
         self.publish(EventKind.QUEUED, message=f"{kind} {subject}")
 
     # -- what the worker calls -------------------------------------------------------------------------
@@ -238,10 +239,11 @@ class Operation:
     def join(self, listener: Listener) -> bool:
         """Attach a listener; False if the work has ended or is being cancelled, so that it can't be shared."""
         with self._lock:
-            if self.token.cancelled or self._done.is_set():
+            if self._orphaned or self.token.cancelled or self._done.is_set():
                 return False
+            listener.bind(self)  # before the operation can end: whoever is woken must find its outcome
             self._listeners.append(listener)
-        listener.attach(self)
+        listener.attached()
         return True
 
     def detach(self, listener: Listener) -> None:
@@ -250,15 +252,11 @@ class Operation:
             if listener not in self._listeners:
                 return
             self._listeners.remove(listener)
-            orphaned = not self._listeners and not self._done.is_set()
+            # Decided under the lock: who comes from now on is told that this work cannot be shared any more.
+            self._orphaned = not self._listeners and not self._done.is_set()
+            orphaned = self._orphaned
         if orphaned:
             self.cancel("nobody waits for it any more")
-
-    @property
-    def listener_count(self) -> int:
-        """How many callers want this work."""
-        with self._lock:
-            return len(self._listeners)
 
     def _finish(self, state: OperationState, result: Any, error: BangerError | None) -> None:
         with self._lock:

@@ -78,8 +78,29 @@ def test_listener_that_left_before_it_was_attached_is_detached():
 
     operation.join(listener)
 
-    assert operation.listener_count == 0
     assert operation.token.cancelled
+
+
+def test_operation_that_ends_while_a_listener_is_attached_gives_it_the_result(monkeypatch):
+    operation = Operation("image.pull", "alpine")
+    operation.begin()
+    listener = Listener()
+    monkeypatch.setattr(Listener, "attached", lambda self: operation.succeed(42))
+
+    operation.join(listener)
+
+    assert listener.wait() == 42
+
+
+def test_operation_whose_last_listener_is_just_leaving_cannot_be_joined(monkeypatch):
+    operation = Operation("image.pull", "alpine")
+    first, late = joined(operation), Listener()
+    shared = []
+    monkeypatch.setattr(operation, "cancel", lambda reason: shared.append(operation.join(late)))
+
+    first.leave()
+
+    assert shared == [False], "it would be cancelled although somebody waits for it"
 
 
 def test_listener_wait_is_left_when_its_own_token_is_set():
@@ -92,7 +113,7 @@ def test_listener_wait_is_left_when_its_own_token_is_set():
         listener.wait(token)
 
     assert not other.answered
-    assert operation.listener_count == 1
+    assert not operation.token.cancelled
 
 
 def test_listener_wait_past_its_deadline_is_a_timeout():
