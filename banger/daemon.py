@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from banger.api.server import bind, make_server, wait_started
 from banger.config import Config
 from banger.core.cancel import Deadline
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import VmState
+from banger.core.states import LIVE
 from banger.layout import Layout
 from banger.notify import notify, watchdog_interval_s
 from banger.vmm.log_files import bound
@@ -37,8 +37,8 @@ THREAD_STACK_BYTES = 512 * 1024
 GC_THRESHOLDS = (50_000, 20, 100)
 #: How long the first reconcile may keep callers waiting, in seconds.
 FIRST_RECONCILE_S = 10.0
-#: How often the consoles of running machines are kept from growing without end, in seconds.
-CONSOLE_INTERVAL_S = 10.0
+#: How often the logs of running machines, and our own, are kept from growing without end, in seconds.
+LOG_INTERVAL_S = 10.0
 #: How often VMs are looked at whose time may be over, in seconds.
 TEND_INTERVAL_S = 5.0
 #: What the process ends with if an owner did not end in time (``EX_SOFTWARE``, sysexits(3)).
@@ -117,7 +117,7 @@ async def _serve(layout: Layout, config: Config) -> int:
     notify(f"READY=1\nSTATUS=serving {layout.socket}")
     tasks = [
         asyncio.create_task(_reconcile(daemon, config.seconds("daemon.reconcile_interval_s"))),
-        asyncio.create_task(_bound_consoles(daemon)),
+        asyncio.create_task(_bound_logs(daemon)),
         asyncio.create_task(_tend(daemon)),
         asyncio.create_task(_watchdog()),
     ]
@@ -159,33 +159,39 @@ async def _reconcile_once(daemon: Daemon, *, at_start: bool) -> None:
         await asyncio.wait_for(answered.wait(), deadline.remaining_s)
 
 
-async def _bound_consoles(daemon: Daemon) -> None:
-    """A guest may write to its console for ever; the log keeps the end of it."""
-    context = daemon.context
-    while True:
-        await asyncio.sleep(CONSOLE_INTERVAL_S)
-        running = [vm.id for vm in context.store.vms.all() if vm.state is VmState.RUNNING]
-        consoles = [context.layout.vm_dir(vm_id) / "console.log" for vm_id in running]
-        await asyncio.to_thread(_bound_all, consoles)
+async def _bound_logs(daemon: Daemon) -> None:
+    """A guest may write to its console for ever, or make its VMM complain; each log keeps the end of it."""
+    layout, store = daemon.context.layout, daemon.context.store
+
+    def bound_all() -> None:
+        live = [layout.vm_dir(vm.id) for vm in store.vms.all() if vm.state in LIVE]
+        _bound_all([layout.daemon_log, *(place / name for place in live for name in ("console.log", "vmm.log"))])
+
+    await _every(LOG_INTERVAL_S, lambda: (bound_all,))
 
 
 async def _tend(daemon: Daemon) -> None:
     """Look after VMs whose time may be over."""
+    await _every(TEND_INTERVAL_S, lambda: daemon.tender.chores)
+
+
+async def _every(interval_s: float, chores: Callable[[], Sequence[Callable[[], None]]]) -> None:
+    """Do all chores time and again, each in a thread: one that fails is neither the last nor hinders the others."""
     while True:
-        await asyncio.sleep(TEND_INTERVAL_S)
-        for care in (daemon.tender.guard, daemon.tender.check_vmms, daemon.tender.look):
+        await asyncio.sleep(interval_s)
+        for chore in chores():
             try:
-                await asyncio.to_thread(care)
-            except Exception:  # noqa: BLE001  # one bad look must neither be the last one nor hinder the other
+                await asyncio.to_thread(chore)
+            except Exception:  # noqa: BLE001  # see the docstring
                 logger.exception("looking after VMs failed")
 
 
-def _bound_all(consoles: Sequence[Path]) -> None:
-    for console in consoles:
+def _bound_all(logs: Sequence[Path]) -> None:
+    for log in logs:
         try:
-            bound(console)
+            bound(log)
         except OSError as error:  # a full disk above all; one log must not keep the others from being cut
-            logger.warning("cannot cut {}: {}", console, error)
+            logger.warning("cannot cut {}: {}", log, error)
 
 
 async def _watchdog() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from loguru import logger
@@ -29,6 +30,11 @@ class Tender:
         self._begun = clock.now()
         self._last_used: dict[str, datetime] = {}
 
+    @property
+    def chores(self) -> Sequence[Callable[[], None]]:
+        """All that is to be done on a tick; none needs another."""
+        return (self.guard, self.check_vmms, self.look)
+
     def look(self) -> None:
         """Look once, and wish what is due. Nobody waits for it: the next look sees whether it was done."""
         services = self._services
@@ -37,28 +43,40 @@ class Tender:
         connections = established() if any(vm.spec.idle_s for vm in vms) else []
         now = clock.now()
         for vm in vms:
-            if vm.state is VmState.RUNNING and vm.spec.idle_s and self._in_use(vm, connections):
-                self._last_used[vm.id] = now
-            found = due(vm, now, self._last_use(vm))
-            if found is None:
-                continue
-            logger.info("{}: {}: {}", vm.name, found.verdict.value, found.reason)
-            wish: Command = (
-                DeleteVm(vm.id, vm.name, force=True)
-                if found.verdict is Verdict.DELETE
-                else StopVm(vm.id, vm.name, services.config.seconds("vm.stop_timeout_s"))
-            )
-            services.submit(wish, Deadline.never())
+            try:
+                self._look_at(vm, now, connections)
+            except Exception:  # noqa: BLE001  # what is odd about one VM must not keep the others from ending in time
+                logger.exception("{}: whether its time is over cannot be told", vm.name)
+
+    def _look_at(self, vm: Vm, now: datetime, connections: list[Connection]) -> None:
+        services = self._services
+        if vm.state is VmState.RUNNING and vm.spec.idle_s and self._in_use(vm, connections):
+            self._last_used[vm.id] = now
+        found = due(vm, now, self._last_use(vm))
+        if found is None:
+            return
+        logger.info("{}: {}: {}", vm.name, found.verdict.value, found.reason)
+        wish: Command = (
+            DeleteVm(vm.id, vm.name, force=True)
+            if found.verdict is Verdict.DELETE
+            else StopVm(vm.id, vm.name, services.config.seconds("vm.stop_timeout_s"))
+        )
+        services.submit(wish, Deadline.never())
 
     def check_vmms(self) -> None:
         """Have VMs settled whose machine broke down: their VMM lives on, so that nobody hears of it otherwise."""
         services = self._services
         for vm in services.store.vms.all():
-            if vm.state in (VmState.RUNNING, VmState.PAUSED):
+            if vm.state not in (VmState.RUNNING, VmState.PAUSED):
+                continue
+            try:
                 words = breakdown(services, vm, recorded_identity(services, vm.id))
-                if words:
-                    logger.warning("{}: its machine broke down: {}", vm.name, words)
-                    services.submit(SettleVm(vm.id, vm.name), Deadline.never())
+            except (OSError, BangerError) as error:  # it may be going down right now
+                logger.debug("{}: how its machine is cannot be told: {}", vm.name, error)
+                continue
+            if words:
+                logger.warning("{}: its machine broke down: {}", vm.name, words)
+                services.submit(SettleVm(vm.id, vm.name), Deadline.never())
 
     def guard(self) -> None:
         """Pause VMs before the host or their snapshot runs out of room, and let them go on when there is some."""

@@ -33,6 +33,7 @@ from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import ExitReason, Image, Kernel, Vm, VmSpec, VmState
 from banger.core.names import check_home_name
 from banger.core.operation import Operation
+from banger.core.spec_limits import check_spec
 from banger.core.states import LIVE, check_move
 from banger.host.resources import check_memory
 
@@ -69,9 +70,9 @@ class VmActor(OwnerActor):
 
     def _create(self, command: CreateVm, operation: Operation) -> Vm:
         services = self.services
+        check_spec(command.spec)
         check_memory(command.spec.memory_mib)  # before anything is fetched
         check_egress(command.spec)
-        _check_accelerator(command.spec)
         if command.spec.home:
             check_home_name(command.spec.home)
         vm = Vm(
@@ -246,6 +247,7 @@ class VmActor(OwnerActor):
                 ErrorKind.CONFLICT, f'VM "{vm.name}" is {vm.state.value}, not stopped', subject=vm.name,
                 cause="a disk in use cannot be resized", hint=f"banger vm stop {vm.name}",
             )  # fmt: skip
+        check_spec(replace(vm.spec, disk_mib=disk_mib))
         self.services.storages[vm.storage].grow(self.services.layout.vm_dir(vm.id), disk_mib, operation)
         crashpoint("vm.grow:grown")
         return self._keeper.save(vm, spec=replace(vm.spec, disk_mib=disk_mib))
@@ -261,11 +263,3 @@ class VmActor(OwnerActor):
                 ErrorKind.USAGE, f'there is no storage driver "{name}"', subject=name, hint=f"choose from {known}"
             )
         return name
-
-
-def _check_accelerator(spec: VmSpec) -> None:
-    if spec.accelerator not in ("", "kvm", "tcg"):
-        raise BangerError(
-            ErrorKind.USAGE, f'there is no accelerator "{spec.accelerator}"', subject=spec.accelerator,
-            hint="use kvm or tcg, or leave it out to have banger choose",
-        )  # fmt: skip

@@ -43,7 +43,7 @@ def breakdown(services: Services, vm: Vm, identity: ProcessIdentity | None) -> s
 def self_portrait(services: Services, vm_id: str) -> Vm | None:
     """What a VM's own file says of it, if that is whole and of this version's form."""
     try:
-        vm = codec.from_plain(Vm, services.ledger.recorded(vm_id).vm)
+        vm = codec.from_plain(Vm, services.ledger.recorded(vm_id).vm, tolerant=True)
     except (BangerError, OSError):  # also of what is no VM's directory at all
         return None
     return vm if vm.id == vm_id else None

@@ -171,6 +171,6 @@ def decode(data: bytes, cls: type[T]) -> T:
     """JSON bytes as ``cls``."""
     try:
         value: Any = json.loads(data or b"{}")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BangerError(ErrorKind.USAGE, "the request is not JSON", cause=str(error)) from None
     return codec.from_plain(cls, value)

@@ -17,7 +17,7 @@ from banger.core.cancel import Deadline
 from banger.core.errors import BangerError
 from banger.core.listener import Listener
 from banger.core.operation import Operation
-from banger.core.progress import OperationEvent
+from banger.core.progress import EventKind, OperationEvent
 from banger.core.units import parse_duration
 
 
@@ -72,12 +72,12 @@ async def follow(operation: Operation) -> AsyncIterator[bytes]:
     queue: asyncio.Queue[OperationEvent] = asyncio.Queue()
     unsubscribe = operation.subscribe(lambda event: _hand_over(loop, queue, event))
     try:
-        while not (operation.finished and queue.empty()):
+        event = None
+        while event is None or event.kind is not EventKind.FINISHED:  # which comes to whoever asks later, too
             event = await queue.get()
             yield line({"event": codec.to_plain(event)})
-            if event.kind == "finished":
-                break
-        yield line({"error": operation.error.to_dict()} if operation.error else {"result": None})
+        error = operation.error
+        yield line({"error": error.to_dict()} if error else {"result": codec.to_plain(operation.result)})
     finally:
         unsubscribe()
 

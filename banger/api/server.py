@@ -15,19 +15,37 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from banger.api.peer import admit
 
+#: Callers that may wait to be accepted.
+BACKLOG = 128
+
 
 class PeerCheckedProtocol(H11Protocol):
     """Closes connections of other users at once; puts the peer's uid where ASGI has the client's port."""
 
     def connection_made(self, transport: Any) -> None:
         """Admit or close."""
-        connection = transport.get_extra_info("socket")
-        uid = admit(connection)
+        uid = admit(transport.get_extra_info("socket"))
+        self._admitted = uid is not None
         if uid is None:
             transport.abort()
             return
         super().connection_made(transport)
         self.client = ("", uid)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on for whoever was admitted."""
+        if self._admitted:
+            super().data_received(data)
+
+    def eof_received(self) -> None:
+        """The same for the end of it."""
+        if self._admitted:
+            super().eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """A connection that never was one leaves nothing to clean up."""
+        if self._admitted:
+            super().connection_lost(exc)
 
 
 def bind(path: Path) -> socket.socket:
@@ -40,7 +58,7 @@ def bind(path: Path) -> socket.socket:
     try:
         listener.bind(str(path))
         path.chmod(0o660)
-        listener.listen(128)
+        listener.listen(BACKLOG)
     except BaseException:
         listener.close()
         raise
@@ -67,6 +85,7 @@ def make_server(app: ASGIApp) -> Server:
         access_log=False,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=5,
+        backlog=BACKLOG,
         server_header=False,
         date_header=False,
     )

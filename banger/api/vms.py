@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -197,7 +198,7 @@ async def logs(request: Request) -> Response:
         raise BangerError(ErrorKind.USAGE, f'"{source}" is no log', subject=source, hint="console or vmm")
     path = context.layout.vm_dir(vm.id) / f"{source}.log"
     tail = request.query_params.get("tail")
-    if tail is not None and not tail.isdigit():
+    if tail is not None and not re.fullmatch("[0-9]{1,18}", tail):
         raise BangerError(ErrorKind.USAGE, f'"{tail}" is not a number of lines', subject=tail)
     offset = _tail_offset(path, int(tail)) if tail is not None else 0
     return StreamingResponse(

@@ -21,6 +21,9 @@ from banger.core.errors import BangerError, ErrorKind
 
 T = TypeVar("T")
 
+#: The greatest number that every part of banger can hold: SQLite's integers have 64 bits.
+MOST = (1 << 63) - 1
+
 #: Turns a plain value into what an annotation says, or raises :class:`_MismatchError`. Made once per annotation.
 _Decoder = Callable[[Any], Any]
 _SCALARS = (str, int, float, bool, type(None))
@@ -63,14 +66,14 @@ def _object_encoder(cls: Any) -> Callable[[Any], dict[str, Any]] | None:
     return encode
 
 
-def from_plain(cls: type[T], data: Any, where: str = "") -> T:
-    """Build the dataclass ``cls`` from a JSON object.
+def from_plain(cls: type[T], data: Any, where: str = "", *, tolerant: bool = False) -> T:
+    """Build the dataclass ``cls`` from a JSON object; ``tolerant`` as in :func:`decoder`.
 
     Raises:
         BangerError: ``usage``, naming the offending field: unknown, missing, or of the wrong type.
     """
     try:
-        made: T = decoder(cls)(data)  # type: ignore[arg-type]  # mypy does not see that a class is hashable
+        made: T = decoder(cls, tolerant=tolerant)(data)  # type: ignore[arg-type]  # mypy does not see that a class is hashable
     except _MismatchError as mismatch:
         raise mismatch.told(where, cls.__name__) from None
     return made
@@ -123,33 +126,36 @@ class _MismatchError(Exception):
 
 
 @cache
-def decoder(annotation: Any) -> _Decoder:
-    """What decodes values of an annotation."""
+def decoder(annotation: Any, *, tolerant: bool = False) -> _Decoder:
+    """What decodes values of an annotation.
+
+    ``tolerant`` passes over fields that an object should not have: for our own records, which a later version wrote.
+    """
     if annotation is Any:
         return lambda value: value
     if is_optional(annotation):
-        inner = decoder(without_none(annotation))
+        inner = decoder(without_none(annotation), tolerant=tolerant)
         return lambda value: None if value is None else inner(value)
     origin = get_origin(annotation)
     if origin is tuple:
-        return _tuple_decoder(decoder(get_args(annotation)[0]))
+        return _tuple_decoder(decoder(get_args(annotation)[0], tolerant=tolerant))
     if origin is not None and issubclass(origin, Mapping):
-        return _mapping_decoder(decoder(get_args(annotation)[1]))
+        return _mapping_decoder(decoder(get_args(annotation)[1], tolerant=tolerant))
     if is_dataclass(annotation):
-        return _object_decoder(annotation)
+        return _object_decoder(annotation, tolerant=tolerant)
     return _scalar_decoder(annotation)
 
 
-def _object_decoder(cls: Any) -> _Decoder:
+def _object_decoder(cls: Any, *, tolerant: bool) -> _Decoder:
     hints = field_types(cls)
     known = hints.keys()
-    parts = [(f.name, decoder(hints[f.name])) for f in fields(cls)]
+    parts = [(f.name, decoder(hints[f.name], tolerant=tolerant)) for f in fields(cls)]
     required = [f.name for f in fields(cls) if f.default is MISSING and f.default_factory is MISSING]
 
     def decode(data: Any) -> Any:
         if not isinstance(data, Mapping):
             raise _MismatchError("an object")
-        if not data.keys() <= known:
+        if not tolerant and not data.keys() <= known:
             name = min(data.keys() - known)
             raise _MismatchError(problem="unknown", hint=f"known fields: {', '.join(hints)}").within(name)
         for name in required:
@@ -203,19 +209,33 @@ def _scalar_decoder(annotation: Any) -> _Decoder:
         return _converter(annotation, f"one of {choices}")
     if issubclass(annotation, datetime):
         return _converter(clock.parse_rfc3339, "an RFC 3339 time")
-    names = {str: "a string", int: "a whole number", float: "a number", bool: "true or false"}
+    names = {str: "a string", bool: "true or false"}
     expected = names.get(annotation, str(annotation))
 
+    if annotation is float:
+        return _decode_float
+    if annotation is int:
+        return _decode_int
+
     def decode(value: Any) -> Any:
-        if type(value) is annotation:
-            return value
-        if annotation is float and type(value) is int:
-            return float(value)
-        if not isinstance(value, annotation) or isinstance(value, bool):
+        if type(value) is not annotation:
             raise _MismatchError(expected)
         return value
 
     return decode
+
+
+def _decode_float(value: Any) -> float:
+    """What is no number of JSON (RFC 8259 section 6 knows neither NaN nor infinities) would poison every answer."""
+    if type(value) not in (float, int) or not -MOST <= value <= MOST:
+        raise _MismatchError("a number")
+    return float(value)
+
+
+def _decode_int(value: Any) -> int:
+    if type(value) is not int or not -MOST <= value <= MOST:
+        raise _MismatchError("a whole number of at most 63 bits")
+    return value
 
 
 def _converter(convert: Callable[[Any], Any], expected: str) -> _Decoder:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from banger.core.models import Vm, VmState
-from banger.core.units import format_duration
+from banger.core.units import LONGEST_S, format_duration
 
 
 class Verdict(StrEnum):
@@ -27,7 +27,9 @@ class Due:
 
 def expires_at(vm: Vm) -> datetime | None:
     """When its ``--ttl`` ends; None if it has none."""
-    return vm.created_at + timedelta(seconds=vm.spec.ttl_s) if vm.spec.ttl_s > 0 else None
+    if not 0 < vm.spec.ttl_s <= LONGEST_S:  # also what an earlier version let in
+        return None
+    return vm.created_at + timedelta(seconds=vm.spec.ttl_s)
 
 
 def due(vm: Vm, now: datetime, last_used: datetime) -> Due | None:
@@ -36,6 +38,6 @@ def due(vm: Vm, now: datetime, last_used: datetime) -> Due | None:
     if end is not None and now >= end and vm.state not in (VmState.CREATING, VmState.DELETING):
         return Due(Verdict.DELETE, f"its time of {format_duration(vm.spec.ttl_s)} is over")
     idle_s = vm.spec.idle_s
-    if idle_s > 0 and vm.state is VmState.RUNNING and now >= last_used + timedelta(seconds=idle_s):
+    if 0 < idle_s <= LONGEST_S and vm.state is VmState.RUNNING and now >= last_used + timedelta(seconds=idle_s):
         return Due(Verdict.STOP, f"nobody has used it for {format_duration(idle_s)}")
     return None

@@ -8,6 +8,9 @@ from datetime import datetime, timedelta
 from banger.core.errors import BangerError, ErrorKind
 
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
+#: The longest time that anything may last, in seconds: a hundred years. What is longer is no time but a mistake.
+LONGEST_S = 100 * 365.25 * 86400
+_MOST_BYTES = 1 << 62
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\Z", re.IGNORECASE)
 _FACTORS = {"": 1, "k": KIB, "m": MIB, "g": GIB, "t": TIB}
@@ -22,18 +25,25 @@ def parse_size(text: str, bare: int = 1) -> int:
         raise BangerError(ErrorKind.USAGE, f'"{text}" is not a size', subject=text, hint="write 512M or 2G")
     number, unit = match.groups()
     has_unit = unit or text.strip().lower().endswith("b")
-    return int(float(number) * (_FACTORS[unit.lower()] if has_unit else bare))
+    size = float(number) * (_FACTORS[unit.lower()] if has_unit else bare)
+    if size > _MOST_BYTES:
+        raise BangerError(
+            ErrorKind.USAGE, f'"{text}" is more than any disk holds', subject=text, hint="write 512M or 2G"
+        )
+    return int(size)
 
 
 def parse_duration(text: str) -> float:
     """Seconds in ``90``, ``90s``, ``1h30m``, ``250ms``."""
     stripped = text.strip().lower()
-    if re.fullmatch(r"\d+(\.\d+)?", stripped):
-        return float(stripped)
-    parts = _DURATION.findall(stripped)
-    if not parts or "".join(number + unit for number, unit in parts) != stripped:
+    parts = [(stripped, "s")] if re.fullmatch(r"\d+(\.\d+)?", stripped) else _DURATION.findall(stripped)
+    if not parts or stripped not in (parts[0][0], "".join(number + unit for number, unit in parts)):
         raise BangerError(ErrorKind.USAGE, f'"{text}" is not a duration', subject=text, hint="write 90s, 5m or 1h30m")
-    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    if seconds > LONGEST_S:
+        message = f'"{text}" is longer than a hundred years'
+        raise BangerError(ErrorKind.USAGE, message, subject=text, hint="leave it out to set no limit")
+    return seconds
 
 
 def format_size(size_bytes: int) -> str:

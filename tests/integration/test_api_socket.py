@@ -210,3 +210,40 @@ def test_peer_of_another_user_is_turned_away(monkeypatch):
         assert peer.admit(ours) is None
         monkeypatch.setattr(peer, "peer_credentials", lambda _connection: (1, 0, 0))
         assert peer.admit(ours) == 0
+
+
+def test_api_events_of_an_operation_that_has_ended_are_told_with_its_result(served):
+    answer = served.client.call("POST", "/v1/images/pull", None, {"reference": "example.com/app:1"})
+    path = path_of("operations", answer["operation"]["id"])
+    eventually(lambda: served.client.get(path)["state"] == "succeeded", what="the pull is done")
+    events = []
+
+    result = served.client.long("GET", f"{path}/events", on_event=events.append)
+
+    assert [event["kind"] for event in events if event][-1] == "finished"
+    assert result["name"] == "example.com/app:1"
+
+
+@pytest.mark.parametrize("tail", ["²", "-1", "1e3", "9" * 5000])
+def test_api_number_of_lines_that_is_none_is_a_usage_error(served, tail):
+    served.client.long("POST", "/v1/vms", None, {"name": "web", "spec": {"image": "alpine"}})
+    with pytest.raises(BangerError) as caught:
+        served.client.get("/v1/vms/web/logs", {"tail": tail})
+    assert caught.value.kind is ErrorKind.USAGE
+
+
+def test_api_body_that_is_nested_without_end_is_a_usage_error(served):
+    with socket.socket(socket.AF_UNIX) as raw:
+        raw.connect(str(served.world.layout.socket))
+        body = b"[" * 200_000
+        raw.sendall(b"POST /v1/vms HTTP/1.1\r\nHost: b\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        raw.settimeout(WAIT_S)
+        assert b" 400 " in raw.recv(4096).split(b"\r\n")[0]
+
+
+def test_peer_that_did_not_come_by_the_unix_socket_is_turned_away():
+    left, right = socket.socketpair(socket.AF_UNIX)
+    with left, right, socket.create_server(("127.0.0.1", 0)) as listener:
+        assert peer.admit(left) == os.getuid()
+        with socket.create_connection(listener.getsockname()) as client:
+            assert peer.admit(client) is None

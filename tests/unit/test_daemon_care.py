@@ -38,7 +38,7 @@ def test_guard_looks_even_if_looking_after_time_fails_every_time(monkeypatch) ->
             if len(guarded) == 3:
                 loop.call_soon_threadsafe(enough.set)
 
-        tender = SimpleNamespace(look=look, guard=guard)
+        tender = SimpleNamespace(chores=(look, guard))
         task = asyncio.create_task(daemon._tend(SimpleNamespace(tender=tender)))
         await enough.wait()
         task.cancel()
