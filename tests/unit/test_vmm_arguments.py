@@ -56,7 +56,7 @@ def test_command_line_carries_the_marker_where_identity_looks_for_it() -> None:
 )
 def test_clock_rate_is_told_only_where_the_guest_cannot_measure_it(machine: str, accelerator: str, told: bool) -> None:
     (arguments,) = values(line(machine=machine, accelerator=accelerator), "-append")
-    assert ("tsc_early_khz=2600000 no_timer_check" in arguments) is told
+    assert ("tsc_early_khz=2600000 no_timer_check tsc=reliable" in arguments) is told
 
 
 def test_kernel_arguments_end_with_what_the_guest_wants() -> None:

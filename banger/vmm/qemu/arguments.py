@@ -81,10 +81,12 @@ def kernel_arguments(config: VmmConfig, tsc_khz: int) -> str:
 
     An emulated ``microvm`` has none of the timers that Linux calibrates its clocks against: unless it is told the rate
     of the time stamp counter, the kernel hangs looking for them. With a wrong rate it boots, but its clock is wrong.
+    Nor has it anything to check that counter against but the timer's ticks, which an emulated CPU loses while the host
+    is busy: the kernel would call the counter unstable, and count ticks from then on.
     """
     words = [_KERNEL_ARGUMENTS]
     if config.machine == "microvm" and config.accelerator == "tcg":
-        words.append(f"tsc_early_khz={tsc_khz} no_timer_check")
+        words.append(f"tsc_early_khz={tsc_khz} no_timer_check tsc=reliable")
     words.append(config.cmdline)
     return " ".join(word for word in words if word)
 
