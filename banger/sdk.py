@@ -10,7 +10,6 @@ A daemon is started if none answers. Everything that fails raises :class:`banger
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +17,11 @@ from typing import Any, TypedDict, Unpack
 
 from banger.client import Client, OnEvent, path_of
 from banger.client.artifacts import Images, Kernels, typed
-from banger.client.channel import FrameChannel, exit_of
+from banger.client.channel import FrameChannel
+from banger.client.conversation import converse
 from banger.config import Config
 from banger.core.codec import to_plain
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.frames import FrameType
 from banger.core.models import InitChoice, PortForward, Vm, VmSpec
 from banger.layout import Layout
 
@@ -297,23 +296,6 @@ def _exec_config(argv: Sequence[str], options: ExecOptions) -> dict[str, Any]:
 
 
 def _converse(channel: FrameChannel, argv: Sequence[str], options: ExecOptions, on_event: OnEvent | None) -> Completed:
-    """Feed the command, collect what it says."""
-    output = {FrameType.STDOUT: bytearray(), FrameType.STDERR: bytearray()}
-    try:
-        if data := options.get("input"):
-            channel.send(FrameType.STDIN, data)
-        channel.put(FrameType.STDIN_EOF)
-        while (frame := channel.receive()) is not None:
-            kind, payload = frame
-            if kind in output:
-                output[kind] += payload
-            elif kind is FrameType.EVENT and on_event is not None:
-                on_event(json.loads(payload))
-            elif kind is FrameType.EXIT:
-                code = int(exit_of(payload)["code"])
-                stdout, stderr = (bytes(output[stream]) for stream in (FrameType.STDOUT, FrameType.STDERR))
-                done = Completed(tuple(argv), code, stdout, stderr)
-                return done.check() if options.get("check") else done
-    finally:
-        channel.close()
-    raise BangerError(ErrorKind.UNKNOWN_OUTCOME, "the daemon ended the session without saying how the command ended")
+    ended = converse(channel, options.get("input", b""), on_event)
+    done = Completed(tuple(argv), ended.code, ended.stdout, ended.stderr)
+    return done.check() if options.get("check") else done

@@ -118,11 +118,18 @@ class FrameChannel:
 
     # -- for a caller that just waits ------------------------------------------------------------------
 
-    def send(self, kind: FrameType, payload: bytes = b"") -> bool:
-        """Send a frame, waiting for room. False once the daemon has ended the exchange: read why with `receive`."""
+    def send(self, kind: FrameType, payload: bytes = b"", timeout_s: float | None = None) -> bool:
+        """Send a frame, waiting for room. False once the daemon has ended the exchange: read why with `receive`.
+
+        Also false if there was no room within ``timeout_s``.
+        """
         self.put(kind, payload)
+        end = None if timeout_s is None else time.monotonic() + timeout_s
         while not self._has_exit() and not self.takes_stdin:
-            self._wait(None)
+            left = None if end is None else end - time.monotonic()
+            if left is not None and left <= 0:
+                return False
+            self._wait(left)
         return not self._has_exit()
 
     def receive(self, timeout_s: float | None = None) -> Frame | None:
