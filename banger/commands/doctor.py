@@ -21,11 +21,29 @@ def doctor(
     *,
     leaks: Annotated[bool, Option("--leaks", help="List what is on the host, and whose it is.")] = False,
     fix: Annotated[bool, Option("--fix", help="With --leaks: remove what is nobody's.")] = False,
+    boot: Annotated[bool, Option("--boot", help="Boot throw-away VMs and prove that they work.")] = False,
+    image: Annotated[str, Option("--image", metavar="IMAGE", help="With --boot: the image to boot.")] = "",
+    kernel: Annotated[str, Option("--kernel", metavar="KERNEL", help="With --boot: the kernel to boot.")] = "",
+    network: Annotated[
+        list[str] | None, Option("--network", metavar="KIND", help="With --boot: user, tap or none; may be repeated.")
+    ] = None,
+    reach: Annotated[
+        str, Option("--reach", metavar="HOST:PORT", help="With --boot: what guests must reach, if this host does.")
+    ] = "",
 ) -> int:
     """Check whether this host can run VMs; say what to do if not."""
     session: Session = ctx.obj
     if fix and not leaks:
         raise BangerError(ErrorKind.USAGE, "--fix goes with --leaks", hint="banger doctor --leaks --fix")
+    if boot and leaks:
+        raise BangerError(ErrorKind.USAGE, "--boot and --leaks exclude each other")
+    if boot:
+        from banger.commands.checkup import check_up  # only for this question
+
+        return check_up(session, image=image, kernel=kernel, networks=network or (), reach=reach)
+    if image or kernel or network or reach:
+        message = "--image, --kernel, --network and --reach go with --boot"
+        raise BangerError(ErrorKind.USAGE, message, hint="banger doctor --boot")
     if leaks:
         return _leaks(session, fix=fix)
     terminal = Terminal.stdout()
