@@ -58,6 +58,11 @@ KEYS: tuple[Key, ...] = (
     Key("dns.upstream", "", "servers for other names, separated by commas; empty for those of /etc/resolv.conf"),
     Key("dns.host_names", "own", "names that programs of this host are answered: of VMs, or all", ("own", "all")),
     Key("registry.insecure", "", "registries to talk plain http to, separated by commas (loopback always may)"),
+    Key(
+        "registry.stall_timeout_s",
+        60.0,
+        "seconds without data until a registry is given up, all attempts together",
+    ),
     Key("registry.credentials", "", "Docker credential file, when not ~/.docker/config.json"),
     Key("daemon.log_level", "INFO", "least severe level that is logged", ("DEBUG", "INFO", "WARNING", "ERROR")),
     Key("daemon.reconcile_interval_s", 60.0, "seconds between two reconciles"),

@@ -112,12 +112,16 @@ def refresh(catalog: Catalog, registries: Registries, wish: CatalogWish, operati
 def _from_url(registries: Registries, wish: CatalogWish, operation: Operation) -> bytes:
     # requests takes a quarter of a second to import: the daemon's start must not wait for it.
     from banger.oci.artifact_url import UrlOrigin  # noqa: PLC0415
+    from banger.oci.registry import Timeouts  # noqa: PLC0415
 
     insecure = registries.config.text("registry.insecure")
-    origin = UrlOrigin(wish.source, operation.token, insecure=insecure, note=operation.note)
+    timeouts = Timeouts.patient(registries.config.seconds("registry.stall_timeout_s"))
+    origin = UrlOrigin(wish.source, operation.token, insecure=insecure, note=operation.note, timeouts=timeouts)
+
+    retrier = origin.retrier()
 
     def read() -> bytes:
-        body, content = origin.open_blob(wish.digest, 0), bytearray()
+        body, content = origin.open_blob(wish.digest, 0, retrier.patience), bytearray()
         try:
             while len(content) <= MAX_BYTES and (chunk := body.read()):
                 content += chunk
@@ -125,7 +129,7 @@ def _from_url(registries: Registries, wish: CatalogWish, operation: Operation) -
             body.close()
         return bytes(content)
 
-    content = origin.retrier().run(read)
+    content = retrier.run(read)
     if len(content) > MAX_BYTES:
         raise _unsound(wish, f"it is longer than {MAX_BYTES} bytes")
     if (found := digest_of(content)) != wish.digest:

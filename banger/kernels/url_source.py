@@ -75,9 +75,11 @@ class UrlKernelSource:
     def _download(self, url: str, digest: str, operation: Operation, progress: Progress) -> Path:
         # requests takes a quarter of a second to import: the daemon's start must not wait for it.
         from banger.oci.artifact_url import UrlOrigin  # noqa: PLC0415
+        from banger.oci.registry import Timeouts  # noqa: PLC0415
 
         insecure = self._config.text("registry.insecure")
-        origin = UrlOrigin(url, operation.token, insecure=insecure, note=operation.note)
+        timeouts = Timeouts.patient(self._config.seconds("registry.stall_timeout_s"))
+        origin = UrlOrigin(url, operation.token, insecure=insecure, note=operation.note, timeouts=timeouts)
         present = self._blobs.path(digest)
         size = present.stat().st_size if present.exists() else origin.size()
         if size > _LARGEST_FILE:

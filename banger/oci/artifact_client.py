@@ -54,7 +54,7 @@ class Registries:
         return self._connect(PushClient, reference, operation, plain_http=plain_http)
 
     def _connect(self, client: Callable[..., C], reference: Reference, operation: Operation, *, plain_http: bool) -> C:
-        from banger.oci.registry import Endpoint  # noqa: PLC0415  # as above
+        from banger.oci.registry import Endpoint, Timeouts  # noqa: PLC0415  # as above
 
         credentials = CredentialStore.configured(self.config.text("registry.credentials"), self.env)
         # A token of its own, because one failed blob stops the others but is not a cancelled operation.
@@ -66,6 +66,7 @@ class Registries:
             token,
             find_credential=lambda: credentials.find(reference.domain, reference.repository),
             note=operation.note,
+            timeouts=Timeouts.patient(self.config.seconds("registry.stall_timeout_s")),
         )
 
 

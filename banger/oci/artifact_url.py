@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -11,11 +10,12 @@ import requests
 from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError, ErrorKind
 from banger.oci import failures
-from banger.oci.interrupt import abandonable
+from banger.oci.bodies import ResponseBody
+from banger.oci.patience import Patience, without_repeats
 from banger.oci.registry import DEFAULT_TIMEOUTS, Timeouts, is_loopback
 from banger.oci.retry import PATIENT, Retrier, RetryPolicy, TransientError
+from banger.oci.sessions import exchange, mount_cuttable
 
-_CHUNK_BYTES = 1 << 18
 _MOST_REDIRECTS = 5
 _TRANSIENT_STATUSES = frozenset({429, 500, 502, 503, 504})
 
@@ -46,16 +46,17 @@ class UrlOrigin:
         self.token = token
         self._url = url
         self._insecure = {host.strip() for host in insecure.split(",")}
-        self._note = note
+        self._note = without_repeats(note)
         self._timeouts = timeouts
         self._retry = retry
-        self._session = requests.Session()
+        self._session = mount_cuttable(requests.Session())
         # Neither a proxy nor a login of .netrc has anything to say about the loopback of this host.
         self._session.trust_env = not is_loopback(urlsplit(url).netloc)
 
     def retrier(self) -> Retrier:
         """A fresh failure counter."""
-        return Retrier(self._retry, self.token, self._note)
+        who = f'server "{urlsplit(self._url).netloc}"'
+        return Retrier(self._retry, self.token, self._note, Patience(who, self._timeouts.stall_s, self._note))
 
     def size(self) -> int:
         """Length of the file in bytes; raises ``unavailable`` if the server does not tell.
@@ -63,45 +64,51 @@ class UrlOrigin:
         Asked by starting a transfer and dropping it: not every server answers HEAD, and those that sign their links
         do not let the same link be used for it.
         """
+        retrier = self.retrier()
 
         def ask() -> str:
-            with self._get({}) as response:
+            with self._get({}, retrier.patience) as response:
                 return response.headers.get("Content-Length", "")
 
-        length = self.retrier().run(ask)
+        length = retrier.run(ask)
         if not length.isdigit():
             raise self._cannot("the server does not say how long it is")
         return int(length)
 
-    def open_blob(self, digest: str, offset: int) -> _UrlBody:  # noqa: ARG002  # the signature is that of an origin
+    def open_blob(self, digest: str, offset: int, patience: Patience) -> ResponseBody:  # noqa: ARG002  # of an origin
         """Start a transfer from ``offset``, or from 0 if the server can't do that."""
-        response = self._get({"Range": f"bytes={offset}-"} if offset else {})
+        response = self._get({"Range": f"bytes={offset}-"} if offset else {}, patience)
         resumed = response.status_code == 206
         if response.status_code == 416 or (
             resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
         ):
             response.close()
-            response, resumed = self._get({}), False
-        return _UrlBody(response, offset if resumed else 0, self)
+            response, resumed = self._get({}, patience), False
+        return ResponseBody(response, offset if resumed else 0, self.token, patience, self.broken)
 
-    def _get(self, headers: dict[str, str]) -> requests.Response:
+    def _get(self, headers: dict[str, str], patience: Patience) -> requests.Response:
         url = self._url
         for _ in range(_MOST_REDIRECTS + 1):
             self._check_scheme(url)
-            response = self._send(url, {"Accept-Encoding": "identity", **headers})
+            response = self._send(url, {"Accept-Encoding": "identity", **headers}, patience)
             if not response.is_redirect:
                 return self._checked(response)
             url = urljoin(url, response.headers["Location"])
             response.close()
         raise self._cannot("the server redirects in circles")
 
-    def _send(self, url: str, headers: dict[str, str]) -> requests.Response:
-        def call() -> requests.Response:
-            timeout = (self._timeouts.connect_s, self._timeouts.read_s)
-            return self._session.get(url, headers=headers, stream=True, timeout=timeout, allow_redirects=False)
-
+    def _send(self, url: str, headers: dict[str, str], patience: Patience) -> requests.Response:
         try:
-            return abandonable(self.token, call, requests.Response.close)
+            return exchange(
+                self._session,
+                self.token,
+                patience,
+                connect_s=self._timeouts.connect_s,
+                read_s=self._timeouts.read_s,
+                method="GET",
+                url=url,
+                headers=headers,
+            )
         except failures.NETWORK_ERRORS as error:
             raise self.broken(error) from error
 
@@ -112,7 +119,8 @@ class UrlOrigin:
         response.close()
         cause = f"{status} {failures.printable(response.reason or '')}".strip()
         if status in _TRANSIENT_STATUSES:
-            raise TransientError(self._cannot(cause), failures.retry_after_s(response.headers.get("Retry-After")))
+            asked_s = failures.retry_after_s(response.headers.get("Retry-After"))
+            raise TransientError(self._cannot(cause), asked_s, answered=True)
         kinds = {401: ErrorKind.DENIED, 403: ErrorKind.DENIED, 404: ErrorKind.NOT_FOUND, 410: ErrorKind.NOT_FOUND}
         raise self._cannot(cause, kinds.get(status, ErrorKind.UNAVAILABLE))
 
@@ -138,34 +146,3 @@ class UrlOrigin:
 
     def _cannot(self, cause: str, kind: ErrorKind = ErrorKind.UNAVAILABLE) -> BangerError:
         return BangerError(kind, f'cannot download "{self._url}"', subject=self._url, cause=cause)
-
-
-class _UrlBody:
-    """The file's bytes from ``start`` on. Cancelling cuts the connection."""
-
-    def __init__(self, response: requests.Response, start: int, origin: UrlOrigin) -> None:
-        self.start = start
-        length = response.headers.get("Content-Length", "")
-        self.length = int(length) if length.isdigit() else None
-        self._response = response
-        self._origin = origin
-        self._forget = origin.token.on_cancel(self._cut)
-
-    def read(self) -> bytes:
-        """The next bytes as they arrive, empty at the end."""
-        try:
-            chunk: bytes = self._response.raw.read1(_CHUNK_BYTES, decode_content=False)
-        except failures.NETWORK_ERRORS as error:
-            self._origin.token.raise_if_cancelled()
-            raise self._origin.broken(error) from error
-        self._origin.token.raise_if_cancelled()
-        return chunk
-
-    def close(self) -> None:
-        """Give the connection back, or drop it in the middle of the file."""
-        self._forget()
-        self._response.close()
-
-    def _cut(self) -> None:
-        with suppress(ValueError, RuntimeError, OSError):  # the body has ended in the meantime
-            self._response.raw.shutdown()

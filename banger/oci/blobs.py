@@ -23,6 +23,7 @@ from banger.core.ports import Leases
 from banger.core.units import format_size
 from banger.oci.arrival import Arrival
 from banger.oci.documents import Descriptor
+from banger.oci.patience import Patience
 from banger.oci.retry import Retrier, TransientError
 
 Progress = Callable[[int], None]
@@ -55,8 +56,8 @@ class Origin(Protocol):
 
     token: CancelToken
 
-    def open_blob(self, digest: str, offset: int) -> Body:
-        """Start a transfer."""
+    def open_blob(self, digest: str, offset: int, patience: Patience) -> Body:
+        """Start a transfer; ``patience`` is that of the blob's failure counter."""
         ...
 
     def retrier(self) -> Retrier:
@@ -232,17 +233,18 @@ class _Transfer:
 
     def _receive(self, descriptor: int) -> None:
         retrier = self._origin.retrier()
-        while self._offset < self._blob.size:
-            before = self._offset
-            try:
-                self._receive_once(descriptor)
-            except TransientError as failure:
-                if self._offset - before >= _WORTHWHILE_BYTES:
-                    retrier.progressed()
-                retrier.failed(failure)
+        with retrier.patience.waiting():
+            while self._offset < self._blob.size:
+                before = self._offset
+                try:
+                    self._receive_once(descriptor, retrier.patience)
+                except TransientError as failure:
+                    if self._offset - before >= _WORTHWHILE_BYTES:
+                        retrier.progressed()
+                    retrier.failed(failure)
 
-    def _receive_once(self, descriptor: int) -> None:
-        body = self._origin.open_blob(self._blob.digest, self._offset)
+    def _receive_once(self, descriptor: int, patience: Patience) -> None:
+        body = self._origin.open_blob(self._blob.digest, self._offset, patience)
         try:
             if body.start != self._offset:
                 self._restart(descriptor)

@@ -7,6 +7,8 @@ import http.client
 import json
 import socket
 import ssl
+import time
+from contextlib import suppress
 from datetime import datetime
 
 import requests
@@ -18,6 +20,7 @@ from banger.oci.reference import DOCKER_HUB, Reference
 from banger.oci.retry import TransientError
 
 _LONGEST_CAUSE = 300
+_LARGEST_REFUSAL, _LONGEST_READING_S = 1 << 16, 5.0
 #: What urllib3 and requests raise while a request or a body is under way.
 NETWORK_ERRORS = (requests.RequestException, urllib3_errors.HTTPError, OSError)
 _TRANSIENT_STATUSES = frozenset({429, 500, 502, 503, 504})
@@ -76,7 +79,7 @@ def for_status(status: int, reference: Reference, cause: str, retry_after: str |
     if status == 429:
         message, hint = f"{who} limits how much may be pulled", login(reference)
     final = BangerError(ErrorKind.UNAVAILABLE, message, subject=str(reference), cause=cause, hint=hint)
-    return TransientError(final, retry_after_s(retry_after)) if status in _TRANSIENT_STATUSES else final
+    return TransientError(final, retry_after_s(retry_after), answered=True) if status in _TRANSIENT_STATUSES else final
 
 
 def denied(reference: Reference, cause: str) -> BangerError:
@@ -132,15 +135,27 @@ def retry_after_s(header: str | None, now: datetime | None = None) -> float | No
         return None
 
 
+def body_of_refusal(response: requests.Response) -> bytes:
+    """The beginning of an unsuccessful answer's body, as far as it comes at once: it is not worth a long wait."""
+    body, until = b"", time.monotonic() + _LONGEST_READING_S
+    with suppress(*NETWORK_ERRORS):
+        while len(body) < _LARGEST_REFUSAL and time.monotonic() < until:
+            if not (chunk := response.raw.read1(_LARGEST_REFUSAL, decode_content=True)):
+                break
+            body += chunk
+    return body
+
+
 def words_of(response: requests.Response) -> str:
     """What the body of an unsuccessful answer says, or at least its status."""
-    try:
-        body = response.raw.read(1 << 16, decode_content=True)
-    except NETWORK_ERRORS:
-        body = b""
+    return words_in(response.status_code, body_of_refusal(response))
+
+
+def words_in(status: int, body: bytes) -> str:
+    """The same of a body that was read already."""
     if words := errors_in(body) or _detail_in(body):
         return words
-    return f"{response.status_code} {http.client.responses.get(response.status_code, '')}".strip()
+    return f"{status} {http.client.responses.get(status, '')}".strip()
 
 
 def _detail_in(body: bytes) -> str:

@@ -1,7 +1,7 @@
 """Waits that end at once when nobody wants the answer any more.
 
-Looking up a host, connecting and waiting for the first byte can't be interrupted from another thread, so such a
-call runs in a thread of its own, which is left behind on cancel; the call's own time-outs end it.
+Looking up a host and connecting can't be interrupted from another thread, so such a call runs in a thread of its own,
+which is left behind on cancel: it ends when its connection is cut, or by the call's own time-outs.
 """
 
 from __future__ import annotations
@@ -16,13 +16,25 @@ from banger.core.cancel import CancelToken
 T = TypeVar("T")
 
 
-def abandonable(token: CancelToken, call: Callable[[], T], discard: Callable[[T], None]) -> T:
+def abandonable(
+    token: CancelToken,
+    call: Callable[[], T],
+    discard: Callable[[T], None],
+    *,
+    cut: Callable[[], None] = lambda: None,
+    left_s: Callable[[], float | None] = lambda: None,
+) -> T:
     """Return what ``call`` returns or raises, or raise ``cancelled`` as soon as ``token`` is set.
 
     Args:
         token: whose cancel ends the wait.
         call: the blocking call; it must have a time-out of its own.
         discard: gets the result of a call that came back after it had been given up.
+        cut: ends a call that was given up, if that can be done.
+        left_s: seconds until it is given up by itself, which may have become more meanwhile; ``None`` is never.
+
+    Raises:
+        TimeoutError: no time was left.
     """
     token.raise_if_cancelled()
     future: Future[T] = Future()
@@ -42,10 +54,13 @@ def abandonable(token: CancelToken, call: Callable[[], T], discard: Callable[[T]
     forget = token.on_cancel(wake.set)
     threading.Thread(target=run, name="oci-call", daemon=True).start()
     try:
-        wake.wait()
+        while not wake.wait(left := left_s()) and (left is None or left_s()):
+            pass
     finally:
         forget()
-    if token.cancelled:
+    if token.cancelled or not wake.is_set():
         future.add_done_callback(discard_late)
+        cut()
         token.raise_if_cancelled()
+        raise TimeoutError("no answer in time")
     return future.result()

@@ -20,6 +20,7 @@ from banger.core.operation import Operation
 from banger.oci import push_failures
 from banger.oci.artifact import LocalBlob, digest_of
 from banger.oci.documents import OCI_MANIFEST
+from banger.oci.patience import Patience
 from banger.oci.registry import RegistryClient
 
 Progress = Callable[[int], None]
@@ -44,7 +45,8 @@ class PushClient(RegistryClient):
             BangerError: ``denied``, ``not_found``, ``exhausted`` (a quota), ``invalid``,
                 ``unavailable`` or ``cancelled``.
         """
-        sent = self.retrier().run(lambda: self._push_once(blob, progress))
+        retrier = self.retrier()
+        sent = retrier.run(lambda: self._push_once(blob, progress, retrier.patience))
         progress(blob.size)
         return sent
 
@@ -61,47 +63,52 @@ class PushClient(RegistryClient):
             raise BangerError(ErrorKind.USAGE, message, subject=str(self.reference), cause=digest, hint=hint)
         target = self.reference.tag or digest
 
+        retrier = self.retrier()
+
         def attempt() -> None:
-            with self._call("PUT", f"manifests/{target}", {"Content-Type": media_type}, body) as response:
+            headers = {"Content-Type": media_type}
+            with self._call("PUT", f"manifests/{target}", headers, retrier.patience, body) as response:
                 stored = response.headers.get("Docker-Content-Digest", digest)
             if stored != digest:
                 raise push_failures.changed(self.reference, digest, stored)
 
-        self.retrier().run(attempt)
+        retrier.run(attempt)
         return digest
 
-    def _push_once(self, blob: LocalBlob, progress: Progress) -> bool:
-        if self._has(blob):
+    def _push_once(self, blob: LocalBlob, progress: Progress, patience: Patience) -> bool:
+        if self._has(blob, patience):
             return False
         progress(0)
-        with self._call("POST", "blobs/uploads/", {}) as started:
+        with self._call("POST", "blobs/uploads/", {}, patience) as started:
             location = urljoin(started.url, started.headers.get("Location", ""))
         separator = "&" if urlsplit(location).query else "?"
         url = f"{location}{separator}digest={quote(blob.digest, safe='')}"
-        body = _BlobUpload(blob, self.token, progress) if blob.file else blob.data
-        self._upload(url, {"Content-Type": _OCTETS}, body).close()
+        body = _BlobUpload(blob, self.token, progress, patience) if blob.file else blob.data
+        self._upload(url, {"Content-Type": _OCTETS}, body, patience).close()
         return True
 
-    def _has(self, blob: LocalBlob) -> bool:
+    def _has(self, blob: LocalBlob, patience: Patience) -> bool:
         url = f"{self._endpoint.url}/{self.reference.repository}/blobs/{blob.digest}"
-        with self.do_request(url, "HEAD", stream=True) as response:
+        with self.do_request(url, "HEAD", patience=patience) as response:
             # 404 is the usual answer; whatever else is wrong, the upload will be told with the reason in a body.
             return response.status_code == 200
 
-    def _call(self, method: str, path: str, headers: Mapping[str, str], data: Any = None) -> requests.Response:
+    def _call(
+        self, method: str, path: str, headers: Mapping[str, str], patience: Patience, data: Any = None
+    ) -> requests.Response:
         url = f"{self._endpoint.url}/{self.reference.repository}/{path}"
-        return self._checked(self.do_request(url, method, data, headers, stream=True))
+        return self._checked(self.do_request(url, method, data, headers, patience=patience))
 
-    def _upload(self, url: str, headers: Mapping[str, str], data: Any) -> requests.Response:
+    def _upload(self, url: str, headers: Mapping[str, str], data: Any, patience: Patience) -> requests.Response:
         """PUT to where the registry wants it; its credentials stay with the registry itself."""
         parts, own = urlsplit(url), urlsplit(self._endpoint.url)
         if parts.netloc == own.netloc:
             # A proxy in front of it may have made it believe that it talks plain http.
             url = parts._replace(scheme=own.scheme).geturl()
-            return self._checked(self.do_request(url, "PUT", data, headers, stream=True))
+            return self._checked(self.do_request(url, "PUT", data, headers, patience=patience))
         if parts.scheme != "https" and not self._endpoint.plain_http:
             raise push_failures.bad_location(self.reference, url)
-        return self._checked(self._exchange("PUT", url, headers, data, stream=True))
+        return self._checked(self._exchange(patience, "PUT", url, headers, data))
 
     def _checked(self, response: requests.Response) -> requests.Response:
         push_failures.check_status(response, self.reference)
@@ -111,10 +118,11 @@ class PushClient(RegistryClient):
 class _BlobUpload:
     """A request body of known length that can be iterated again when a login or a failure demands it."""
 
-    def __init__(self, blob: LocalBlob, token: CancelToken, progress: Progress) -> None:
+    def __init__(self, blob: LocalBlob, token: CancelToken, progress: Progress, patience: Patience) -> None:
         self._blob = blob
         self._token = token
         self._progress = progress
+        self._patience = patience
 
     def __len__(self) -> int:
         return self._blob.size
@@ -133,6 +141,7 @@ class _BlobUpload:
                 self._token.raise_if_cancelled()
                 yield chunk
                 sent += len(chunk)
+                self._patience.received(len(chunk))
                 self._progress(sent)
 
     def _read(self, source: BinaryIO) -> bytes:

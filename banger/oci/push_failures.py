@@ -13,7 +13,6 @@ from banger.oci import failures
 from banger.oci.reference import Reference
 from banger.oci.retry import TransientError
 
-_LARGEST_ANSWER = 1 << 16
 _QUOTA_WORDS = ("quota", "storage resource", "exceed", "insufficient storage", "no space left")
 
 
@@ -26,7 +25,7 @@ def check_status(response: requests.Response, reference: Reference) -> None:
     response.close()
     if status == 429:
         final = _error(ErrorKind.UNAVAILABLE, reference, f'registry "{reference.domain}" limits pushes', words)
-        raise TransientError(final, failures.retry_after_s(response.headers.get("Retry-After")))
+        raise TransientError(final, failures.retry_after_s(response.headers.get("Retry-After")), answered=True)
     if status in (413, 507) or (status < 500 and any(word in words.lower() for word in _QUOTA_WORDS)):
         message = f'registry "{reference.domain}" has no room for "{reference.familiar()}"'
         raise _error(ErrorKind.EXHAUSTED, reference, message, words)
@@ -69,8 +68,5 @@ def _error(kind: ErrorKind, reference: Reference, message: str, cause: str, hint
 
 
 def _words_of(response: requests.Response) -> str:
-    try:
-        body = response.raw.read(_LARGEST_ANSWER, decode_content=True)
-    except failures.NETWORK_ERRORS:
-        body = b""
-    return failures.errors_in(body) or f"{response.status_code} {failures.printable(response.reason or '')}".strip()
+    words = failures.errors_in(failures.body_of_refusal(response))
+    return words or f"{response.status_code} {failures.printable(response.reason or '')}".strip()

@@ -6,31 +6,35 @@ so its one request function is replaced, and its pull and download functions are
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import itertools
 from collections.abc import Callable, Hashable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import requests
 from oras.provider import Registry
-from requests.adapters import HTTPAdapter
 
 from banger.core.cancel import CancelToken
+from banger.core.errors import BangerError
 from banger.oci import failures
 from banger.oci.auth import Authorizer
+from banger.oci.bodies import ResponseBody
 from banger.oci.challenge import Challenge, parse_challenges
 from banger.oci.credentials import Credential
 from banger.oci.interrupt import abandonable
+from banger.oci.patience import DEFAULT_LIMIT_S, Patience, without_repeats
 from banger.oci.reference import Reference
-from banger.oci.retry import PATIENT, Retrier, RetryPolicy
+from banger.oci.retry import PATIENT, Retrier, RetryPolicy, TransientError
+from banger.oci.sessions import exchange, mount_cuttable
+from banger.oci.token_service import Answer
 
-_CHUNK_BYTES = 1 << 18
 _MOST_REDIRECTS = 5
 #: Ways to sign in that are tried for one request; a token that has expired takes the first.
 _MOST_LOGINS = 4
+_LARGEST_TOKEN_ANSWER = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +65,22 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds to connect, and to wait for the next bytes."""
+    """Seconds that are waited.
+
+    Attributes:
+        connect_s: for a connection.
+        read_s: for the next bytes, until the connection is taken for dead and another attempt made.
+        stall_s: without data, all attempts together, until it is given up.
+    """
 
     connect_s: float = 10.0
-    read_s: float = 60.0
+    read_s: float = DEFAULT_LIMIT_S / 2
+    stall_s: float = DEFAULT_LIMIT_S
+
+    @classmethod
+    def patient(cls, stall_s: float) -> Timeouts:
+        """Those that go with a total of ``stall_s``, the ``registry.stall_timeout_s`` setting."""
+        return cls(read_s=stall_s / 2, stall_s=stall_s)
 
 
 DEFAULT_TIMEOUTS = Timeouts()
@@ -76,45 +92,6 @@ class Document:
 
     body: bytes
     content_type: str
-
-
-class BlobBody:
-    """A blob's bytes on their way, from ``start`` on. Close it; cancelling the token cuts the connection."""
-
-    def __init__(self, response: requests.Response, host: str, start: int, token: CancelToken) -> None:
-        self.start = start
-        self._response = response
-        self._host = host
-        self._token = token
-        self._forget = token.on_cancel(self._cut)
-        length = response.headers.get("Content-Length", "")
-        #: Bytes the registry announced for this body, or ``None``.
-        self.length = int(length) if length.isdigit() else None
-
-    def read(self) -> bytes:
-        """The next bytes as they arrive, empty at the end; raises ``TransientError`` when the connection breaks."""
-        try:
-            chunk: bytes = self._response.raw.read1(_CHUNK_BYTES, decode_content=False)
-        except failures.NETWORK_ERRORS as error:
-            self._token.raise_if_cancelled()
-            raise failures.unreachable(self._host, error) from error
-        self._token.raise_if_cancelled()
-        return chunk
-
-    def close(self) -> None:
-        """Give the connection back, or drop it in the middle of a body."""
-        self._forget()
-        self._response.close()
-
-    def __enter__(self) -> BlobBody:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _cut(self) -> None:
-        with suppress(ValueError, RuntimeError, OSError):  # the body has ended in the meantime
-            self._response.raw.shutdown()
 
 
 class RegistryClient(Registry):  # type: ignore[misc]  # oras has no annotations
@@ -151,11 +128,10 @@ class RegistryClient(Registry):  # type: ignore[misc]  # oras has no annotations
         self._endpoint = endpoint
         self._timeouts = timeouts
         self._retry = retry
-        self._note = note
+        self._note = without_repeats(note)
         # A proxy of the environment can't reach the loopback of this host.
         self.session.trust_env = not is_loopback(endpoint.host)
-        for scheme in ("http://", "https://"):
-            self.session.mount(scheme, HTTPAdapter(pool_maxsize=16, max_retries=0))
+        mount_cuttable(self.session)
         self._authorizer = Authorizer(
             reference,
             plain_http=endpoint.plain_http,
@@ -167,7 +143,8 @@ class RegistryClient(Registry):  # type: ignore[misc]  # oras has no annotations
 
     def retrier(self) -> Retrier:
         """A fresh failure counter with this client's patience."""
-        return Retrier(self._retry, self.token, self._note)
+        who = f'registry "{self._endpoint.host}"'
+        return Retrier(self._retry, self.token, self._note, Patience(who, self._timeouts.stall_s, self._note))
 
     def get_document(self, path: str, accept: str, limit: int, what: str) -> Document:
         """Fetch a manifest or another small body, read to its end.
@@ -178,14 +155,17 @@ class RegistryClient(Registry):  # type: ignore[misc]  # oras has no annotations
             limit: bytes; a longer body is ``invalid``.
             what: the thing as the user knows it, for errors.
         """
+        retrier = self.retrier()
 
         def attempt() -> Document:
-            with self._get(path, {"Accept": accept}, what) as response:
-                return Document(self._read_all(response, limit, what), response.headers.get("Content-Type", ""))
+            response = self._get(path, {"Accept": accept}, what, retrier.patience)
+            too_long = functools.partial(self._too_long, f"the manifest of {what}", limit)
+            body = self._body(response, 0, retrier.patience).read_all(limit, too_long)
+            return Document(body, response.headers.get("Content-Type", ""))
 
-        return self.retrier().run(attempt)
+        return retrier.run(attempt)
 
-    def open_blob(self, digest: str, offset: int) -> BlobBody:
+    def open_blob(self, digest: str, offset: int, patience: Patience) -> ResponseBody:
         """Start one transfer of a blob from ``offset``; ``start`` of the answer is 0 if the registry can't do that.
 
         Raises ``TransientError`` for what is worth another try; the caller counts those, because it alone knows
@@ -193,16 +173,16 @@ class RegistryClient(Registry):  # type: ignore[misc]  # oras has no annotations
         """
         what = f'a layer of "{self.reference.familiar()}"'
         headers = {"Range": f"bytes={offset}-"} if offset else {}
-        response = self._get(f"blobs/{digest}", headers, what, accept_416=bool(offset))
+        response = self._get(f"blobs/{digest}", headers, what, patience, accept_416=bool(offset))
         if response.status_code == 416:
             response.close()
-            response = self._get(f"blobs/{digest}", {}, what)
+            response = self._get(f"blobs/{digest}", {}, what, patience)
         resumed = response.status_code == 206
         if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
             response.close()
-            response = self._get(f"blobs/{digest}", {}, what)
+            response = self._get(f"blobs/{digest}", {}, what, patience)
             resumed = False
-        return BlobBody(response, self._endpoint.host, offset if resumed else 0, self.token)
+        return self._body(response, offset if resumed else 0, patience)
 
     # -- the transport ---------------------------------------------------------------------------------
 
@@ -212,8 +192,9 @@ class RegistryClient(Registry):  # type: ignore[misc]  # oras has no annotations
         method: str = "GET",
         data: Any = None,
         headers: Mapping[str, str] | None = None,
-        json: Any = None,
-        stream: bool = False,  # the signature is that of oras
+        json: Any = None,  # noqa: ARG002  # the signature is that of oras, but for what follows
+        stream: bool = True,  # noqa: ARG002  # it always does
+        patience: Patience | None = None,
     ) -> requests.Response:
         """One exchange, authenticated when the registry asks for it; replaces what all of ``oras`` goes through.
 
@@ -221,18 +202,19 @@ class RegistryClient(Registry):  # type: ignore[misc]  # oras has no annotations
         better in a moment.
         """
         repository = _repository_in(url)
+        patience = patience or self.retrier().patience
+        ask = functools.partial(self._ask_token_service, patience)
         plain = {key: value for key, value in (headers or {}).items() if key.lower() != "authorization"}
         tried: set[Hashable] = set()
         for attempt in itertools.count(1):
             used = self._authorizer.header(repository)
             sent = {**plain, "Authorization": used} if used else plain
-            response = self._exchange(method, url, sent, data, json=json, stream=stream)
+            response = self._exchange(patience, method, url, sent, data)
             # A 401 of the place that a redirect led to is not the registry's question.
             if response.status_code != 401 or attempt > _MOST_LOGINS or _origin(response.url) != _origin(url):
                 return response
             try:
-                offers = self._offers(response)
-                answered = self._authorizer.answer(repository, offers, used, tried, self._ask_token_service)
+                answered = self._authorizer.answer(repository, self._offers(response, patience), used, tried, ask)
             except BaseException:
                 response.close()
                 raise
@@ -241,41 +223,54 @@ class RegistryClient(Registry):  # type: ignore[misc]  # oras has no annotations
             response.close()
         raise AssertionError("unreachable")
 
-    def _offers(self, response: requests.Response) -> list[Challenge]:
+    def _offers(self, response: requests.Response, patience: Patience) -> list[Challenge]:
         """How the registry wants to be signed in to; if it does not say here, what it says to those who just call."""
         headers = response.raw.headers.getlist("WWW-Authenticate")
         if not headers:
-            with self._exchange("GET", f"{self._endpoint.url}/", {}) as called:
+            with self._exchange(patience, "GET", f"{self._endpoint.url}/", {}) as called:
                 headers = called.raw.headers.getlist("WWW-Authenticate") if called.status_code == 401 else []
         return parse_challenges(headers)
 
     def _ask_token_service(
-        self, method: str, url: str, headers: Mapping[str, str], data: Mapping[str, str] | None = None
-    ) -> requests.Response:
-        return self._exchange(method, url, headers, data, what="token service")
+        self,
+        patience: Patience,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        data: Mapping[str, str] | None = None,
+    ) -> Answer:
+        response = self._exchange(patience, method, url, headers, data, what="token service")
+        if response.ok:
+            too_long = functools.partial(self._too_long, "the token service's answer", _LARGEST_TOKEN_ANSWER)
+            body = self._body(response, 0, patience).read_all(_LARGEST_TOKEN_ANSWER, too_long)
+        else:
+            with response:
+                body = failures.body_of_refusal(response)
+        return Answer(response.status_code, response.headers, body)
 
-    def _get(self, path: str, headers: Mapping[str, str], what: str, *, accept_416: bool = False) -> requests.Response:
+    def _get(
+        self, path: str, headers: Mapping[str, str], what: str, patience: Patience, *, accept_416: bool = False
+    ) -> requests.Response:
         url = f"{self._endpoint.url}/{self.reference.repository}/{path}"
-        response = self.do_request(url, headers=headers, stream=True)
+        response = self.do_request(url, headers=headers, patience=patience)
         if not (accept_416 and response.status_code == 416):
             failures.check_status(response, self.reference, what)
         return response
 
     def _exchange(
         self,
+        patience: Patience,
         method: str,
         url: str,
         headers: Mapping[str, str],
         data: Any = None,
         *,
-        json: Any = None,
-        stream: bool = True,
         what: str = "",
     ) -> requests.Response:
         """Send and follow redirects. Credentials stay with the host they were meant for."""
         sent = {"Accept-Encoding": "identity", **headers}
         for _ in range(_MOST_REDIRECTS + 1):
-            response = self._send(method, url, sent, data, json, stream=stream, what=what)
+            response = self._send(patience, method, url, sent, data, what)
             if not response.is_redirect:
                 return response
             target = urljoin(url, response.headers["Location"])
@@ -290,37 +285,36 @@ class RegistryClient(Registry):  # type: ignore[misc]  # oras has no annotations
         raise self._bad_redirect("in circles")
 
     def _send(
-        self, method: str, url: str, headers: Mapping[str, str], data: Any, json: Any, *, stream: bool, what: str
+        self, patience: Patience, method: str, url: str, headers: Mapping[str, str], data: Any, what: str
     ) -> requests.Response:
-        def call() -> requests.Response:
-            return self.session.request(  # type: ignore[no-any-return]  # oras has no annotations
-                method,
-                url,
-                data=data,
-                json=json,
-                headers=headers,
-                stream=stream,
-                auth=_keep_headers,
-                verify=self._tls_verify,
-                timeout=(self._timeouts.connect_s, self._timeouts.read_s),
-                allow_redirects=False,
-            )
-
+        # A registry may take its time to look at what was uploaded; to ask for it once more would not help.
+        read_s = self._timeouts.read_s if data is None else self._timeouts.stall_s
         try:
-            return abandonable(self.token, call, requests.Response.close)
+            return exchange(
+                self.session,
+                self.token,
+                patience,
+                connect_s=self._timeouts.connect_s,
+                read_s=read_s,
+                method=method,
+                url=url,
+                headers=headers,
+                data=data,
+                verify=self._tls_verify,
+            )
         except failures.NETWORK_ERRORS as error:
-            host = urlsplit(url).netloc
-            what = what or ("registry" if host == self._endpoint.host else "server")
-            raise failures.unreachable(host, error, what) from error
+            raise self._broken(url, error, what) from error
 
-    def _read_all(self, response: requests.Response, limit: int, what: str) -> bytes:
-        body = bytearray()
-        with BlobBody(response, self._endpoint.host, 0, self.token) as stream:
-            while chunk := stream.read():
-                body += chunk
-                if len(body) > limit:
-                    raise failures.invalid(self.reference, f"the manifest of {what} is longer than {limit} bytes")
-        return bytes(body)
+    def _broken(self, url: str, error: BaseException, what: str = "") -> TransientError:
+        host = urlsplit(url).netloc
+        return failures.unreachable(host, error, what or ("registry" if host == self._endpoint.host else "server"))
+
+    def _body(self, response: requests.Response, start: int, patience: Patience) -> ResponseBody:
+        broken = functools.partial(self._broken, response.url)
+        return ResponseBody(response, start, self.token, patience, broken)
+
+    def _too_long(self, what: str, limit: int) -> BangerError:
+        return failures.invalid(self.reference, f"{what} is longer than {limit} bytes")
 
     def _bad_redirect(self, where: str) -> Exception:
         return failures.invalid(self.reference, f'registry "{self.reference.domain}" redirects {where}')
@@ -335,11 +329,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
-
-
-def _keep_headers(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """An auth hook that adds nothing: without one, ``requests`` puts logins of ``.netrc`` over our own header."""
-    return request
 
 
 def _origin(url: str) -> tuple[str, str]:

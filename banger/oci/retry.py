@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError
+from banger.oci.patience import DEFAULT_LIMIT_S, Patience
 
 T = TypeVar("T")
 
@@ -22,12 +23,14 @@ class TransientError(Exception):
     Attributes:
         final: the error for the user once all attempts are used up.
         asked_s: seconds that the registry asked to wait (``Retry-After``), or ``None``.
+        answered: the other side said so itself, and is alive.
     """
 
-    def __init__(self, final: BangerError, asked_s: float | None = None) -> None:
+    def __init__(self, final: BangerError, asked_s: float | None = None, *, answered: bool = False) -> None:
         super().__init__(str(final))
         self.final = final
         self.asked_s = asked_s
+        self.answered = answered
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +54,20 @@ PATIENT = RetryPolicy()
 
 
 class Retrier:
-    """Counts failures in a row and sleeps between them; one per thing that is being fetched."""
+    """Counts failures in a row and sleeps between them; one per thing that is being fetched.
 
-    def __init__(self, policy: RetryPolicy, token: CancelToken, note: Callable[[str], None]) -> None:
+    Attributes:
+        patience: ends the attempts, too, whatever is left of their number.
+    """
+
+    def __init__(
+        self,
+        policy: RetryPolicy,
+        token: CancelToken,
+        note: Callable[[str], None],
+        patience: Patience | None = None,
+    ) -> None:
+        self.patience = patience or Patience("the server", DEFAULT_LIMIT_S, note)
         self._policy = policy
         self._token = token
         self._note = note
@@ -66,7 +80,11 @@ class Retrier:
     def failed(self, failure: TransientError) -> None:
         """Sleep before the next attempt; raises the final error if there is none left, or ``cancelled``."""
         self._token.raise_if_cancelled()
+        if failure.answered:
+            self.patience.alive()
         self._failures += 1
+        if not self.patience.left_s():
+            raise self.patience.given_up(failure.final) from failure
         if self._failures >= self._policy.attempts:
             raise failure.final from failure
         pause_s = self._policy.pause_s(self._failures, failure.asked_s)
@@ -77,8 +95,9 @@ class Retrier:
 
     def run(self, action: Callable[[], T]) -> T:
         """Repeat ``action`` until it raises anything but :class:`TransientError`, or returns."""
-        while True:
-            try:
-                return action()
-            except TransientError as failure:
-                self.failed(failure)
+        with self.patience.waiting():
+            while True:
+                try:
+                    return action()
+                except TransientError as failure:
+                    self.failed(failure)

@@ -129,7 +129,7 @@ class OciImageSource:
         return BuiltImage(rootfs, stats.size_bytes, stats.disk_bytes, resolved.config, resolved.digest)
 
     def _client(self, reference: Reference, request: ImageRequest, operation: Operation) -> RegistryClient:
-        from banger.oci.registry import Endpoint, RegistryClient  # noqa: PLC0415  # as above
+        from banger.oci.registry import Endpoint, RegistryClient, Timeouts  # noqa: PLC0415  # as above
 
         # A token of its own, because one failed layer stops the others but is not a cancelled operation.
         token = CancelToken()
@@ -140,4 +140,5 @@ class OciImageSource:
             token,
             find_credential=lambda: self._credentials.find(reference.domain, reference.repository),
             note=operation.note,
+            timeouts=Timeouts.patient(self._config.seconds("registry.stall_timeout_s")),
         )

@@ -8,10 +8,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 from urllib.parse import urlencode, urlsplit
-
-import requests
 
 from banger.core.errors import BangerError, ErrorKind
 from banger.oci import failures
@@ -20,17 +19,25 @@ from banger.oci.reference import Reference
 
 #: RFC 6750's b64token, which also keeps line breaks out of the header.
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+\Z")
-_LARGEST_ANSWER = 1 << 20
 _CLIENT_ID = "banger"
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A small answer, read to its end."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
 class Exchange(Protocol):
-    """One HTTP exchange without authentication of its own, streamed."""
+    """One HTTP exchange without authentication of its own."""
 
     def __call__(
         self, method: str, url: str, headers: Mapping[str, str], data: Mapping[str, str] | None = None
-    ) -> requests.Response:
-        """Send it."""
+    ) -> Answer:
+        """Send it, and read what comes back."""
         ...
 
 
@@ -66,16 +73,14 @@ def fetch_token(
             "grant_type": "refresh_token", "client_id": _CLIENT_ID, "refresh_token": credential.refresh_token,
             **dict(service), **({"scope": " ".join(scopes)} if scopes else {}),
         }  # fmt: skip
-        response = exchange("POST", realm, {}, fields)
+        answer = exchange("POST", realm, {}, fields)
     else:
         headers = {"Authorization": credential.basic} if credential else {}
         separator = "&" if urlsplit(realm).query else "?"
         query = urlencode([*service, *(("scope", scope) for scope in scopes)])
-        response = exchange("GET", realm + separator + query if query else realm, headers)
-    with response:
-        _check_status(response, reference, who, has_login=credential is not None)
-        body = response.raw.read(_LARGEST_ANSWER, decode_content=True)
-    return _token_in(body, reference, who)
+        answer = exchange("GET", realm + separator + query if query else realm, headers)
+    _check_status(answer, reference, who, has_login=credential is not None)
+    return _token_in(answer.body, reference, who)
 
 
 def _checked_realm(reference: Reference, realm: str, *, plain_http: bool) -> str:
@@ -93,16 +98,15 @@ def _checked_realm(reference: Reference, realm: str, *, plain_http: bool) -> str
     )
 
 
-def _check_status(response: requests.Response, reference: Reference, who: str, *, has_login: bool) -> None:
-    status = response.status_code
-    if 200 <= status < 300:
+def _check_status(answer: Answer, reference: Reference, who: str, *, has_login: bool) -> None:
+    if 200 <= answer.status < 300:
         return
-    words = failures.words_of(response)
-    if status in (400, 401, 403):
+    words = failures.words_in(answer.status, answer.body)
+    if answer.status in (400, 401, 403):
         message = f"{who} refused the login" if has_login else f"{who} wants a login"
         hint = failures.login(reference)
         raise BangerError(ErrorKind.DENIED, message, subject=str(reference), cause=words, hint=hint)
-    raise failures.for_status(status, reference, words, response.headers.get("Retry-After"), who=who)
+    raise failures.for_status(answer.status, reference, words, answer.headers.get("Retry-After"), who=who)
 
 
 def _token_in(body: bytes, reference: Reference, who: str) -> str:

@@ -100,6 +100,15 @@ class Exchange(ScriptedHandler):
                 registry.abandoned.set()
                 return
 
+    def drip(self, data: bytes, every_s: float, piece: int) -> None:
+        """Send ``data`` bit by bit, as long as somebody takes it."""
+        self.close_connection = True
+        registry = self.server.registry
+        for at in range(0, len(data), piece):
+            self.wfile.write(data[at : at + piece])
+            if registry.stopping.wait(every_s):
+                return
+
     def range_start(self) -> int | None:
         """The first byte wanted, if a range is."""
         text = self.headers.get("Range", "")
@@ -241,6 +250,22 @@ def stalled(after: int) -> Fault:
         exchange.wait_for_the_end()
 
     return fault
+
+
+def dripping(every_s: float, piece: int = 1) -> Fault:
+    """Announce everything, and send ``piece`` bytes of it every ``every_s`` seconds."""
+
+    def fault(exchange: Exchange) -> None:
+        body, start = _honest_body(exchange)
+        exchange.begin(*_head(exchange, start, len(body)))
+        exchange.drip(body, every_s, piece)
+
+    return fault
+
+
+def dripping_head(every_s: float) -> Fault:
+    """Answer with a header that has no end, a byte every ``every_s`` seconds."""
+    return lambda exchange: exchange.drip(b"HTTP/1.1 200 OK\r\nX-Padding: " + b"x" * 10_000, every_s, 1)
 
 
 def gated(gate: threading.Event) -> Fault:

@@ -1,0 +1,90 @@
+"""The body of an answer on its way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+
+import requests
+
+from banger.core.cancel import CancelToken
+from banger.core.errors import BangerError
+from banger.oci import failures
+from banger.oci.patience import Patience
+from banger.oci.retry import TransientError
+
+_CHUNK_BYTES = 1 << 18
+
+
+class ResponseBody:
+    """The bytes of a streamed answer, from ``start`` on. Close it; cancelling the token cuts the connection."""
+
+    def __init__(
+        self,
+        response: requests.Response,
+        start: int,
+        token: CancelToken,
+        patience: Patience,
+        broken: Callable[[BaseException], TransientError],
+    ) -> None:
+        """Read nothing yet.
+
+        Args:
+            response: what was answered.
+            start: where in the whole its first byte belongs.
+            token: ends every wait.
+            patience: is told what comes, and ends a body that only drips.
+            broken: the failure that a connection which breaks means.
+        """
+        self.start = start
+        self._response = response
+        self._token = token
+        self._patience = patience
+        self._broken = broken
+        self._forget = token.on_cancel(self._cut)
+        length = response.headers.get("Content-Length", "")
+        #: Bytes that were announced for this body, or ``None``.
+        self.length = int(length) if length.isdigit() else None
+
+    def read(self) -> bytes:
+        """The next bytes as they arrive, empty at the end.
+
+        Raises:
+            TransientError: the connection broke.
+            BangerError: so little has come for so long that it is given up; ``cancelled``.
+        """
+        try:
+            chunk: bytes = self._response.raw.read1(_CHUNK_BYTES, decode_content=False)
+        except failures.NETWORK_ERRORS as error:
+            self._token.raise_if_cancelled()
+            raise self._broken(error) from error
+        self._token.raise_if_cancelled()
+        self._patience.received(len(chunk))
+        if chunk and not self._patience.left_s():
+            raise self._patience.given_up(self._broken(TimeoutError("it sends too slowly")).final)
+        return chunk
+
+    def read_all(self, limit: int, too_long: Callable[[], BangerError]) -> bytes:
+        """Everything, and close; raises what ``too_long`` gives if that is more than ``limit`` bytes."""
+        body = bytearray()
+        with self:
+            while chunk := self.read():
+                body += chunk
+                if len(body) > limit:
+                    raise too_long()
+        return bytes(body)
+
+    def close(self) -> None:
+        """Give the connection back, or drop it in the middle of a body."""
+        self._forget()
+        self._response.close()
+
+    def __enter__(self) -> ResponseBody:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _cut(self) -> None:
+        with suppress(ValueError, RuntimeError, OSError):  # the body has ended in the meantime
+            self._response.raw.shutdown()
