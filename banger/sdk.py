@@ -240,17 +240,22 @@ class Machine:
         config = _exec_config(argv, options)
         return _converse(self._client.frames(path_of("vms", self.id, "exec"), config), argv, options, None)
 
-    def copy_in(self, source: Path | str, target: str) -> None:
-        """Copy a local file or directory to ``target`` in the guest, as ``banger vm cp`` does."""
-        from banger.client.copying import copy_in  # noqa: PLC0415  # brings tarfile
+    def copy_in(self, source: Path | str, target: str, *, follow_link: bool = False, archive: bool = False) -> None:
+        """Copy a local file or directory to ``target`` in the guest, as ``banger vm cp`` does.
 
-        copy_in(self._client, self.id, str(source), target)
+        When this returns, all of it is on the guest's disk.
+        """
+        from banger.client.copying import CopyOptions, copy_in  # noqa: PLC0415  # rarely needed
 
-    def copy_out(self, source: str, target: Path | str) -> list[str]:
+        copy_in(self._client, self.id, str(source), target, CopyOptions(follow_link, archive))
+
+    def copy_out(
+        self, source: str, target: Path | str, *, follow_link: bool = False, archive: bool = False
+    ) -> list[str]:
         """Copy out of the guest; what was left out because it must not come to this host, a line each."""
-        from banger.client.copying import copy_out  # noqa: PLC0415  # brings tarfile
+        from banger.client.copying import CopyOptions, copy_out  # noqa: PLC0415  # rarely needed
 
-        return copy_out(self._client, self.id, source, str(target))
+        return copy_out(self._client, self.id, source, str(target), CopyOptions(follow_link, archive))
 
     def logs(self, source: str = "console", *, follow: bool = False) -> Iterator[bytes]:
         """The console's or (``vmm``) the hypervisor's log, in pieces."""

@@ -6,8 +6,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import replace
-from pathlib import PurePosixPath
+from dataclasses import asdict, replace
 from typing import Any
 
 from loguru import logger
@@ -29,6 +28,7 @@ from banger.core.image_command import command_of_run
 from banger.core.listener import Listener
 from banger.core.models import ImageConfig, Vm
 from banger.core.states import check_running
+from banger.guest import files
 from banger.guest.command import ExecRequest, Terminal
 from banger.guest.session_output import Stream
 from banger.guest.sessions import Session
@@ -96,23 +96,12 @@ async def exec_(context: ApiContext, channel: FrameChannel, request: Request) ->
 
 async def put_files(context: ApiContext, channel: FrameChannel, request: Request) -> dict[str, Any]:
     """Unpack the tar stream that comes as STDIN into ``?directory=``."""
-    directory = _absolute(request.query_params.get("directory", ""))
-    return await _tool(context, channel, request, ["tar", "-x", "-p", "-f", "-", "-C", str(directory)])
+    return await _tool(context, channel, request, files.receive(request.query_params.get("directory", "")))
 
 
 async def get_files(context: ApiContext, channel: FrameChannel, request: Request) -> dict[str, Any]:
     """Send ``?path=`` as a tar stream with one top-level entry."""
-    path = _absolute(request.query_params.get("path", ""))
-    return await _tool(
-        context, channel, request, ["tar", "-c", "-f", "-", "-C", str(path.parent), "--", path.name or "."]
-    )
-
-
-def _absolute(text: str) -> PurePosixPath:
-    path = PurePosixPath(text)
-    if not path.is_absolute():
-        raise BangerError(ErrorKind.USAGE, f'"{text}" is not an absolute path in the guest', subject=text)
-    return path
+    return await _tool(context, channel, request, files.send(request.query_params.get("path", "")))
 
 
 async def stat(request: Request) -> Response:
@@ -120,17 +109,15 @@ async def stat(request: Request) -> Response:
     context = context_of(request)
     vm = context.store.vms.find(request.path_params["query"])
     check_running(vm)
-    path = str(_absolute(request.query_params.get("path", "")))
-    session = await context.channels.open_tool(context.access(vm), ["stat", "-L", "-c", "%F", path])
+    path = request.query_params.get("path", "")
+    session = await context.channels.open_tool(context.access(vm), files.look(path))
     try:
         session.write_eof()
         said = b"".join([chunk async for stream, chunk in session.output() if stream is Stream.STDOUT])
-        status = await session.wait()
+        await session.wait()
     finally:
         await session.close()
-    kinds = {"directory": "directory", "regular file": "file", "regular empty file": "file"}
-    kind = "missing" if status.code else kinds.get(said.decode(errors="replace").strip(), "other")
-    return JSONResponse({"path": path, "kind": kind})
+    return JSONResponse({"path": path, **asdict(files.seen(said))})
 
 
 async def _tool(context: ApiContext, channel: FrameChannel, request: Request, args: list[str]) -> dict[str, Any]:

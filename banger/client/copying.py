@@ -1,177 +1,163 @@
-"""Copying between this host and a guest, with the rules of ``docker cp`` for what ends up where.
+"""Copying between this host and guests, by the rules of :mod:`banger.client.places`.
 
-A path that ends in ``/.`` means what a directory holds. A directory copied to a path that is not there becomes that
-path; copied to a directory it goes into it. A local source that is a symbolic link is followed; links inside are kept.
+What is reported as copied into a guest is on its disk. Symbolic links are copied as links; one that is named itself is
+followed if its path ends in a slash, or when asked to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from posixpath import basename, dirname, normpath
+from posixpath import basename, dirname
 
-from banger.client import Client, path_of
-from banger.client.channel import FrameChannel, exit_of
+from banger.client import Client
+from banger.client.places import (
+    Source,
+    means_contents,
+    means_directory,
+    no_directory_in_guest,
+    place_in_guest,
+    place_on_host,
+)
+from banger.client.transfer import Look, OnBytes, Transfer, guest_path, ignore_bytes, look
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.frames import FrameType
-
-OnBytes = Callable[[int], None]
-Send = Callable[[bytes], None]
-_KEEP_STDERR = 4096
 
 
-def copy_in(client: Client, vm: str, source: str, target: str, on_bytes: OnBytes = lambda _count: None) -> None:
-    """Copy a local file or directory into a guest.
+@dataclass(frozen=True, slots=True)
+class CopyOptions:
+    """How to copy.
+
+    Attributes:
+        follow_link: if the source itself is a symbolic link, copy what it leads to.
+        archive: keep owners and groups by number; otherwise all is root's in a guest, and the caller's here.
+        on_bytes: told how many bytes were moved so far.
+    """
+
+    follow_link: bool = False
+    archive: bool = False
+    on_bytes: OnBytes = ignore_bytes
+
+
+_PLAIN = CopyOptions()
+
+
+def copy_in(client: Client, vm: str, source: str, target: str, options: CopyOptions = _PLAIN) -> None:
+    """Copy a local file or directory into a guest, and return once it is on the guest's disk.
 
     Args:
         client: for the daemon.
         vm: name, id or prefix.
         source: local path.
         target: path in the guest, taken from its root.
-        on_bytes: told how many bytes were sent so far.
+        options: see there.
 
     Raises:
-        BangerError: ``not_found`` for a missing source or directory, ``conflict`` for a directory onto a file.
+        BangerError: ``not_found`` for a missing source or directory, ``conflict`` for a directory onto a file and the
+            like, and what :func:`banger.client.packing.pack` and the guest raise.
     """
     from banger.client.packing import pack  # noqa: PLC0415  # tarfile is not needed before
 
-    path = Path(source)
-    if not path.exists():
-        raise BangerError(ErrorKind.NOT_FOUND, f'"{source}" is not there', subject=source)
-    directory, top = place_in_guest(path, source, guest_path(target), stat(client, vm, target))
-    transfer = Transfer(client, vm, "put", {"directory": directory}, on_bytes)
-    transfer.feed(lambda send: pack(path.resolve(), top, send))
+    path, kind = local_source(source, follow_link=options.follow_link)
+    directory, top = _place(client, vm, kind, target)
+    transfer = Transfer(client, vm, "put", {"directory": directory}, options.on_bytes)
+    transfer.feed(lambda send: pack(path, top, send, keep_owner=options.archive))
 
 
-def copy_out(client: Client, vm: str, source: str, target: str, on_bytes: OnBytes = lambda _count: None) -> list[str]:
+def copy_out(client: Client, vm: str, source: str, target: str, options: CopyOptions = _PLAIN) -> list[str]:
     """Copy a file or directory out of a guest; arguments and errors mirror :func:`copy_in`.
 
     Returns:
-        One line for each thing that was left out because it must not come to this host.
+        One line for each thing that was left out: what cannot be read as a file, or must not come to this host.
     """
     from banger.client.unpacking import unpack  # noqa: PLC0415  # tarfile is not needed before
 
-    kind = stat(client, vm, source)
-    if kind == "missing":
-        raise BangerError(ErrorKind.NOT_FOUND, f'"{source}" is not there in the guest', subject=source)
-    directory, top = place_on_host(Path(target), source, target, kind)
-    transfer = Transfer(client, vm, "get", {"path": normpath(guest_path(source))}, on_bytes)
+    path, kind = guest_source(client, vm, source, follow_link=options.follow_link)
+    directory, top = place_on_host(kind, target)
+    transfer = Transfer(client, vm, "get", {"path": path}, options.on_bytes)
     pieces = transfer.pieces()
     try:
-        left_out = unpack(lambda: next(pieces, b""), directory, top)
-        for _ in pieces:
-            pass  # padding behind the archive
+        left_out = unpack(lambda: next(pieces, b""), directory, top, keep_owner=options.archive)
+        _drain(pieces)
     finally:
         transfer.close()
-    return left_out
+    return [*transfer.left_out, *left_out]
 
 
-def place_in_guest(path: Path, source: str, target: str, kind: str) -> tuple[str, str]:
-    """Where a copy goes: the guest's directory, and the topmost entry's name there (empty: only what it holds)."""
-    clean = normpath(target)
-    if kind == "directory":
-        contents_only = path.is_dir() and source.endswith("/.")
-        return clean, "" if contents_only else (path.resolve() if path.name in ("", "..") else path).name
-    if kind == "missing" and target.endswith("/") and not path.is_dir():
-        raise BangerError(ErrorKind.NOT_FOUND, f'the guest has no directory "{target}"', subject=target)
-    if kind == "other" or (kind == "file" and path.is_dir()):
-        wanted = "directory" if path.is_dir() else "file"
-        raise BangerError(ErrorKind.CONFLICT, f'"{target}" in the guest is no {wanted}', subject=target)
-    return dirname(clean), basename(clean)
+def copy_across(client: Client, source: tuple[str, str], target: tuple[str, str], options: CopyOptions) -> list[str]:
+    """Copy from one guest into another (or the same), each a VM and a path; returns what :func:`copy_out` returns."""
+    from banger.client.repacking import relay  # noqa: PLC0415  # tarfile is not needed before
 
-
-def place_on_host(path: Path, source: str, target: str, kind: str) -> tuple[Path, str]:
-    """The mirror of :func:`place_in_guest`; makes a directory that is to become the copy."""
-    if path.is_dir():
-        name = basename(normpath(guest_path(source)))
-        return path, "" if source.endswith("/.") and kind == "directory" else name
-    if kind != "directory":
-        if target.endswith("/") or not path.parent.is_dir():
-            missing = target if target.endswith("/") else str(path.parent)
-            raise BangerError(ErrorKind.NOT_FOUND, f'there is no directory "{missing}"', subject=missing)
-        return path.parent, path.name
-    if path.exists():
-        raise BangerError(ErrorKind.CONFLICT, f'"{target}" is no directory', subject=target)
+    path, kind = guest_source(client, *source, follow_link=options.follow_link)
+    directory, top = _place(client, target[0], kind, target[1])
+    giving = Transfer(client, source[0], "get", {"path": path})
+    pieces = giving.pieces()
     try:
-        path.mkdir()
+        taking = Transfer(client, target[0], "put", {"directory": directory}, options.on_bytes)
+        taking.feed(lambda send: relay(lambda: next(pieces, b""), send, top, keep_owner=options.archive))
+        _drain(pieces)
+    finally:
+        giving.close()
+    return giving.left_out
+
+
+def local_source(source: str, *, follow_link: bool) -> tuple[Path, Source]:
+    """What is to be read here, and what it is. Raises ``not_found``, ``conflict`` and ``denied``."""
+    path = Path(source)
+    try:
+        # What /proc has of open files (/dev/stdin leads there) are no links whose text means anything elsewhere.
+        follow = follow_link or means_directory(source) or path.parent.resolve().is_relative_to("/proc")
+        mode = (os.stat if follow else os.lstat)(source).st_mode  # a Path would lose the slash at the end
+    except (FileNotFoundError, NotADirectoryError) as error:
+        cause = "it is no directory" if isinstance(error, NotADirectoryError) else ""
+        raise BangerError(ErrorKind.NOT_FOUND, f'"{source}" is not there', subject=source, cause=cause) from error
     except OSError as error:
         cause = error.strerror or str(error)
-        raise BangerError(ErrorKind.DENIED, f'cannot make "{target}"', subject=target, cause=cause) from error
-    return path, ""
+        raise BangerError(ErrorKind.DENIED, f'cannot read "{source}"', subject=source, cause=cause) from error
+    if stat.S_ISSOCK(mode) or (follow and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))):
+        hint = "banger vm exec VM -- sh -c 'cat >FILE' reads from a pipe"
+        raise BangerError(ErrorKind.CONFLICT, f'"{source}" is no file or directory', subject=source, hint=hint)
+    named = path.resolve() if path.name in ("", "..") else path
+    kind = Source(named.name, stat.S_ISDIR(mode), means_contents(source))
+    return (path.resolve() if follow else path), kind
 
 
-def guest_path(path: str) -> str:
-    """A path in the guest, from its root."""
-    return path if path.startswith("/") else f"/{path}"
+def guest_source(client: Client, vm: str, source: str, *, follow_link: bool) -> tuple[str, Source]:
+    """The path to ask a guest for, and what it is. Raises ``not_found`` and ``conflict``."""
+    found = look(client, vm, source)
+    follow = follow_link or means_directory(source)
+    chosen = found.followed if follow else found
+    if found.kind == "missing" and (follow or not found.is_link):
+        raise BangerError(ErrorKind.NOT_FOUND, f'"{source}" is not there in the guest', subject=source)
+    is_directory = chosen.kind == "directory" and not chosen.is_link
+    if means_directory(source) and not is_directory:
+        raise BangerError(ErrorKind.CONFLICT, f'"{source}" in the guest is no directory', subject=source)
+    contents_only = means_contents(source)
+    path = f"{chosen.path.rstrip('/')}/." if contents_only else chosen.path
+    return path, Source(basename(found.path), is_directory, contents_only)
 
 
-def stat(client: Client, vm: str, path: str) -> str:
-    """What a path in the guest is: ``directory``, ``file``, ``other`` or ``missing``."""
-    answer = client.get(path_of("vms", vm, "files", "stat"), {"path": normpath(guest_path(path))})
-    return str(answer["kind"])
+def directory_in_guest(client: Client, vm: str, path: str) -> str:
+    """The directory that ``path`` is or leads to. Raises ``not_found`` and ``conflict``."""
+    found = look(client, vm, path).followed
+    if found.kind == "missing":
+        raise no_directory_in_guest(path)
+    if found.kind != "directory":
+        raise BangerError(ErrorKind.CONFLICT, f'"{path}" in the guest is no directory', subject=path)
+    return found.path
 
 
-class _GuestStoppedError(Exception):
-    """The guest's side has ended the transfer early; its EXIT tells why."""
+def _place(client: Client, vm: str, source: Source, target: str) -> tuple[str, str]:
+    found: Look = look(client, vm, target)
+    directory, top = place_in_guest(source, guest_path(target), found)
+    if found.followed.kind == "missing":
+        directory_in_guest(client, vm, dirname(found.followed.path))
+    return directory, top
 
 
-class Transfer:
-    """One tar stream to or from a guest."""
-
-    def __init__(
-        self, client: Client, vm: str, direction: str, query: dict[str, str], on_bytes: OnBytes = lambda _count: None
-    ) -> None:
-        """Begin; ``direction`` is ``put`` or ``get``."""
-        self._channel: FrameChannel = client.frames(path_of("vms", vm, "files", direction), {}, query)
-        self._on_bytes = on_bytes
-        self._count = 0
-        self._complaint = bytearray()
-
-    def feed(self, produce: Callable[[Send], None]) -> None:
-        """Send all that ``produce`` hands to its argument, and wait until the guest has taken it.
-
-        Raises what went wrong in the guest. What ``produce`` raises hangs up.
-        """
-        try:
-            with suppress(_GuestStoppedError):
-                produce(self._send)
-                self._channel.put(FrameType.STDIN_EOF)
-            for _ in self.pieces():
-                pass
-        finally:
-            self.close()
-
-    def _send(self, data: bytes) -> None:
-        if not self._channel.send(FrameType.STDIN, data):
-            raise _GuestStoppedError
-        self._tell(len(data))
-
-    def pieces(self) -> Iterator[bytes]:
-        """What the guest sends, until it has ended well. Raises what went wrong there."""
-        while (frame := self._channel.receive()) is not None:
-            kind, payload = frame
-            if kind is FrameType.STDOUT:
-                self._tell(len(payload))
-                yield payload
-            elif kind is FrameType.STDERR:
-                self._complaint += payload[:_KEEP_STDERR]
-                del self._complaint[_KEEP_STDERR:]
-            elif kind is FrameType.EXIT:
-                self._check(int(exit_of(payload)["code"]))
-                return
-        message = "the daemon ended the copy without saying how it ended"
-        raise BangerError(ErrorKind.UNKNOWN_OUTCOME, message, hint="banger daemon logs")
-
-    def close(self) -> None:
-        """Hang up, if it has not ended."""
-        self._channel.close()
-
-    def _check(self, code: int) -> None:
-        if code:
-            cause = self._complaint.decode(errors="replace").strip() or f"tar ended with status {code}"
-            raise BangerError(ErrorKind.INVALID, "the guest could not copy everything", cause=cause)
-
-    def _tell(self, count: int) -> None:
-        self._count += count
-        self._on_bytes(self._count)
+def _drain(pieces: Iterator[bytes]) -> None:
+    """Read what is behind the archive: padding, and how the guest's side has ended."""
+    for _ in pieces:
+        pass

@@ -1,8 +1,9 @@
 """A tar stream from a guest, unpacked below one directory of this host. The guest is not trusted.
 
 Every member is made by hand, relative to directory descriptors that never follow a symbolic link, so what the
-archive makes first cannot lead what comes later somewhere else. Refused: absolute names and ``..`` (the whole copy
-ends), links that point out of the copied tree, devices and pipes (left out, and told).
+archive makes first cannot lead what comes later somewhere else. Symbolic links are kept as the text they are, wherever
+they point: only who follows them later goes there. Refused: absolute names, ``..`` and what lies behind a link (the
+whole copy ends), devices and pipes (left out, and told), the bits that lend a file's owner or group to who runs it.
 """
 
 from __future__ import annotations
@@ -11,68 +12,42 @@ import errno
 import os
 import stat
 import tarfile
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+from banger.client.archive import OneTree, Receive, hostile, members, reading
 from banger.core.errors import BangerError, ErrorKind
 
-#: A longer name or comment in the archive's own headers is an attack on our memory.
-_MAX_HEADER = 1 << 20
-_COPY_BYTES = 1 << 20
+_COPY_BYTES = 256 << 10
+_ZEROS = bytes(_COPY_BYTES)
 _MAX_LEFT_OUT = 10_000
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_NO_ARCHIVE = "the guest did not send a tar archive that can be read"
 
 
-class _Reader:
-    """The read-only file that ``tarfile`` wants, on top of a function that receives."""
-
-    def __init__(self, receive: Callable[[], bytes]) -> None:
-        self._receive = receive
-        self._buffer = bytearray()
-
-    def read(self, size: int) -> bytes:
-        while len(self._buffer) < size and (data := self._receive()):
-            self._buffer += data
-        taken = bytes(self._buffer[:size])
-        del self._buffer[:size]
-        return taken
-
-
-class _BoundedTarInfo(tarfile.TarInfo):
-    """Refuses extension headers that would be read into memory whole."""
-
-    def _proc_member(self, tar: tarfile.TarFile) -> tarfile.TarInfo:
-        if not self.isreg() and not self.isdir() and self.size > _MAX_HEADER:
-            raise tarfile.ReadError(f"a header of {self.size} bytes")
-        return super()._proc_member(tar)  # type: ignore[misc,no-any-return]  # documented to be overridden, not stubbed
-
-
-def unpack(receive: Callable[[], bytes], target: Path, top: str) -> list[str]:
+def unpack(receive: Receive, target: Path, top: str, *, keep_owner: bool = False) -> list[str]:
     """Make the archive's one tree below ``target``.
 
     Args:
         receive: the next piece of the stream; empty at its end.
         target: existing directory.
         top: name that the archive's topmost entry gets; empty puts what it holds straight into ``target``.
+        keep_owner: give everything the owner and group that the archive names, by number.
 
     Returns:
         One line for every member that was left out, and why (for the first ten thousand).
 
     Raises:
-        BangerError: ``invalid`` for what is no archive or wants out of the directory, ``denied`` and ``exhausted``
-            for what this host refuses.
+        BangerError: ``invalid`` for what is no archive or wants out of the directory, ``conflict`` for a directory in
+            place of something else or the reverse, ``denied`` and ``exhausted`` for what this host refuses.
     """
     unpacker: _Unpacker | None = None
     try:
-        unpacker = _Unpacker(target, top)
-        with tarfile.open(fileobj=_Reader(receive), mode="r|", tarinfo=_BoundedTarInfo) as tar:  # type: ignore[call-overload]
-            while (member := tar.next()) is not None:
-                tar.members.clear()  # tarfile would remember every member for ever
+        unpacker = _Unpacker(target, top, keep_owner=keep_owner)
+        with reading(receive, _NO_ARCHIVE) as tar:
+            for member in members(tar):
                 unpacker.make(tar, member)
-        unpacker.finish_directories()
-    except tarfile.TarError as error:
-        message = "the guest did not send a tar archive that can be read"
-        raise BangerError(ErrorKind.INVALID, message, cause=str(error)) from error
+            unpacker.finish_directories()
     except OSError as error:
         raise _host_error(error, target) from error
     finally:
@@ -81,28 +56,26 @@ def unpack(receive: Callable[[], bytes], target: Path, top: str) -> list[str]:
     return unpacker.left_out
 
 
-def link_stays_inside(depth: int, link_target: str) -> bool:
-    """True if a symbolic link cannot leave the tree, whatever other links of the same kind it passes through.
+@dataclass(frozen=True, slots=True)
+class _Late:
+    """What a directory gets when it is filled: a read-only one could not be, and filling changes its time."""
 
-    So ``..`` is only allowed in front: behind a name it would be taken from wherever that name leads.
-
-    Args:
-        depth: how many directories below the tree's root the link lies.
-        link_target: what it points to.
-    """
-    parts = [part for part in link_target.split("/") if part not in ("", ".")]
-    ups = next((i for i, part in enumerate(parts) if part != ".."), len(parts))
-    return not link_target.startswith("/") and ups <= depth and ".." not in parts[ups:]
+    path: tuple[str, ...]
+    mode: int
+    mtime: float
+    uid: int
+    gid: int
 
 
 class _Unpacker:
     """Makes members one by one. Paths are tuples of names below the target directory."""
 
-    def __init__(self, target: Path, top: str) -> None:
+    def __init__(self, target: Path, top: str, *, keep_owner: bool) -> None:
         self.left_out: list[str] = []
         self._prefix = (top,) if top else ()
-        self._archive_top: str | None = None
-        self._directories: list[tuple[tuple[str, ...], int]] = []
+        self._tree = OneTree()
+        self._keep_owner = keep_owner
+        self._directories: list[_Late] = []
         self._root = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._parent: tuple[tuple[str, ...], int] = ((), os.dup(self._root))
 
@@ -111,8 +84,7 @@ class _Unpacker:
         os.close(self._root)
 
     def make(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
-        inside = self._inside(member.name)
-        path = (*self._prefix, *inside)
+        path = (*self._prefix, *self._tree.inside(member.name))
         if member.isdir():
             self._make_directory(path, member)
         elif not path:
@@ -120,33 +92,27 @@ class _Unpacker:
         elif member.isreg():
             self._make_file(path, tar, member)
         elif member.issym():
-            self._make_symbolic_link(path, inside, member)
+            self._make_symbolic_link(path, member)
         elif member.islnk():
             self._make_hard_link(path, member)
         else:
             self._leave_out(f"{member.name}: a device or a pipe")
 
     def finish_directories(self) -> None:
-        """Give the directories their modes, the deepest first: a read-only one could not have been filled."""
-        for path, mode in reversed(self._directories):
-            os.fchmod(self._open_directory(path), mode)
+        """Give the directories what they can only get now, the deepest first."""
+        for late in reversed(self._directories):
+            descriptor = self._open_directory(late.path)
+            self._own(descriptor, late)
+            os.fchmod(descriptor, late.mode & 0o1777)
+            os.utime(descriptor, (late.mtime, late.mtime))
 
     def _leave_out(self, line: str) -> None:
         if len(self.left_out) < _MAX_LEFT_OUT:
             self.left_out.append(line)
 
-    def _inside(self, name: str) -> tuple[str, ...]:
-        """A member's path inside the copied tree. The first member tells what the archive's topmost entry is called."""
-        parts = [part for part in name.split("/") if part not in ("", ".")]
-        if name.startswith("/") or ".." in parts:
-            raise _hostile(name, "it points out of the archive")
-        if self._archive_top is None:
-            self._archive_top = parts[0] if parts else ""
-        if not self._archive_top:
-            return tuple(parts)
-        if parts[:1] != [self._archive_top]:
-            raise _hostile(name, f'everything was to be below "{self._archive_top}"')
-        return tuple(parts[1:])
+    def _own(self, descriptor: int, source: tarfile.TarInfo | _Late) -> None:
+        if self._keep_owner:
+            os.fchown(descriptor, source.uid, source.gid)
 
     def _open_directory(self, path: tuple[str, ...]) -> int:
         """A descriptor of a directory below the target; missing ones are made. It stays ours to close."""
@@ -173,7 +139,7 @@ class _Unpacker:
             return os.open(name, _DIRECTORY, dir_fd=parent)
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
-                raise _hostile(name, "something is to go below it, and it is no directory") from error
+                raise hostile(name, "something is to go below it, and it is no directory") from error
             raise
 
     def _make_directory(self, path: tuple[str, ...], member: tarfile.TarInfo) -> None:
@@ -186,51 +152,63 @@ class _Unpacker:
             if not stat.S_ISDIR(os.lstat(path[-1], dir_fd=parent).st_mode):
                 message = f'"{path[-1]}" is in the way of a directory'
                 raise BangerError(ErrorKind.CONFLICT, message, subject=path[-1]) from None
-        else:
-            self._directories.append((path, member.mode & 0o777))
+        self._directories.append(_Late(path, member.mode, member.mtime, member.uid, member.gid))
 
     def _make_file(self, path: tuple[str, ...], tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         """Write beside and rename: a reader never sees half a file, and what is replaced is not written through."""
         parent = self._open_directory(path[:-1])
         temporary = f".banger-{os.getpid()}.part"
-        source = tar.extractfile(member)
-        assert source is not None
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            with os.fdopen(os.open(temporary, flags, 0o600, dir_fd=parent), "wb") as file:
-                while data := source.read(_COPY_BYTES):
-                    file.write(data)
-                file.flush()
-                os.fchmod(file.fileno(), member.mode & 0o777)
-                os.utime(file.fileno(), (member.mtime, member.mtime))
+            descriptor = os.open(temporary, flags, 0o600, dir_fd=parent)
+            try:
+                _write_sparsely(descriptor, tar, member)
+                self._own(descriptor, member)
+                os.fchmod(descriptor, member.mode & 0o777)
+                os.utime(descriptor, (member.mtime, member.mtime))
+            finally:
+                os.close(descriptor)
+            _refuse_directory(path[-1], parent)
             os.rename(temporary, path[-1], src_dir_fd=parent, dst_dir_fd=parent)
         except BaseException:
             _unlink(temporary, parent)
             raise
 
-    def _make_symbolic_link(self, path: tuple[str, ...], inside: tuple[str, ...], member: tarfile.TarInfo) -> None:
-        if not inside:
-            message = f'"{member.name}" is a symbolic link to "{member.linkname}"'
-            raise BangerError(ErrorKind.INVALID, message, subject=member.name, hint="copy what it points to")
-        if not link_stays_inside(len(inside) - 1, member.linkname):
-            self._leave_out(f"{member.name}: a link out of the copied tree, to {member.linkname}")
-            return
-        parent = self._open_directory(path[:-1])
-        _unlink(path[-1], parent)
-        os.symlink(member.linkname, path[-1], dir_fd=parent)
+    def _make_symbolic_link(self, path: tuple[str, ...], member: tarfile.TarInfo) -> None:
+        name, parent = path[-1], self._open_directory(path[:-1])
+        _make_room(name, parent)
+        os.symlink(member.linkname, name, dir_fd=parent)
+        if self._keep_owner:
+            os.chown(name, member.uid, member.gid, dir_fd=parent, follow_symlinks=False)
+        os.utime(name, (member.mtime, member.mtime), dir_fd=parent, follow_symlinks=False)
 
     def _make_hard_link(self, path: tuple[str, ...], member: tarfile.TarInfo) -> None:
-        source = (*self._prefix, *self._inside(member.linkname))
+        source = (*self._prefix, *self._tree.inside(member.linkname))
         source_parent = os.dup(self._open_directory(source[:-1]))
         try:
             parent = self._open_directory(path[:-1])
-            if not stat.S_ISREG(os.lstat(source[-1], dir_fd=source_parent).st_mode):
-                raise _hostile(member.name, "it is a link to something else than a file")
+            kind = stat.S_IFMT(os.lstat(source[-1], dir_fd=source_parent).st_mode)
+            if kind not in (stat.S_IFREG, stat.S_IFLNK):
+                raise hostile(member.name, "it is a link to something else than a file")
             if source != path:
-                _unlink(path[-1], parent)
+                _make_room(path[-1], parent)
                 os.link(source[-1], path[-1], src_dir_fd=source_parent, dst_dir_fd=parent, follow_symlinks=False)
         finally:
             os.close(source_parent)
+
+
+def _write_sparsely(descriptor: int, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+    """Write a member's data; where it is zeros for long, the file gets a hole (archives of guests have none)."""
+    source = tar.extractfile(member)
+    assert source is not None
+    while data := source.read(_COPY_BYTES):
+        if data == _ZEROS:
+            os.lseek(descriptor, len(data), os.SEEK_CUR)
+            continue
+        left = memoryview(data)
+        while left:
+            left = left[os.write(descriptor, left) :]
+    os.ftruncate(descriptor, os.lseek(descriptor, 0, os.SEEK_CUR))
 
 
 def _unlink(name: str, parent: int) -> None:
@@ -241,9 +219,20 @@ def _unlink(name: str, parent: int) -> None:
         return
 
 
-def _hostile(name: str, why: str) -> BangerError:
-    message = f'the guest sent an archive that cannot be trusted: "{name}"'
-    return BangerError(ErrorKind.INVALID, message, subject=name, cause=why)
+def _make_room(name: str, parent: int) -> None:
+    """Remove what is to be replaced, unless it is a directory."""
+    _refuse_directory(name, parent)
+    _unlink(name, parent)
+
+
+def _refuse_directory(name: str, parent: int) -> None:
+    try:
+        mode = os.lstat(name, dir_fd=parent).st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(mode):
+        message = f'"{name}" is a directory, and a file is to take its place'
+        raise BangerError(ErrorKind.CONFLICT, message, subject=name, hint="remove it, or copy to another name")
 
 
 def _host_error(error: OSError, target: Path) -> BangerError:

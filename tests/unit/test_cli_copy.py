@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import gzip
 import tarfile
 from pathlib import Path
 
@@ -12,21 +12,15 @@ from banger.commands.copy import split_location
 from banger.core.frames import FrameType
 from tests.support.cli import Cli, banger
 from tests.support.fake_api import FakeApi, FrameSession
+from tests.support.tars import archive, entry, read_archive
 
 pytest_plugins = ("tests.support.cli_fixtures",)
 
 
-def tree_with(link_count: int) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        top = tarfile.TarInfo("etc")
-        top.type, top.mode = tarfile.DIRTYPE, 0o755
-        tar.addfile(top)
-        for i in range(link_count):
-            link = tarfile.TarInfo(f"etc/l{i}")
-            link.type, link.linkname = tarfile.SYMTYPE, "/usr/\x1b[31m"
-            tar.addfile(link)
-    return buffer.getvalue()
+def tree_with(devices: int) -> bytes:
+    return archive(
+        entry("etc", tarfile.DIRTYPE), *(entry(f"etc/d{i}\x1b[31m", tarfile.CHRTYPE) for i in range(devices))
+    )
 
 
 def script_get(api: FakeApi, data: bytes) -> None:
@@ -79,11 +73,57 @@ def test_copy_in_from_a_dash_sends_standard_input(api: FakeApi) -> None:
         received.append(session.read_stdin())
         session.exit(0)
 
+    api.on("GET", "/v1/vms/web/files/stat", {"path": "/srv", "kind": "directory"})
     api.on("POST", "/v1/vms/web/files/put", talk=take)
-    data = tree_with(1)
-    assert banger("vm", "cp", "-", "web:/srv", stdin=data)[0] == 0
-    assert received == [data]
-    assert api.calls[0].query == {"directory": ["/srv"]}
+    for data in (tree_with(1), gzip.compress(tree_with(1))):
+        assert banger("vm", "cp", "-", "web:/srv", stdin=data)[0] == 0
+        assert sorted(read_archive([received.pop()])) == ["etc", "etc/d0\x1b[31m"]
+    assert {call.query["directory"][0] for call in api.asked("POST", "/v1/vms/web/files/put")} == {"/srv"}
+
+
+@pytest.mark.parametrize(("kind", "code"), [("missing", 3), ("file", 4)])
+def test_copy_in_from_a_dash_needs_a_directory(api: FakeApi, kind: str, code: int) -> None:
+    api.on("GET", "/v1/vms/web/files/stat", {"path": "/srv", "kind": kind})
+    assert banger("vm", "cp", "-", "web:/srv", stdin=tree_with(0))[0] == code
+
+
+@pytest.mark.parametrize("data", [b"", b"no tar" * 1000, tree_with(3)[:900]])
+def test_copy_in_from_a_dash_of_no_whole_archive_is_invalid(api: FakeApi, data: bytes) -> None:
+    api.on("GET", "/v1/vms/web/files/stat", {"path": "/srv", "kind": "directory"})
+    api.on("POST", "/v1/vms/web/files/put", talk=lambda session: session.read_stdin() and None)
+    code, _, errors = banger("vm", "cp", "-", "web:/srv", stdin=data)
+    assert (code, errors.splitlines()[0]) == (9, b"error: standard input is not a whole tar archive")
+
+
+def test_what_the_guest_could_not_send_is_told_and_exit_9(cli: Cli, api: FakeApi, tmp_path: Path) -> None:
+    def give(session: FrameSession) -> None:
+        session.send(FrameType.STDERR, b"left out: etc/flush: it cannot be read\ntar: x: socket ignored\n")
+        session.send(FrameType.STDOUT, tree_with(0))
+        session.exit(0)
+
+    script_get(api, b"")
+    api.on("POST", "/v1/vms/web/files/get", talk=give)
+    for target in (str(tmp_path), "-"):
+        code, _, errors = banger("vm", "cp", "web:/etc", target)
+        assert (code, errors) == (9, b"left out: etc/flush: it cannot be read\n")
+
+
+def test_copy_between_two_paths_of_this_host_is_a_usage_error(cli: Cli, tmp_path: Path) -> None:
+    assert cli("vm", "cp", "./a", str(tmp_path)).code == 2
+
+
+def test_copy_between_two_vms_goes_through_here(api: FakeApi) -> None:
+    received: list[bytes] = []
+
+    def take(session: FrameSession) -> None:
+        received.append(session.read_stdin())
+        session.exit(0)
+
+    script_get(api, tree_with(1))
+    api.on("GET", "/v1/vms/db/files/stat", {"path": "/srv", "kind": "directory"})
+    api.on("POST", "/v1/vms/db/files/put", talk=take)
+    assert banger("vm", "cp", "web:/etc", "db:/srv") == (0, b"", b"")
+    assert sorted(read_archive(received)) == ["etc", "etc/d0\x1b[31m"]
 
 
 def test_failed_copy_is_an_error_with_the_guests_words(cli: Cli, api: FakeApi, tmp_path: Path) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import io
+import os
+import posixpath
+import socket
 import tarfile
 from pathlib import Path
 
 import pytest
 
 from banger.client import Client
-from banger.client.copying import copy_in, copy_out, place_in_guest, place_on_host
+from banger.client.copying import CopyOptions, copy_in, copy_out, local_source
+from banger.client.places import Source, means_contents, place_in_guest, place_on_host
+from banger.client.transfer import Look
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.frames import FrameType
 from tests.support.fake_api import FakeApi, FrameSession
@@ -22,7 +27,18 @@ def tree(tmp_path: Path) -> Path:
     (tmp_path / "dir").mkdir()
     (tmp_path / "dir" / "a").write_text("1")
     (tmp_path / "file").write_text("2")
+    (tmp_path / "to-dir").symlink_to("dir")
+    (tmp_path / "to-file").symlink_to("file")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    (tmp_path / "to-pipe").symlink_to("pipe")
+    os.mkfifo(tmp_path / "pipe")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
     return tmp_path
+
+
+def there(path: str, kind: str) -> Look:
+    return Look(path.rstrip("/") or "/", kind)
 
 
 @pytest.mark.parametrize(
@@ -41,26 +57,90 @@ def tree(tmp_path: Path) -> Path:
         ("dir/.", "/tmp/new", "missing", ("/tmp", "new")),
         ("dir/../dir", "/tmp", "directory", ("/tmp", "dir")),
         ("dir/..", "/tmp", "directory", ("/tmp", "PARENT")),
+        ("to-dir", "/tmp", "directory", ("/tmp", "to-dir")),
+        ("to-dir/", "/tmp", "directory", ("/tmp", "to-dir")),
+        ("to-dir/.", "/tmp", "directory", ("/tmp", "")),
+        ("to-dir", "/tmp/old", "file", ("/tmp", "old")),
+        ("dangling", "/tmp", "directory", ("/tmp", "dangling")),
     ],
 )
 def test_place_in_guest(tree: Path, source: str, target: str, kind: str, expected: tuple[str, str]) -> None:
     directory, top = expected
-    found = place_in_guest(tree / source, str(tree) + "/" + source, target, kind)
-    assert found == (directory, tree.name if top == "PARENT" else top)
+    _, what = local_source(f"{tree}/{source}", follow_link=False)
+    assert place_in_guest(what, target, there(target, kind)) == (directory, tree.name if top == "PARENT" else top)
+
+
+def test_current_directory_means_what_it_holds(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tree / "dir")
+    _, what = local_source(".", follow_link=False)
+    assert place_in_guest(what, "/srv", there("/srv", "directory")) == ("/srv", "")
+    assert place_in_guest(what, "/srv/new", there("/srv/new", "missing")) == ("/srv", "new")
 
 
 @pytest.mark.parametrize(
     ("source", "target", "kind", "error"),
     [
         ("file", "/tmp/new/", "missing", ErrorKind.NOT_FOUND),
+        ("file", "/tmp/old/", "file", ErrorKind.CONFLICT),
         ("dir", "/tmp/old", "file", ErrorKind.CONFLICT),
+        ("to-dir/", "/tmp/old", "file", ErrorKind.CONFLICT),
         ("file", "/dev/null", "other", ErrorKind.CONFLICT),
+        ("dir", "/dev/null", "other", ErrorKind.CONFLICT),
     ],
 )
 def test_place_in_guest_that_cannot_be(tree: Path, source: str, target: str, kind: str, error: ErrorKind) -> None:
+    _, what = local_source(f"{tree}/{source}", follow_link=False)
     with pytest.raises(BangerError) as raised:
-        place_in_guest(tree / source, source, target, kind)
+        place_in_guest(what, target, there(target, kind))
     assert raised.value.kind is error
+
+
+def test_link_at_the_target_in_the_guest_is_followed() -> None:
+    what = Source("f", is_directory=False)
+    link = Look("/etc/resolv.conf", "file", is_link=True, real_path="/run/resolv.conf")
+    assert place_in_guest(what, "/etc/resolv.conf", link) == ("/run", "resolv.conf")
+    assert place_in_guest(what, "/l", Look("/l", "directory", is_link=True, real_path="/srv")) == ("/srv", "f")
+    assert place_in_guest(what, "/l", Look("/l", "missing", is_link=True, real_path="/srv/x")) == ("/srv", "x")
+    assert place_in_guest(what, "/l", Look("/l", "missing", is_link=True)) == ("/", "l")
+
+
+@pytest.mark.parametrize(
+    ("source", "error"),
+    [
+        ("missing", ErrorKind.NOT_FOUND),
+        ("file/", ErrorKind.NOT_FOUND),
+        ("dangling/", ErrorKind.NOT_FOUND),
+        ("socket", ErrorKind.CONFLICT),
+        ("to-pipe/.", ErrorKind.NOT_FOUND),
+    ],
+)
+def test_local_source_that_cannot_be_copied(tree: Path, source: str, error: ErrorKind) -> None:
+    with pytest.raises(BangerError) as raised:
+        local_source(f"{tree}/{source}", follow_link=False)
+    assert raised.value.kind is error
+
+
+def test_link_to_what_never_ends_is_refused_when_followed(tree: Path) -> None:
+    with pytest.raises(BangerError, match="no file or directory"):
+        local_source(f"{tree}/to-pipe", follow_link=True)
+    with pytest.raises(BangerError, match="no file or directory"):
+        local_source("/dev/zero", follow_link=True)
+
+
+def test_open_pipe_of_this_process_is_refused_not_copied_as_a_link() -> None:
+    reading, writing = os.pipe()
+    try:
+        with pytest.raises(BangerError, match="no file or directory") as raised:
+            local_source(f"/dev/fd/{reading}", follow_link=False)
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert "vm exec" in raised.value.hint
+
+
+def test_followed_link_is_read_where_it_leads_and_keeps_its_name(tree: Path) -> None:
+    path, what = local_source(f"{tree}/to-dir", follow_link=True)
+    assert (path, what) == (tree / "dir", Source("to-dir", is_directory=True))
 
 
 @pytest.mark.parametrize(
@@ -72,12 +152,19 @@ def test_place_in_guest_that_cannot_be(tree: Path, source: str, target: str, kin
         ("/etc", "dir", "directory", ("dir", "etc")),
         ("/etc/", "dir", "directory", ("dir", "etc")),
         ("/etc/.", "dir", "directory", ("dir", "")),
-        ("/etc", "new", "directory", ("new", "")),
+        ("/etc", "new", "directory", (".", "new")),
+        ("/etc/.", "new", "directory", (".", "new")),
+        ("/etc", "new/", "directory", (".", "new")),
         ("/", "dir", "directory", ("dir", "")),
+        ("/etc", "to-dir", "directory", ("dir", "etc")),
+        ("/etc/hosts", "to-dir", "file", ("dir", "hosts")),
+        ("/etc/hosts", "to-file", "file", (".", "file")),
+        ("/etc/hosts", "dangling", "file", (".", "nowhere")),
     ],
 )
 def test_place_on_host(tree: Path, source: str, target: str, kind: str, expected: tuple[str, str]) -> None:
-    directory, top = place_on_host(tree / target, source, str(tree / target), kind)
+    what = Source(posixpath.basename(source.rstrip("/.")), kind == "directory", means_contents(source))
+    directory, top = place_on_host(what, f"{tree}/{target}")
     assert (directory, top) == (tree / expected[0], expected[1])
     assert directory.is_dir()
 
@@ -86,14 +173,20 @@ def test_place_on_host(tree: Path, source: str, target: str, kind: str, expected
     ("target", "kind", "error"),
     [
         ("none/x", "file", ErrorKind.NOT_FOUND),
+        ("none/x", "directory", ErrorKind.NOT_FOUND),
         ("new/", "file", ErrorKind.NOT_FOUND),
+        ("file/", "file", ErrorKind.CONFLICT),
         ("file", "directory", ErrorKind.CONFLICT),
-        ("none/x", "directory", ErrorKind.DENIED),
+        ("file/x", "file", ErrorKind.NOT_FOUND),
+        ("pipe", "file", ErrorKind.CONFLICT),
+        ("to-pipe", "file", ErrorKind.CONFLICT),
+        ("pipe", "directory", ErrorKind.CONFLICT),
     ],
 )
 def test_place_on_host_that_cannot_be(tree: Path, target: str, kind: str, error: ErrorKind) -> None:
+    """A device such as /dev/null is of the kind of the pipe: the copy would take its place."""
     with pytest.raises(BangerError) as raised:
-        place_on_host(tree / target, "/etc", f"{tree}/{target}", kind)
+        place_on_host(Source("etc", kind == "directory"), f"{tree}/{target}")
     assert raised.value.kind is error
 
 
@@ -107,7 +200,7 @@ def test_directory_is_sent_as_a_tar_stream(api: FakeApi, tree: Path) -> None:
     api.on("GET", "/v1/vms/web/files/stat", {"path": "/tmp", "kind": "directory"})
     api.on("POST", "/v1/vms/web/files/put", talk=take)
     sizes: list[int] = []
-    copy_in(Client(api.path), "web", str(tree / "dir"), "tmp/", sizes.append)
+    copy_in(Client(api.path), "web", str(tree / "dir"), "tmp/", CopyOptions(on_bytes=sizes.append))
     with tarfile.open(fileobj=io.BytesIO(received[0])) as tar:
         assert tar.getnames() == ["dir", "dir/a"]
     assert api.asked("POST", "/v1/vms/web/files/put")[0].query == {"directory": ["/tmp"]}
