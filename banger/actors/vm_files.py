@@ -6,6 +6,7 @@ import os
 import secrets
 from pathlib import Path
 
+from banger.core.syncing import sync_path
 from banger.layout import Layout
 
 #: The tail of a console that is looked at for the end of a machine.
@@ -40,13 +41,15 @@ class VmFiles:
         return self.directory / "host_key.seed"
 
     def make(self) -> None:
-        """Create the directory and the host key's seed. Idempotent."""
+        """Create the directory and the host key's seed, both to last. Idempotent."""
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not self.host_key_seed_file.exists():
             descriptor = os.open(self.host_key_seed_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(secrets.token_bytes(32))
                 os.fsync(file.fileno())
+            sync_path(self.directory)
+            sync_path(self.directory.parent)
 
     def host_key_seed(self) -> bytes:
         """The host key's seed."""

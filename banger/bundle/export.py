@@ -19,6 +19,7 @@ from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import Image
 from banger.core.names import new_id
 from banger.core.operation import Operation
+from banger.core.syncing import sync_path
 from banger.layout import Layout
 from banger.oci.artifact import LocalBlob
 from banger.oci.artifact_client import Registries
@@ -142,6 +143,7 @@ def _appearing(target: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(descriptor)
         building.rename(target)
+        sync_path(target.parent)
     except BaseException:
         building.unlink(missing_ok=True)
         raise

@@ -18,6 +18,7 @@ from banger.catalog.definitions import CatalogError, Definition, parse_catalog
 from banger.catalog.resolve import image_source, kernel_source
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.operation import Operation
+from banger.core.syncing import sync_path
 from banger.oci.artifact import digest_of
 from banger.oci.artifact_client import Registries
 from banger.oci.documents import DocumentError, descriptors, parse_descriptor
@@ -192,11 +193,7 @@ def _replace(file: Path, text: str) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         staged.replace(file)
-        directory = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync_path(file.parent)
     except OSError as error:
         with suppress(OSError):
             staged.unlink(missing_ok=True)

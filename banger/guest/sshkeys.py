@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from banger.core.errors import BangerError, ErrorKind
+from banger.core.syncing import sync_path
 
 _COMMENT = "banger"
 
@@ -91,8 +92,4 @@ def _write_new(path: Path, data: bytes, mode: int, *, replace: bool) -> None:
             os.link(staged, path)
     finally:
         staged.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync_path(path.parent)

@@ -19,6 +19,7 @@ from typing import Any
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.names import new_id
+from banger.core.syncing import sync_path
 from banger.layout import Layout
 
 
@@ -41,8 +42,8 @@ def sync_tree(path: Path) -> None:
         for name in names:
             file = Path(directory, name)
             if stat.S_ISREG(file.lstat().st_mode):
-                _sync(file)
-        _sync(Path(directory))
+                sync_path(file)
+        sync_path(Path(directory))
 
 
 def publish(staged: Path, final: Path) -> None:
@@ -64,8 +65,8 @@ def publish(staged: Path, final: Path) -> None:
     sync_tree(staged)
     crashpoint("publish:synced")
     staged.rename(final)
-    _sync(final.parent)
-    _sync(staged.parent)
+    sync_path(final.parent)
+    sync_path(staged.parent)
 
 
 def discard(path: Path, layout: Layout) -> None:
@@ -86,7 +87,7 @@ def discard(path: Path, layout: Layout) -> None:
         _remove(path)  # on another file system, as sockets are: they do not outlive a reboot anyway
         return
     crashpoint("discard:renamed")
-    _sync(path.parent)
+    sync_path(path.parent)
     _remove(doomed)
 
 
@@ -113,14 +114,6 @@ def sweep(layout: Layout, keep: Collection[Path] = ()) -> list[Path]:
     if failures:
         raise ExceptionGroup("leftovers could not be removed", failures)
     return removed
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _remove(path: Path) -> None:

@@ -20,6 +20,7 @@ from banger.core.cancel import CancelToken
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.ports import Leases
+from banger.core.syncing import sync_path
 from banger.core.units import format_size
 from banger.oci.arrival import Arrival
 from banger.oci.documents import Descriptor
@@ -291,11 +292,7 @@ def _is_intact(path: Path, blob: Descriptor, token: CancelToken, arrival: Arriva
 def _publish(part: Path, path: Path) -> None:
     part.replace(path)
     crashpoint("blob.fetch:renamed")
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync_path(path.parent)
 
 
 def _length(path: Path) -> int | None:

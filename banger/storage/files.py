@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.ports import Fill
+from banger.core.syncing import sync_path
 from banger.rootfs.ext4.skeleton import host_error
 
 #: Serials by which the guest's init finds its drives, whatever order the bus gives them.
@@ -33,9 +33,9 @@ def make_whole(path: Path, make: Callable[[Path], None], needed_bytes: int = 0) 
     try:
         new.unlink(missing_ok=True)
         make(new)
-        sync(new)
+        sync_path(new)
         new.rename(path)
-        sync(path.parent)
+        sync_path(path.parent)
     except OSError as error:
         new.unlink(missing_ok=True)
         raise host_error(error, path, needed_bytes) from error
@@ -74,12 +74,3 @@ def fill_of(path: Path) -> Fill:
     except FileNotFoundError:
         return Fill(0, 0)
     return Fill(facts.st_blocks * 512, facts.st_size)
-
-
-def sync(path: Path) -> None:
-    """Flush a file or directory to the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -22,13 +22,14 @@ from banger.core.names import VM_NAME, check_home_name
 from banger.core.operation import Operation
 from banger.core.plan import CleanupStep
 from banger.core.ports import Contribution, Drive, HostObject, VmLedger
+from banger.core.syncing import sync_path
 from banger.core.units import MIB
 from banger.host.copying import copy_file
 from banger.layout import Layout
 from banger.rootfs.build import Layer, build_rootfs
 from banger.rootfs.resize import file_system_bytes, grow_disk
 from banger.rootfs.tree_tar import ChunkStream, empty_tar
-from banger.storage.files import HOME_SERIAL, make_whole, remove_file, sync, unfinished
+from banger.storage.files import HOME_SERIAL, make_whole, remove_file, unfinished
 
 _KIND = "home"
 _ROOT_MODE = 0o700
@@ -238,6 +239,6 @@ class HomeDisk:
         record = self._record(home.name)
         new = unfinished(record)
         new.write_text(json.dumps(asdict(home)))
-        sync(new)
+        sync_path(new)
         new.rename(record)
-        sync(self._directory)
+        sync_path(self._directory)

@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from banger.core.errors import BangerError, ErrorKind
+from banger.core.syncing import sync_path
 from banger.rootfs.disk import check_size
 from banger.rootfs.ext4.skeleton import host_error
-from banger.storage.files import remove_file, sync, unfinished
+from banger.storage.files import remove_file, unfinished
 from banger.storage.snapshot_format import changes_bytes
 
 
@@ -80,9 +81,9 @@ class SnapshotFiles:
     def _write(self, geometry: Geometry) -> None:
         new = unfinished(self._record)
         new.write_text(json.dumps(asdict(geometry)))
-        sync(new)
+        sync_path(new)
         new.rename(self._record)
-        sync(self._record.parent)
+        sync_path(self._record.parent)
 
     def _resize(self, geometry: Geometry, flags: int) -> None:
         check_size(self.changes, geometry.size_bytes)
