@@ -62,7 +62,7 @@ TREE: Mapping[str, Verb | Noun] = {
             "grow": Verb("vm:grow", "Make the disk of a stopped VM larger."),
             "exec": Verb("run:exec_", "Run a command in a VM that is running."),
             "ssh": Verb("ssh:ssh", "Log in to a VM with your own ssh."),
-            "cp": Verb("copy:cp", "Copy files between this host and a VM."),
+            "cp": Verb("copy:cp", "Copy files between this host and a VM, or two VMs."),
             "logs": Verb("vm:logs", "Print what a VM wrote to its console."),
             "wait": Verb("vm:wait", "Wait until VMs have stopped, or run."),
             "prune": Verb("prune:prune_vms", "Delete every VM that is stopped."),
