@@ -43,6 +43,7 @@ def daemon(api: FakeApi) -> FakeApi:
     api.long("POST", "/v1/vms/web/stop", vm_json())
     api.on("GET", "/v1/vms/web/logs", data=b"hello\n")
     api.on("GET", "/v1/operations/0p/events", lines=[{"event": event("started")}, {"result": None}])
+    api.on("GET", "/v1/vms/web/files/stat", {"path": "/etc/hosts", "kind": "file"})
     api.on("POST", "/v1/vms/web/files/get", talk=speak)
     api.on("POST", "/v1/vms/web/exec", talk=speak)
     api.on("POST", "/v1/vms/run", talk=speak)
