@@ -10,7 +10,7 @@ A daemon is started if none answers. Everything that fails raises :class:`banger
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -47,9 +47,9 @@ class SpecOptions(TypedDict, total=False):
 
 
 class ExecOptions(TypedDict, total=False):
-    """How a command is run. ``input`` is its standard input; ``check`` raises if it fails."""
+    """How a command is run. ``input`` is its standard input, whole or in pieces; ``check`` raises if it fails."""
 
-    input: bytes
+    input: bytes | Iterable[bytes]
     env: Mapping[str, str]
     user: str
     workdir: str

@@ -118,18 +118,23 @@ class FrameChannel:
 
     # -- for a caller that just waits ------------------------------------------------------------------
 
-    def send(self, kind: FrameType, payload: bytes = b"", timeout_s: float | None = None) -> bool:
-        """Send a frame, waiting for room. False once the daemon has ended the exchange: read why with `receive`.
+    def send_stdin(self, payload: bytes | memoryview, timeout_s: float | None = None) -> bool:
+        """Send standard input, waiting for room whenever the command does not keep up.
 
-        Also false if there was no room within ``timeout_s``.
+        False once the daemon has ended the exchange (read why with `receive`), or if there was no room within
+        ``timeout_s``.
         """
-        self.put(kind, payload)
         end = None if timeout_s is None else time.monotonic() + timeout_s
-        while not self._has_exit() and not self.takes_stdin:
-            left = None if end is None else end - time.monotonic()
-            if left is not None and left <= 0:
+        pieces = memoryview(payload)
+        for start in range(0, len(pieces), MAX_PAYLOAD):
+            self.put(FrameType.STDIN, bytes(pieces[start : start + MAX_PAYLOAD]))
+            while not self._has_exit() and not self.takes_stdin:
+                left = None if end is None else end - time.monotonic()
+                if left is not None and left <= 0:
+                    return False
+                self._wait(left)
+            if self._has_exit():
                 return False
-            self._wait(left)
         return not self._has_exit()
 
     def receive(self, timeout_s: float | None = None) -> Frame | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ class Ended:
 
 def converse(
     channel: FrameChannel,
-    stdin: bytes = b"",
+    stdin: bytes | Iterable[bytes] = b"",
     on_event: Callable[[Mapping[str, Any]], None] | None = None,
     timeout_s: float | None = None,
 ) -> Ended:
@@ -32,7 +32,7 @@ def converse(
 
     Args:
         channel: just opened.
-        stdin: all of its standard input.
+        stdin: all of its standard input, whole or in pieces.
         on_event: gets the events that come before the command runs.
         timeout_s: hang up after so long, which ends the command.
 
@@ -42,8 +42,9 @@ def converse(
     end = None if timeout_s is None else time.monotonic() + timeout_s
     output = {FrameType.STDOUT: bytearray(), FrameType.STDERR: bytearray()}
     try:
-        if stdin:
-            channel.send(FrameType.STDIN, stdin, timeout_s)
+        for piece in (stdin,) if isinstance(stdin, bytes | bytearray | memoryview) else stdin:
+            if not channel.send_stdin(piece, None if end is None else end - time.monotonic()):
+                break  # it has ended and reads no more, which is its right; or it is out of time
         channel.put(FrameType.STDIN_EOF)
         while (frame := channel.receive(None if end is None else end - time.monotonic())) is not None:
             kind, payload = frame

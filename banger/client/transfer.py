@@ -87,7 +87,7 @@ class Transfer:
             self.close()
 
     def _send(self, data: bytes) -> None:
-        if not self._channel.send(FrameType.STDIN, data):
+        if not self._channel.send_stdin(data):
             raise _GuestStoppedError
         self._tell(len(data))
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import select
+import socket
+import threading
+from contextlib import suppress
+
 import pytest
 
 from banger.client import Client
-from banger.client.channel import exit_of
+from banger.client.channel import FrameChannel, exit_of
+from banger.client.http1 import encode_chunk
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.frames import MAX_PAYLOAD, FrameType
+from banger.core.frames import MAX_PAYLOAD, STDIN_WINDOW, FrameReader, FrameType, encode_json
 from tests.support.fake_api import FakeApi, FrameSession
 
 pytest_plugins = ("tests.support.cli_fixtures",)
@@ -25,7 +31,7 @@ def test_large_input_and_output_cross_without_deadlock(api: FakeApi) -> None:
     api.on("POST", PATH, talk=echo)
     data = bytes(range(256)) * (4 * MAX_PAYLOAD // 256 + 3)
     channel = Client(api.path).frames(PATH, {"argv": ["cat"]})
-    assert channel.send(FrameType.STDIN, data)
+    assert channel.send_stdin(data)
     channel.put(FrameType.STDIN_EOF)
     output = bytearray()
     while (frame := channel.receive(10)) is not None and frame[0] is not FrameType.EXIT:
@@ -40,7 +46,7 @@ def test_large_input_and_output_cross_without_deadlock(api: FakeApi) -> None:
 def test_sender_learns_that_the_other_side_has_ended(api: FakeApi) -> None:
     api.on("POST", PATH, talk=lambda session: session.fail(kind="exhausted", message="no room"))
     channel = Client(api.path).frames(PATH, {})
-    while channel.send(FrameType.STDIN, b"x" * MAX_PAYLOAD):
+    while channel.send_stdin(b"x" * MAX_PAYLOAD):
         pass
     frame = channel.receive(10)
     channel.close()
@@ -73,3 +79,46 @@ def test_receive_gives_up_after_its_time(api: FakeApi) -> None:
     assert channel.receive(0.02) is None
     assert not channel.ended
     channel.close()
+
+
+def test_sender_keeps_to_the_window_of_a_command_that_reads_late() -> None:
+    """The daemon ends a session whose caller sends more than the window while the command does not read."""
+    ours, theirs = socket.socketpair()
+    most_under_way: list[int] = []
+    server = threading.Thread(target=_take_late, args=(theirs, most_under_way))
+    server.start()
+    channel = FrameChannel(ours, PATH, {})
+    sent = channel.send_stdin(bytes(5 * STDIN_WINDOW))
+    channel.close()
+    server.join()
+    assert sent
+    assert len(most_under_way) > 3
+    assert max(most_under_way) <= STDIN_WINDOW + MAX_PAYLOAD
+
+
+def _take_late(connection: socket.socket, most_under_way: list[int]) -> None:
+    """A daemon that acknowledges only when its caller has fallen silent."""
+    reader, body = FrameReader(), bytearray()
+    connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+    with connection, suppress(OSError):
+        while True:
+            held = 0
+            while select.select([connection], [], [], 0.2)[0]:
+                if not (data := connection.recv(1 << 20)):
+                    return
+                body += data
+                held += sum(len(payload) for kind, payload in _frames(reader, body) if kind is FrameType.STDIN)
+            most_under_way.append(held)
+            connection.sendall(encode_chunk(encode_json(FrameType.ACK, held)))
+
+
+def _frames(reader: FrameReader, body: bytearray) -> list[tuple[FrameType, bytes]]:
+    """The frames of the chunks that are complete in ``body``, which are taken out of it."""
+    found: list[tuple[FrameType, bytes]] = []
+    if (head := body.find(b"\r\n\r\n")) >= 0 and body.startswith(b"POST"):
+        del body[: head + 4]
+    while (end := body.find(b"\r\n")) >= 0 and len(body) >= end + 4 + int(body[:end], 16):
+        size = int(body[:end], 16)
+        found += reader.feed(bytes(body[end + 2 : end + 2 + size]))
+        del body[: end + 4 + size]
+    return found

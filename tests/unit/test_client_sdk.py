@@ -94,6 +94,14 @@ def test_large_input_and_output_do_not_deadlock(api: FakeApi, sdk: banger.Banger
     assert sdk.run("alpine", execution={"input": data}).stdout == data
 
 
+def test_input_may_come_in_pieces_and_ends_where_the_command_stops_reading(api: FakeApi, sdk: banger.Banger) -> None:
+    api.on("POST", "/v1/vms/run", talk=echo)
+    assert sdk.run("alpine", execution={"input": iter([b"a", b"bc"])}).text == "out abc"
+    api.on("POST", "/v1/vms/run", talk=lambda session: (session.started(), session.exit(0)))
+    endless = (bytes(1 << 16) for _ in iter(int, 1))
+    assert sdk.run("alpine", execution={"input": endless}).returncode == 0
+
+
 def test_lifecycle_updates_what_is_known(api: FakeApi, sdk: banger.Banger) -> None:
     api.on("GET", "/v1/vms", [vm_json("web")])
     api.long("POST", f"/v1/vms/{ID}/stop", vm_json("web", state="stopped"))
