@@ -19,6 +19,15 @@ _POLL_S = 0.02
 _RETRY_S = 0.5
 _LOG_LINES = 6
 _XDG_VARIABLES = ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR")
+#: Who one is, where things are, how the network is reached and a registry logged in to. No more: a caller's secrets are
+#: none of the daemon's business, nor of the machines that it starts.
+_INHERITED = frozenset(
+    "PATH HOME USER LOGNAME SHELL LANG LANGUAGE TZ TMPDIR LD_LIBRARY_PATH PYTHONDONTWRITEBYTECODE"
+    " DBUS_SESSION_BUS_ADDRESS http_proxy https_proxy ftp_proxy all_proxy no_proxy HTTP_PROXY HTTPS_PROXY FTP_PROXY ALL_PROXY NO_PROXY"
+    " SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE CURL_CA_BUNDLE DOCKER_CONFIG REGISTRY_AUTH_FILE"
+    " GNUPGHOME PASSWORD_STORE_DIR".split()
+)
+_INHERITED_PREFIXES = ("BANGER_", "LC_", "XDG_")
 #: Another process holds the lock of this state directory.
 _LOST_RACE = EXIT_CODES[ErrorKind.CONFLICT]
 
@@ -79,6 +88,11 @@ def daemon_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
     return needed
 
 
+def _clean_environment(env: Mapping[str, str]) -> dict[str, str]:
+    """What of a caller's environment a daemon may have: it outlives the caller and serves others."""
+    return {name: value for name, value in env.items() if name in _INHERITED or name.startswith(_INHERITED_PREFIXES)}
+
+
 def _spawn(layout: Layout) -> tuple[int, subprocess.Popen[bytes]]:
     """Start the process in a session of its own; its log file's size before, and the process."""
     try:
@@ -100,7 +114,7 @@ def _spawn(layout: Layout) -> tuple[int, subprocess.Popen[bytes]]:
             stdout=log,
             stderr=log,
             cwd="/",
-            env={**os.environ, **daemon_environment()},
+            env=_clean_environment(os.environ) | daemon_environment(),
             start_new_session=True,
         )
     finally:

@@ -1,4 +1,7 @@
-"""What systemd tells a process by its environment (systemd.exec(5), environment variables in spawned processes)."""
+"""What a process is told by its environment, and what one of ours tells another.
+
+systemd's part: systemd.exec(5), environment variables in spawned processes.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,18 @@ from pathlib import Path
 
 #: A directory that is there if systemd is the init (sd_booted(3)).
 BOOTED = Path("/run/systemd/system")
+
+
+#: All that a VMM needs to find its libraries, its own programs and a place for temporary files.
+_OF_A_VMM = ("PATH", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ", "TMPDIR")
+
+
+def vmm_environment(env: Mapping[str, str]) -> dict[str, str]:
+    """What a VMM inherits: nothing that its daemon, or whoever started that one, was told. Pure.
+
+    A VMM outlives its daemon, and its environment can be read in ``/proc`` by everybody who has its uid.
+    """
+    return {name: env[name] for name in _OF_A_VMM if name in env}
 
 
 def inheritable(env: Mapping[str, str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.ports import HostObject
 from banger.launch.cgroups import Cgroups, remove
-from banger.launch.environment import inheritable
+from banger.launch.environment import vmm_environment
 from banger.launch.port import Job, Outcome
 
 #: The process enters its cgroup before it becomes the VMM: all of its memory is accounted there, and there is no
@@ -49,7 +49,7 @@ class SessionLauncher:
                     stdout=output,
                     stderr=output,
                     cwd="/",
-                    env=inheritable(os.environ),
+                    env=vmm_environment(os.environ),
                     umask=0o077,
                     start_new_session=True,
                     pass_fds=tuple(job.descriptors),

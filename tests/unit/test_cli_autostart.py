@@ -171,3 +171,16 @@ def test_command_line_reports_the_failed_start(cli: Cli, monkeypatch: pytest.Mon
     ended = cli("vm", "list")
     assert ended.code == 7
     assert ended.err == "error: the banger daemon did not start\n  cause: no disk\n  hint: banger daemon run\n"
+
+
+def test_daemon_inherits_no_secret_of_its_caller() -> None:
+    env = {
+        "PATH": "/bin",
+        "AWS_SECRET_ACCESS_KEY": "s",
+        "BANGER_VM_CPUS": "2",
+        "LC_ALL": "C",
+        "https_proxy": "p",
+        "X": "y",
+    }
+    kept = autostart._clean_environment(env)
+    assert kept == {"PATH": "/bin", "BANGER_VM_CPUS": "2", "LC_ALL": "C", "https_proxy": "p"}

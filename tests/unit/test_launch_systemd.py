@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from banger.launch import Job, Limits, Outcome
-from banger.launch.environment import inheritable, is_supervised
+from banger.launch.environment import inheritable, is_supervised, vmm_environment
 from banger.launch.systemd import SystemdLauncher, parse_properties, read_outcome, run_arguments
 
 JOB = Job("aaaaaaaaaaaa", ["/usr/bin/$vmm", "-append", "root=$HOME ${x} 50%", "a b"], Path("/var/log/vmm.log"))
@@ -70,3 +70,8 @@ def test_daemon_knows_whether_systemd_started_it(tmp_path: Path, env: dict[str, 
 def test_children_do_not_speak_for_the_daemon() -> None:
     env = {"PATH": "/bin", "NOTIFY_SOCKET": "/n", "WATCHDOG_PID": "1", "INVOCATION_ID": "x"}
     assert inheritable(env) == {"PATH": "/bin"}
+
+
+def test_vmm_inherits_nothing_that_its_daemon_was_told() -> None:
+    env = {"PATH": "/bin", "API_TOKEN": "secret", "BANGER_HOME": "/b", "HOME": "/root", "https_proxy": "http://u:p@h"}
+    assert vmm_environment(env) == {"PATH": "/bin"}
