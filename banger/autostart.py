@@ -23,9 +23,9 @@ _XDG_VARIABLES = ("XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_RUN
 #: none of the daemon's business, nor of the machines that it starts.
 _INHERITED = frozenset(
     "PATH HOME USER LOGNAME SHELL LANG LANGUAGE TZ TMPDIR LD_LIBRARY_PATH PYTHONDONTWRITEBYTECODE"
-    " DBUS_SESSION_BUS_ADDRESS http_proxy https_proxy ftp_proxy all_proxy no_proxy HTTP_PROXY HTTPS_PROXY FTP_PROXY ALL_PROXY NO_PROXY"
+    " http_proxy https_proxy ftp_proxy all_proxy no_proxy HTTP_PROXY HTTPS_PROXY FTP_PROXY ALL_PROXY NO_PROXY"
     " SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE CURL_CA_BUNDLE DOCKER_CONFIG REGISTRY_AUTH_FILE"
-    " GNUPGHOME PASSWORD_STORE_DIR".split()
+    " DBUS_SESSION_BUS_ADDRESS GNUPGHOME PASSWORD_STORE_DIR".split()
 )
 _INHERITED_PREFIXES = ("BANGER_", "LC_", "XDG_")
 #: Another process holds the lock of this state directory.
