@@ -52,6 +52,7 @@ TREE: Mapping[str, Verb | Noun] = {
             "create": Verb("vm:create", "Make a VM without running a command in it."),
             "start": Verb("vm:start", "Start VMs that are stopped."),
             "stop": Verb("vm:stop", "Power VMs off, asking their guests first."),
+            "restart": Verb("vm:restart", "Stop VMs and start them again; those that are stopped are started."),
             "pause": Verb("vm:pause", "Let VMs stand still; what is in their memory stays."),
             "resume": Verb("vm:resume", "Let paused VMs go on."),
             "kill": Verb("vm:kill", "End VMs at once, as by pulling the plug."),

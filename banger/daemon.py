@@ -108,6 +108,7 @@ async def _serve(layout: Layout, config: Config) -> int:
     daemon = wire(layout, config, loop, stop=lambda: loop.call_soon_threadsafe(stop.set))
     await asyncio.to_thread(daemon.dns.start)
     await _reconcile_once(daemon, at_start=True)
+    await asyncio.to_thread(daemon.tender.begin)
     server = make_server(make_app(daemon.context))
     listener = bind(layout.socket)
     serving = asyncio.create_task(server.serve(sockets=[listener]))

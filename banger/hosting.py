@@ -13,14 +13,15 @@ from loguru import logger
 
 from banger.config import Config
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import PortForward
 from banger.core.ports import Capability
 from banger.dns.model import DnsSettings
 from banger.dns.service import DnsService
+from banger.forwarding.forwarders import Forwarders
+from banger.forwarding.host_ports import Taken
+from banger.forwarding.publisher import Publisher, held_ports
 from banger.guest.boot import SSH_PORT
 from banger.host.ledger import Ledger
-from banger.host.loopback_ports import Taken, choose_ports
-from banger.host.user_network import UserNetwork, held_ports
+from banger.host.user_network import UserNetwork
 from banger.layout import Layout
 from banger.network.probe import available
 from banger.network.resolver import Resolver, host_resolver
@@ -45,11 +46,10 @@ def make_hosting(layout: Layout, config: Config, store: Store, ledger: Ledger, i
     def taken(besides: str) -> Taken:
         return held_ports(ledger.all(), {vm.id: vm.name for vm in store.vms.all()}, besides)
 
-    def choose(vm_id: str, wanted: Sequence[PortForward]) -> Sequence[PortForward]:
-        return choose_ports(wanted, taken(vm_id))
+    publisher = Publisher(Forwarders(installation_id), taken)
 
     # Ports of the host come last on the way down, which is the other way round: taps give theirs back themselves.
-    capabilities: list[Capability] = [UserNetwork(SSH_PORT, taken)]
+    capabilities: list[Capability] = [UserNetwork(SSH_PORT, publisher)]
     taps: list[TapNetwork] = []
 
     def open_addresses(vm_id: str, addresses: Sequence[str], lifetime_s: int) -> None:
@@ -71,7 +71,9 @@ def make_hosting(layout: Layout, config: Config, store: Store, ledger: Ledger, i
     if available()[0] or not os.getuid():
         settings = TapSettings(config.text("network.subnet"), config.text("network.ipv6") == "on", os.getuid())
         taps.append(
-            TapNetwork(installation_id, layout.data / "network.json", SSH_PORT, ledger.all, choose, settings, resolver)
+            TapNetwork(
+                installation_id, layout.data / "network.json", SSH_PORT, ledger.all, publisher, settings, resolver
+            )
         )
     homes = HomeDisk(layout, config)
     return Hosting([*capabilities, *taps, homes], homes, dns)

@@ -41,6 +41,8 @@ class SpecOptions(TypedDict, total=False):
     network: str
     machine: str
     accelerator: str
+    restart: str
+    on_reboot: str
     labels: Mapping[str, str]
     hostname: str
     entrypoint: Sequence[str] | None
@@ -222,6 +224,10 @@ class Machine:
     def stop(self, *, timeout_s: float | None = None) -> Machine:
         """Ask the guest to power off, and kill it if that takes longer than ``timeout_s``."""
         return self._act("stop", {"timeout_s": timeout_s})
+
+    def restart(self, *, timeout_s: float | None = None) -> Machine:
+        """Stop it as :meth:`stop` does, and start it again, as one request."""
+        return self._act("restart", {"timeout_s": timeout_s})
 
     def kill(self) -> Machine:
         """End it at once."""

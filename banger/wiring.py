@@ -89,6 +89,7 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
     hosting = make_hosting(layout, config, store, ledger, mark)
     storages = all_drivers(config, mark)
     parts: list[Services] = []
+    tenders: list[Tender] = []
 
     def spawn(key: OwnerKey, generation: int, report: Callable[[Fact], None]) -> pykka.ActorRef[OwnerActor]:
         return OWNERS[key.kind].start(key, generation, report, parts[0])
@@ -97,7 +98,8 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
 
     def on_exit(vm_id: str, identity: ProcessIdentity, _status: int | None) -> None:
         vm = store.vms.get(vm_id)
-        supervisor.submit(SettleVm(vm_id, vm.name if vm else vm_id, exited=identity))
+        settled = supervisor.submit(SettleVm(vm_id, vm.name if vm else vm_id, exited=identity))
+        settled.when_answered(tenders[0].start_again)  # a reboot need not wait for the next look
 
     watcher = ExitWatcher(on_exit)
     parts.append(
@@ -131,6 +133,7 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
             authorized_key=ensure_key(layout.ssh_key),
         )
     )
+    tenders.append(Tender(parts[0]))
     context = ApiContext(
         layout=layout,
         config=config,
@@ -148,4 +151,4 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
         started_at=clock.now(),
         stop=stop,
     )
-    return Daemon(context, watcher, Tender(parts[0]), hosting.dns)
+    return Daemon(context, watcher, tenders[0], hosting.dns)

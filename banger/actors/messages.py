@@ -234,9 +234,18 @@ class CreateVm(VmCommand):
 
 @dataclass(frozen=True, slots=True)
 class StartVm(VmCommand):
-    """Start it; one that runs is left alone."""
+    """Start it; one that runs is left alone. ``again``: by banger itself, and only if that is still due."""
 
     verb: ClassVar[str] = "vm.start"
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RestartVm(VmCommand):
+    """Stop it as :class:`StopVm` does, if it runs, and start it: nothing comes between the two."""
+
+    verb: ClassVar[str] = "vm.restart"
+    timeout_s: float = 20.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from loguru import logger
 
-from banger.actors.messages import Command, DeleteVm, PauseVm, ResumeVm, SettleVm, StopVm
+from banger.actors.messages import Command, DeleteVm, PauseVm, ResumeVm, SettleVm, StartVm, StopVm
 from banger.actors.services import Services
 from banger.actors.vm_settle import breakdown
 from banger.actors.vm_teardown import recorded_identity
@@ -18,6 +18,7 @@ from banger.core.errors import BangerError
 from banger.core.expiry import Verdict, due
 from banger.core.models import Vm, VmState
 from banger.core.ports import Fill
+from banger.core.restarting import comes_with_daemon, is_due
 from banger.host.activity import Connection, established, into_guest
 from banger.host.disk_guard import PAUSED_BY, Move, Thresholds, Watched, decide
 
@@ -33,7 +34,22 @@ class Tender:
     @property
     def chores(self) -> Sequence[Callable[[], None]]:
         """All that is to be done on a tick; none needs another."""
-        return (self.guard, self.check_vmms, self.look)
+        return (self.guard, self.check_vmms, self.look, self.start_again)
+
+    def begin(self) -> None:
+        """Start what a new daemon brings back. Once, after the first reconcile."""
+        for vm in filter(comes_with_daemon, self._services.store.vms.all()):
+            logger.info("{}: started: its restart policy is {}", vm.name, vm.spec.restart)
+            self._services.submit(StartVm(vm.id, vm.name), Deadline.never())
+        self.start_again()
+
+    def start_again(self) -> None:
+        """Start what has ended and is to come back, as far as its time has come. May be called by any thread."""
+        now = clock.now()
+        for vm in self._services.store.vms.all():
+            if is_due(vm, now):
+                logger.info("{}: started again: {}", vm.name, vm.reason or vm.exit_reason.value)
+                self._services.submit(StartVm(vm.id, vm.name, again=True), Deadline.never())
 
     def look(self) -> None:
         """Look once, and wish what is due. Nobody waits for it: the next look sees whether it was done."""

@@ -15,6 +15,7 @@ from banger.actors.messages import (
     GrowVm,
     KillVm,
     PauseVm,
+    RestartVm,
     ResumeVm,
     SettleVm,
     StartVm,
@@ -30,9 +31,11 @@ from banger.core import clock
 from banger.core.crashpoints import crashpoint
 from banger.core.egress import check_egress
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import ExitReason, Image, Kernel, Vm, VmSpec, VmState
+from banger.core.models import NO_RESTARTS, ExitReason, Image, Kernel, Restarts, Vm, VmSpec, VmState
 from banger.core.names import check_home_name
 from banger.core.operation import Operation
+from banger.core.publishing import check_publishing
+from banger.core.restarting import after_failed_start, check_restarting, is_due
 from banger.core.spec_limits import check_spec
 from banger.core.states import LIVE, check_move
 from banger.host.resources import check_memory
@@ -48,9 +51,11 @@ class VmActor(OwnerActor):
             case CreateVm():
                 return self._create(command, operation)
             case StartVm():
-                return self._start_vm(self._keeper.load(command.vm_name), operation)
+                return self._start_command(self._keeper.load(command.vm_name), command, operation)
             case StopVm():
                 return self._stop_vm(self._keeper.load(command.vm_name), command.timeout_s, operation)
+            case RestartVm():
+                return self._restart(self._keeper.load(command.vm_name), command.timeout_s, operation)
             case KillVm():
                 return self._kill_vm(self._keeper.load(command.vm_name), operation)
             case DeleteVm():
@@ -73,6 +78,8 @@ class VmActor(OwnerActor):
         check_spec(command.spec)
         check_memory(command.spec.memory_mib)  # before anything is fetched
         check_egress(command.spec)
+        check_restarting(command.spec)
+        check_publishing(command.spec)
         if command.spec.home:
             check_home_name(command.spec.home)
         vm = Vm(
@@ -126,6 +133,12 @@ class VmActor(OwnerActor):
         assert isinstance(kernel, Kernel)
         return image, kernel
 
+    def _start_command(self, vm: Vm, command: StartVm, operation: Operation) -> Vm:
+        """Start by hand, which forgets what banger did by itself, or by banger, unless somebody thought better."""
+        if not command.again and vm.restarts != NO_RESTARTS:
+            vm = self._keeper.save(vm, restarts=NO_RESTARTS)
+        return vm if command.again and not is_due(vm, clock.now()) else self._start_vm(vm, operation)
+
     def _start_vm(self, vm: Vm, operation: Operation) -> Vm:
         if vm.state is VmState.RUNNING and self._keeper.is_alive(vm):
             return vm
@@ -146,7 +159,12 @@ class VmActor(OwnerActor):
             raise
         crashpoint("vm.start:up")
         vm = self._keeper.save(
-            vm, state=VmState.RUNNING, started_at=clock.now(), stopped_at=None, timings=operation.steps
+            vm,
+            state=VmState.RUNNING,
+            started_at=clock.now(),
+            stopped_at=None,
+            timings=operation.steps,
+            restarts=replace(vm.restarts, due_at=None),
         )
         self.services.watcher.watch(vm.id, start.identity)
         try:
@@ -158,13 +176,32 @@ class VmActor(OwnerActor):
     def _start_failed(self, vm: Vm, error: BaseException) -> None:
         state = VmState.FAILED if self.services.ledger.of(vm.id).of() else VmState.STOPPED
         reason = str(error.message) if isinstance(error, BangerError) else f"{type(error).__name__}: {error}"
-        self._keeper.save(vm, state=state, reason=reason, pid=0, ssh_port=0, ports=())
+        given_up = isinstance(error, BangerError) and error.kind is ErrorKind.CANCELLED  # the daemon stops, say
+        after = vm.restarts if given_up else after_failed_start(vm, clock.now())
+        self._keeper.save(vm, state=state, reason=reason, pid=0, ssh_port=0, ports=(), restarts=after)
 
     # -- down ------------------------------------------------------------------------------------------
 
     def _stop_vm(self, vm: Vm, timeout_s: float, operation: Operation) -> Vm:
         if vm.state is VmState.STOPPED:
-            return vm
+            return self._stays_down(vm)
+        return self._stopped(vm, timeout_s, operation)
+
+    def _stays_down(self, vm: Vm) -> Vm:
+        """One that was to be started again is not."""
+        return vm if vm.restarts.due_at is None else self._keeper.save(vm, restarts=NO_RESTARTS)
+
+    def _restart(self, vm: Vm, timeout_s: float, operation: Operation) -> Vm:
+        """That it comes up again is written before it goes down: a daemon that ends in between is no reason not to."""
+        if vm.state in LIVE:
+            coming = Restarts(due_at=clock.now())
+            vm = self._stopped(self._keeper.save(vm, restarts=coming), timeout_s, operation, coming)
+            crashpoint("vm.restart:down")
+        return self._start_vm(
+            self._keeper.save(vm, restarts=replace(NO_RESTARTS, due_at=vm.restarts.due_at)), operation
+        )
+
+    def _stopped(self, vm: Vm, timeout_s: float, operation: Operation, after: Restarts = NO_RESTARTS) -> Vm:
         identity = recorded_identity(self.services, vm.id)
         was_paused = vm.state is VmState.PAUSED
         vm = self._keeper.moved(vm, VmState.STOPPING)
@@ -177,7 +214,7 @@ class VmActor(OwnerActor):
             with operation.step("wait for guest"):
                 if not self.services.vmm.wait_exit(identity, timeout_s):
                     operation.note(f"the guest did not power off within {timeout_s:g} s: killed")
-        return self._keeper.down(vm, ExitReason.REQUESTED, "", operation)
+        return self._keeper.down(vm, ExitReason.REQUESTED, "", operation, after)
 
     def _ask_to_power_off(self, vm: Vm) -> None:
         """By banger's own channel; if the guest does not answer there, by its power button."""
@@ -193,7 +230,7 @@ class VmActor(OwnerActor):
 
     def _kill_vm(self, vm: Vm, operation: Operation) -> Vm:
         if vm.state is VmState.STOPPED:
-            return vm
+            return self._stays_down(vm)
         return self._keeper.down(self._keeper.moved(vm, VmState.STOPPING), ExitReason.KILLED, "", operation)
 
     def _delete(self, vm: Vm, command: DeleteVm, operation: Operation) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from banger.actors.vm_teardown import recorded_identity, tear_down
 from banger.core import clock, lookup
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import ExitReason, Vm, VmState
+from banger.core.models import NO_RESTARTS, ExitReason, Restarts, Vm, VmState
 from banger.core.operation import Operation
 from banger.core.states import check_move
 
@@ -47,14 +47,16 @@ class VmKeeper:
         identity = recorded_identity(self._services, vm.id)
         return identity is not None and self._services.vmm.is_alive(identity)
 
-    def down(self, vm: Vm, exit_reason: ExitReason, reason: str, operation: Operation) -> Vm:
-        """Run the cascade and write how it ended."""
+    def down(
+        self, vm: Vm, exit_reason: ExitReason, reason: str, operation: Operation, restarts: Restarts = NO_RESTARTS
+    ) -> Vm:
+        """Run the cascade and write how it ended, and in the same instant whether it is to be started again."""
         crashpoint("vm.down:begun")
         with operation.step("clean up"):
             try:
                 tear_down(self._services, vm, recorded_identity(self._services, vm.id))
             except ExceptionGroup as failures:
-                self.save(vm, state=VmState.FAILED, reason=joined(failures))
+                self.save(vm, state=VmState.FAILED, reason=joined(failures), restarts=restarts)
                 raise BangerError(
                     ErrorKind.INTERNAL, f'VM "{vm.name}" was not cleaned up completely', subject=vm.name,
                     cause=joined(failures), hint="banger system reconcile",
@@ -68,6 +70,8 @@ class VmKeeper:
             pid=0,
             ssh_port=0,
             ports=(),
+            last_ports=vm.ports or vm.last_ports,
+            restarts=restarts,
             address="",
             accelerator="",
             paused_by="",

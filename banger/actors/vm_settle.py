@@ -8,10 +8,12 @@ from banger.actors.services import Services
 from banger.actors.vm_files import VmFiles
 from banger.actors.vm_keeper import VmKeeper
 from banger.actors.vm_teardown import console_of_this_boot, find_process
-from banger.core import codec
+from banger.core import clock, codec
+from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError
-from banger.core.models import ExitReason, ProcessIdentity, Vm, VmState
+from banger.core.models import ExitReason, ProcessIdentity, Restarts, Vm, VmState
 from banger.core.operation import Operation
+from banger.core.restarting import after_end
 from banger.core.settling import Settlement, settle
 
 
@@ -70,14 +72,15 @@ class VmSettler:
                 return None
             case Settlement.CLEAN:
                 operation.note(f"{vm.name}: half started, cleaned up")
-                return self._keeper.down(vm, ExitReason.NONE, "the daemon ended while it was starting", operation)
+                words, after = "the daemon ended while it was starting", self._after(vm, ExitReason.NONE)
+                return self._keeper.down(vm, ExitReason.NONE, words, operation, after)
             case Settlement.ADOPT:
                 return self._adopt(vm, look.identity)
             case Settlement.FINISH_STOP:
                 # Nobody waits for a start or a stop that an earlier daemon began: finish it the safe way.
                 operation.note(f"{vm.name}: was {vm.state.value} when the daemon ended, stopped")
                 words = f"the daemon ended while it was {vm.state.value}"
-                return self._keeper.down(vm, ExitReason.KILLED, words, operation)
+                return self._keeper.down(vm, ExitReason.KILLED, words, operation, self._after(vm, ExitReason.KILLED))
             case Settlement.RECORD_EXIT:
                 return self._record_exit(vm, look.identity, operation)
 
@@ -108,16 +111,24 @@ class VmSettler:
         if vm.state is VmState.PAUSED:  # the row is written before the machine stands still
             self._services.vmm.pause(identity, self._services.layout.vm_run_dir(vm.id))
         self._services.watcher.watch(vm.id, identity)
+        for one in self._services.capabilities:
+            if one.applies(vm):
+                one.adopted(vm, self._services.ledger.of(vm.id))
         return vm
 
     def _record_exit(self, vm: Vm, identity: ProcessIdentity | None, operation: Operation) -> Vm:
         assert identity is not None
         reason, words = self._cause(vm, identity)
         operation.note(f"{vm.name}: {words}")
-        vm = self._keeper.down(vm, reason, words, operation)
-        if vm.spec.ephemeral:
+        after = self._after(vm, reason)
+        vm = self._keeper.down(vm, reason, words, operation, after)
+        crashpoint("vm.settle:exit-recorded")
+        if vm.spec.ephemeral and after.due_at is None:
             self._keeper.erase(vm)
         return vm
+
+    def _after(self, vm: Vm, reason: ExitReason) -> Restarts:
+        return after_end(vm, reason, clock.now())
 
     def _cause(self, vm: Vm, identity: ProcessIdentity) -> tuple[ExitReason, str]:
         if identity.known and not self._services.vmm.of_this_boot(identity):

@@ -84,6 +84,7 @@ ROUTES: tuple[Entry, ...] = (
     _entry("DELETE", "/v1/vms/{query}", vms.delete_vm, "delete", long=True, query=("force", "keep_home")),
     _entry("POST", "/v1/vms/{query}/start", vms.start_vm, "start", answer=Vm, long=True),
     _entry("POST", "/v1/vms/{query}/stop", vms.stop_vm, "stop", answer=Vm, long=True, query=("timeout_s",)),
+    _entry("POST", "/v1/vms/{query}/restart", vms.restart_vm, "again", answer=Vm, long=True, query=("timeout_s",)),
     _entry("POST", "/v1/vms/{query}/pause", vms.pause_vm, "stand still", answer=Vm, long=True),
     _entry("POST", "/v1/vms/{query}/resume", vms.resume_vm, "go on", answer=Vm, long=True),
     _entry("POST", "/v1/vms/{query}/grow", vms.grow_vm, "larger disk", body=GrowBody, answer=Vm, long=True),

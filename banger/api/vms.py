@@ -16,6 +16,7 @@ from banger.actors.messages import (
     GrowVm,
     KillVm,
     PauseVm,
+    RestartVm,
     ResumeVm,
     StartVm,
     StopVm,
@@ -96,10 +97,20 @@ async def start_vm(request: Request) -> Response:
 
 async def stop_vm(request: Request) -> Response:
     """Stop; ``?timeout_s=`` is how long the guest may take, not the caller's patience."""
-    context, vm = context_of(request), find_vm(request)
+    vm = find_vm(request)
+    return await _perform(request, StopVm(vm.id, vm.name, _grace_s(request)), Deadline.never())
+
+
+async def restart_vm(request: Request) -> Response:
+    """Stop and start as one; ``?timeout_s=`` as for stop. One that is stopped is started."""
+    vm = find_vm(request)
+    return await _perform(request, RestartVm(vm.id, vm.name, _grace_s(request)), Deadline.never())
+
+
+def _grace_s(request: Request) -> float:
+    """How long the guest may take to power off."""
     grace = request.query_params.get("timeout_s")
-    timeout_s = parse_duration(grace) if grace else context.config.seconds("vm.stop_timeout_s")
-    return await _perform(request, StopVm(vm.id, vm.name, timeout_s), Deadline.never())
+    return parse_duration(grace) if grace else context_of(request).config.seconds("vm.stop_timeout_s")
 
 
 async def kill_vm(request: Request) -> Response:
@@ -187,7 +198,9 @@ async def wait_vm(request: Request) -> Response:
 def _reached(vm: Vm | None, until: str) -> bool:
     if vm is None:
         return until == "stopped"
-    return vm.state is VmState.RUNNING if until == "running" else vm.state not in LIVE
+    if until == "running":
+        return vm.state is VmState.RUNNING
+    return vm.state not in LIVE and vm.restarts.due_at is None  # one that is about to come back has not stopped
 
 
 async def logs(request: Request) -> Response:

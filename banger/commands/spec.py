@@ -52,7 +52,8 @@ Privileged = Annotated[bool, Option("--privileged", hidden=True, help="Taken: ro
 User = Annotated[str, Option("--user", "-u", metavar="USER", help="User that runs the command.")]
 Workdir = Annotated[str, Option("--workdir", "-w", metavar="DIR", help="Directory that the command starts in.")]
 Publish = Annotated[
-    list[str] | None, Option("--publish", "-p", metavar="[[ADDRESS:]HOST:]GUEST", help="Forward a TCP port.")
+    list[str] | None,
+    Option("--publish", "-p", metavar="[[ADDRESS:]HOST:]GUEST[/udp]", help="Forward a port, or a range of them."),
 ]
 Init = Annotated[str, Option("--init", metavar="WHICH", help="Pid 1: auto, image (its own) or none (banger's).")]
 Network = Annotated[str, Option("--network", metavar="KIND", help="user, tap or none.")]
@@ -66,6 +67,12 @@ Home = Annotated[
 HomeSize = Annotated[str, Option("--home-size", metavar="SIZE", help="Size of a new home disk, or what it grows to.")]
 Ttl = Annotated[str, Option("--ttl", metavar="TIME", help="Delete it so long after it was made: 30m, 8h.")]
 Idle = Annotated[str, Option("--idle", metavar="TIME", help="Stop it when nobody has used it for so long.")]
+Restart = Annotated[
+    str, Option("--restart", metavar="POLICY", help="Start it again: no, on-failure[:N], always or unless-stopped.")
+]
+OnReboot = Annotated[
+    str, Option("--on-reboot", metavar="WHAT", help="When the guest reboots: restart the machine, or stop.")
+]
 Machine = Annotated[str, Option("--machine", metavar="TYPE", help="QEMU machine: microvm or q35.")]
 Accelerator = Annotated[str, Option("--accelerator", metavar="WHICH", help="auto, kvm (or fail) or tcg (emulation).")]
 Labels = Annotated[list[str] | None, Option("--label", "-l", metavar="K[=V]", help="Label to find it by.")]
@@ -97,6 +104,8 @@ class VmWish:
     home_size: HomeSize = ""
     ttl: Ttl = ""
     idle: Idle = ""
+    restart: Restart = "no"
+    on_reboot: OnReboot = "restart"
     pull: Pull = "missing"
     privileged: Privileged = False
 
@@ -118,7 +127,7 @@ class VmWish:
             "user": self.user,
             "workdir": self.workdir,
             "hostname": self.hostname,
-            "ports": [_port(text) for text in self.publish or ()],
+            "ports": _ports(self.publish or ()),
             "network": one_of(
                 "--network", self.network or config.text("vm.network"), ("user", "tap", "none"), _NETWORK_HINT
             ),
@@ -131,6 +140,8 @@ class VmWish:
             "ephemeral": ephemeral,
             "ttl_s": parse_duration(self.ttl) if self.ttl else 0.0,
             "idle_s": parse_duration(self.idle) if self.idle else 0.0,
+            "restart": self.restart,
+            "on_reboot": one_of("--on-reboot", self.on_reboot, ("restart", "stop")),
             "labels": labels(self.label),
         }
 
@@ -213,9 +224,11 @@ def mebibytes(text: str) -> int:
     return parse_size(text, bare=MIB) // MIB
 
 
-def _port(text: str) -> dict[str, Any]:
+def _ports(texts: Sequence[str]) -> list[dict[str, Any]]:
+    if not texts:
+        return []
     from banger.core.codec import to_plain
-    from banger.core.models import PortForward
+    from banger.core.publishing import parse_publish
 
-    port: dict[str, Any] = to_plain(PortForward.parse(text))
-    return port
+    ports: list[dict[str, Any]] = to_plain(parse_publish(texts))
+    return ports

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from banger.commands.session import Session
 from banger.core.errors import BangerError, ErrorKind
@@ -32,10 +33,15 @@ def select(
     if names:
         return list(dict.fromkeys(names))
     vms = session.client.get("/v1/vms", {"label": labels})
-    ids = [str(vm["id"]) for vm in vms if not states or vm.get("state") in states]
+    ids = [str(vm["id"]) for vm in vms if not states or _state(vm) in states]
     if not ids:
         session.tell("no VM matches")
     return ids
+
+
+def _state(vm: Mapping[str, Any]) -> str:
+    """One that is down and about to be started again is as good as starting."""
+    return "starting" if (vm.get("restarts") or {}).get("due_at") else str(vm.get("state"))
 
 
 def lines_of(pieces: Iterable[bytes]) -> Iterator[str]:

@@ -20,6 +20,10 @@ from banger.core.units import parse_duration
 _LIVE = frozenset({"starting", "running", "paused", "stopping"})
 _DOWN = frozenset({"stopped", "failed"})
 
+StopTimeout = Annotated[
+    str | None, Option("--timeout", "--time", "-t", metavar="TIME", help="Kill a guest that takes longer.")
+]
+
 
 @specs.takes_wish
 def create(
@@ -51,13 +55,24 @@ def stop(
     *,
     every: options.AllFlag = False,
     label: options.LabelFilter = None,
-    timeout: Annotated[
-        str | None, Option("--timeout", "--time", "-t", metavar="TIME", help="Kill a guest that takes longer.")
-    ] = None,
+    timeout: StopTimeout = None,
 ) -> int:
     """Power VMs off, asking their guests first."""
     query = {"timeout_s": parse_duration(timeout)} if timeout else {}
     return _each(ctx.obj, "POST", "stop", select(ctx.obj, vms, label, _LIVE, every=every), query)
+
+
+def restart(
+    ctx: Context,
+    vms: options.VmArguments = None,
+    *,
+    every: options.AllFlag = False,
+    label: options.LabelFilter = None,
+    timeout: StopTimeout = None,
+) -> int:
+    """Stop VMs and start them again; those that are stopped are started."""
+    query = {"timeout_s": parse_duration(timeout)} if timeout else {}
+    return _each(ctx.obj, "POST", "restart", select(ctx.obj, vms, label, _LIVE, every=every), query)
 
 
 def kill(

@@ -16,7 +16,8 @@ _PANIC = re.compile(r"Kernel panic - not syncing: (.*)")
 #: The unpacker of a bzImage stops for good after this (Linux: arch/x86/boot/compressed/error.c).
 _HALTED = re.compile(r"-- System halted")
 _POWER_OFF = re.compile(r"reboot: (Power down|System halted)|ACPI: PM: Preparing to enter system sleep state S5")
-_REBOOT = re.compile(r"reboot: Restarting system|reboot: machine restart")
+#: The last is sysrq's ``b``, which asks no program and no file system first.
+_REBOOT = re.compile(r"reboot: Restarting system|reboot: machine restart|sysrq: Resetting")
 
 
 @dataclass(frozen=True, slots=True)

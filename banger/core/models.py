@@ -5,13 +5,11 @@ All are frozen: a change is a new value, written to the store first.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from banger.core.errors import BangerError, ErrorKind
 from banger.core.progress import StepTiming
 
 
@@ -143,24 +141,25 @@ class InitChoice(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PortForward:
-    """A TCP port of the host that reaches a port of the guest. ``host_port`` 0: banger picks one."""
+    """A port of the host that reaches a port of the guest. :mod:`banger.core.publishing` reads and checks them.
+
+    Attributes:
+        host_port: 0: banger picks one.
+        host_address: IPv4 or IPv6, in its shortest form.
+        protocol: ``tcp`` or ``udp``.
+        host_port_end: not 0: the first port that is free from ``host_port`` up to this.
+    """
 
     guest_port: int
     host_port: int = 0
     host_address: str = "127.0.0.1"
-
-    @classmethod
-    def parse(cls, text: str) -> PortForward:
-        """Read ``GUEST``, ``HOST:GUEST`` or ``ADDRESS:HOST:GUEST``."""
-        match = re.fullmatch(r"(?:(?:(?P<address>[0-9.]+):)?(?P<host>\d{1,5}):)?(?P<guest>\d{1,5})", text)
-        if match:
-            host, guest = int(match["host"] or 0), int(match["guest"])
-            if guest in range(1, 65536) and host < 65536:
-                return cls(guest, host, match["address"] or "127.0.0.1")
-        raise BangerError(ErrorKind.USAGE, f'"{text}" is not a port forward', subject=text, hint="write 8080:80 or 80")
+    protocol: str = "tcp"
+    host_port_end: int = 0
 
     def __str__(self) -> str:
-        return f"{self.host_address}:{self.host_port}->{self.guest_port}"
+        address = f"[{self.host_address}]" if ":" in self.host_address else self.host_address
+        ports = f"{self.host_port}-{self.host_port_end}" if self.host_port_end else str(self.host_port or "?")
+        return f"{address}:{ports}->{self.guest_port}/{self.protocol}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +182,8 @@ class VmSpec:
         ephemeral: delete the VM when its run session ends or when it stops by itself.
         ttl_s: delete the VM so many seconds after it was made; 0: never.
         idle_s: stop the VM when nobody has used it for so many seconds; 0: never.
+        restart: when banger starts it again by itself: ``no``, ``on-failure[:N]``, ``always``, ``unless-stopped``.
+        on_reboot: what a reboot of the guest is: ``restart`` the machine, or its end (``stop``).
         hostname: what the guest calls itself; empty: as the VM is called. Others find it by the VM's name alone.
         entrypoint: in place of the image's entrypoint and command in the run that makes the VM; ``None``: as the image
             has it, empty: none.
@@ -208,9 +209,30 @@ class VmSpec:
     ephemeral: bool = False
     ttl_s: float = 0.0
     idle_s: float = 0.0
+    restart: str = "no"
+    on_reboot: str = "restart"
     labels: Mapping[str, str] = field(default_factory=dict)
     hostname: str = ""
     entrypoint: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Restarts:
+    """Starts of a VM by banger itself, since somebody last started it.
+
+    Attributes:
+        count: how many its restart policy has wished; reboots of the guest are not among them.
+        tries: how many in a row did not stay up.
+        due_at: it is down and is to be started again then.
+    """
+
+    count: int = 0
+    tries: int = 0
+    due_at: datetime | None = None
+
+
+#: Nothing was started by banger itself, and nothing is about to be.
+NO_RESTARTS = Restarts()
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,10 +243,12 @@ class Vm:
         reason: why the state is what it is, for people; set with ``failed`` and by unexpected stops.
         storage: the storage driver that made its disk.
         address: where the host reaches the guest; empty while not running.
+        last_ports: published ports of the last start; what banger had picked is picked again if it is free.
         ssh_port: port at ``address`` that reaches banger's own ssh server in the guest; 0 while not running.
         paused_by: ``user``, or ``guard`` when the host was about to run out of room; empty while not paused.
         keep_home: what deleting it does with its home disk; false once a user has wished it deleted.
         accelerator: ``kvm`` or ``tcg`` of the running VMM.
+        restarts: what banger started by itself, and is about to.
         pid: of the VMM; 0 while not running.
         timings: steps of the last start, for the waterfall.
     """
@@ -244,10 +268,12 @@ class Vm:
     stopped_at: datetime | None = None
     address: str = ""
     ports: tuple[PortForward, ...] = ()
+    last_ports: tuple[PortForward, ...] = ()
     ssh_port: int = 0
     accelerator: str = ""
     paused_by: str = ""
     keep_home: bool = True
+    restarts: Restarts = NO_RESTARTS
     pid: int = 0
     timings: tuple[StepTiming, ...] = ()
 

@@ -40,6 +40,14 @@ def check_running(vm: Vm) -> None:
     """Raise ``conflict`` with the command that helps unless the guest of ``vm`` can be reached."""
     if vm.state is _S.RUNNING:
         return
+    if vm.restarts.due_at is not None and vm.state is not _S.PAUSED:
+        raise BangerError(
+            ErrorKind.CONFLICT,
+            f'VM "{vm.name}" is being started again, not running',
+            subject=vm.name,
+            cause=vm.reason,
+            hint=f"banger vm wait --until running {vm.name}",
+        )
     verb = {_S.STOPPED: "start", _S.FAILED: "start", _S.PAUSED: "resume"}.get(vm.state, "show")
     raise BangerError(
         ErrorKind.CONFLICT,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from banger.core.clock import rfc3339
 from banger.core.models import ExitReason, Vm, VmState
 
 _WORDS = {
     ExitReason.REQUESTED: "it was stopped on request",
     ExitReason.GUEST_POWEROFF: "the guest powered itself off",
-    ExitReason.GUEST_REBOOT: "the guest rebooted, which ends the machine",
+    ExitReason.GUEST_REBOOT: "the guest rebooted",
     ExitReason.GUEST_PANIC: "the guest's kernel panicked",
     ExitReason.VMM_CRASH: "the VMM ended without a word from the guest",
     ExitReason.KILLED: "it was killed",
@@ -27,6 +28,11 @@ def sentence(vm: Vm) -> str:
         return f"paused by {'you' if vm.paused_by == 'user' else 'banger'}{f': {vm.reason}' if vm.reason else ''}"
     if vm.state is VmState.STOPPED and vm.exit_reason:
         words = _WORDS[vm.exit_reason]
+        if vm.restarts.due_at is not None:
+            tries = f", for the {vm.restarts.tries}th time in a row" if vm.restarts.tries > 3 else ""
+            return f"restarting{tries}: {words}; it is started again at {rfc3339(vm.restarts.due_at)}"
+        if vm.exit_reason is ExitReason.GUEST_REBOOT and vm.spec.on_reboot == "stop":
+            words += ", which was to end the machine (--on-reboot stop)"
         return f"stopped: {words}" + (f" ({vm.reason})" if vm.reason and vm.exit_reason in _HAVE_DETAILS else "")
     return f"{vm.state.value}: {vm.reason}" if vm.reason else vm.state.value
 
@@ -34,6 +40,8 @@ def sentence(vm: Vm) -> str:
 def next_step(vm: Vm, *, leftovers: int) -> str:
     """A command that helps from here. ``leftovers``: how many things its ledger still holds."""
     name = vm.name
+    if vm.restarts.due_at is not None and vm.state is VmState.STOPPED:
+        return f"banger vm wait --until running {name}; to keep it down: banger vm stop {name}"
     match vm.state:
         case VmState.RUNNING:
             return f"banger vm exec {name} -- COMMAND, or banger vm logs -f {name}"

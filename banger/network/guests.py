@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any
 
 from banger.core.egress import EgressPolicy
@@ -17,7 +17,6 @@ from banger.network.names import tap_name
 #: Kind of the ledger's entry that holds everything but the tap itself; its key is the IPv4 address.
 ADDRESS_KIND = "address"
 TAP_KIND = "tap"
-PORT_KIND = "port"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +49,22 @@ class Guest:
     @property
     def needs_loopback(self) -> bool:
         """One of its ports is published at a loopback address of the host."""
-        addresses = [IPv4Address(forward.host_address) for forward in self.ports]
-        return any(address.is_loopback or address.is_unspecified for address in addresses)
+        addresses = [ip_address(forward.host_address) for forward in self.ports]
+        return any(one.version == 4 and (one.is_loopback or one.is_unspecified) for one in addresses)
+
+    def is_relayed(self, forward: PortForward) -> bool:
+        """True for a port that the kernel cannot send to the guest, so that a process has to.
+
+        The kernel routes nothing from ``::1`` to another machine, and to a guest that has no IPv6 address no IPv6.
+        """
+        address = ip_address(forward.host_address)
+        near = address.is_loopback or address.is_unspecified
+        return address.version == 6 and (near or self.address6 is None)
+
+    @property
+    def translated(self) -> tuple[PortForward, ...]:
+        """The published ports that the kernel sends to the guest."""
+        return tuple(forward for forward in self.ports if not self.is_relayed(forward))
 
     def detail(self) -> dict[str, Any]:
         """What the ledger keeps besides the VM's id and the address."""
@@ -61,7 +74,7 @@ class Guest:
             "subnet": str(self.plan.subnet),
             "subnet6": str(self.plan.subnet6 or ""),
             "egress": str(self.egress),
-            "ports": [[forward.host_address, forward.host_port, forward.guest_port] for forward in self.ports],
+            "ports": [[one.host_address, one.host_port, one.guest_port, one.protocol] for one in self.ports],
         }
 
     @classmethod
@@ -77,7 +90,7 @@ class Guest:
                 plan=Plan(IPv4Network(detail["subnet"]), subnet6),
                 address=IPv4Address(handle.key),
                 egress=EgressPolicy.parse(detail["egress"]),
-                ports=tuple(PortForward(guest, host, address) for address, host, guest in detail["ports"]),
+                ports=tuple(_forward(*words) for words in detail["ports"]),
             )
         except (KeyError, TypeError, ValueError, BangerError):
             return None
@@ -113,6 +126,10 @@ class Guest:
         if address not in plan.subnet:
             return None
         return cls(vm.id, tap_name(installation_id, vm.id), mac_of(vm.id), plan, address, egress, vm.ports)
+
+
+def _forward(address: str, host_port: int, guest_port: int, protocol: str = "tcp") -> PortForward:
+    return PortForward(guest_port, host_port, address, protocol)
 
 
 def guests_in(handles: Iterable[Handle]) -> list[Guest]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_address
 
 from banger.core.egress import NEVER, PRIVATE, EgressMode, Network
 from banger.core.models import PortForward
@@ -99,10 +99,15 @@ class Ruleset:
         ]
 
     def _sets(self) -> list[str]:
-        published = [f"{guest.address} . {forward.guest_port}" for guest in self.guests for forward in guest.ports]
+        published: dict[int, list[str]] = {4: [], 6: []}
+        for guest, forward in self._published():
+            version = ip_address(forward.host_address).version
+            address = guest.address if version == 4 else guest.address6
+            published[version].append(f"{address} . {forward.protocol} . {forward.guest_port}")
         resolving = [str(guest.address) for guest in self.resolving]
         lines = [
-            *_set("published", "ipv4_addr . inet_service", dict.fromkeys(published)),
+            *_set("published4", "ipv4_addr . inet_proto . inet_service", dict.fromkeys(published[4])),
+            *_set("published6", "ipv6_addr . inet_proto . inet_service", dict.fromkeys(published[6])),
             *_set("resolving", "ipv4_addr", resolving),
         ]
         for name, networks in (("never", NEVER), ("private", PRIVATE)):
@@ -136,7 +141,7 @@ class Ruleset:
         return lines + [
             _publish(guest, forward)
             for guest, forward in self._published()
-            if not IPv4Address(forward.host_address).is_loopback
+            if not ip_address(forward.host_address).is_loopback
         ]
 
     def _output(self) -> list[str]:
@@ -190,7 +195,8 @@ class Ruleset:
     def _to_guest(self) -> list[str]:
         return [
             "ct state established,related accept",
-            "ct status dnat ip daddr . tcp dport @published accept",
+            "ct status dnat ip daddr . meta l4proto . th dport @published4 accept",
+            "ct status dnat ip6 daddr . meta l4proto . th dport @published6 accept",
             "drop",
         ]
 
@@ -228,7 +234,7 @@ class Ruleset:
         return (self.resolver and self.resolver.address) or self.plan.gateway
 
     def _published(self) -> Iterable[tuple[Guest, PortForward]]:
-        return ((guest, forward) for guest in self.guests for forward in guest.ports)
+        return ((guest, forward) for guest in self.guests for forward in guest.translated)
 
 
 def names_set(vm_id: str, version: int) -> str:
@@ -267,9 +273,12 @@ def _asks(guest: Guest, *, follows_names: bool) -> bool:
 
 
 def _publish(guest: Guest, forward: PortForward) -> str:
-    address = IPv4Address(forward.host_address)
+    address = ip_address(forward.host_address)
+    port = f"{forward.protocol} dport {forward.host_port}"
+    if address.version == 6:
+        return f"ip6 daddr {address} {port} dnat ip6 to [{guest.address6}]:{forward.guest_port}"
     here = "meta nfproto ipv4 fib daddr type local" if address == _ANY else f"ip daddr {address}"
-    return f"{here} tcp dport {forward.host_port} dnat ip to {guest.address}:{forward.guest_port}"
+    return f"{here} {port} dnat ip to {guest.address}:{forward.guest_port}"
 
 
 def _merged(networks: Iterable[Network]) -> list[str]:

@@ -18,9 +18,11 @@ from banger.core.models import Image, PortForward, Vm
 from banger.core.operation import Operation
 from banger.core.plan import CleanupStep
 from banger.core.ports import Contribution, GuestNetwork, Handle, HostObject, TapNic, VmLedger
+from banger.forwarding.forwarders import Opened, Target
+from banger.forwarding.publisher import PORT_KIND, Publisher
 from banger.network import links, nft
 from banger.network.addresses import Plan, choose_plan
-from banger.network.guests import ADDRESS_KIND, PORT_KIND, TAP_KIND, Guest, guests_in
+from banger.network.guests import ADDRESS_KIND, TAP_KIND, Guest, guests_in
 from banger.network.loopback import guard, route_loopback
 from banger.network.names import bridge_name, table_name
 from banger.network.objects import host_objects
@@ -60,7 +62,7 @@ class TapNetwork:
         state_file: Path,
         guest_ssh_port: int,
         handles: Callable[[], Sequence[Handle]],
-        choose_ports: Callable[[str, Sequence[PortForward]], Sequence[PortForward]],
+        publisher: Publisher,
         settings: TapSettings = TapSettings(),
         resolver: Callable[[IPv4Address], Resolver | None] = host_resolver,
     ) -> None:
@@ -71,7 +73,7 @@ class TapNetwork:
             state_file: remembers what was switched on for the whole host.
             guest_ssh_port: of banger's ssh server in the guest.
             handles: the whole ledger.
-            choose_ports: the host's side of a VM's forwards, see :func:`banger.host.loopback_ports.choose_ports`.
+            publisher: the host's side of published ports.
             settings: what the configuration says.
             resolver: who answers guests' DNS questions now; None for nobody. It is told the bridge's address, which
                 is there when it is called, and may be called often.
@@ -80,7 +82,7 @@ class TapNetwork:
         self._state_file = state_file
         self._ssh_port = guest_ssh_port
         self._handles = handles
-        self._choose_ports = choose_ports
+        self._publisher = publisher
         self._settings = settings
         self._resolver = resolver
         self._lock = threading.RLock()
@@ -99,10 +101,10 @@ class TapNetwork:
                 cannot be followed, ``conflict`` or ``exhausted`` for addresses and ports.
         """
         self._require()
-        with self._lock:
+        with self._lock, self._publisher.opened(vm) as bound:
             operation.token.raise_if_cancelled()
             others = [guest for guest in guests_in(self._handles()) if guest.vm_id != vm.id]
-            guest = self._allot(vm, ledger, others)
+            guest = self._allot(vm, ledger, others, [forward for forward, _ in bound])
             crashpoint("tap.prepare:written")
             mtu, _ = self._raise_network(guest.plan)
             crashpoint("tap.prepare:bridge-up")
@@ -113,6 +115,8 @@ class TapNetwork:
             index = links.ensure_tap(self._id, guest, self._settings.vmm_uid, mtu)
             crashpoint("tap.prepare:tap-up")
             self._open_loopback(rules, {guest.tap: index})
+            relayed = [Opened(port, _target(guest, one)) for one, port in bound if guest.is_relayed(one)]
+            self._publisher.forward(vm, relayed, ledger)
         ledger.activate(TAP_KIND, guest.tap)
         ledger.activate(ADDRESS_KIND, str(guest.address), guest.detail())
         return Contribution(
@@ -124,7 +128,12 @@ class TapNetwork:
         )
 
     def started(self, vm: Vm, ledger: VmLedger) -> None:
-        """Nothing waits for the guest."""
+        """A forwarder lives as long as the VMM from now on."""
+        self._publisher.begin(vm, ledger)
+
+    def adopted(self, vm: Vm, ledger: VmLedger) -> None:
+        """A forwarder that has ended under a running VM is started anew."""
+        self._publisher.again(vm, ledger)
 
     def cleanup(self, vm: Vm, ledger: VmLedger) -> Sequence[CleanupStep]:
         """The tap first, the rules that confine it after it, and then its address is free for others."""
@@ -132,6 +141,7 @@ class TapNetwork:
         if not ledger.of(TAP_KIND) and not ledger.of(ADDRESS_KIND):
             return []
         return [
+            CleanupStep(f"relay of {vm.name}", lambda: self._publisher.end(vm, ledger)),
             CleanupStep(tap, lambda: self._remove_tap(ledger)),
             CleanupStep(f"network rules and address of {vm.name}", lambda: self._release(vm.id, ledger), needs=(tap,)),
         ]
@@ -189,18 +199,16 @@ class TapNetwork:
 
     # -- one VM ----------------------------------------------------------------------------------------
 
-    def _allot(self, vm: Vm, ledger: VmLedger, others: Sequence[Guest]) -> Guest:
-        """Choose addresses and ports, and write them down before anything is made."""
+    def _allot(self, vm: Vm, ledger: VmLedger, others: Sequence[Guest], ports: Sequence[PortForward]) -> Guest:
+        """Choose addresses, and write them and the ports down before anything is made."""
         before = next(filter(None, map(Guest.from_handle, ledger.of(ADDRESS_KIND))), None)
         guest = Guest.allot(vm, self._id, self._plan(others), others, before)
         if before is not None and before.address != guest.address:
             ledger.strike(ADDRESS_KIND)
         ledger.strike(PORT_KIND)
-        ports = tuple(self._choose_ports(vm.id, vm.spec.ports)) if vm.spec.ports else ()
+        guest = replace(guest, ports=tuple(ports))
         for forward in ports:
-            key = f"{forward.host_address}:{forward.host_port}"
-            ledger.intend(PORT_KIND, key, {"guest_port": forward.guest_port})
-        guest = replace(guest, ports=ports)
+            self._publisher.hold(ledger, forward, _target(guest, forward) if guest.is_relayed(forward) else None)
         ledger.intend(ADDRESS_KIND, str(guest.address), guest.detail())
         ledger.intend(TAP_KIND, guest.tap)
         return guest
@@ -296,6 +304,10 @@ class TapNetwork:
                 guard(tap)
                 self._guarded[tap] = indexes[tap]
         route_loopback(rules.bridge, wanted=True)
+
+
+def _target(guest: Guest, forward: PortForward) -> Target:
+    return Target("direct", str(guest.address), forward.guest_port)
 
 
 def _guest_network(guest: Guest, mtu: int, *, has_resolver: bool) -> GuestNetwork:

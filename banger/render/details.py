@@ -28,6 +28,7 @@ def vm_page(vm: Row, terminal: Terminal) -> str:
         ("created", _moment(vm, "created_at")),
         ("started", _moment(vm, "started_at")),
         ("stopped", _moment(vm, "stopped_at")),
+        ("restarts", _restarts(vm)),
         ("labels", _pairs(spec.get("labels"))),
         ("ephemeral", "yes: deleted when it stops" if spec.get("ephemeral") else ""),
         ("time left", _time_left(vm)),
@@ -57,6 +58,20 @@ def vm_page(vm: Row, terminal: Terminal) -> str:
     page = _section(str(vm.get("name") or vm.get("id")), identity, terminal)
     page += _section("Machine", machine, terminal) + _section("Network", network, terminal)
     return page + _timings("Last start", vm.get("timings") or (), terminal)
+
+
+def _restarts(vm: Row) -> str:
+    """The policy, if there is one, and what it has done and is about to do."""
+    spec, restarts = vm.get("spec") or {}, vm.get("restarts") or {}
+    policy = spec.get("restart") or "no"
+    words = [] if policy == "no" else [policy]
+    if spec.get("on_reboot") == "stop":
+        words.append("a reboot stops it")
+    if restarts.get("count"):
+        words.append(f"{restarts['count']} so far")
+    if restarts.get("due_at"):
+        words.append(f"next at {restarts['due_at']}")
+    return ", ".join(words)
 
 
 def why_page(why: Row, terminal: Terminal) -> str:

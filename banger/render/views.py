@@ -30,13 +30,42 @@ def vm_state(row: Row) -> str:
     if row.get("broken"):
         return f"broken: {row['broken']}"
     state, why = str(row.get("state") or ""), row.get("exit_reason") or ""
+    if state == "stopped" and (row.get("restarts") or {}).get("due_at"):
+        return f"restarting ({why or 'unknown'})"
     return f"{state} ({why})" if state == "stopped" and why not in ("", "requested") else state
 
 
 def ports(row: Row) -> str:
-    """``127.0.0.1:8080->80`` for each forward: the real ones while running, else the wished ones."""
+    """``127.0.0.1:8080->80/tcp`` for each forward: the real ones while running, else the wished ones.
+
+    Neighbours are one range, as in ``docker ps``.
+    """
     forwards = row.get("ports") or (row.get("spec") or {}).get("ports") or []
-    return ", ".join(f"{p.get('host_address')}:{p.get('host_port') or '?'}->{p.get('guest_port')}" for p in forwards)
+    runs: list[list[Row]] = []
+    for forward in forwards:
+        if runs and _continues(runs[-1][-1], forward):
+            runs[-1].append(forward)
+        else:
+            runs.append([forward])
+    return ", ".join(_forwards(run[0], run[-1]) for run in runs)
+
+
+def _continues(last: Row, forward: Row) -> bool:
+    same = all(last.get(field) == forward.get(field) for field in ("host_address", "protocol"))
+    steps = {int(forward.get(field) or 0) - int(last.get(field) or 0) for field in ("host_port", "guest_port")}
+    return same and steps == {1} and not (last.get("host_port_end") or forward.get("host_port_end"))
+
+
+def _forwards(first: Row, last: Row) -> str:
+    address = str(first.get("host_address"))
+    host_end = first.get("host_port_end") or last.get("host_port")
+    host = _span(first.get("host_port"), host_end) if first.get("host_port") else "?"
+    guest = _span(first.get("guest_port"), last.get("guest_port"))
+    return f"{f'[{address}]' if ':' in address else address}:{host}->{guest}/{first.get('protocol') or 'tcp'}"
+
+
+def _span(first: Any, last: Any) -> str:
+    return str(first) if first == last else f"{first}-{last}"
 
 
 def _spec(row: Row, field: str) -> Any:

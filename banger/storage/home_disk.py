@@ -99,6 +99,9 @@ class HomeDisk:
             if home is not None and not home.used:
                 self._write(replace(home, used=True))
 
+    def adopted(self, vm: Vm, ledger: VmLedger) -> None:
+        """Nothing of it ends before the VM does."""
+
     def cleanup(self, vm: Vm, ledger: VmLedger) -> Sequence[CleanupStep]:
         """Note that the VM's process has let go of the disk; it stays the VM's."""
         return [

@@ -94,4 +94,8 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE vms ADD COLUMN paused_by TEXT NOT NULL DEFAULT '';
     ALTER TABLE vms ADD COLUMN keep_home INTEGER NOT NULL DEFAULT 1;
     """,
+    """
+    ALTER TABLE vms ADD COLUMN restarts TEXT NOT NULL DEFAULT '{}';
+    ALTER TABLE vms ADD COLUMN last_ports TEXT NOT NULL DEFAULT '[]';
+    """,
 )

@@ -34,6 +34,8 @@ SCRIPTS = {
     "start": ["create", "start"],
     "start on a KVM that breaks": ["create", "break kvm", "start"],
     "stop": ["create", "start", "stop"],
+    "restart": ["create", "start", "restart"],
+    "reboot": ["create", "start", "reboot"],
     "pause": ["create", "start", "pause"],
     "resume": ["create", "start", "pause", "resume"],
     "grow": ["create", "grow"],

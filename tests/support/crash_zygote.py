@@ -32,10 +32,12 @@ from banger.actors import messages as m  # noqa: E402
 from banger.core.models import VmSpec  # noqa: E402
 from banger.core.names import new_id  # noqa: E402
 from banger.core.ports import ImageRequest, KernelRequest  # noqa: E402
+from banger.vmm import identity as processes  # noqa: E402
 from tests.support import origins  # noqa: E402  # imported before the forks, not in each of them
 from tests.support.fake_vmm import FakeVmm  # noqa: E402
 from tests.support.fakes import World  # noqa: E402
 from tests.support.host_drivers import crash_world, network  # noqa: E402
+from tests.support.owned_vms import process_of  # noqa: E402
 
 #: The same here and in the process that serves, but another one in every run: machines are looked for on the whole host.
 VM_ID = os.environ.setdefault("CRASH_VM_ID", new_id())
@@ -83,6 +85,14 @@ def step(world: World, script: str) -> None:  # noqa: C901, PLR0912  # one line 
             world.do(m.StartVm(VM_ID, "web"))
         case "stop" if vm is not None:
             world.do(m.StopVm(VM_ID, "web", 0.0))
+        case "restart" if vm is not None:
+            world.do(m.RestartVm(VM_ID, "web", 0.0))
+        case "reboot" if vm is not None and vm.pid:
+            world.vmm.exit(world.layout.vm_run_dir(VM_ID), "reboot")
+            identity = process_of(world, vm)
+            assert processes.wait_gone(identity, 10.0)
+            world.do(m.SettleVm(VM_ID, "web", exited=identity))
+            world.do(m.StartVm(VM_ID, "web", again=True))
         case "pause" if vm is not None:
             world.do(m.PauseVm(VM_ID, "web"))
         case "resume" if vm is not None:

@@ -52,6 +52,9 @@ class FakeCapability:
     def started(self, vm: Vm, ledger: VmLedger) -> None:
         pass
 
+    def adopted(self, vm: Vm, ledger: VmLedger) -> None:
+        pass
+
     def cleanup(self, vm: Vm, ledger: VmLedger) -> Sequence[CleanupStep]:
         def remove() -> None:
             self.cleaned.append(vm.id)

@@ -38,7 +38,11 @@ exec 3<> "$1/button"
 : > "$1/running"
 printf %s "$3" >> "$2"
 read -r status <&3
-[ "$status" != 0 ] || echo 'reboot: Power down' >> "$2"
+case $status in
+0) echo 'reboot: Power down' >> "$2" ;;
+reboot) echo 'reboot: Restarting system' >> "$2"; exit 0 ;;
+panic) echo 'Kernel panic - not syncing: a test' >> "$2"; exit 0 ;;
+esac
 exit "$status"
 """
 
@@ -185,8 +189,8 @@ class FakeVmm:
     def wait_exit(self, identity: ProcessIdentity, timeout_s: float) -> bool:
         return processes.wait_gone(identity, timeout_s)
 
-    def exit(self, run_dir: Path, status: int) -> None:
-        """Make the machine end by itself; one that is gone already stays so."""
+    def exit(self, run_dir: Path, status: int | str) -> None:
+        """Make the machine end by itself, with a status, or as by ``reboot`` or ``panic``; one that is gone stays so."""
         try:
             button = os.open(run_dir / "button", os.O_WRONLY | os.O_NONBLOCK)
         except OSError as error:

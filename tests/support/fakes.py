@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -39,9 +40,11 @@ from banger.core.ports import (
     VmLedger,
     Workshop,
 )
+from banger.forwarding.forwarders import Forwarders
+from banger.forwarding.host_ports import Taken
+from banger.forwarding.publisher import Publisher, held_ports
 from banger.host.ledger import Ledger
-from banger.host.loopback_ports import Taken
-from banger.host.user_network import UserNetwork, held_ports
+from banger.host.user_network import UserNetwork
 from banger.layout import Layout
 from banger.store import Store
 from banger.supervisor import Supervisor
@@ -315,6 +318,8 @@ class World:
         self.ledger = Ledger(self.store.handles, self.layout)
         self.operations = OperationTable()
         storage = FakeStorage()
+        mark = hashlib.sha256(str(self.layout.data).encode()).hexdigest()[:12]
+        self.publisher = Publisher(Forwarders(mark), self.ports_besides)
         capabilities = self.capabilities(self) if callable(self.capabilities) else self.capabilities
         vmm_objects = (self.vmm.host_objects,) if self.vmm else ()  # type: ignore[attr-defined]
         self.supervisor = Supervisor(self._spawn, self.operations, self.backoff)
@@ -331,7 +336,7 @@ class World:
             storages={"fake": storage},
             storage=storage,
             host_objects=(*vmm_objects, *(one.host_objects for one in capabilities)),
-            capabilities=(UserNetwork(FakeBoot.ssh_port, self.ports_besides), *capabilities),
+            capabilities=(UserNetwork(FakeBoot.ssh_port, self.publisher), *capabilities),
             vmm=self.vmm,  # type: ignore[arg-type]
             guests=self.guests,
             boot=FakeBoot(),

@@ -10,7 +10,6 @@ import os
 from pathlib import Path
 
 from banger.core.ports import Capability
-from banger.host.loopback_ports import choose_ports
 from banger.network.tap import TapNetwork
 from tests.support.fake_vmm import FakeVmm
 from tests.support.fakes import FakeBoot, World
@@ -37,6 +36,6 @@ def _capabilities(world: World) -> tuple[Capability, ...]:
         world.layout.data / "network.json",
         FakeBoot.ssh_port,
         world.ledger.all,
-        lambda vm_id, wanted: choose_ports(wanted, world.ports_besides(vm_id)),
+        world.publisher,
     )
     return (tap,)

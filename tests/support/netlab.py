@@ -25,6 +25,8 @@ import pytest
 from banger.core.models import Vm, VmSpec, VmState
 from banger.core.operation import Operation
 from banger.core.ports import Contribution, Handle, TapNic
+from banger.forwarding.forwarders import Forwarders
+from banger.forwarding.publisher import Publisher
 from banger.host.cascade import run_all
 from banger.network.names import bridge_name
 from banger.network.probe import available
@@ -319,7 +321,7 @@ class Lab:
             self._directory / f"{installation_id}.json",
             2222,
             self.ledgers[installation_id].all,
-            lambda _, forwards: list(forwards),
+            Publisher(Forwarders(installation_id), lambda _: {}),
             TapSettings(**settings),
             lambda gateway: self.resolver,
         )

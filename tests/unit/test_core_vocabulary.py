@@ -115,23 +115,6 @@ def test_formats_for_people():
     assert units.format_duration(123.4) == "2m 03s"
 
 
-@pytest.mark.parametrize(
-    ("text", "forward"),
-    [
-        ("80", PortForward(80)),
-        ("8080:80", PortForward(80, 8080)),
-        ("127.0.0.2:8080:80", PortForward(80, 8080, "127.0.0.2")),
-    ],
-)
-def test_port_forward_is_read(text, forward):
-    assert PortForward.parse(text) == forward
-
-
-@pytest.mark.parametrize("text", ["", "x", "0", "8080:0", "70000", "8080:70000", "1:2:3:4", "-1:80"])
-def test_port_forward_that_is_none_is_refused(text):
-    assert kind_of(lambda: PortForward.parse(text)) is ErrorKind.USAGE
-
-
 # -- codec and frames ------------------------------------------------------------------------------------
 
 

@@ -174,6 +174,10 @@ class Capability(Protocol):
         """The guest answers: do what has to wait for that. ``vm`` has its address and ports."""
         ...
 
+    def adopted(self, vm: Vm, ledger: VmLedger) -> None:
+        """A daemon looked, and the VM runs: see to what it has on the host besides its VMM. Called often."""
+        ...
+
     def cleanup(self, vm: Vm, ledger: VmLedger) -> Sequence[CleanupStep]:
         """Steps that take down what ``ledger`` says this VM holds of it, whether or not it still applies."""
         ...

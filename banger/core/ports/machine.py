@@ -29,7 +29,7 @@ class UserNic:
     """A network card on the VMM's own user-mode stack; needs no privilege.
 
     Attributes:
-        forwards: loopback TCP forwards; every host port is already chosen.
+        forwards: ports of this host's loopback; every one is already chosen.
         restricted: the guest reaches nothing; the forwards still reach the guest.
     """
 

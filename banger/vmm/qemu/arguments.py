@@ -137,7 +137,7 @@ def _netdev(nic: Nic) -> str:
     """A tap that is there already, or user-mode networking, where ``restrict`` leaves nothing but the forwards."""
     if isinstance(nic, TapNic):
         return options("tap", id="net0", ifname=nic.tap, script="no", downscript="no")
-    forwards = [f",hostfwd=tcp:{one.host_address}:{one.host_port}-:{one.guest_port}" for one in nic.forwards]
+    forwards = [f",hostfwd={one.protocol}:{one.host_address}:{one.host_port}-:{one.guest_port}" for one in nic.forwards]
     base = options("user", id="net0", ipv6="off", restrict="on" if nic.restricted else "off")
     return base + "".join(forwards)
 

@@ -7,7 +7,7 @@ import re
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.ports import EngineError, VmmConfig
 
-_FORWARD = re.compile(r"Could not set up host forwarding rule '\w+:(?P<address>[^:']*):(?P<port>\d+)")
+_FORWARD = re.compile(r"Could not set up host forwarding rule '(?P<protocol>\w+):(?P<address>[^:']*):(?P<port>\d+)")
 _NO_MEMORY = re.compile(r"cannot set up guest memory|Cannot allocate memory|Failed to allocate memory", re.IGNORECASE)
 #: KVM that cannot be had: another hypervisor holds it, the device went away, a part of it is missing.
 _NO_KVM = re.compile(
@@ -33,7 +33,8 @@ def explain(config: VmmConfig, log: str, error: Exception, *, timed_out: bool) -
     if match := _FORWARD.search(log):
         return BangerError(
             ErrorKind.CONFLICT,
-            f'cannot start VM "{name}": port {match["port"]} on {match["address"] or "127.0.0.1"} is already taken',
+            f'cannot start VM "{name}": {match["protocol"]} port {match["port"]} on '
+            f"{match['address'] or '127.0.0.1'} is already taken",
             subject=name,
             cause=words,
             hint=f"ss -ltnp sport = :{match['port']}",

@@ -8,8 +8,8 @@ import pytest
 
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import PortForward
-from banger.host import loopback_ports
-from banger.host.loopback_ports import choose_ports
+from banger.forwarding import host_ports
+from banger.forwarding.host_ports import choose_ports
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def port_of(sock: socket.socket) -> int:
     return int(sock.getsockname()[1])
 
 
-def refusal(forwards: list[PortForward], taken: dict[tuple[str, int], str] | None = None) -> BangerError:
+def refusal(forwards: list[PortForward], taken: dict[tuple[str, str, int], str] | None = None) -> BangerError:
     with pytest.raises(BangerError) as caught:
         choose_ports(forwards, taken or {})
     return caught.value
@@ -53,12 +53,12 @@ def test_requested_port_that_is_free_is_kept_in_its_place(listener: socket.socke
 def test_requested_port_that_somebody_listens_on_is_a_conflict(listener: socket.socket) -> None:
     error = refusal([PortForward(80, port_of(listener))])
     assert error.kind is ErrorKind.CONFLICT
-    assert error.message == f"port {port_of(listener)} on 127.0.0.1 is already taken"
+    assert error.message == f"tcp port {port_of(listener)} on 127.0.0.1 is already taken"
     assert str(port_of(listener)) in error.hint
 
 
 def test_requested_port_of_another_vm_names_that_vm() -> None:
-    error = refusal([PortForward(80, 8080)], {("127.0.0.1", 8080): "db"})
+    error = refusal([PortForward(80, 8080)], {("tcp", "127.0.0.1", 8080): "db"})
     assert error.kind is ErrorKind.CONFLICT
     assert '"db"' in error.cause
     assert error.hint == "banger vm show db"
@@ -66,13 +66,13 @@ def test_requested_port_of_another_vm_names_that_vm() -> None:
 
 @pytest.mark.parametrize(("ours", "theirs"), [("0.0.0.0", "127.0.0.1"), ("127.0.0.1", "0.0.0.0")])
 def test_requested_port_that_a_wildcard_covers_is_a_conflict(ours: str, theirs: str) -> None:
-    assert refusal([PortForward(80, 8080, ours)], {(theirs, 8080): "db"}).kind is ErrorKind.CONFLICT
+    assert refusal([PortForward(80, 8080, ours)], {("tcp", theirs, 8080): "db"}).kind is ErrorKind.CONFLICT
 
 
 def test_requested_port_of_another_vm_on_another_address_is_free(listener: socket.socket) -> None:
     port = port_of(listener)
     wanted = [PortForward(80, port, "127.0.0.2")]
-    assert choose_ports(wanted, {("127.0.0.1", port): "db"}) == wanted
+    assert choose_ports(wanted, {("tcp", "127.0.0.1", port): "db"}) == wanted
 
 
 def test_port_requested_twice_is_a_conflict(listener: socket.socket) -> None:
@@ -95,13 +95,13 @@ def test_port_with_connections_of_a_former_listener_is_free(listener: socket.soc
 
 def test_picked_port_is_not_one_that_a_vm_holds_but_does_not_listen_on_yet(monkeypatch: pytest.MonkeyPatch) -> None:
     offered: list[int] = []
-    real = loopback_ports._owner
+    real = host_ports._owner
 
-    def first_is_taken(address: str, port: int, taken: loopback_ports.Taken) -> str:
-        offered.append(port)
-        return "db" if len(offered) == 1 else real(address, port, taken)
+    def first_is_taken(forward: PortForward, taken: host_ports.Taken) -> str:
+        offered.append(forward.host_port)
+        return "db" if len(offered) == 1 else real(forward, taken)
 
-    monkeypatch.setattr(loopback_ports, "_owner", first_is_taken)
+    monkeypatch.setattr(host_ports, "_owner", first_is_taken)
     (chosen,) = choose_ports([PortForward(80)], {})
     assert chosen.host_port == offered[1] != offered[0]
 
@@ -116,7 +116,7 @@ def test_port_of_the_system_is_denied_to_a_user(monkeypatch: pytest.MonkeyPatch)
     def bind(self: socket.socket, address: tuple[str, int]) -> None:
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(loopback_ports.socket, "socket", type("Refusing", (socket.socket,), {"bind": bind}))
+    monkeypatch.setattr(host_ports.socket, "socket", type("Refusing", (socket.socket,), {"bind": bind}))
     error = refusal([PortForward(80, 80)])
     assert error.kind is ErrorKind.DENIED
     assert "1023" in error.hint

@@ -1,0 +1,181 @@
+"""The daemon's side: starting, finding and ending the processes that forward published ports.
+
+A forwarder is a session of its own and outlives the daemon, as its VMM does; it ends with the VMM, or with the cleanup
+of its VM. It is found by a marker in its command line and known by its identity, both in the VM's ledger.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import banger
+from banger.core.crashpoints import crashpoint
+from banger.core.errors import BangerError, ErrorKind
+from banger.core.models import ProcessIdentity
+from banger.core.names import ID_LENGTH
+from banger.core.ports import Handle, HostObject, VmLedger
+from banger.launch.environment import inheritable
+from banger.vmm import identity as processes
+
+#: Kind of the ledger's entry; its key is the marker.
+FORWARDER_KIND = "forwarder"
+_KILL_TIMEOUT_S = 10.0
+#: ``-I -S``: nothing of the environment, no site packages; an interpreter of a few megabytes.
+_START = "import sys; sys.path.insert(0, sys.argv[2]); from banger.forwarding.process import main; main()"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where connections to one port of the host are to go.
+
+    Attributes:
+        way: ``stack`` or ``direct``, see :mod:`banger.forwarding.ways`.
+        address, port: what the way dials.
+    """
+
+    way: str
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A port of the host that is open already, and where it leads."""
+
+    port: socket.socket
+    target: Target
+
+    def config(self) -> dict[str, object]:
+        """As the process reads it."""
+        protocol = "tcp" if self.port.type == socket.SOCK_STREAM else "udp"
+        return {"fd": self.port.fileno(), "protocol": protocol, **asdict(self.target)}
+
+
+class Forwarders:
+    """The forwarders of one installation. Thread-safe as far as one VM is one thread's."""
+
+    def __init__(self, installation_id: str) -> None:
+        self._prefix = f"banger-ports-{installation_id}-"
+        self._pipes: dict[str, int] = {}  # by VM: to those that do not know their VMM yet
+        self._lock = threading.Lock()
+
+    def start(self, vm_id: str, ports: Sequence[Opened], ledger: VmLedger) -> None:
+        """Start one for these ports, which it inherits; :meth:`begin` must follow.
+
+        Raises:
+            BangerError: ``unavailable`` if no process can be started.
+        """
+        self._end(vm_id, ledger)  # of a start that was given up
+        marker = self._prefix + vm_id
+        ledger.intend(FORWARDER_KIND, marker)
+        crashpoint("ports.prepare:forwarder-intended")
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        try:
+            identity = self._spawn(marker, ports, reading)
+        except BaseException:
+            os.close(writing)
+            raise
+        finally:
+            os.close(reading)
+        with self._lock:
+            self._pipes[vm_id] = writing
+        crashpoint("ports.prepare:forwarder-spawned")
+        ledger.activate(FORWARDER_KIND, marker, asdict(identity))
+
+    def begin(self, vm_id: str, vmm: ProcessIdentity) -> None:
+        """Tell a VM's forwarder which process to live as long as. Nothing happens if it knows already."""
+        writing = self._pipe(vm_id)
+        if writing is None:
+            return
+        with suppress(BrokenPipeError):  # it has ended; the next look finds out
+            os.write(writing, f"{vmm.pid} {vmm.start_ticks}".encode())
+        os.close(writing)
+
+    def runs(self, ledger: VmLedger) -> bool:
+        """The VM has a forwarder that lives."""
+        return any(processes.is_same(_identity(handle)) for handle in ledger.of(FORWARDER_KIND))
+
+    def end(self, vm_id: str, ledger: VmLedger) -> None:
+        """End it, and cross it out; already gone is success. Raises ``timeout``."""
+        self._end(vm_id, ledger)
+
+    def host_objects(self) -> Sequence[HostObject]:
+        """Every forwarder of this installation that runs."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            with suppress(OSError):
+                words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
+                marker = next((word.decode() for word in words if word.startswith(self._prefix.encode())), "")
+                vm_id = marker.removeprefix(self._prefix)
+                if len(vm_id) == ID_LENGTH and (identity := processes.find(marker)) is not None:
+                    found.append(_host_object(marker, vm_id, identity))
+        return found
+
+    def _end(self, vm_id: str, ledger: VmLedger) -> None:
+        writing = self._pipe(vm_id)
+        if writing is not None:
+            os.close(writing)
+        for handle in ledger.of(FORWARDER_KIND):
+            identity = _identity(handle)
+            if not processes.is_same(identity):
+                identity = processes.find(handle.key) or identity
+            _kill(identity)
+            crashpoint("ports.cleanup:forwarder-gone")
+            ledger.strike(FORWARDER_KIND, handle.key)
+
+    def _pipe(self, vm_id: str) -> int | None:
+        with self._lock:
+            return self._pipes.pop(vm_id, None)
+
+    def _spawn(self, marker: str, ports: Sequence[Opened], reading: int) -> ProcessIdentity:
+        config = os.memfd_create("ports", os.MFD_CLOEXEC)
+        try:
+            data = json.dumps({"ports": [one.config() for one in ports]}).encode()
+            with os.fdopen(os.dup(config), "wb") as file:
+                file.write(data)
+            package = str(Path(banger.__file__).parent.parent)
+            process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", _START, marker, package, str(config), str(reading)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                env=inheritable(os.environ),
+                start_new_session=True,
+                pass_fds=(config, reading, *(one.port.fileno() for one in ports)),
+            )
+        except OSError as error:
+            raise BangerError(
+                ErrorKind.UNAVAILABLE, "the process that forwards published ports cannot be started",
+                subject=marker, cause=error.strerror or str(error), hint="banger doctor",
+            ) from error  # fmt: skip
+        finally:
+            os.close(config)
+        process.returncode = 0  # reaped by its identity, and not behind our back
+        return processes.identify(process.pid, marker)
+
+
+def _identity(handle: Handle) -> ProcessIdentity:
+    return ProcessIdentity(**handle.detail) if handle.detail else ProcessIdentity(0, 0, "", handle.key)
+
+
+def _kill(identity: ProcessIdentity) -> None:
+    processes.kill(identity)
+    if not processes.wait_gone(identity, _KILL_TIMEOUT_S):
+        raise BangerError(
+            ErrorKind.TIMEOUT, f"the forwarder {identity.pid} did not end within {_KILL_TIMEOUT_S:g} s of being killed",
+            subject=identity.marker, hint=f"cat /proc/{identity.pid}/stack",
+        )  # fmt: skip
+
+
+def _host_object(marker: str, vm_id: str, identity: ProcessIdentity) -> HostObject:
+    return HostObject(FORWARDER_KIND, marker, vm_id, "forwards published ports", lambda: _kill(identity))

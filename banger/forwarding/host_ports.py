@@ -1,0 +1,170 @@
+"""Choosing the host's side of port forwards, and holding it open."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+
+from banger.core.errors import BangerError, ErrorKind
+from banger.core.models import PortForward
+from banger.core.publishing import at, covers
+from banger.forwarding.holders import holder_of
+
+_MOST_TRIES = 64
+
+#: ``(protocol, address, port)`` to the name of the VM that holds it.
+Taken = Mapping[tuple[str, str, int], str]
+#: A forward whose port is chosen, and the socket that is bound to it; a TCP one listens.
+Bound = tuple[PortForward, socket.socket]
+
+
+def choose_ports(
+    forwards: Sequence[PortForward], taken: Taken, before: Sequence[PortForward] = ()
+) -> list[PortForward]:
+    """Check the requested host ports and pick free ones where that is left to us, in the given order.
+
+    A port is only known to be free at this moment: whoever binds it later may still find it taken. For arguments and
+    errors see :func:`bound_ports`.
+    """
+    with bound_ports(forwards, taken, before) as bound:
+        return [forward for forward, _ in bound]
+
+
+@contextmanager
+def bound_ports(
+    forwards: Sequence[PortForward], taken: Taken, before: Sequence[PortForward] = ()
+) -> Iterator[list[Bound]]:
+    """As :func:`choose_ports`, and hold every port open meanwhile, so that none is given out twice.
+
+    Args:
+        forwards: what was asked for.
+        taken: ports that other VMs hold, also those that they do not listen on yet.
+        before: what was chosen for these forwards the last time: picked again where it is free.
+
+    Raises:
+        BangerError: ``conflict`` for a port that is taken or asked for twice, ``denied`` for one that this user may
+            not listen on, ``usage`` for an address that this host does not have, ``exhausted``.
+    """
+    again = before if [_wish(one) for one in before] == [_wish(one) for one in forwards] else ()
+    bound: dict[int, Bound] = {}
+    with ExitStack() as held:
+        for index, forward in sorted(enumerate(forwards), key=lambda item: _freedom(item[1])):
+            wishes = [again[index], forward] if again and _freedom(forward) else [forward]
+            bound[index] = _first(wishes, taken, held)
+        yield [bound[index] for index in range(len(forwards))]
+
+
+def _wish(forward: PortForward) -> tuple[int, str, str]:
+    return forward.guest_port, forward.host_address, forward.protocol
+
+
+def _freedom(forward: PortForward) -> int:
+    """What leaves less choice comes first: a given port, one of a range, any."""
+    return 2 if not forward.host_port else 1 if forward.host_port_end else 0
+
+
+def _first(wishes: Sequence[PortForward], taken: Taken, held: ExitStack) -> Bound:
+    for wish in wishes[:-1]:
+        try:
+            return _take(wish, taken, held)
+        except BangerError:
+            continue
+    wish = wishes[-1]
+    if not wish.host_port:
+        return _pick(wish, taken, held)
+    return _one_of(wish, taken, held) if wish.host_port_end else _take(wish, taken, held)
+
+
+def _take(forward: PortForward, taken: Taken, held: ExitStack) -> Bound:
+    owner = _owner(forward, taken)
+    if owner:
+        raise _conflict(forward, f'VM "{owner}" holds it', f"banger vm show {owner}")
+    try:
+        return forward, held.enter_context(_open(forward, forward.host_port))
+    except OSError as error:
+        raise _refusal(forward, error) from error
+
+
+def _one_of(forward: PortForward, taken: Taken, held: ExitStack) -> Bound:
+    for port in range(forward.host_port, forward.host_port_end + 1):
+        try:
+            return _take(replace(forward, host_port=port, host_port_end=0), taken, held)
+        except BangerError as error:
+            if error.kind is not ErrorKind.CONFLICT:
+                raise
+    ports = f"{forward.host_port} to {forward.host_port_end}"
+    message = f"{forward.protocol} ports {ports} on {forward.host_address} are all taken"
+    raise BangerError(ErrorKind.CONFLICT, message, subject=ports, hint=f"banger vm list; {_listing(forward)}")
+
+
+def _pick(forward: PortForward, taken: Taken, held: ExitStack) -> Bound:
+    for _ in range(_MOST_TRIES):
+        try:
+            # Those that are refused are held too, or the same would be offered again.
+            opened = held.enter_context(_open(forward, 0))
+        except OSError as error:
+            raise _refusal(forward, error) from error
+        chosen = replace(forward, host_port=int(opened.getsockname()[1]))
+        if not _owner(chosen, taken):
+            return chosen, opened
+    address = forward.host_address
+    raise BangerError(ErrorKind.EXHAUSTED, f"no free port on {address}", subject=address, hint="banger vm list")
+
+
+def _open(forward: PortForward, port: int) -> socket.socket:
+    """A socket bound to the port: nobody else can have it. Raises ``OSError``."""
+    family = socket.AF_INET6 if ":" in forward.host_address else socket.AF_INET
+    is_tcp = forward.protocol == "tcp"
+    opened = socket.socket(family, socket.SOCK_STREAM if is_tcp else socket.SOCK_DGRAM)
+    try:
+        if family == socket.AF_INET6:  # the same port over IPv4 is another one
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if is_tcp:
+            # Connections of a former holder that linger in TIME_WAIT are no obstacle, and only listening tells whether
+            # somebody else who allows sharing the address listens already. (For UDP, sharing would mean sharing.)
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind((forward.host_address, port))
+        if is_tcp:
+            opened.listen(1)
+    except OSError:
+        opened.close()
+        raise
+    return opened
+
+
+def _owner(forward: PortForward, taken: Taken) -> str:
+    for (protocol, address, port), owner in taken.items():
+        same = (protocol, port) == (forward.protocol, forward.host_port)
+        if same and covers(address, forward.host_address):
+            return owner or "?"
+    return ""
+
+
+def _refusal(forward: PortForward, error: OSError) -> BangerError:
+    address, port = forward.host_address, forward.host_port
+    words = error.strerror or str(error)
+    if error.errno == errno.EADDRINUSE:
+        holder = holder_of(forward)
+        return _conflict(forward, f"{holder} listens there" if holder else words, _listing(forward))
+    if error.errno in (errno.EACCES, errno.EPERM):
+        message = f"{forward.protocol} port {port} on {address} is not for this user"
+        hint = "choose a port above 1023"
+        return BangerError(ErrorKind.DENIED, message, subject=str(port), cause=words, hint=hint)
+    if error.errno == errno.EMFILE:
+        hint = "publish fewer ports, or start the daemon with a higher limit (ulimit -n)"
+        return BangerError(ErrorKind.EXHAUSTED, "too many ports to open", subject=str(port), cause=words, hint=hint)
+    hint = "choose an address of this host, such as 127.0.0.1"
+    return BangerError(ErrorKind.USAGE, f'cannot listen on "{address}"', subject=address, cause=words, hint=hint)
+
+
+def _listing(forward: PortForward) -> str:
+    return f"ss -ln{'t' if forward.protocol == 'tcp' else 'u'}p sport = :{forward.host_port}"
+
+
+def _conflict(forward: PortForward, cause: str, hint: str) -> BangerError:
+    port, address = forward.host_port, forward.host_address
+    message = f"{forward.protocol} port {port} on {address} is already taken"
+    return BangerError(ErrorKind.CONFLICT, message, subject=at(address, port), cause=cause, hint=hint)

@@ -1,0 +1,73 @@
+"""The process that forwards one VM's published ports: started by a daemon, ended with its VMM, owing nothing to either.
+
+It is given open sockets and a pipe. Through the pipe it is told which process is the VMM, and lives as long as that; a
+pipe that is closed without a word means that the start has failed, or that the daemon has died in the middle of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+
+from banger.forwarding.datagrams import Senders
+from banger.forwarding.loop import READ, Loop
+from banger.forwarding.streams import Listeners
+from banger.forwarding.ways import way_of
+
+_MOST_DESCRIPTORS = 65536
+
+
+def main() -> None:
+    """Forward until the VMM is gone.
+
+    Its arguments are the marker, the package's directory and the descriptors of its configuration and of the pipe.
+    """
+    config_fd, pipe_fd = int(sys.argv[3]), int(sys.argv[4])
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):  # a terminal's, whose daemon it is that ends
+        signal.signal(number, signal.SIG_IGN)
+    _raise_limit()
+    with os.fdopen(config_fd, "rb") as file:
+        file.seek(0)
+        config = json.load(file)
+    loop = Loop()
+    listeners, senders = Listeners(loop), Senders(loop)
+    for port in config["ports"]:
+        taken = socket.socket(fileno=port["fd"])
+        target = listeners if port["protocol"] == "tcp" else senders
+        target.add(taken, way_of(port))
+    loop.watch(pipe_fd, READ, lambda _: _hear(loop, pipe_fd))
+    loop.run()
+
+
+def _raise_limit() -> None:
+    """Two descriptors for every connection: the limit that programs start with is meant for ``select``."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MOST_DESCRIPTORS)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+def _hear(loop: Loop, pipe_fd: int) -> None:
+    """The VMM's pid and start time, once; then live as long as it."""
+    words = os.read(pipe_fd, 64).split()
+    loop.forget(pipe_fd)
+    os.close(pipe_fd)
+    pidfd = _open(int(words[0]), int(words[1])) if len(words) == 2 else None
+    if pidfd is None:
+        loop.stop()
+    else:
+        loop.watch(pidfd, READ, lambda _: loop.stop())
+
+
+def _open(pid: int, start_ticks: int) -> int | None:
+    """A pidfd of this very process; None if it is gone. The pid was opened first: it cannot change hands after."""
+    try:
+        pidfd = os.pidfd_open(pid)
+        with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123  # pathlib costs a megabyte
+            text = file.read()
+    except (ProcessLookupError, FileNotFoundError):
+        return None
+    return pidfd if int(text[text.rindex(")") + 1 :].split()[19]) == start_ticks else None
