@@ -36,7 +36,7 @@ from banger.vmm import identity as processes  # noqa: E402
 from tests.support import origins  # noqa: E402  # imported before the forks, not in each of them
 from tests.support.fake_vmm import FakeVmm  # noqa: E402
 from tests.support.fakes import World  # noqa: E402
-from tests.support.host_drivers import crash_world, network  # noqa: E402
+from tests.support.host_drivers import crash_world, network, published  # noqa: E402
 from tests.support.owned_vms import process_of  # noqa: E402
 
 #: The same here and in the process that serves, but another one in every run: machines are looked for on the whole host.
@@ -76,7 +76,7 @@ def step(world: World, script: str) -> None:  # noqa: C901, PLR0912  # one line 
         case "commit" if world.store.images.by_name("committed") is None:
             world.do(m.CommitVm("committed", VM_ID))
         case "create" if vm is None:
-            world.do(m.CreateVm(VM_ID, "web", VmSpec("alpine", network=network())))
+            world.do(m.CreateVm(VM_ID, "web", VmSpec("alpine", network=network(), ports=published())))
         case "break kvm":
             vmm = world.services.vmm
             assert isinstance(vmm, FakeVmm)

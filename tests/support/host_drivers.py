@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from banger.core.models import PortForward
 from banger.core.ports import Capability
 from banger.network.tap import TapNetwork
 from tests.support.fake_vmm import FakeVmm
@@ -26,6 +27,11 @@ def crash_world(home: Path) -> World:
 def network() -> str:
     """What a VM of such a world asks for."""
     return "tap" if "tap" in NAMES else "user"
+
+
+def published() -> tuple[PortForward, ...]:
+    """What it publishes: a port that takes a forwarder."""
+    return () if "tap" in NAMES else (PortForward(80),)
 
 
 def _capabilities(world: World) -> tuple[Capability, ...]:

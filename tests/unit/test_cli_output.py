@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from freezegun import freeze_time
 
+from banger.core.codec import to_plain
 from banger.core.errors import EXIT_CODES, ErrorKind
+from banger.core.models import PortForward
 from tests.support.cli import Cli
 from tests.support.fake_api import FakeApi, event, image_json, vm_json
 
@@ -23,10 +25,10 @@ def test_vm_list_is_a_table(cli: Cli, api: FakeApi) -> None:
     api.on("GET", "/v1/vms", VMS)
     ended = cli("vm", "list")
     assert ended.out == (
-        "NAME  STATE                        IMAGE             CPUS  MEMORY   ADDRESS    PORTS               AGE\n"
-        "web   running                      debian            2     512 MiB  10.0.2.15  127.0.0.1:8080->80  4h\n"
-        "db    stopped (guest_panic)        debian            2     512 MiB  -          -                   4h\n"
-        "old   broken: disk.img is missing  python:3.12-slim  2     512 MiB  10.0.2.15  -                   4h\n"
+        "NAME  STATE                        IMAGE             CPUS  MEMORY   ADDRESS    PORTS                   AGE\n"
+        "web   running                      debian            2     512 MiB  10.0.2.15  127.0.0.1:8080->80/tcp  4h\n"
+        "db    stopped (guest_panic)        debian            2     512 MiB  -          -                       4h\n"
+        "old   broken: disk.img is missing  python:3.12-slim  2     512 MiB  10.0.2.15  -                       4h\n"
     )
     assert ended.err == ""
 
@@ -173,7 +175,7 @@ def test_create_sends_the_whole_spec(cli: Cli, api: FakeApi, monkeypatch: pytest
     spec = body["spec"]
     assert (spec["image"], spec["cpus"], spec["memory_mib"], spec["disk_mib"]) == ("alpine", 3, 768, 2048)
     assert spec["env"] == ["A=b=c", "FROM_HERE=yes"]
-    assert spec["ports"] == [{"guest_port": 80, "host_port": 8080, "host_address": "127.0.0.1"}]
+    assert spec["ports"] == to_plain([PortForward(80, 8080)])
     assert (spec["init"], spec["labels"], spec["ephemeral"]) == ("image", {"k": "v"}, False)
 
 

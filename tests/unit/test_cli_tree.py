@@ -77,7 +77,7 @@ def test_version_is_told_both_ways(cli: Cli) -> None:
         (("run", "--entrypoint", "[sh", "x"), '"[sh" is no list of words', "write --entrypoint"),
         (("run", "--pull", "newer", "x"), '"newer" is no value for --pull', "use missing, always, never"),
         (("run", "--memory", "lots", "x"), '"lots" is not a size', "write 512M or 2G"),
-        (("run", "-p", "web", "x"), '"web" is not a port forward', "write 8080:80 or 80"),
+        (("run", "-p", "web", "x"), '"web" is not a port forward', "write 8080:80, 53:53/udp"),
         (("run", "--network", "wifi", "x"), '"wifi" is no value for --network', "use user, tap, none"),
         (("run", "--label", "=x", "y"), '"=x" is no label', "write --label KEY=VALUE"),
         (("vm", "stop"), "no VM was named", "name VMs, or use --all or --label K=V"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import banger
+from banger.core.codec import to_plain
 from banger.core.frames import FrameType
 from banger.core.models import Image, PortForward, VmState
 from tests.support.fake_api import FakeApi, FrameSession, event, image_json, kernel_json, vm_json
@@ -46,7 +47,7 @@ def test_run_fills_the_spec_from_the_settings(
     monkeypatch.setenv("BANGER_VM_MEMORY_MIB", "333")
     spec = sdk.vms.spec("alpine", env={"A": "b"}, ports=[PortForward(80, 8080)], init="none")
     assert (spec["memory_mib"], spec["env"], spec["init"]) == (333, ["A=b"], "none")
-    assert spec["ports"] == [{"guest_port": 80, "host_port": 8080, "host_address": "127.0.0.1"}]
+    assert spec["ports"] == to_plain([PortForward(80, 8080)])
 
 
 def test_machine_is_deleted_at_the_end_of_its_block(api: FakeApi, sdk: banger.Banger) -> None:
