@@ -52,6 +52,7 @@ KEYS: tuple[Key, ...] = (
     Key("vmm.launcher", "auto", "auto makes VMs services where the daemon is one", ("auto", "session", "systemd")),
     Key("vmm.limits", "on", "limit CPU, memory and threads of a VMM to what its guest needs", ("on", "none")),
     Key("image.size_mib", 0, "size of a pulled image's file system, 0 to choose by content", is_size_mib=True),
+    Key("image.max_unpacked_mib", 65536, "what the layers of one image may unpack to, in MiB", is_size_mib=True),
     Key("image.parallel_downloads", 4, "layers of one image fetched at once"),
     Key("dns.suffix", "vm", "what names of VMs end with, in the DNS and for ssh"),
     Key("dns.listen", "127.0.0.1:5354", "where names of VMs are answered, another port if it is taken; or off"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,6 +20,7 @@ from banger.oci.fetching import Fetch
 from banger.oci.platform import Platform
 from banger.oci.reference import Reference
 from banger.rootfs.build import Layer, build_rootfs
+from banger.rootfs.limits import Limits
 
 if TYPE_CHECKING:
     from banger.oci.manifest import PlatformImage
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 #: Schemes of other sources, such as ``mmdebstrap:bookworm``. ``name:tag`` looks the same but for these.
 _OTHER_SCHEMES = re.compile(r"(?:mmdebstrap|apt|file|dir|bundle|bundle-file):")
 _MIB = 1 << 20
+_UNPACKED = "image.max_unpacked_mib"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class OciImageSource:
 
         Args:
             layout: where the blobs are.
-            config: ``image.parallel_downloads``, ``image.size_mib``, ``registry.insecure``, ``registry.credentials``.
+            config: settings of ``image`` and ``registry``.
             env: stands in for ``os.environ`` when the credential file is looked for.
             bundles: takes over what turns out to be a bundle; without it, that is no container image.
             blobs: the store that all sources share; by default one of its own.
@@ -125,8 +127,13 @@ class OciImageSource:
         ]
         rootfs = staging / "rootfs.ext4"
         with fetch.alongside(operation, "fetch layers"):
-            stats = build_rootfs(layers, rootfs, size_bytes=pull.size_bytes, operation=operation)
+            stats = build_rootfs(layers, rootfs, size_bytes=pull.size_bytes, operation=operation, limits=self._limits())
         return BuiltImage(rootfs, stats.size_bytes, stats.disk_bytes, resolved.config, resolved.digest)
+
+    def _limits(self) -> Limits:
+        total_bytes = self._config.number(_UNPACKED) * _MIB
+        limits = Limits(total_bytes=total_bytes, total_setting=_UNPACKED)
+        return replace(limits, file_bytes=max(limits.file_bytes, total_bytes))
 
     def _client(self, reference: Reference, request: ImageRequest, operation: Operation) -> RegistryClient:
         from banger.oci.registry import Endpoint, RegistryClient, Timeouts  # noqa: PLC0415  # as above

@@ -7,6 +7,7 @@ merged in memory and written last. Nothing is unpacked, mounted or run with priv
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -95,7 +96,7 @@ def build_rootfs(
     total = sum(layer.compressed_bytes for layer in layers)
 
     def fill(image: Ext4Image, progress: Progress) -> Directory:
-        budget = Budget(limits)
+        budget = Budget(limits, lambda: shutil.disk_usage(target.parent).free)
         tree = Tree(budget)
         try:
             read = LaneReaders(image, budget, progress, operation.token).read(layers)
@@ -113,7 +114,7 @@ def build_rootfs(
     # A stream gives its bytes only once, so there is no second try with it.
     if not size_bytes and streamed:
         size_bytes = _STREAM_BYTES
-    sizes = [size_bytes] if size_bytes else _growing_sizes(total)
+    sizes = [size_bytes] if size_bytes else _growing_sizes(total, limits.total_bytes)
     return _build(target, operation, sizes, total, fill, reserved_uuid)
 
 
@@ -184,11 +185,13 @@ def _write(
     )
 
 
-def _growing_sizes(compressed_bytes: int) -> list[int]:
-    size = min(max(_MIN_BYTES, _GENEROSITY * compressed_bytes), _MAX_BYTES)
+def _growing_sizes(compressed_bytes: int, total_bytes: int = 0) -> list[int]:
+    # A file system has some of its own to keep, too.
+    most = max(_MAX_BYTES, total_bytes + total_bytes // 8)
+    size = min(max(_MIN_BYTES, _GENEROSITY * compressed_bytes), most)
     sizes = [-(-size // MIB) * MIB]
-    while sizes[-1] < _MAX_BYTES:
-        sizes.append(min(sizes[-1] * _GROWTH, _MAX_BYTES))
+    while sizes[-1] < most:
+        sizes.append(min(sizes[-1] * _GROWTH, most))
     return sizes
 
 

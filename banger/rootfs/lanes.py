@@ -182,7 +182,8 @@ class LaneReaders:
                 # What is wrong with bytes that are the wrong ones is of no interest: the transfer's own error is.
                 confirm()
                 which = f"layer {index + 1} of {count}" if count > 1 else "the layer"
-                raise BangerError(ErrorKind.INVALID, f"{which} is not acceptable", cause=error.message) from error
+                message = f"{which} is not acceptable"
+                raise BangerError(ErrorKind.INVALID, message, cause=error.message, hint=error.hint) from error
             confirm()
             return changes
 

@@ -76,6 +76,7 @@ def read_layer(members: TarReader, reader: ChunkReader, sink: DataSink, budget: 
         if _WHITEOUT in path and _is_marker(changes, path, parent, name):
             reader.skip(member.stored)
         else:
+            budget.announce(member.stored)
             changes.entries.append((path, _node(member, reader, sink, budget)))
     return changes
 

@@ -7,9 +7,9 @@ from banger.core.errors import BangerError, ErrorKind
 _SHOWN_CHARACTERS = 120
 
 
-def refused(message: str) -> BangerError:
+def refused(message: str, hint: str = "") -> BangerError:
     """The ``invalid`` error for an archive that is broken, hostile or beyond a limit."""
-    return BangerError(ErrorKind.INVALID, message)
+    return BangerError(ErrorKind.INVALID, message, hint=hint)
 
 
 def shown(name: bytes) -> str:

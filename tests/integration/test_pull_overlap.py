@@ -229,6 +229,22 @@ def test_layer_whose_diff_id_is_of_the_other_algorithm_is_verified_too(world: Wo
     assert "diff_id" in failure(world, again).cause
 
 
+def test_image_that_unpacks_to_more_than_the_setting_allows_is_refused_with_both(
+    tmp_path: Path, registry: FaultyRegistry
+) -> None:
+    served(registry, Layer({"small": b"1"}), Layer({"bomb": Node(b"a" * (4 << 20))}, "zstd"))
+    layout = Layout.from_environment({"BANGER_HOME": str(tmp_path)})
+    config = Config.load(layout.config_file, {"BANGER_IMAGE_MAX_UNPACKED_MIB": "2"})
+    world = World(tmp_path, image_sources=(OciImageSource(layout, config, env={}),))
+
+    error = failure(world, pull(registry))
+    world.stop()
+
+    assert (error.kind, error.message) == (ErrorKind.INVALID, "layer 2 of 2 is not acceptable")
+    assert "2.0 MiB, which is the limit (image.max_unpacked_mib)" in error.cause
+    assert "raise image.max_unpacked_mib" in error.hint
+
+
 def test_pulled_and_registered_images_have_the_home_directory_as_their_seed(
     world: World, registry: FaultyRegistry
 ) -> None:

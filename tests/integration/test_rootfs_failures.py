@@ -96,6 +96,20 @@ def test_build_of_a_bomb_is_stopped_by_what_comes_out_of_it(
     assert not target.exists()
 
 
+def test_build_of_a_bomb_is_stopped_before_the_disk_is_full(tmp_path: Path) -> None:
+    layer = tmp_path / "layer"
+    layer.write_bytes(zstandard.ZstdCompressor().compress(archive(file(b"x", b"a" * (96 * MIB)))))
+    target = tmp_path / "rootfs.ext4"
+    limits = Limits(total_setting="image.max_unpacked_mib", reserve_bytes=1 << 60)
+
+    with pytest.raises(BangerError, match="nearly full: 32 MiB") as caught:
+        build_rootfs([Layer(path=layer)], target, operation=operation(), limits=limits)
+
+    assert caught.value.kind is ErrorKind.EXHAUSTED
+    assert "64 GiB (image.max_unpacked_mib)" in caught.value.cause
+    assert not target.exists()
+
+
 def test_build_of_truncated_zstd_is_refused(tmp_path: Path) -> None:
     data = zstandard.ZstdCompressor().compress(file(b"a", bytes(512)))[:-1]
 
