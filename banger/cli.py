@@ -59,7 +59,7 @@ TREE: Mapping[str, Verb | Noun] = {
             "delete": Verb("vm:delete", "Delete VMs and their disks."),
             "list": _LIST_VMS,
             "show": Verb("show:show_vms", "Show all that is known about VMs."),
-            "why": Verb("show:why_vms", "Tell why VMs are as they are, and what to do next."),
+            "why": Verb("why:why", "Tell why VMs are as they are, or how they went, and what to do next."),
             "grow": Verb("vm:grow", "Make the disk of a stopped VM larger."),
             "exec": Verb("run:exec_", "Run a command in a VM that is running."),
             "ssh": Verb("ssh:ssh", "Log in to a VM with your own ssh."),

@@ -142,6 +142,11 @@ class Layout:
         """Home disks, which outlive VMs."""
         return self.data / "homes"
 
+    @property
+    def evidence(self) -> Path:
+        """What is kept of VMs that went wrong."""
+        return self.data / "evidence"
+
     def vm_run_dir(self, vm_id: str) -> Path:
         """A VM's sockets."""
         return self.run / "vms" / vm_id

@@ -151,6 +151,20 @@ class Vms:
         """The one with this name, id, or beginning of either."""
         return Machine(self._client, self._client.get(path_of("vms", query)))
 
+    def why(self, query: str) -> dict[str, Any]:
+        """Why a machine is as it is, or how it went if it is gone: the answer of ``GET /v1/vms/QUERY/why``."""
+        answer: dict[str, Any] = self._client.get(path_of("vms", query, "why"))
+        return answer
+
+    def evidence(self) -> Sequence[dict[str, Any]]:
+        """What is kept of machines that went wrong, the newest first; ``why`` takes their ids."""
+        kept: Sequence[dict[str, Any]] = self._client.get("/v1/evidence")
+        return kept
+
+    def bundle(self, query: str) -> bytes:
+        """What is known of a machine as a ``tar.gz`` for a bug report, without secrets."""
+        return b"".join(self._client.stream(path_of("vms", query, "why", "archive")))
+
     def create(
         self,
         image: str,

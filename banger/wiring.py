@@ -29,6 +29,7 @@ from banger.guest.access import guest_access
 from banger.guest.boot import LinuxGuestBoot
 from banger.guest.channel import GuestChannels
 from banger.guest.sshkeys import ensure_key
+from banger.host.evidence.room import EvidenceRoom
 from banger.host.ledger import Ledger
 from banger.hosting import installation_id, make_hosting
 from banger.kernels import sources as kernel_sources
@@ -84,6 +85,7 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
     blobs = BlobStore(layout.blobs, leases=store.leases)
     bundles = BundleImageSource(layout, config, blobs=blobs)
     ledger = Ledger(store.handles, layout)
+    evidence = EvidenceRoom(layout)
     mark = installation_id(layout)
     vmm = QemuVmm(config, layout, Launching(config, mark))
     hosting = make_hosting(layout, config, store, ledger, mark)
@@ -117,6 +119,7 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
             kernel_sources=kernel_sources(layout, config, blobs),
             workshop=LocalWorkshop(layout, config),
             ledger=ledger,
+            evidence=evidence,
             storages=storages,
             storage=choose(storages, layout, config),
             capabilities=hosting.capabilities,
@@ -145,6 +148,7 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
         access=access,
         vmm=vmm,
         ledger=ledger,
+        evidence=evidence,
         dns=hosting.dns,
         homes=hosting.homes,
         inventory=lambda: overview(parts[0]),

@@ -39,7 +39,7 @@ class Boot:
 def boot_failed(services: Services, boot: Boot, kind: ErrorKind = ErrorKind.UNAVAILABLE) -> BangerError:
     """The error to raise. Call it before anything of the machine is taken down: its exit and its logs are looked at."""
     vm, files = boot.vm, VmFiles(services.layout, boot.vm.id)
-    is_alive = services.vmm.is_alive(boot.identity)
+    is_alive = not services.vmm.wait_exit(boot.identity, 0.0)
     console = files.console_from(boot.console_offset)  # once it is gone, nothing is added any more
     ended = None if is_alive else services.vmm.exit_record(vm.id, boot.identity, console, files.vmm_log)
     cause = explain_boot(

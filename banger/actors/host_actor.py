@@ -71,6 +71,9 @@ class HostActor(OwnerActor):
                 report.removed.append(f"{delete.key.kind.value} {value.name or value.id}")
                 report.freed_bytes += size
         self._prune_caches(command, report)
+        if "evidence" in command.nouns:
+            for what, size in self.services.evidence.prune(every=command.unused, dry_run=command.dry_run):
+                report.add(Stale(what, self.services.layout.evidence, size))
         return report
 
     def _prune_caches(self, command: Prune, report: PruneReport) -> None:

@@ -292,12 +292,14 @@ class GrowVm(VmCommand):
 class DeleteVm(VmCommand):
     """Remove it and its disk; with ``force`` also while it runs.
 
-    Its home disk goes too only if ``keep_home`` is false, which nobody but a user may wish.
+    Its home disk goes too only if ``keep_home`` is false, which nobody but a user may wish. ``lost``: its guest has not
+    answered any more, so it may be ending just now, and how is worth to know.
     """
 
     verb: ClassVar[str] = "vm.delete"
     force: bool = False
     keep_home: bool = True
+    lost: bool = False
 
 
 @dataclass(frozen=True, slots=True)

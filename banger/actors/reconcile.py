@@ -170,6 +170,8 @@ class Reconciler:
                     if not self._dry:
                         publish.discard(path, self._services.layout)
                     self._report.removed.append(str(path))
+        with self._reported("evidence"):
+            self._report.removed += [what for what, _ in self._services.evidence.prune(dry_run=self._dry)]
         caches = (
             (orphans.blobs(CACHED_S, parts_only=True), orphans.remove_blob),  # nobody came back to resume it
             (orphans.toolboxes(CACHED_S), orphans.remove_toolbox),

@@ -13,6 +13,7 @@ from banger.core.listener import Listener
 from banger.core.models import GuestAccess, Image, Kernel, ProcessIdentity, Vm
 from banger.core.ports import (
     Capability,
+    EvidenceKeeper,
     GuestBoot,
     Guests,
     HostObject,
@@ -79,6 +80,7 @@ class Services:
     kernel_sources: Sequence[KernelSource]
     workshop: Workshop
     ledger: Ledger
+    evidence: EvidenceKeeper
     storages: Mapping[str, Storage]
     storage: Storage
     capabilities: Sequence[Capability]

@@ -27,6 +27,7 @@ from banger.actors.vm_settle import VmSettler
 from banger.actors.vm_sizes import with_sizes
 from banger.actors.vm_start import VmStart
 from banger.actors.vm_teardown import recorded_identity
+from banger.actors.witness import LOST_S, Witness
 from banger.core import clock
 from banger.core.crashpoints import crashpoint
 from banger.core.egress import check_egress
@@ -47,6 +48,7 @@ class VmActor(OwnerActor):
     def handle(self, command: Command, operation: Operation) -> Any:
         """Dispatch."""
         self._keeper = VmKeeper(self.services, self.key.name)
+        self._witness = Witness(self.services, operation)
         match command:
             case CreateVm():
                 return self._create(command, operation)
@@ -110,6 +112,7 @@ class VmActor(OwnerActor):
             crashpoint("vm.create:done")
             return self._start_vm(vm, operation) if command.start else vm
         except BaseException as error:
+            self._witness.create_failed(self.services.store.vms.get(vm.id) or vm, error)
             self._undo_create(vm, error)
             raise
 
@@ -151,7 +154,7 @@ class VmActor(OwnerActor):
                 hint=f"banger vm delete {vm.name}",
             )  # fmt: skip
         vm = self._keeper.save(vm, state=VmState.STARTING, reason="", exit_reason=ExitReason.NONE)
-        start = VmStart(self.services, vm, image, kernel, operation)
+        start = VmStart(self.services, vm, image, kernel, operation, self._witness)
         try:
             vm = start.run()
         except BaseException as error:
@@ -203,10 +206,11 @@ class VmActor(OwnerActor):
 
     def _stopped(self, vm: Vm, timeout_s: float, operation: Operation, after: Restarts = NO_RESTARTS) -> Vm:
         identity = recorded_identity(self.services, vm.id)
+        ended = self._witness.if_ended(vm)
         was_paused = vm.state is VmState.PAUSED
         vm = self._keeper.moved(vm, VmState.STOPPING)
         crashpoint("vm.stop:begun")
-        if identity is not None and identity.known:
+        if identity is not None and identity.known and ended is None:
             if was_paused:  # a guest that stands still hears nothing
                 self.services.vmm.resume(identity, self.services.layout.vm_run_dir(vm.id))
             with operation.step("ask guest"):
@@ -214,6 +218,8 @@ class VmActor(OwnerActor):
             with operation.step("wait for guest"):
                 if not self.services.vmm.wait_exit(identity, timeout_s):
                     operation.note(f"the guest did not power off within {timeout_s:g} s: killed")
+        if ended is not None:
+            return self._keeper.down(vm, ended.reason, ended.words, operation, after)
         return self._keeper.down(vm, ExitReason.REQUESTED, "", operation, after)
 
     def _ask_to_power_off(self, vm: Vm) -> None:
@@ -231,6 +237,7 @@ class VmActor(OwnerActor):
     def _kill_vm(self, vm: Vm, operation: Operation) -> Vm:
         if vm.state is VmState.STOPPED:
             return self._stays_down(vm)
+        self._witness.if_ended(vm)
         return self._keeper.down(self._keeper.moved(vm, VmState.STOPPING), ExitReason.KILLED, "", operation)
 
     def _delete(self, vm: Vm, command: DeleteVm, operation: Operation) -> dict[str, Any]:
@@ -239,6 +246,8 @@ class VmActor(OwnerActor):
                 ErrorKind.CONFLICT, f'VM "{vm.name}" is {vm.state.value}', subject=vm.name,
                 hint=f"banger vm stop {vm.name}, or banger vm delete --force {vm.name}",
             )  # fmt: skip
+        if vm.state in (VmState.RUNNING, VmState.PAUSED):
+            self._witness.if_ended(vm, LOST_S if command.lost else 0.0)
         with operation.step("delete"):
             try:
                 self._keeper.erase(vm, keep_home=command.keep_home)

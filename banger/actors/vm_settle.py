@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from banger.actors.services import Services
 from banger.actors.vm_files import VmFiles
 from banger.actors.vm_keeper import VmKeeper
-from banger.actors.vm_teardown import console_of_this_boot, find_process
+from banger.actors.vm_teardown import find_process
+from banger.actors.witness import Witness, cause_of_exit
 from banger.core import clock, codec
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError
+from banger.core.exits import ExitRecord
 from banger.core.models import ExitReason, ProcessIdentity, Restarts, Vm, VmState
 from banger.core.operation import Operation
 from banger.core.restarting import after_end
@@ -63,6 +65,8 @@ class VmSettler:
         if self._services.ledger.recover(vm.id):
             vm = self._brought_up_to_date(vm)
         look = look_at(self._services, vm)
+        if look.settlement is not Settlement.NOTHING and vm.state in (VmState.CREATING, VmState.STARTING):
+            Witness(self._services, operation).interrupted(vm)
         match look.settlement:
             case Settlement.NOTHING:
                 return vm
@@ -118,10 +122,12 @@ class VmSettler:
 
     def _record_exit(self, vm: Vm, identity: ProcessIdentity | None, operation: Operation) -> Vm:
         assert identity is not None
-        reason, words = self._cause(vm, identity)
-        operation.note(f"{vm.name}: {words}")
-        after = self._after(vm, reason)
-        vm = self._keeper.down(vm, reason, words, operation, after)
+        record = self._cause(vm, identity)
+        operation.note(f"{vm.name}: {record.words}")
+        if vm.state in (VmState.RUNNING, VmState.PAUSED):
+            Witness(self._services, operation).ended(vm, record)
+        after = self._after(vm, record.reason)
+        vm = self._keeper.down(vm, record.reason, record.words, operation, after)
         crashpoint("vm.settle:exit-recorded")
         if vm.spec.ephemeral and after.due_at is None:
             self._keeper.erase(vm)
@@ -130,13 +136,9 @@ class VmSettler:
     def _after(self, vm: Vm, reason: ExitReason) -> Restarts:
         return after_end(vm, reason, clock.now())
 
-    def _cause(self, vm: Vm, identity: ProcessIdentity) -> tuple[ExitReason, str]:
-        if identity.known and not self._services.vmm.of_this_boot(identity):
-            return ExitReason.HOST_REBOOT, "the host rebooted"
+    def _cause(self, vm: Vm, identity: ProcessIdentity) -> ExitRecord:
         if words := breakdown(self._services, vm, identity):
             kernel = self._services.store.kernels.get(vm.kernel_id)
             self._services.vmm.engines.forget(kernel.digest if kernel else "")
-            return ExitReason.KVM_FAILURE, words
-        console, log = console_of_this_boot(self._services, vm), VmFiles(self._services.layout, vm.id).vmm_log
-        record = self._services.vmm.exit_record(vm.id, identity, console, log)
-        return record.reason, record.words
+            return ExitRecord(ExitReason.KVM_FAILURE, words)
+        return cause_of_exit(self._services, vm, identity)

@@ -13,6 +13,7 @@ from banger.actors.services import Services
 from banger.actors.vm_boot import BootWatch, NotUpError
 from banger.actors.vm_files import VmFiles
 from banger.actors.vm_teardown import tear_down
+from banger.actors.witness import Start, Witness
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import Image, Kernel, ProcessIdentity, Vm
@@ -41,12 +42,15 @@ _LAUNCHES = ("start VMM", "start VMM emulated")
 class VmStart:
     """One start of one VM. ``run`` returns the facts of the running VM; nothing is left behind if it raises."""
 
-    def __init__(self, services: Services, vm: Vm, image: Image, kernel: Kernel, operation: Operation) -> None:
+    def __init__(
+        self, services: Services, vm: Vm, image: Image, kernel: Kernel, operation: Operation, witness: Witness
+    ) -> None:
         self._services = services
         self._vm = vm
         self._image = image
         self._kernel = kernel
         self._operation = operation
+        self._witness = witness
         self._files = VmFiles(services.layout, vm.id)
         self._ledger = services.ledger.of(vm.id)
         self._storage = services.storages[vm.storage]
@@ -69,7 +73,7 @@ class VmStart:
             PlanStep("boot guest", self._boot),
             PlanStep("connect", self._connect),
         ]
-        run_plan(steps, self._operation)
+        run_plan(steps, self._operation, self._failed)
         self._files.initrd.unlink(missing_ok=True)  # the VMM has read it; it holds the guest's host key
         return self._running()
 
@@ -89,6 +93,10 @@ class VmStart:
             accelerator=self._engine.accelerator,
             pid=self._identity.pid,
         )
+
+    def _failed(self, error: BaseException) -> None:
+        start = Start(self._image, self._kernel, self._engine.accelerator, self._identity)
+        self._witness.start_failed(self._vm, error, start)
 
     def _undo(self) -> None:
         tear_down(self._services, self._vm, self._identity)
@@ -151,7 +159,8 @@ class VmStart:
         services, vm = self._services, self._vm
         self._files.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._watch = BootWatch(services, self._files, self._operation)
-        self._ledger.intend("console", str(self._files.console_log), {"offset": self._watch.console_offset})
+        begins = {"offset": self._watch.console_offset, "vmm_log_offset": self._watch.log_offset}
+        self._ledger.intend("console", str(self._files.console_log), begins)
         kernel_dir = services.layout.kernel_dir(self._kernel.id)
         on_trial = self._engine.pace is not None
         config = VmmConfig(

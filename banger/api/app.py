@@ -31,6 +31,7 @@ from banger.api.bodies import (
 from banger.api.context import ApiContext
 from banger.api.openapi import Described, document
 from banger.core.errors import BangerError, ErrorKind, internal_error
+from banger.core.evidence import Evidence
 from banger.core.models import Image, Kernel, Vm
 from banger.core.ports import PushRequest
 
@@ -88,7 +89,10 @@ ROUTES: tuple[Entry, ...] = (
     _entry("POST", "/v1/vms/{query}/pause", vms.pause_vm, "stand still", answer=Vm, long=True),
     _entry("POST", "/v1/vms/{query}/resume", vms.resume_vm, "go on", answer=Vm, long=True),
     _entry("POST", "/v1/vms/{query}/grow", vms.grow_vm, "larger disk", body=GrowBody, answer=Vm, long=True),
-    _entry("GET", "/v1/vms/{query}/why", why.why, "why it is as it is"),
+    _entry("GET", "/v1/vms/{query}/why", why.why, "why it is, or was, as it is"),
+    _entry("GET", "/v1/vms/{query}/why/archive", why.why_archive, "the same as a tar.gz, without secrets"),
+    _entry("GET", "/v1/evidence", why.list_evidence, "what is kept of VMs that went wrong", many=True),
+    _entry("GET", "/v1/evidence/{query}", why.show_evidence, "one record", answer=Evidence),
     _entry("POST", "/v1/vms/{query}/kill", vms.kill_vm, "kill", answer=Vm, long=True),
     _entry("POST", "/v1/vms/{query}/commit", artifacts.commit_vm, "disk to image", body=CommitBody, long=True),
     _entry("GET", "/v1/homes", homes.list_homes, "home disks"),

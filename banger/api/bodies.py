@@ -77,7 +77,7 @@ class CommitBody:
 class PruneBody:
     """``POST /v1/system/prune``."""
 
-    nouns: tuple[str, ...] = ("image", "kernel")
+    nouns: tuple[str, ...] = ("image", "kernel", "evidence")
     unused: bool = False
     dry_run: bool = False
 

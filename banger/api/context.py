@@ -15,6 +15,7 @@ from banger.core.models import GuestAccess, Vm
 from banger.core.ports import Vmm
 from banger.dns.service import DnsService
 from banger.guest.channel import GuestChannels
+from banger.host.evidence.room import EvidenceRoom
 from banger.host.ledger import Ledger
 from banger.layout import Layout
 from banger.resolver import StoreResolver
@@ -37,6 +38,7 @@ class ApiContext:
     access: Callable[[Vm], GuestAccess]
     vmm: Vmm
     ledger: Ledger
+    evidence: EvidenceRoom
     dns: DnsService | None
     homes: HomeDisk
     inventory: Callable[[], Sequence[Found]]

@@ -73,16 +73,22 @@ async def run(context: ApiContext, channel: FrameChannel, request: Request) -> d
     body = decode(await channel.config(), RunBody)
     command = create_command(context, CreateVmBody(body.spec, body.name, start=True), peer_uid(request))
     listener = context.supervisor.submit(command)
+    lost = False
     try:
         vm = await _follow(listener, channel)
         if body.detach:
             await _say_started(channel, vm)
             return {"code": 0, "signal": ""}
-        outcome = await _exec(context, channel, vm, replace(body.exec, argv=_argv_of_run(context, vm, body.exec)))
+        execution = replace(body.exec, argv=_argv_of_run(context, vm, body.exec))
+        try:
+            outcome = await _exec(context, channel, vm, execution)
+        except BangerError as error:
+            lost = error.kind is not ErrorKind.TIMEOUT
+            raise
     finally:
         listener.leave()
         if body.spec.ephemeral and not body.detach and context.store.vms.get(command.vm_id) is not None:
-            await _delete(context, command.vm_id, command.vm_name)
+            await _delete(context, command.vm_id, command.vm_name, lost=lost)
     return outcome
 
 
@@ -211,9 +217,9 @@ async def _control(channel: FrameChannel, session: Session) -> None:
                 logger.debug("a {} frame has no meaning here", kind.name)
 
 
-async def _delete(context: ApiContext, vm_id: str, name: str) -> None:
+async def _delete(context: ApiContext, vm_id: str, name: str, *, lost: bool) -> None:
     """Delete an ephemeral VM and wait until it is gone."""
-    listener = context.supervisor.submit(DeleteVm(vm_id, name, force=True))
+    listener = context.supervisor.submit(DeleteVm(vm_id, name, force=True, lost=lost))
     news = News(listener)
     while await news.next() is not None:
         pass

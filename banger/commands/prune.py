@@ -28,7 +28,7 @@ def prune_kernels(ctx: Context, unused: UnusedFlag = False, dry_run: DryRunFlag 
 
 def prune_system(ctx: Context, unused: UnusedFlag = False, dry_run: DryRunFlag = False) -> None:
     """Delete images, kernels and downloads that nothing needs any more."""
-    _prune(ctx.obj, ["image", "kernel"], unused=unused, dry_run=dry_run)
+    _prune(ctx.obj, ["image", "kernel", "evidence"], unused=unused, dry_run=dry_run)
 
 
 def prune_vms(

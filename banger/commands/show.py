@@ -28,16 +28,6 @@ def show_vms(ctx: Context, vms: SeveralVms) -> None:
     _show(ctx.obj, "vms", vms, details.vm_page)
 
 
-def why_vms(ctx: Context, vms: SeveralVms) -> None:
-    """Tell why VMs are as they are, and what to do next."""
-    session: Session = ctx.obj
-    found = [session.client.get(path_of("vms", vm, "why")) for vm in vms]
-    session.show_document(
-        found[0] if len(found) == 1 else found,
-        lambda terminal: "\n".join(details.why_page(item, terminal) for item in found),
-    )
-
-
 def show_images(ctx: Context, images: SeveralImages) -> None:
     """Show all that is known about images."""
     _show(ctx.obj, "images", images, details.artifact_page)

@@ -11,7 +11,7 @@ from banger.commands.session import Session
 from banger.render.details import fields_text
 from banger.render.views import size
 
-_USAGE = ("images", "kernels", "vms", "blobs", "staging")
+_USAGE = ("images", "kernels", "vms", "blobs", "evidence", "staging")
 
 
 def reconcile(

@@ -12,6 +12,10 @@ def _nothing() -> None:
     """The step needs no such part."""
 
 
+def _ignore(error: BaseException) -> None:
+    """Nobody looks."""
+
+
 _NEXT = "the next reconcile tries again: banger system reconcile"
 
 
@@ -50,10 +54,13 @@ class PlanStep:
     undo: Callable[[], None] = _nothing
 
 
-def run_plan(steps: Sequence[PlanStep], operation: Operation) -> None:
+def run_plan(
+    steps: Sequence[PlanStep], operation: Operation, on_failure: Callable[[BaseException], None] = _ignore
+) -> None:
     """Run all steps in order; if one fails, undo every step that was begun, last first, and raise its error.
 
-    Failures of the undoing do not hide the error: they are added to it as notes.
+    ``on_failure`` sees the error while everything is still there; it must not raise. Failures of the undoing do not
+    hide the error: they are added to it as notes.
     """
     begun: list[PlanStep] = []
     try:
@@ -63,6 +70,7 @@ def run_plan(steps: Sequence[PlanStep], operation: Operation) -> None:
                 step.intend()
                 step.do()
     except BaseException as error:
+        on_failure(error)
         for step in reversed(begun):
             try:
                 step.undo()

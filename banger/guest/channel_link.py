@@ -99,7 +99,7 @@ class GuestLink:
 
     def _error(self, kind: ErrorKind, message: str, cause: object) -> BangerError:
         vm_id = self.access.vm_id
-        return BangerError(kind, message, subject=vm_id, cause=str(cause), hint=f"banger vm show {vm_id}")
+        return BangerError(kind, message, subject=vm_id, cause=str(cause), hint=f"banger vm why {vm_id}")
 
 
 class _NotBegunError(Exception):

@@ -76,15 +76,48 @@ def _restarts(vm: Row) -> str:
 
 def why_page(why: Row, terminal: Terminal) -> str:
     """Why a VM is as it is: the reason first, then the evidence."""
-    vm = why.get("vm") or {}
-    facts = [("why", why.get("why")), ("started", _moment(vm, "started_at")), ("stopped", _moment(vm, "stopped_at"))]
+    vm, evidence = why.get("vm") or {}, why.get("evidence") or {}
+    facts = [
+        ("why", why.get("why")),
+        ("started", _moment(vm, "started_at")),
+        ("stopped", _moment(vm, "stopped_at")),
+        ("gone", "yes: this is what was kept of it" if vm.get("gone") else ""),
+    ]
     page = _section(str(vm.get("name") or vm.get("id")), facts, terminal)
+    page += _section("When it went wrong", _evidence_fields(evidence), terminal)
     page += _lines("Console", why.get("console") or (), terminal)
     page += _lines("VMM", why.get("vmm_log") or (), terminal)
+    page += _section("Others of that name", _other_fields(why.get("others") or ()), terminal)
     held = [(str(one["kind"]), _join(one["key"], one["state"])) for one in why.get("handles") or ()]
     page += _section("Held on the host", held, terminal)
-    page += _timings("Last start", vm.get("timings") or (), terminal)
+    steps = () if vm.get("state") == "running" else evidence.get("steps")
+    page += _timings("Last start", steps or vm.get("timings") or (), terminal)
     return page + f"{terminal.paint('next:', 'cyan')} {printable(why.get('next'))}\n"
+
+
+def _evidence_fields(evidence: Row) -> Fields:
+    versions = evidence.get("versions") or {}
+    status = evidence.get("exit_status")
+    return [
+        ("when", _moment(evidence, "at")),
+        ("what", evidence.get("words")),
+        *(("", line) for line in str(evidence.get("cause") or "").splitlines()),
+        ("exit", _join(evidence.get("exit_reason"), f"status {status}" if status is not None else "")),
+        ("run on", _join(evidence.get("accelerator"), versions.get("vmm"))),
+        ("image", _named(evidence.get("image"))),
+        ("kernel", _named(evidence.get("kernel"))),
+        ("host", versions.get("host")),
+        ("evidence", evidence.get("id")),
+    ]
+
+
+def _other_fields(others: Sequence[Row]) -> Fields:
+    return [(str(one.get("id")), _join(one.get("words"), _moment(one, "at"))) for one in others]
+
+
+def _named(artifact: Any) -> str:
+    known = artifact or {}
+    return _join(known.get("name"), known.get("id"))
 
 
 def artifact_page(artifact: Row, terminal: Terminal) -> str:

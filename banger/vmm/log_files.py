@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
+from banger.core.evidence import COMMAND_FILE
 from banger.core.units import MIB
 
 LIMIT_BYTES = 8 * MIB
@@ -31,6 +35,13 @@ def bound(path: Path, limit_bytes: int = LIMIT_BYTES) -> bool:
     os.truncate(path, 0)
     fresh.replace(path.with_name(f"{path.name}.1"))
     return True
+
+
+def note_command(vmm_log: Path, version: str, argv: Sequence[str]) -> None:
+    """Keep a VMM's command line and version beside its log. It only serves people, so a full disk does no harm."""
+    path = vmm_log.with_name(COMMAND_FILE)
+    with suppress(OSError), os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump({"version": version, "argv": list(argv)}, file)
 
 
 def log_tail(path: Path, since: int = 0) -> str:

@@ -33,6 +33,7 @@ SCRIPTS = {
     "create": ["create"],
     "start": ["create", "start"],
     "start on a KVM that breaks": ["create", "break kvm", "start"],
+    "start of a guest that panics": ["create", "break guest", "try to start"],
     "stop": ["create", "start", "stop"],
     "restart": ["create", "start", "restart"],
     "reboot": ["create", "start", "reboot"],

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from banger.core import crashpoints
@@ -29,6 +30,7 @@ def _noting(name: str) -> None:
 crashpoints.crashpoint = _noting  # before anybody imports it by name
 
 from banger.actors import messages as m  # noqa: E402
+from banger.core.errors import BangerError  # noqa: E402
 from banger.core.models import VmSpec  # noqa: E402
 from banger.core.names import new_id  # noqa: E402
 from banger.core.ports import ImageRequest, KernelRequest  # noqa: E402
@@ -81,6 +83,12 @@ def step(world: World, script: str) -> None:  # noqa: C901, PLR0912  # one line 
             vmm = world.services.vmm
             assert isinstance(vmm, FakeVmm)
             vmm.engines.found, vmm.consoles["kvm"], vmm.broken["web"] = "kvm", "", "KVM internal error"
+        case "break guest":
+            assert isinstance(world.services.vmm, FakeVmm)
+            world.services.vmm.console = "Kernel panic - not syncing: No working init found.\n"
+        case "try to start" if vm is not None:
+            with suppress(BangerError):
+                world.do(m.StartVm(VM_ID, "web"))
         case "start" if vm is not None:
             world.do(m.StartVm(VM_ID, "web"))
         case "stop" if vm is not None:

@@ -36,6 +36,7 @@ class Served:
             access=world.services.access,
             vmm=SimpleNamespace(name="fake", accelerator=lambda: "tcg"),  # type: ignore[arg-type]
             ledger=world.ledger,
+            evidence=world.evidence,
             dns=None,
             homes=HomeDisk(world.layout, world.services.config),
             inventory=lambda: overview(world.services),

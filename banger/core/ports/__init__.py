@@ -1,6 +1,7 @@
 """What the owners need from the outside world, as they see it. Adapters implement these; nobody inherits them."""
 
 from banger.core.ports.engines import Engine, EngineError, Engines
+from banger.core.ports.evidence import EvidenceKeeper
 from banger.core.ports.guest import GuestBoot, GuestConfig, GuestNetwork, Guests
 from banger.core.ports.host import Capability, Contribution, Fill, Handle, HostObject, Storage, VmLedger
 from banger.core.ports.images import BuiltImage, ImageRequest, ImageSource, KernelReference, Leases, ResolvedImage
@@ -17,6 +18,7 @@ __all__ = [
     "Engine",
     "EngineError",
     "Engines",
+    "EvidenceKeeper",
     "Fill",
     "GuestBoot",
     "GuestConfig",

@@ -20,7 +20,7 @@ from banger.vmm import kernel_log, probe
 from banger.vmm.cpu_time import cpu_seconds
 from banger.vmm.engines import QemuEngines
 from banger.vmm.exits import explain_exit
-from banger.vmm.log_files import log_tail
+from banger.vmm.log_files import log_tail, note_command
 from banger.vmm.qemu import failures, launch, qmp
 from banger.vmm.qemu.arguments import command_line
 from banger.vmm.qemu.binary import find_binary
@@ -56,9 +56,13 @@ class QemuVmm:
         """Start the process so that it outlives the daemon, and return once the machine runs."""
         binary = find_binary()
         tsc_khz = probe.tsc_khz(self._layout) if config.accelerator == "tcg" else 0
-        return launch.launch(
-            config, lambda qmp_fd: command_line(binary, config, qmp_fd, tsc_khz), on_spawn, self._launching
-        )
+
+        def noted(qmp_fd: int) -> Sequence[str]:
+            argv = command_line(binary, config, qmp_fd, tsc_khz)
+            note_command(config.vmm_log, binary.version, argv)
+            return argv
+
+        return launch.launch(config, noted, on_spawn, self._launching)
 
     def holds(self, vm_id: str) -> Sequence[tuple[str, str]]:
         """Kind and key in the ledger of what a launch makes besides the process: its unit, or its cgroup."""

@@ -1,0 +1,1 @@
+"""Evidence of VMs that did not come up or ended by themselves."""
