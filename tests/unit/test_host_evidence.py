@@ -82,8 +82,16 @@ def test_record_holds_everything_and_no_secret(layout: Layout, incident: Inciden
 def test_last_ones_are_kept_and_no_more(layout: Layout, incident: Incident) -> None:
     place = EvidenceRoom(layout)
     for number in range(room.KEPT + 3):
-        place.keep(replace(incident, words=f"number {number}"))
+        place.keep(replace(incident, vm=replace(VM, id=f"{number:012x}"), words=f"number {number}"))
     assert [record.words for record in place.all()] == [f"number {room.KEPT + 2 - n}" for n in range(room.KEPT)]
+
+
+def test_vm_that_fails_again_and_again_pushes_out_no_other(layout: Layout, incident: Incident) -> None:
+    place = EvidenceRoom(layout)
+    place.keep(replace(incident, vm=replace(VM, id="c0ffeec0ffee", name="db")))
+    for _ in range(room.KEPT + 1):
+        place.keep(incident)
+    assert [record.vm.name for record in place.all()] == ["web"] * room.KEPT_OF_ONE + ["db"]
 
 
 def test_old_ones_go_with_time(layout: Layout, incident: Incident, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,11 @@
-"""Where evidence lies: one file a record, ``evidence/TIME-ID.json``, private, and never many of them."""
+"""Where evidence lies: one file a record, ``evidence/TIME-VM-ID.json``, private, and never many of them."""
 
 from __future__ import annotations
 
 import json
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -23,6 +24,8 @@ from banger.layout import Layout
 KEPT = 20
 KEPT_FOR = timedelta(days=7)
 KEPT_BYTES = 8 << 20
+#: Of these so many of one VM: one that is started again and again must not push out what is known of others.
+KEPT_OF_ONE = 5
 _STAMP = "%Y%m%dT%H%M%S.%f"
 _UNFINISHED = ".new"
 
@@ -76,15 +79,19 @@ class EvidenceRoom:
             doomed = list(self._surplus(every=every))
             for path, _ in doomed if not dry_run else ():
                 path.unlink(missing_ok=True)
-        return [(f"evidence {path.name.partition('-')[2].partition('.')[0]}", size) for path, size in doomed]
+        return [(f"evidence {path.stem.rpartition('-')[2]}", size) for path, size in doomed]
 
     def _surplus(self, *, every: bool) -> Iterator[tuple[Path, int]]:
-        total, oldest = 0, clock.now() - KEPT_FOR
-        for rank, path in enumerate(self._files()):
-            size = _size(path)
-            total += size
-            if every or rank >= KEPT or total > KEPT_BYTES or _time_of(path) < oldest:
+        total, rank, oldest = 0, 0, clock.now() - KEPT_FOR
+        of_one: Counter[str] = Counter()
+        for path in self._files():
+            size, vm_id = _size(path), path.name.split("-")[1:2]
+            of_one.update(vm_id)
+            too_many = rank >= KEPT or any(of_one[one] > KEPT_OF_ONE for one in vm_id)
+            if every or too_many or total + size > KEPT_BYTES or _time_of(path) < oldest:
                 yield path, size
+            else:
+                total, rank = total + size, rank + 1
         for path in self._directory.glob(f"*{_UNFINISHED}"):  # whoever writes one holds the lock
             yield path, _size(path)
 
@@ -93,7 +100,7 @@ class EvidenceRoom:
 
     def _write(self, evidence: Evidence) -> None:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        final = self._directory / f"{evidence.at.astimezone(UTC).strftime(_STAMP)}-{evidence.id}.json"
+        final = self._directory / f"{evidence.at.astimezone(UTC).strftime(_STAMP)}-{evidence.vm.id}-{evidence.id}.json"
         fresh = final.with_suffix(_UNFINISHED)
         try:
             with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
