@@ -171,6 +171,9 @@ def decode(data: bytes, cls: type[T]) -> T:
     """JSON bytes as ``cls``."""
     try:
         value: Any = json.loads(data or b"{}")
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise BangerError(ErrorKind.USAGE, "the request holds text that is not UTF-8", cause=str(error)) from None
     except (ValueError, RecursionError) as error:
         raise BangerError(ErrorKind.USAGE, "the request is not JSON", cause=str(error)) from None
     return codec.from_plain(cls, value)

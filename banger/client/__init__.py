@@ -201,8 +201,19 @@ class LongRequest:
 
 
 def path_of(*parts: str) -> str:
-    """``/v1/…`` with every part percent-encoded whole: names may hold slashes and colons."""
-    return "/v1/" + "/".join(quote(part, safe="") for part in parts)
+    """``/v1/…`` with every part percent-encoded whole: names may hold slashes and colons.
+
+    Raises:
+        BangerError: ``usage`` for an empty part: what a script's unset variable leaves must not name anything.
+    """
+    if not all(parts):
+        raise BangerError(ErrorKind.USAGE, 'the name "" is empty', hint="see whether a variable of your script is set")
+    return "/v1/" + "/".join(_quoted(part) for part in parts)
+
+
+def _quoted(text: str) -> str:
+    """Percent-encoded, and bytes of a command line that are not UTF-8 as they are."""
+    return quote(text, safe="", errors="surrogateescape")
 
 
 def _target(path: str, query: Query | None) -> str:
@@ -212,7 +223,7 @@ def _target(path: str, query: Query | None) -> str:
             if item is None or item == "":
                 continue
             text = str(item).lower() if isinstance(item, bool) else str(item)
-            pairs.append(f"{key}={quote(text, safe='')}")
+            pairs.append(f"{key}={_quoted(text)}")
     return f"{path}?{'&'.join(pairs)}" if pairs else path
 
 

@@ -26,8 +26,10 @@ from banger.core.frames import FrameType
 from banger.render.streams import write_output
 
 _READ_BYTES = 64 * 1024
-#: A second wish to end within so many seconds of the first hangs up instead of being passed on.
+#: The same wish to end within so many seconds of the first hangs up instead of being passed on.
 _IMPATIENCE_S = 2.0
+#: Ctrl-D, ``VEOF`` of a terminal that nobody changed.
+_END_KEY = b"\x04"
 _READABLE = select.POLLIN | select.POLLHUP | select.POLLERR | select.POLLNVAL
 _WRITABLE = select.POLLOUT | select.POLLHUP | select.POLLERR | select.POLLNVAL
 
@@ -70,10 +72,11 @@ class Relay:
         self._close_progress = close_progress
         self._tty = tty
         self._stdin_open = stdin
+        self._line_open = False
         self._sinks = {FrameType.STDOUT: _Sink(1), FrameType.STDERR: _Sink(2)}
         self._exit: bytes | None = None
         self._saved_terminal: list[Any] | None = None
-        self._last_ending = -_IMPATIENCE_S
+        self._last_ending: dict[int, float] = {}
         self._early_signals: list[int] = []
         self.started: Mapping[str, Any] | None = None
 
@@ -142,10 +145,10 @@ class Relay:
         """The command runs: from here on our streams are its streams."""
         self.started = started
         self._close_progress()
-        if not self._stdin_open:
-            self._channel.put(FrameType.STDIN_EOF)
         self._tell_size()
         self._take_terminal()
+        if not self._stdin_open:
+            self._end_input()
         for number in self._early_signals:
             self._pass_on(number)
 
@@ -166,9 +169,20 @@ class Relay:
         except OSError:  # no terminal any more, or not ours to read
             data = b""
         if data:
+            self._line_open = not data.endswith(b"\n")
             self._channel.put(FrameType.STDIN, data)
         else:
             self._stdin_open = False
+            self._end_input()
+
+    def _end_input(self) -> None:
+        """Nothing more comes. A terminal is told by its key for that, once more behind an open line.
+
+        Ending the stream itself would end the terminal too, and hang up on its command.
+        """
+        if self._tty:
+            self._channel.put(FrameType.STDIN, _END_KEY * (2 if self._line_open else 1))
+        else:
             self._channel.put(FrameType.STDIN_EOF)
 
     def _on_signal(self, number: int) -> bool:
@@ -187,8 +201,8 @@ class Relay:
         """Before the command runs, when our terminal is gone, and when somebody is impatient with the command."""
         if number in signals.ENDING:
             now = time.monotonic()
-            impatient = now - self._last_ending < _IMPATIENCE_S
-            self._last_ending = now
+            impatient = now - self._last_ending.get(number, -_IMPATIENCE_S) < _IMPATIENCE_S
+            self._last_ending[number] = now
             return self.started is None or impatient
         gone = self._saved_terminal is not None and not os.isatty(0)
         return number == signal.SIGHUP and (self.started is None or gone)

@@ -47,7 +47,7 @@ class NotRunError(BangerError):
 @specs.takes_wish
 def run(
     ctx: Context,
-    image: specs.ImageArgument = "",
+    image: specs.ImageArgument = None,
     command: Command = None,
     *,
     wish: specs.VmWish,

@@ -130,15 +130,15 @@ class Session:
         Returns:
             The exit code of the first failure, in the order of ``targets``; 0 if there was none.
         """
-        waiting = deque(targets)
+        waiting = deque((target, path(target)) for target in targets)
         under_way: deque[LongRequest] = deque()
         errors: list[BangerError] = []
         results: list[Mapping[str, Any]] = []
         try:
             while waiting or under_way:
                 while waiting and len(under_way) < _AT_ONCE:
-                    target = waiting.popleft()
-                    under_way.append(self.client.start(method, path(target), query, body(target)))
+                    target, place = waiting.popleft()
+                    under_way.append(self.client.start(method, place, query, body(target)))
                 try:
                     results.append(self._outcome(under_way[0]) or {})
                 except BangerError as error:

@@ -31,7 +31,8 @@ _INIT_HINT = "; every VM has an init, so that --init alone is not needed"
 _NETWORK_HINT = "; user reaches what this host reaches, tap gives an address of its own"
 
 ImageArgument = Annotated[
-    str, Argument(metavar="[IMAGE]", show_default=False, help="An image, a catalog name or a registry reference.")
+    str | None,
+    Argument(metavar="[IMAGE]", show_default=False, help="An image, a catalog name or a registry reference."),
 ]
 Name = Annotated[str, Option("--name", metavar="NAME", help="Made up when not given.")]
 Cpus = Annotated[str | None, Option("--cpus", metavar="N", help="Virtual CPUs.")]
@@ -109,12 +110,15 @@ class VmWish:
     pull: Pull = "missing"
     privileged: Privileged = False
 
-    def spec(self, layout: Layout, image: str, *, ephemeral: bool = False) -> dict[str, Any]:
+    def spec(self, layout: Layout, image: str | None, *, ephemeral: bool = False) -> dict[str, Any]:
         """A ``VmSpec`` in its JSON form; what was not given comes from the settings, or is left to the image.
 
         Raises:
             BangerError: ``usage`` for a value that is none.
         """
+        if image == "":
+            hint = "see whether a variable of your script is set"
+            raise BangerError(ErrorKind.USAGE, "the image's name is empty", hint=hint)
         config = Config.load(layout.config_file)
         return {
             "image": image or config.text("vm.image"),

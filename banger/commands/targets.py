@@ -32,6 +32,8 @@ def select(
         raise BangerError(ErrorKind.USAGE, message, hint="name VMs, or use --all or --label K=V")
     if names:
         return list(dict.fromkeys(names))
+    if not all(label.partition("=")[0] for label in labels or ()):
+        raise BangerError(ErrorKind.USAGE, "a label has no name", hint="write --label KEY=VALUE or --label KEY")
     vms = session.client.get("/v1/vms", {"label": labels})
     ids = [str(vm["id"]) for vm in vms if not states or _state(vm) in states]
     if not ids:

@@ -28,7 +28,7 @@ StopTimeout = Annotated[
 @specs.takes_wish
 def create(
     ctx: Context,
-    image: specs.ImageArgument = "",
+    image: specs.ImageArgument = None,
     *,
     wish: specs.VmWish,
     start: Annotated[bool, Option("--start", help="Start it too.")] = False,

@@ -66,7 +66,7 @@ def test_init_image_of_an_image_without_init_fails_and_says_why(home: BangerHome
 def test_image_of_one_static_program_runs_it(home: BangerHome, image: str, running_vm: Callable) -> None:  # type: ignore[type-arg]
     with running_vm(image, "from-scratch") as vm:
         assert home.run("vm", "exec", vm, "--", "/hello").ok().text == images.HELLO
-        assert home.run("vm", "exec", vm).ok().text == images.HELLO
+        assert home.run("vm", "exec", vm, stdin=b"echo $((6 * 7))").ok().text == "42\n", "exec runs no entrypoint"
         assert home.run("vm", "exec", vm, "--", "sh").code == 127
 
 

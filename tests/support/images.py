@@ -61,6 +61,22 @@ def busybox() -> TestImage:
     return _cached("busybox", build)
 
 
+def entrypoint() -> TestImage:
+    """The same tree with an entrypoint that says what it was given and becomes it, and a command of its own."""
+
+    def build(target: Path) -> None:
+        tar = TarBuilder()
+        tar.directory("bin")
+        tar.file("bin/busybox", _host_file("/usr/bin/busybox", "/bin/busybox"), mode=0o755)
+        for applet in "sh cat echo hostname sleep stty".split():
+            tar.link("bin/" + applet, "bin/busybox")
+        tar.file("entry", b'#!/bin/sh\necho "entry: $*" >&2\nexec "$@"\n', mode=0o755)
+        config = {"Entrypoint": ["/entry"], "Cmd": ["echo", "the image's own"], "Env": ["PATH=/bin"]}
+        write_layout(target, TAG, [Layer(tar.finish())], config=config)
+
+    return _cached("entrypoint", build)
+
+
 def busybox_rootfs(target: Path) -> Path:
     """The same tree as an ext4 file of 16 MiB."""
     layout = busybox().layout

@@ -290,12 +290,37 @@ def test_loop_that_reads_lines_gets_all_of_them(api: FakeApi) -> None:
 def test_letters_of_other_tools_are_understood(api: FakeApi, flags: list[str]) -> None:
     def echo(session: FrameSession) -> None:
         session.started()
-        session.send(FrameType.STDOUT, session.read_stdin())
+        session.send(FrameType.STDOUT, session.wait_for(FrameType.STDIN) or b"")
         session.exit(0)
 
     api.on("POST", EXEC, talk=echo)
     assert banger("vm", "exec", *flags, "web", "sh", stdin=b"typed")[:2] == (0, b"typed")
     assert (config_of(api)["tty"] is not None) is (flags != ["-i"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "typed", "sent"),
+    [
+        (["-t"], b"line\n", b"line\n\x04"),
+        (["-it"], b"half", b"half\x04\x04"),
+        (["-nt"], b"x", b"\x04"),
+    ],
+)
+def test_terminal_without_one_here_is_told_the_end_of_input_by_its_key(
+    api: FakeApi, flags: list[str], typed: bytes, sent: bytes
+) -> None:
+    seen = bytearray()
+
+    def cat(session: FrameSession) -> None:
+        session.started()
+        while not seen.endswith(b"\x04") and (frame := session.receive()) is not None:
+            assert frame[0] is not FrameType.STDIN_EOF, "which would end the terminal"
+            seen.extend(frame[1] if frame[0] is FrameType.STDIN else b"")
+        session.exit(0)
+
+    api.on("POST", EXEC, talk=cat)
+    assert banger("vm", "exec", *flags, "web", "cat", stdin=typed)[0] == 0
+    assert seen.startswith(sent[: len(typed) + 1])
 
 
 def test_wish_for_input_and_for_none_is_refused(api: FakeApi) -> None:

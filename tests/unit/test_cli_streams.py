@@ -128,3 +128,9 @@ def test_characters_without_bytes_are_escaped(daemon: FakeApi, monkeypatch: pyte
     assert (table.returncode, document.returncode) == (0, 0)
     assert b"\\udcff" in table.stdout
     assert json.loads(document.stdout)[0]["name"] == name
+
+
+def test_argument_that_is_not_utf8_is_not_our_bug(daemon: FakeApi) -> None:
+    done = shell("vm show $'\\xff' --json")
+    assert (done.returncode, json.loads(done.stdout)["error"]["kind"]) == (3, "not_found")
+    assert shell("vm lst $'\\xff'").returncode == 2
