@@ -28,6 +28,7 @@ test-fast: setup-test ## unit, actor and contract tests only (below a minute)
 
 check: setup-test ## ruff, format, strict mypy, import rules, file sizes
 	@$(PYTHON) -m ruff check .
+	@$(PYTHON) -m ruff check --preview --select PLW1514 banger  # text files are UTF-8, whatever the locale says
 	@$(PYTHON) -m ruff format --check .
 	@$(PYTHON) -m mypy
 	@$(PYTHON) scripts/check_imports.py

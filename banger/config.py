@@ -130,7 +130,7 @@ def variable_of(name: str) -> str:
 
 def _read_file(file: Path) -> dict[str, Any]:
     try:
-        text = file.read_text()
+        text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
         return {}
     except OSError as error:

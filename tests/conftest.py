@@ -13,8 +13,9 @@ import freezegun
 import hypothesis
 import pytest
 
+from tests.support import surroundings
 from tests.support.leaks import SESSION_VARIABLE, HostState, leaks_since, stray_threads
-from tests.support.sessions import ROOT, SessionRoot, sweep_dead_sessions
+from tests.support.sessions import PLACE, ROOT, SessionRoot, sweep_dead_sessions
 
 pytest_plugins = ("tests.support.time_limits", "tests.support.side_by_side")
 
@@ -31,12 +32,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # Told to end, put everything away first, as after Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sweep_dead_sessions()
-    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(PLACE))
     given = getattr(config, "workerinput", {}).get("session_root")
     root = config.stash[ROOT] = SessionRoot(Path(given)) if given else SessionRoot.make()
+    surroundings.settle(root.path / "home")
+    # Told to end, put everything away first, as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.environ[SESSION_VARIABLE] = root.path.name
     os.environ["TMPDIR"] = str(root.path / "tmp")
     tempfile.tempdir = None

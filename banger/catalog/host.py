@@ -46,7 +46,7 @@ class HostFacts:
 
 def _distribution() -> str:
     try:
-        lines = _OS_RELEASE.read_text().splitlines()
+        lines = _OS_RELEASE.read_text(encoding="utf-8").splitlines()
     except OSError:
         return ""
     return next((line.removeprefix("ID=").strip("\"'") for line in lines if line.startswith("ID=")), "")

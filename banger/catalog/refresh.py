@@ -205,7 +205,7 @@ def _replace(file: Path, text: str) -> None:
 def _check_replaceable(file: Path) -> None:
     if not os.path.lexists(file):
         return
-    with file.open(errors="replace") as stream:
+    with file.open(encoding="utf-8", errors="replace") as stream:
         ours = stream.read(len(_MARK)) == _MARK
     if not ours:
         message = f'"{file}" already exists and was not fetched'

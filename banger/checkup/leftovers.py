@@ -129,6 +129,6 @@ def _names(directory: Path) -> list[str]:
 
 def _read(file: Path) -> str:
     try:
-        return file.read_text(errors="replace")
+        return file.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""

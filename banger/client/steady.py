@@ -94,7 +94,7 @@ def _is_made_up(device: int) -> bool:
     """True for one of the kernel's own file systems (``/proc/self/mountinfo``, proc(5))."""
     wanted = f"{os.major(device)}:{os.minor(device)}"
     try:
-        lines = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
+        lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return False
     for line in lines:

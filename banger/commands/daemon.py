@@ -119,7 +119,7 @@ def _count(vms: Any) -> str:
 def _alive(pid: int) -> bool:
     """True while the process exists and has not ended (a zombie has)."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     except OSError:
         return False
     return stat.rpartition(")")[2].split()[0] != "Z"

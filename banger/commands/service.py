@@ -76,12 +76,17 @@ def _unit_path(*, is_system: bool) -> Path:
 
 
 def _write(path: Path, text: str) -> None:
+    """Everybody may read it and nobody else write it, whatever the caller's umask: systemd runs what it says."""
+    umask = os.umask(0o022)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.unlink(missing_ok=True)
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         cause = error.strerror or str(error)
         raise BangerError(ErrorKind.DENIED, f'cannot write "{path}"', subject=str(path), cause=cause) from error
+    finally:
+        os.umask(umask)
 
 
 def _can_run_systemctl() -> bool:

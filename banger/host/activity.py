@@ -36,7 +36,7 @@ def parse(text: str) -> Iterator[Connection]:
 def established() -> list[Connection]:
     """All of this host's."""
     try:
-        return list(parse(Path("/proc/net/tcp").read_text()))
+        return list(parse(Path("/proc/net/tcp").read_text(encoding="utf-8")))
     except FileNotFoundError:
         return []
 

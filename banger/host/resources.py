@@ -25,7 +25,7 @@ def parse_meminfo(text: str) -> Memory:
 
 def memory() -> Memory:
     """The host's memory now."""
-    return parse_meminfo(Path("/proc/meminfo").read_text())
+    return parse_meminfo(Path("/proc/meminfo").read_text(encoding="utf-8"))
 
 
 def cpu_count() -> int:

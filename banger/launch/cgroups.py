@@ -142,7 +142,7 @@ def remove(path: Path) -> None:
 
 
 def _own_path(own: Path) -> str:
-    return next((line[3:] for line in own.read_text().splitlines() if line.startswith("0::")), "/")
+    return next((line[3:] for line in own.read_text(encoding="utf-8").splitlines() if line.startswith("0::")), "/")
 
 
 def _obstacle(candidate: Path, systemd: Path) -> str:
@@ -174,6 +174,6 @@ def _enable(candidate: Path) -> str:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8")
     except OSError:
         return ""

@@ -159,7 +159,7 @@ def _docker_remedy(bridge: str) -> str:
 def _legacy_rules() -> str:
     """Empty if legacy iptables are not in use; asking would load their modules."""
     try:
-        if "filter" not in _LEGACY_TABLES.read_text().split() or not find_tool("iptables-legacy"):
+        if "filter" not in _LEGACY_TABLES.read_text(encoding="utf-8").split() or not find_tool("iptables-legacy"):
             return ""
         return try_tool("iptables-legacy", "-S")[1]
     except (OSError, BangerError):

@@ -31,6 +31,6 @@ def has_net_admin(status: str) -> bool:
 
 def _read(file: Path) -> str:
     try:
-        return file.read_text()
+        return file.read_text(encoding="utf-8")
     except OSError:
         return ""

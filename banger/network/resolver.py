@@ -53,6 +53,6 @@ def parse_resolv_conf(text: str) -> Iterator[IPv4Address]:
 
 def _read(file: Path) -> str:
     try:
-        return file.read_text(errors="replace")
+        return file.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""

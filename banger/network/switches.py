@@ -76,7 +76,7 @@ def enable_forwarding(state_file: Path, *, ipv6: bool) -> None:
 def switched_on(state_file: Path) -> list[str]:
     """What banger changed for the whole host, as :func:`read_switch` names it."""
     try:
-        names = json.loads(state_file.read_text())["switched_on"]
+        names = json.loads(state_file.read_text(encoding="utf-8"))["switched_on"]
     except (OSError, ValueError, KeyError, TypeError):
         return []
     return [str(name) for name in names] if isinstance(names, list) else []
@@ -96,7 +96,9 @@ def tame_tap(tap: str) -> None:
 def _write(state_file: Path, names: list[str]) -> None:
     """Durably: written to the disk before the kernel is told."""
     state_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=state_file.parent, prefix=".network-", delete=False) as file:
+    with tempfile.NamedTemporaryFile(
+        "w", encoding="utf-8", dir=state_file.parent, prefix=".network-", delete=False
+    ) as file:
         try:
             json.dump({"switched_on": names}, file)
             file.flush()

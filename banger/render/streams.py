@@ -56,7 +56,7 @@ def write_output(descriptor: int, data: Any) -> int:
 def prepare_streams() -> None:
     """Make :data:`sys.stdout` and :data:`sys.stderr` fail as this module says; call it before anything is written."""
     _fill_standard_descriptors()
-    sys.stdin = sys.stdin or open(0, closefd=False)  # noqa: SIM115  # lives as long as the process
+    sys.stdin = sys.stdin or open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  # lives as long as the process
     sys.stdout = _checked(sys.stdout, _Output(1))
     sys.stderr = _checked(sys.stderr, _Messages(2))
 

@@ -141,7 +141,7 @@ def _first_mirror(uri: str) -> str:
     if not uri.startswith("mirror+file:"):
         return uri
     try:
-        lines = Path("/" + uri.removeprefix("mirror+file:").lstrip("/")).read_text().splitlines()
+        lines = Path("/" + uri.removeprefix("mirror+file:").lstrip("/")).read_text(encoding="utf-8").splitlines()
     except OSError:
         return uri
     return next((line.split()[0] for line in lines if line.strip() and not line.startswith("#")), uri)

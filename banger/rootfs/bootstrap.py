@@ -91,7 +91,7 @@ class HostRelease:
     def read(cls, architecture: str, file: Path = _OS_RELEASE) -> HostRelease:
         """From ``/etc/os-release`` (format: os-release(5)); empty fields where it does not say."""
         try:
-            pairs = [line.partition("=") for line in file.read_text().splitlines()]
+            pairs = [line.partition("=") for line in file.read_text(encoding="utf-8").splitlines()]
         except OSError:
             pairs = []
         fields = {key: value.strip("\"'") for key, _, value in pairs}

@@ -14,7 +14,7 @@ def cpu_seconds(pid: int) -> float:
     Fields 14 and 15 of ``/proc/PID/stat`` (proc(5)); what a guest uses on KVM is counted as user time too.
     """
     try:
-        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return 0.0
     fields = text[text.rindex(")") + 1 :].split()

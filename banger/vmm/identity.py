@@ -47,7 +47,7 @@ class ProcessStat:
 @cache
 def current_boot_id() -> str:
     """The kernel's random id of this boot. It outlives every process, this one too."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
 
 
 def parse_stat(text: str) -> ProcessStat:
@@ -205,7 +205,7 @@ def _is_ours(entry: Path) -> bool:
 
 def _read_stat(pid: int) -> ProcessStat | None:
     try:
-        with open(f"/proc/{pid}/stat", errors="replace") as file:  # noqa: PTH123  # a thousand are read at a start
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123  # a thousand are read at a start
             return parse_stat(file.read())
     except (FileNotFoundError, ProcessLookupError):
         return None

@@ -142,7 +142,7 @@ def _circumstances(binary: Binary) -> list[str]:
 def _load(file: Path, circumstances: list[str]) -> dict[str, Proof]:
     """The kept proofs if they were made under these circumstances; anything unreadable counts as none."""
     try:
-        data: Any = json.loads(file.read_text())
+        data: Any = json.loads(file.read_text(encoding="utf-8"))
         if data["circumstances"] != circumstances:
             return {}
         return {name: Proof(**fields) for name, fields in data["proofs"].items()}

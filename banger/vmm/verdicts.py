@@ -78,7 +78,7 @@ class KernelVerdicts:
 def cpu_model() -> str:
     """The model of the host's CPU as its kernel names it (``model name`` in ``/proc/cpuinfo``), or empty."""
     try:
-        with Path("/proc/cpuinfo").open(errors="replace") as file:
+        with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as file:
             return next((line.partition(":")[2].strip() for line in file if line.startswith("model name")), "")
     except OSError:
         return ""

@@ -35,10 +35,13 @@ _STARTED: list[subprocess.Popen[bytes]] = []
 
 
 def banger_process(*arguments: str, **options: Any) -> subprocess.Popen[bytes]:
-    """Start a command as a process of its own, which ignores no signal that we ignore."""
+    """Start a command as a process of its own, which ignores no signal that we ignore.
+
+    Its group is its own, too, with a parent in another one of the same session: Linux does not stop orphaned groups.
+    """
     streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
     command = ["env", "--default-signal", sys.executable, "-m", "banger", *arguments]
-    process = subprocess.Popen(command, cwd=ROOT, env=dict(os.environ), **streams)
+    process = subprocess.Popen(command, cwd=ROOT, env=dict(os.environ), process_group=0, **streams)
     _STARTED.append(process)
     return process
 

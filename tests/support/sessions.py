@@ -30,7 +30,7 @@ ROOT = pytest.StashKey["SessionRoot"]()
 
 
 class SessionRoot:
-    """A session's directory, with ``tmp`` in it as everybody's ``TMPDIR``; a lock shows that somebody needs it."""
+    """A session's directory, with ``tmp`` in it as everybody's ``TMPDIR`` and an empty ``home``; a lock shows that somebody needs it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -47,6 +47,7 @@ class SessionRoot:
         root.path.chmod(0o711)
         (root.path / "tmp").mkdir()
         (root.path / "tmp").chmod(0o1777)
+        (root.path / "home").mkdir(mode=0o700)
         return root
 
     def abandon(self) -> None:

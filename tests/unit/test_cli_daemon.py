@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -139,6 +140,23 @@ def test_install_writes_the_unit_and_starts_it(
     assert cli("daemon", "uninstall", *flag).code == 0
     assert not (home / unit / "banger.service").exists()
     assert commands[0] == ["systemctl", *scope, "disable", "--now", "banger.service"]
+
+
+@pytest.mark.parametrize("umask", [0, 0o077])
+def test_installed_unit_is_everybodys_to_read_and_nobody_elses_to_write_whatever_the_umask(
+    cli: Cli, home: Path, commands: list[Sequence[str]], monkeypatch: pytest.MonkeyPatch, umask: int
+) -> None:
+    monkeypatch.setattr(service.os, "geteuid", lambda: 1000)
+    unit = home / "xdg" / "systemd" / "user" / "banger.service"
+    unit.parent.mkdir(parents=True)
+    unit.write_text("an older one")
+    unit.chmod(0o666)
+    before = os.umask(umask)
+    try:
+        assert cli("daemon", "install").code == 0
+    finally:
+        kept = os.umask(before)
+    assert (unit.stat().st_mode & 0o777, kept) == (0o644, umask)
 
 
 def test_install_for_the_system_needs_root(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from tests.support.cli import ROOT
+from tests.support.cli import ROOT, banger
 from tests.support.fake_api import FakeApi, vm_json
 
 pytest_plugins = ("tests.support.cli_fixtures",)
@@ -36,3 +37,14 @@ def test_package_itself_imports_nothing() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=30, check=True
     )
     assert not {name for name in done.stdout.split() if name.startswith("banger.")}
+
+
+def test_files_are_utf8_whatever_the_locale_says(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A locale of another encoding, which Python would take for files; here the poorest one."""
+    for name, value in {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}.items():
+        monkeypatch.setenv(name, value)
+    (home / "config").mkdir()
+    (home / "config" / "config.toml").write_text("# für alle\n[vm]\ncpus = 3\n", encoding="utf-8")
+    code, out, err = banger("config", "show")
+    assert (code, err) == (0, b"")
+    assert b"vm.cpus" in out

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
 from bench.measure import Comparison, interleaved, table
+from tests.support.command import PROJECT
 from tests.support.elf import static_hello
 from tests.support.leaks import HostState, leaks_since, note_installation, session_processes, stray_threads, taps
 from tests.support.sessions import SessionRoot, processes_of, sweep_dead_sessions
@@ -116,3 +119,25 @@ def test_comparison_tells_ratio_and_whether_the_promise_is_kept() -> None:
         "name": "quick", "ours": 1.0, "peer": 4.0, "ratio": 0.25, "bar": "ratio <= 0.25", "unit": "s",
     }  # fmt: skip
     assert "added  5.400 s  5.000 s  1.08   ours - peer <= 0.3 s  NO" in table([ratio, difference])
+
+
+def test_surroundings_are_put_right_for_this_process_and_its_children(tmp_path: Path) -> None:
+    """As after ``nohup make test &`` in a shell with another locale, umask and a blocked signal."""
+    script = """
+import os, signal, subprocess, sys
+from pathlib import Path
+from tests.support.surroundings import settle
+settle(Path(sys.argv[1]))
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+os.kill(os.getpid(), signal.SIGHUP)  # still ignored here, but not by children
+print(subprocess.call(["sh", "-c", "kill -HUP $$"]), subprocess.call(["sh", "-c", "kill -TERM $$"]))
+print(os.environ["HOME"], os.environ["LC_ALL"], "TAR_OPTIONS" in os.environ, oct(os.umask(0)))
+"""
+    hostile = {**os.environ, "PYTHONPATH": str(PROJECT), "LC_ALL": "tr_TR.UTF-8", "TAR_OPTIONS": "-v"}
+    command = ["env", "--ignore-signal=INT,HUP", "--block-signal=TERM", sys.executable, "-c", script, str(tmp_path)]
+    done = subprocess.run(command, env=hostile, capture_output=True, text=True, check=False, umask=0o077)
+    said = ["interrupted", f"-{signal.SIGHUP:d} -{signal.SIGTERM:d}", f"{tmp_path} C.UTF-8 False 0o22"]
+    assert done.stdout.splitlines() == said, done.stderr
