@@ -17,7 +17,7 @@ from pathlib import Path
 import pykka
 from loguru import logger
 
-from banger import __version__, logs
+from banger import __version__, descriptors, logs
 from banger.actors.messages import Reconcile
 from banger.api.app import make_app
 from banger.api.server import bind, make_server, wait_started
@@ -57,6 +57,7 @@ def main(*, foreground: bool = True, dev: bool = False) -> int:
     """
     threading.stack_size(THREAD_STACK_BYTES)
     gc.set_threshold(*GC_THRESHOLDS)
+    descriptors.raise_limit()
     layout = Layout.from_environment()
     config = Config.load(layout.config_file)
     logs.set_up(config.text("daemon.log_level"), dev=dev)
@@ -101,6 +102,7 @@ def _lock(layout: Layout) -> Iterator[None]:
 
 async def _serve(layout: Layout, config: Config) -> int:
     loop = asyncio.get_running_loop()
+    descriptors.quieten(loop)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
