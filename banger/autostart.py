@@ -95,9 +95,11 @@ def _clean_environment(env: Mapping[str, str]) -> dict[str, str]:
 
 def _spawn(layout: Layout) -> tuple[int, subprocess.Popen[bytes]]:
     """Start the process in a session of its own; its log file's size before, and the process."""
+    layout.check_trusted()
     try:
         layout.daemon_log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        log = os.open(layout.daemon_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+        log = os.open(layout.daemon_log, flags, 0o600)
     except OSError as error:
         raise BangerError(
             ErrorKind.DENIED,

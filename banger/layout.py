@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from banger.core.trusted_path import check_own, check_trusted
+
 
 class ImagePlace(Protocol):
     """What tells where an image is."""
@@ -151,8 +153,20 @@ class Layout:
         """A VM's sockets."""
         return self.run / "vms" / vm_id
 
+    def check_trusted(self) -> None:
+        """Raise ``denied`` if somebody else made, or could change, one of the directories. Ask before opening any."""
+        for path in (self.data, self.run, self.cache):
+            check_own(path)
+        check_trusted(self.config)
+
     def make_directories(self) -> None:
-        """Create what the daemon needs, private to its user (mode 0700)."""
+        """Create what the daemon needs, private to its user (mode 0700).
+
+        Raises:
+            BangerError: ``denied`` for a directory that another user made or could have changed.
+            OSError: it cannot be made.
+        """
+        self.check_trusted()
         for path in (
             self.data, self.run, self.cache, self.blobs / "sha256", self.staging, self.trash, self.toolbox,
             self.data / "images", self.data / "kernels", self.data / "vms", self.run / "vms", self.ssh_key.parent,

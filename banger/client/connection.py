@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import socket
+import struct
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +14,8 @@ from pathlib import Path
 from banger.client.http1 import ProtocolError, ResponseParser, encode_head
 from banger.core.errors import BangerError, ErrorKind
 
+#: ``struct ucred``: pid, uid and gid of the peer (unix(7)).
+_CREDENTIALS = struct.Struct("iII")
 _RECEIVE_BYTES = 256 * 1024
 
 
@@ -27,7 +31,25 @@ def connect(path: Path) -> socket.socket:
     except OSError as error:
         sock.close()
         raise _refused(path, error) from error
+    try:
+        _check_server(path, sock)
+    except BaseException:
+        sock.close()
+        raise
     return sock
+
+
+def _check_server(path: Path, sock: socket.socket) -> None:
+    """Whoever listens must be this user or root: what we would say is not for anybody else's ears."""
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    _, uid, _ = _CREDENTIALS.unpack(credentials)
+    if uid not in (0, os.geteuid()):
+        raise BangerError(
+            ErrorKind.DENIED,
+            f'the daemon at "{path}" is user {uid}\'s, not yours',
+            subject=str(path),
+            hint="run banger as that user; BANGER_HOME selects another installation",
+        )
 
 
 def _refused(path: Path, error: OSError) -> BangerError:

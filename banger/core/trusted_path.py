@@ -1,0 +1,107 @@
+"""Whether a directory can be believed: nobody but root and this user may change what is found on the way to it.
+
+Somebody who makes a directory first, where ours will be looked for, could plant links in it that we write through, or a
+socket that we tell our secrets to. So every directory on the way is looked at as it stands, links included, before
+anything in it is opened (the rule that sshd has for its files: ``StrictModes`` in sshd_config(5)).
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from functools import cache
+from pathlib import Path
+
+from banger.core.errors import BangerError, ErrorKind
+
+#: Links on the way, as many as the kernel follows (path_resolution(7)).
+_MOST_LINKS = 40
+
+
+def check_trusted(path: Path, uid: int | None = None) -> None:
+    """Raise ``denied`` if another user could have put something else at ``path``, or made it; it need not exist.
+
+    Args:
+        path: absolute; what exists of it is looked at.
+        uid: of the user who is to be its owner; this process's by default.
+    """
+    uid = os.geteuid() if uid is None else uid
+    links, todo, here = 0, list(path.parts[1:]), Path(path.anchor)
+    _check_directory(here, here.stat(), uid)
+    while todo:
+        part = todo.pop(0)
+        if part == "..":
+            here = here.parent
+            continue
+        entry = here / part
+        try:
+            found = entry.lstat()
+        except FileNotFoundError:
+            return  # whoever can make it is trusted: the directory that it will be in was looked at
+        except NotADirectoryError as error:
+            raise _denied(entry, "something on the way to it is no directory") from error
+        if not stat.S_ISLNK(found.st_mode):
+            here = entry
+            if todo or stat.S_ISDIR(found.st_mode):
+                _check_directory(here, found, uid)
+            continue
+        links += 1
+        if links > _MOST_LINKS:
+            raise _denied(path, "there are too many links on the way to it")
+        if not _is_ours(found.st_uid, uid):
+            raise _denied(entry, f"it is a link that user {found.st_uid} made")
+        target = entry.readlink()
+        here = Path(target.anchor) if target.is_absolute() else here
+        todo[:0] = target.parts[1:] if target.is_absolute() else target.parts
+
+
+def check_own(path: Path, uid: int | None = None) -> None:
+    """As :func:`check_trusted`, and what is at ``path`` must be this user's own directory.
+
+    Raises:
+        BangerError: ``denied``.
+    """
+    uid = os.geteuid() if uid is None else uid
+    check_trusted(path, uid)
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return
+    if found.st_uid != uid:
+        raise _denied(path, f"it belongs to user {found.st_uid}, this is user {uid}")
+    if not stat.S_ISDIR(found.st_mode):
+        raise _denied(path, "it is no directory")
+
+
+def _check_directory(path: Path, found: os.stat_result, uid: int) -> None:
+    """Others may write into a directory only where none but its owner can take away or rename an entry (sticky)."""
+    if not _is_ours(found.st_uid, uid):
+        raise _denied(path, f"it belongs to user {found.st_uid}, who could put something else there")
+    if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
+        raise _denied(path, "everybody may write into it, and could put something else there")
+
+
+def _is_ours(owner: int, uid: int) -> bool:
+    return owner in (0, uid) or owner == _unmapped_uid()
+
+
+@cache
+def _unmapped_uid() -> int | None:
+    """The uid that stands for all that a user namespace does not know, the host's root above all; None in the first.
+
+    See user_namespaces(7): ``/proc/sys/kernel/overflowuid``, and the map of the namespace that all others are in.
+    """
+    try:
+        mapped = [line.split() for line in Path("/proc/self/uid_map").read_text().splitlines()]
+        if mapped == [["0", "0", "4294967295"]]:
+            return None
+        return int(Path("/proc/sys/kernel/overflowuid").read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _denied(path: Path, why: str) -> BangerError:
+    return BangerError(
+        ErrorKind.DENIED, f'"{path}" cannot be trusted', subject=str(path), cause=why,
+        hint=f"ls -ld '{path}'; set BANGER_HOME to a directory of yours",
+    )  # fmt: skip
