@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import socket
@@ -13,6 +14,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 _DNS_PORT = 53
+_SIOCGIFMTU = 0x8921
 _ECHO_REQUEST, _ECHO_REPLY = 8, 0
 
 
@@ -25,14 +27,24 @@ class Route:
     mtu: int
 
 
-def default_route(proc: Path = Path("/proc/net/route"), net: Path = Path("/sys/class/net")) -> Route | None:
+def default_route() -> Route | None:
     """The one with the smallest metric (``/proc/net/route``, proc(5)); None if this host has none with a router."""
-    found = parse_routes(_read(proc))
-    if found is None:
-        return None
-    gateway, interface = found
-    mtu = _read(net / interface / "mtu").strip()
-    return Route(gateway, interface, int(mtu) if mtu.isdigit() else 0)
+    found = parse_routes(_read(Path("/proc/net/route")))
+    return Route(*found, mtu_of(found[1])) if found else None
+
+
+def mtu_of(interface: str) -> int:
+    """An interface's largest packet (netdevice(7)); 0 if there is none of that name.
+
+    Sysfs would tell as well, but it is that of the network namespace in which it was mounted.
+    """
+    request = struct.pack("16sI12x", interface.encode()[:15], 0)
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+            answer = fcntl.ioctl(asking, _SIOCGIFMTU, request)
+    except OSError:
+        return 0
+    return int(struct.unpack("16sI12x", answer)[1])
 
 
 def parse_routes(table: str) -> tuple[IPv4Address, str] | None:

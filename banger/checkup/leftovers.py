@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
@@ -31,7 +32,7 @@ def look(client: Client, layout: Layout) -> Look:
     return {
         "object": frozenset(f"{one['kind']} {one['key']}" for one in objects if one["is_leak"]),
         "process": frozenset(_processes()),
-        "interface": frozenset(_names(Path("/sys/class/net"))),
+        "interface": frozenset(name for _, name in socket.if_nameindex()),
         "packet filter": frozenset(_tables()),
         "loop device": frozenset(_loops(layout)),
         "mount": frozenset(_mounts(layout)),

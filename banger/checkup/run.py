@@ -73,8 +73,8 @@ class Checkup:
         """
         began = time.monotonic()
         driver = str(self._client.get("/v1/system")["vmm"])
-        candidates = self._candidates(driver)
         image = self._image()
+        candidates = self._candidates(driver, image)
         before = leftovers.look(self._client, self._layout)
         with _ended_by_signals(), self._swept(), Listener() as listener:
             machines = [self._try(candidate, image, self._around(listener)) for candidate in candidates]
@@ -83,12 +83,16 @@ class Checkup:
         elapsed_s = round(time.monotonic() - began, 3)
         return Report(is_ok(machines, host), image, self._wishes.kernel, tuple(machines), host, elapsed_s)
 
-    def _candidates(self, driver: str) -> list[plan.Candidate]:
-        from banger.vmm.probe import accelerator  # noqa: PLC0415  # the daemon's world, for this question only
+    def _candidates(self, driver: str, image: str) -> list[plan.Candidate]:
+        from banger.vmm.engines import QemuEngines  # noqa: PLC0415  # the daemon's world, for this question only
+        from banger.vmm.probe import accelerator  # noqa: PLC0415
 
         found = accelerator(self._layout, self._config)
-        setting = self._config.text("vmm.accelerator")
-        prospects = plan.prospects(found.name, found.reason, found.hint, setting)
+        name, reason, setting = found.name, found.reason, self._config.text("vmm.accelerator")
+        if setting == "auto" and name == "kvm":  # what became of this very kernel on it is known better than in general
+            engine = QemuEngines(self._config, self._layout).choose("", self._kernel_digest(image))
+            name, reason = engine.name, engine.reason
+        prospects = plan.prospects(name, reason, found.hint, setting)
         networks = list(dict.fromkeys(self._wishes.networks)) or [self._config.text("vm.network")]
         return plan.candidates(prospects, [driver], networks)
 
@@ -101,6 +105,14 @@ class Checkup:
         self._audience.tell(f'no image is here yet: "{name}" is fetched first, which may take minutes')
         self._client.long("POST", "/v1/images/pull", body={"reference": name}, on_event=self._audience.fetching)
         return name
+
+    def _kernel_digest(self, image: str) -> str:
+        """Of the kernel that will be booted, if it is here; empty otherwise."""
+        images = {one["name"]: one for one in self._client.get("/v1/images")}
+        kernels = {one["name"]: one for one in self._client.get("/v1/kernels")}
+        names = (self._wishes.kernel, images.get(image, {}).get("kernel", ""), self._config.text("vm.kernel"))
+        chosen = next((name for name in names if name), "")
+        return str(kernels.get(chosen, {}).get("digest", ""))
 
     def _around(self, listener: Listener) -> Surroundings:
         return Surroundings(

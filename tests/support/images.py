@@ -88,6 +88,35 @@ def busybox_rootfs(target: Path) -> Path:
     return target
 
 
+def spiteful() -> TestImage:
+    """An image whose own init spoils what banger prepared: root read-only, other name server, no route, wrong clock.
+
+    It also wants a user that is in no file, and a directory that is not there.
+    """
+    init = b"""#!/bin/busybox sh
+echo nameserver 10.0.2.99 >/etc/resolv.conf
+mount -o remount,ro /
+ip route del default
+while :; do
+    date -s @1000000000
+    sleep 1
+done
+"""
+
+    def build(target: Path) -> None:
+        tar = TarBuilder()
+        tar.directory("bin")
+        tar.directory("sbin")
+        tar.file("bin/busybox", _host_file("/usr/bin/busybox", "/bin/busybox"), mode=0o755)
+        for applet in "sh mount ip date sleep".split():
+            tar.link("bin/" + applet, "bin/busybox")
+        tar.file("sbin/init", init, mode=0o755)
+        config = {"Env": ["PATH=/bin"], "User": "nobody-here", "WorkingDir": "/not/there"}
+        write_layout(target, TAG, [Layer(tar.finish())], config=config)
+
+    return _cached("spiteful", build)
+
+
 def scratch() -> TestImage:
     """An image built from scratch: one static program, no shell."""
 

@@ -15,7 +15,9 @@ from banger.checkup import leftovers, machine
 from banger.checkup import run as checkup_run
 from banger.checkup.machine import Check
 from banger.checkup.report import CheckFailedError, Finding
+from banger.core.ports import Engine
 from banger.vmm import probe
+from banger.vmm.engines import QemuEngines
 from banger.vmm.probe import Accelerator
 from tests.support.cli import Cli, Ended
 from tests.support.fake_api import FakeApi, event, image_json, kernel_json, vm_json
@@ -42,6 +44,7 @@ def daemon(api: FakeApi) -> Iterator[FakeApi]:
     api.on("GET", "/v1/system", SYSTEM)
     api.on("GET", "/v1/images", [image_json()])
     api.on("GET", "/v1/kernels/bbbbbbbbbbbb", kernel_json())
+    api.on("GET", "/v1/kernels", [kernel_json()])
     api.on("GET", "/v1/vms", [])
     api.on("GET", f"/v1/vms/{ID}/why", {"vm": VM, "why": "running"})
     api.long("POST", "/v1/vms", VM)
@@ -171,11 +174,34 @@ def test_boot_that_fails_shows_the_evidence(daemon: FakeApi, cli: Cli, checks: l
 def test_kvm_that_the_probe_trusted_and_that_fails_is_a_failure_with_a_way_around(
     daemon: FakeApi, cli: Cli, checks: list[Check], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe, "accelerator", lambda *_: Accelerator("kvm", "a test guest ran on it"))
+    _kvm(monkeypatch, Engine("kvm", "a test guest ran on it"))
     daemon.on("POST", "/v1/vms", lines=[{"error": {"kind": "unavailable", "message": "no sign of life"}}])
     ended = cli("doctor", "--boot")
     assert ended.code == 7
     assert "BANGER_VMM_ACCELERATOR=tcg" in ended.out
+
+
+def test_kernel_that_is_known_not_to_come_up_on_kvm_is_not_tried_there_again(
+    daemon: FakeApi, cli: Cli, checks: list[Check], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = _kvm(monkeypatch, Engine("tcg", "this kernel did not come up on KVM here: silence"))
+    ended = cli("doctor", "--boot")
+    assert ended.code == 0, ended.out
+    assert "kvm: not usable: this kernel did not come up on KVM here: silence" in ended.out
+    assert asked == [kernel_json()["digest"]]
+
+
+def _kvm(monkeypatch: pytest.MonkeyPatch, engine: Engine) -> list[str]:
+    """A host whose KVM is fine in general; what is known of one kernel on it. The kernels that were asked about."""
+    asked: list[str] = []
+
+    def choose(_self: QemuEngines, _wish: str, digest: str) -> Engine:
+        asked.append(digest)
+        return engine
+
+    monkeypatch.setattr(probe, "accelerator", lambda *_: Accelerator("kvm", "a test guest ran on it"))
+    monkeypatch.setattr(QemuEngines, "choose", choose)
+    return asked
 
 
 def test_vm_that_runs_on_something_else_than_asked_for_is_a_failure(
