@@ -26,6 +26,8 @@ _STOP_TIMEOUT_S = 20.0
 _DELETE_TIMEOUT_S = 60.0
 #: A VM that nobody could delete (this process was killed) goes by itself after so many seconds.
 _TTL_S = 3600.0
+#: The probe said yes and the VM did not come up: how to have all VMs do without.
+_WITHOUT_KVM = 'for all VMs: BANGER_VMM_ACCELERATOR=tcg, or accelerator = "tcg" under [vmm] in config.toml'
 #: Shorter steps of a start are not listed.
 _WORTH_TELLING_S = 0.05
 
@@ -96,7 +98,7 @@ class Trial:
         body = {"name": "", "spec": to_plain(spec), "start": True}
         limit_s = self.boot_timeout_s + _PREPARING_S
         booted: list[Guest] = []
-        with self._row("boot", _boot_hint(accelerator)) as say:
+        with self._row("boot", _WITHOUT_KVM if accelerator == "kvm" else "") as say:
             vm = self.client.long("POST", "/v1/vms", body=body, on_event=self.watcher.event, timeout_s=limit_s)
             self.vm_ids.add(vm["id"])
             if vm["accelerator"] != accelerator:
@@ -171,8 +173,8 @@ class Trial:
                 )  # fmt: skip
 
     @contextmanager
-    def _row(self, name: str, hint: str = "") -> Iterator[Callable[[Finding], None]]:
-        """Time a check and write down how it ended. ``hint`` replaces a daemon's, if it fails."""
+    def _row(self, name: str, advice: str = "") -> Iterator[Callable[[Finding], None]]:
+        """Time a check and write down how it ended. ``advice`` goes with the daemon's hint if it refuses."""
         found: list[Finding] = []
         self.watcher.event({"kind": "step_started", "step": name})
         began = time.monotonic()
@@ -184,7 +186,8 @@ class Trial:
         except BangerError as error:
             if error.kind is ErrorKind.CANCELLED:
                 raise
-            failure = CheckFailedError(error.message, cause=error.cause, hint=hint or error.hint)
+            hint = "; ".join(filter(None, (error.hint, advice)))
+            failure = CheckFailedError(error.message, cause=error.cause, hint=hint)
         except OSError as error:  # of this host: a disk that is full, say
             failure = CheckFailedError("this host got in the way", cause=str(error))
         finally:
@@ -206,10 +209,3 @@ def _steps(vm: Mapping[str, Any]) -> str:
     long = [one for one in vm["timings"] if one["duration_s"] >= _WORTH_TELLING_S]
     steps = [f"{one['name']} {format_duration(one['duration_s'])}" for one in long]
     return f"on {vm['accelerator']}: {', '.join(steps)}" if steps else f"on {vm['accelerator']}"
-
-
-def _boot_hint(accelerator: str) -> str:
-    """What to type when the probe said yes and the VM does not come up; empty leaves it to the daemon's hint."""
-    if accelerator != "kvm":
-        return ""
-    return 'do without KVM: BANGER_VMM_ACCELERATOR=tcg, or accelerator = "tcg" under [vmm] in config.toml'

@@ -91,7 +91,7 @@ class Checkup:
         name, reason, setting = found.name, found.reason, self._config.text("vmm.accelerator")
         if setting == "auto" and name == "kvm":  # what became of this very kernel on it is known better than in general
             engine = QemuEngines(self._config, self._layout).choose("", self._kernel_digest(image))
-            name, reason = engine.name, engine.reason
+            name, reason = engine.accelerator, engine.reason
         prospects = plan.prospects(name, reason, found.hint, setting)
         networks = list(dict.fromkeys(self._wishes.networks)) or [self._config.text("vm.network")]
         return plan.candidates(prospects, [driver], networks)

@@ -22,6 +22,8 @@ from banger.core.errors import BangerError, ErrorKind
 from banger.core.units import parse_duration
 
 _NOT_RUN = 125
+#: Failures of the host rather than of what was typed: where nothing better is advised, find out what works here.
+_OF_THE_HOST = frozenset({ErrorKind.UNAVAILABLE, ErrorKind.TIMEOUT, ErrorKind.INTERNAL})
 _KEEP_THEIR_CODE = frozenset({ErrorKind.USAGE, ErrorKind.CANCELLED})
 
 Command = Annotated[list[str] | None, Argument(metavar="[--] COMMAND...", help="What to run in it.")]
@@ -37,6 +39,14 @@ RunTimeout = Annotated[str, Option("--timeout", metavar="TIME", help="End the co
 
 class NotRunError(BangerError):
     """banger failed before the command could run, which must not look like a failure of the command."""
+
+    @classmethod
+    def of(cls, error: BangerError) -> BangerError:
+        """``error``, told as what kept the command from running."""
+        made = cls.from_dict(error.to_dict())
+        if made.kind in _OF_THE_HOST:
+            made.hint = made.hint or "banger doctor --boot"
+        return made
 
     @property
     def exit_code(self) -> int:
@@ -139,7 +149,7 @@ def _as_not_run() -> Iterator[None]:
     try:
         yield
     except BangerError as error:
-        raise NotRunError.from_dict(error.to_dict()) from error
+        raise NotRunError.of(error) from error
 
 
 def _converse(
@@ -155,7 +165,7 @@ def _converse(
     except BangerError as error:
         if relay.started is not None:
             raise
-        raise NotRunError.from_dict(error.to_dict()) from error
+        raise NotRunError.of(error) from error
     finally:
         channel.close()
     return relay.started or {}, code

@@ -203,7 +203,7 @@ def _hint(remedy: Remedy, facts: BootFacts) -> str:
         Remedy.DISK: f"make it anew: banger vm delete {facts.vm}" if facts.kept else "run it again",
         Remedy.ROOM: f"banger vm grow {facts.vm} --disk SIZE" if facts.kept else "a larger disk: --disk SIZE",
         Remedy.HOST_DISK: "look at this host's disk: banger system df; dmesg | grep -i 'i/o error'",
-        Remedy.EMULATION: "emulate instead: --accelerator tcg; what this host can do: banger doctor",
+        Remedy.EMULATION: "emulate instead: --accelerator tcg; what this host can do: banger doctor --boot",
         Remedy.MACHINE: f"another machine: --machine {'q35' if facts.machine != 'q35' else 'microvm'}",
         Remedy.PATIENCE: f"give it more time (vm.boot_timeout_s), or stop what keeps this host busy, and {again}",
         Remedy.NONE: again,

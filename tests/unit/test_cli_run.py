@@ -101,6 +101,12 @@ def test_failure_before_the_command_runs_is_125(api: FakeApi, kind: str, code: i
     assert ended == (code, b"", b'error: image "x" not found\n  hint: h\n')
 
 
+@pytest.mark.parametrize(("kind", "advised"), [("unavailable", True), ("timeout", True), ("not_found", False)])
+def test_failure_of_the_host_without_better_advice_names_the_check_up(api: FakeApi, kind: str, advised: bool) -> None:
+    api.on("POST", RUN, talk=lambda session: session.fail(kind=kind, message="it does not run"))
+    assert (b"hint: banger doctor --boot" in banger("run", "x", "true")[2]) is advised
+
+
 def test_failure_after_the_command_began_keeps_its_kind(api: FakeApi) -> None:
     def fail(session: FrameSession) -> None:
         session.started()

@@ -61,7 +61,7 @@ def explain(config: VmmConfig, log: str, error: Exception, *, timed_out: bool) -
             f'cannot start VM "{name}": KVM does not take it',
             subject=name,
             cause=words,
-            hint="banger doctor; or --accelerator tcg, which is slower",
+            hint="banger doctor --boot; or --accelerator tcg, which is slower",
         )
     if _KERNEL.search(log):
         return BangerError(
