@@ -29,7 +29,7 @@ def sentence(vm: Vm) -> str:
     if vm.state is VmState.STOPPED and vm.exit_reason:
         words = _WORDS[vm.exit_reason]
         if vm.restarts.due_at is not None:
-            tries = f", for the {vm.restarts.tries}th time in a row" if vm.restarts.tries > 3 else ""
+            tries = f" ({vm.restarts.tries} times in a row)" if vm.restarts.tries > 1 else ""
             return f"restarting{tries}: {words}; it is started again at {rfc3339(vm.restarts.due_at)}"
         if vm.exit_reason is ExitReason.GUEST_REBOOT and vm.spec.on_reboot == "stop":
             words += ", which was to end the machine (--on-reboot stop)"

@@ -1,12 +1,15 @@
 """Who is connected to a guest right now, as the host's own table of TCP connections shows it.
 
-Format: ``/proc/net/tcp``, proc(5): addresses as hexadecimal words in host byte order, state 01 is ESTABLISHED.
+Format: ``/proc/net/tcp`` and ``tcp6``, proc(5): addresses as hexadecimal words in host byte order, state 01 is
+ESTABLISHED.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 
 from banger.core.models import Vm
@@ -24,21 +27,23 @@ class Connection:
 
 
 def parse(text: str) -> Iterator[Connection]:
-    """Established IPv4 connections in a table."""
+    """Established connections in a table."""
     for line in text.splitlines()[1:]:
         fields = line.split()
         if len(fields) > 3 and fields[3] == _ESTABLISHED:
             remote, _, remote_port = fields[2].partition(":")
-            address = ".".join(str(byte) for byte in reversed(bytes.fromhex(remote)))
+            words = (bytes.fromhex(remote[at : at + 8])[::-1] for at in range(0, len(remote), 8))
+            address = str(ip_address(b"".join(words)))
             yield Connection(int(fields[1].partition(":")[2], 16), address, int(remote_port, 16))
 
 
 def established() -> list[Connection]:
     """All of this host's."""
-    try:
-        return list(parse(Path("/proc/net/tcp").read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return []
+    found: list[Connection] = []
+    for table in ("tcp", "tcp6"):
+        with suppress(FileNotFoundError):  # a kernel without IPv6
+            found += parse(Path("/proc/net", table).read_text(encoding="utf-8"))
+    return found
 
 
 def into_guest(vm: Vm, connections: Iterable[Connection]) -> int:

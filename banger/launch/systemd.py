@@ -33,6 +33,7 @@ _PROPERTIES = (
     "UMask=0077",
     "TimeoutStopSec=10",
     "LimitCORE=0",
+    "LimitNOFILE=65536",
     "LockPersonality=yes",
     "NoNewPrivileges=yes",
     "RestrictRealtime=yes",

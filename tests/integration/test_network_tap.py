@@ -23,6 +23,7 @@ from tests.support.netlab import (
     SERVER,
     SERVER6,
     WORLD,
+    WORLD6,
     Guest,
     Lab,
     make_vm,
@@ -86,6 +87,57 @@ def test_published_port_is_reached_where_it_was_asked_for_only(lab: Lab) -> None
     assert reached == {8080: [True, False, False], 8081: [False, True, True], 8082: [True, True, True]}
     assert lab.world.fetch(HOST, 8082) == WORLD, "the guest sees who connects"
     assert not any(sibling.namespace.reaches(address, 8082) for address in (HOST, sibling.gateway, guest.address))
+
+
+def test_published_udp_and_ipv6_ports_are_reached_where_they_were_asked_for_only(lab: Lab) -> None:
+    ports = (
+        PortForward(5000, 5000, protocol="udp"),
+        PortForward(5000, 5001, HOST, "udp"),
+        PortForward(80, 8080, HOST6),
+        PortForward(80, 8081, "::1"),
+        PortForward(80, 8082, "::"),
+        PortForward(5000, 5002, "::", "udp"),
+    )
+    guest = lab.guest(1, ports=ports)
+    for address in ("0.0.0.0", guest.address6):
+        lab.servers.tcp(guest.namespace, address, 80)
+        lab.servers.udp(guest.namespace, address, 5000)
+    asks = {
+        (5000, "hears"): [("host", "127.0.0.1"), ("host", HOST), ("world", HOST)],
+        (5001, "hears"): [("host", "127.0.0.1"), ("host", HOST), ("world", HOST)],
+        (8080, "reaches"): [("host", "::1"), ("host", HOST6), ("world", HOST6)],
+        (8081, "reaches"): [("host", "::1"), ("host", HOST6), ("world", HOST6)],
+        (8082, "reaches"): [("host", "::1"), ("host", HOST6), ("world", HOST6)],
+        (5002, "hears"): [("host", "::1"), ("host", HOST6), ("world", HOST6)],
+    }
+    places = {"host": lab.host, "world": lab.world}
+    reached = {
+        port: [getattr(places[place], how)(address, port) for place, address in who]
+        for (port, how), who in asks.items()
+    }
+    assert reached == {
+        5000: [True, False, False],
+        5001: [False, True, True],
+        8080: [False, True, True],
+        8081: [True, False, False],
+        8082: [True, True, True],
+        5002: [True, True, True],
+    }
+    assert lab.world.fetch(HOST6, 8080) == WORLD6, "the guest sees who connects"
+    assert lab.world.ask(HOST, 5001) == WORLD
+    lab.clean(make_vm(1, ports=ports))
+    assert lab.ledgers[INSTALLATION].all() == []
+    assert not lab.host.reaches("::1", 8081)
+
+
+def test_port_of_a_guest_on_tap_on_which_nobody_listens_is_refused(lab: Lab) -> None:
+    ports = (PortForward(80, 8080), PortForward(80, 8081, "::1"))
+    lab.guest(1, ports=ports)
+    with pytest.raises(ConnectionRefusedError):
+        lab.host.fetch("127.0.0.1", 8080)
+    with pytest.raises(ConnectionResetError):
+        lab.host.fetch("::1", 8081)
+    lab.clean(make_vm(1, ports=ports))
 
 
 def test_published_port_works_for_a_guest_that_may_reach_nothing(lab: Lab) -> None:

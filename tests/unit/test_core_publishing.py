@@ -36,6 +36,9 @@ from banger.core.publishing import MOST_PORTS, check_publishing, covers, parse, 
         ("8000-8000:80", [PortForward(80, 8000)]),
         ("[::1]:8000-8001:80-81", [PortForward(80, 8000, "::1"), PortForward(81, 8001, "::1")]),
         ("65535:65535", [PortForward(65535, 65535)]),
+        ("1:80", [PortForward(80, 1)]),
+        ("8080:1", [PortForward(1, 8080)]),
+        ("1-2:1-2", [PortForward(1, 1), PortForward(2, 2)]),
     ],
 )
 def test_port_forward_is_read(text: str, forwards: list[PortForward]) -> None:

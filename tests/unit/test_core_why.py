@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from banger.core import clock
-from banger.core.models import ExitReason, Vm, VmSpec, VmState
+from banger.core.models import ExitReason, Restarts, Vm, VmSpec, VmState
 from banger.core.why import next_step, sentence
 
 VM = Vm("feedfacecafe", "web", VmSpec("debian"), VmState.STOPPED, clock.now())
@@ -43,3 +43,16 @@ def test_vm_that_the_guard_paused_wants_room_not_a_resume() -> None:
     vm = replace(VM, state=VmState.PAUSED, paused_by="guard", reason="no room")
     assert sentence(vm) == "paused by banger: no room"
     assert "banger system df" in next_step(vm, leftovers=0)
+
+
+def test_vm_that_is_about_to_come_back_says_when_and_how_to_keep_it_down() -> None:
+    due = clock.parse_rfc3339("2026-05-01T10:00:00Z")
+    vm = replace(VM, state=VmState.STOPPED, exit_reason=ExitReason.GUEST_REBOOT, restarts=Restarts(0, 7, due))
+    assert "restarting (7 times in a row): the guest rebooted" in sentence(vm)
+    assert "2026-05-01T10:00:00" in sentence(vm)
+    assert "banger vm stop web" in next_step(vm, leftovers=0)
+
+
+def test_reboot_that_ended_the_machine_is_told_as_what_was_wished() -> None:
+    vm = replace(VM, state=VmState.STOPPED, exit_reason=ExitReason.GUEST_REBOOT, spec=VmSpec("x", on_reboot="stop"))
+    assert "--on-reboot stop" in sentence(vm)

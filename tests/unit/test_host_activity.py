@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 
+import pytest
+
 from banger.core import clock
 from banger.core.models import PortForward, Vm, VmSpec, VmState
 from banger.host.activity import Connection, established, into_guest, parse
@@ -41,11 +43,13 @@ def test_connections_lead_into_the_guest_by_port_or_by_address() -> None:
     assert into_guest(vm("10.7.1.2", 2222), table) == 1
 
 
-def test_real_connection_is_seen() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_real_connection_is_seen(address: str) -> None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.create_server((address, 0), family=family) as server:
         port = server.getsockname()[1]
         assert into_guest(vm("127.0.0.1", port), established()) == 0
-        with socket.create_connection(("127.0.0.1", port)):
+        with socket.create_connection((address, port)):
             peer, _ = server.accept()
             with peer:
                 assert into_guest(vm("127.0.0.1", port), established()) == 1

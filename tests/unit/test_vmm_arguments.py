@@ -102,6 +102,12 @@ def test_restricted_card_cuts_the_guest_off_but_keeps_the_forwards(restricted: b
     assert "hostfwd=tcp:127.0.0.2:8080-:80" in netdev.split(",")
 
 
+def test_forward_says_its_protocol() -> None:
+    nic = UserNic((PortForward(53, 20000, "127.64.0.1", "udp"),))
+    (netdev,) = values(line(nic=nic), "-netdev")
+    assert "hostfwd=udp:127.64.0.1:20000-:53" in netdev.split(",")
+
+
 def test_tap_is_taken_as_it_is_with_the_address_that_the_host_expects() -> None:
     argv = line(nic=TapNic("bg0123456789ab", "02:aa:bb:cc:dd:ee"))
     (netdev,) = values(argv, "-netdev")
