@@ -43,7 +43,9 @@ def _inodes(forward: PortForward) -> Iterator[str]:
     every = {"0.0.0.0", "::"}  # noqa: S104  # compared with
     for table in (forward.protocol, f"{forward.protocol}6"):
         with suppress(OSError):
-            for address, port, inode in listening(Path("/proc/net", table).read_text(), forward.protocol):
+            for address, port, inode in listening(
+                Path("/proc/net", table).read_text(encoding="utf-8"), forward.protocol
+            ):
                 same = address == forward.host_address or address in every or forward.host_address in every
                 if port == forward.host_port and same:
                     yield inode
@@ -55,7 +57,7 @@ def _owner(link: str) -> str:
             continue
         with suppress(OSError):
             if any(_points_at(descriptor, link) for descriptor in (entry / "fd").iterdir()):
-                return f"{(entry / 'comm').read_text().strip()} (pid {entry.name})"
+                return f"{(entry / 'comm').read_text(encoding='utf-8', errors='replace').strip()} (pid {entry.name})"
     return ""
 
 

@@ -66,7 +66,7 @@ def _open(pid: int, start_ticks: int) -> int | None:
     """A pidfd of this very process; None if it is gone. The pid was opened first: it cannot change hands after."""
     try:
         pidfd = os.pidfd_open(pid)
-        with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123  # pathlib costs a megabyte
+        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123  # pathlib costs a megabyte
             text = file.read()
     except (ProcessLookupError, FileNotFoundError):
         return None
