@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from ipaddress import IPv6Address, ip_address
 
 from banger.core.errors import BangerError, ErrorKind
@@ -107,6 +108,18 @@ def covers(one: str, other: str) -> bool:
         return True
     first, second = ip_address(one), ip_address(other)
     return first.version == second.version and (first.is_unspecified or second.is_unspecified)
+
+
+def runs(forwards: Sequence[PortForward]) -> list[list[PortForward]]:
+    """Neighbours together: ports of the host and of the guest that go up by one side by side."""
+    found: list[list[PortForward]] = []
+    for forward in forwards:
+        last = found[-1][-1] if found else None
+        if last is not None and forward == replace(last, host_port=last.host_port + 1, guest_port=last.guest_port + 1):
+            found[-1].append(forward)
+        else:
+            found.append([forward])
+    return found
 
 
 def at(address: str, port: int) -> str:

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple
+from typing import Any
 
 from loguru import logger
 
 from banger.core.errors import BangerError
 from banger.core.models import PortForward, ProcessIdentity, Vm
 from banger.core.ports import Handle, HostObject, VmLedger
+from banger.core.publishing import runs
 from banger.forwarding.forwarders import Forwarders, Opened, Target
 from banger.forwarding.host_ports import Bound, Taken, bound_ports, choose_ports
 
@@ -39,10 +41,12 @@ class Publisher:
         """One more port for a VM, which is not held."""
         return choose_ports([wanted], self._taken(vm.id))[0]
 
-    def hold(self, ledger: VmLedger, forward: PortForward, target: Target | None = None) -> None:
-        """Write a port down, and where a forwarder takes it, if one does."""
-        to = {"to": list(astuple(target))} if target else {}
-        ledger.intend(PORT_KIND, port_key(forward), {"guest_port": forward.guest_port, **to})
+    def hold(self, ledger: VmLedger, ports: Sequence[tuple[PortForward, Target | None]]) -> None:
+        """Write ports down, and where a forwarder takes them, if one does. A range is one entry, synced once."""
+        targets = dict(ports)
+        for run in runs([forward for forward, _ in ports]):
+            to = [list(astuple(target)) for one in run if (target := targets[one])]
+            ledger.intend(PORT_KIND, port_key(run), {"guest_port": run[0].guest_port, **({"to": to} if to else {})})
 
     def forward(self, vm: Vm, ports: Sequence[Opened], ledger: VmLedger) -> None:
         """Have these ports forwarded, if there are any. Raises ``unavailable``."""
@@ -56,14 +60,14 @@ class Publisher:
 
     def again(self, vm: Vm, ledger: VmLedger) -> None:
         """Start the forwarder of a running VM anew if it has ended."""
-        targets = {one.key: _recorded(one) for one in ledger.of(PORT_KIND)}
-        lost = [forward for forward in vm.ports if targets.get(port_key(forward))]
+        targets = {place: Target(*to) for one in ledger.of(PORT_KIND) for place, to in _recorded(one)}
+        lost = [forward for forward in vm.ports if _place(forward) in targets]
         if not lost or self._forwarders.runs(ledger):
             return
         logger.warning("{}: nobody forwards its published ports: starting that again", vm.name)
         try:
             with bound_ports(lost, self._taken(vm.id)) as bound:
-                opened = [Opened(port, target) for one, port in bound if (target := targets[port_key(one)])]
+                opened = [Opened(port, targets[_place(one)]) for one, port in bound]
                 self._forwarders.start(vm.id, opened, ledger)
             self.begin(vm, ledger)
         except BangerError as error:  # somebody took a port meanwhile; the next look tries again
@@ -78,22 +82,32 @@ class Publisher:
         return self._forwarders.host_objects()
 
 
-def port_key(forward: PortForward) -> str:
-    """The ledger's key of a host port: ``127.0.0.1:8080/tcp``, ``::1:53/udp``."""
-    return f"{forward.host_address}:{forward.host_port}/{forward.protocol}"
+def port_key(run: Sequence[PortForward]) -> str:
+    """The ledger's key of neighbouring host ports: ``127.0.0.1:8080/tcp``, ``::1:53/udp``, ``0.0.0.0:80-90/tcp``."""
+    first, last = run[0].host_port, run[-1].host_port
+    ports = f"{first}-{last}" if last > first else str(first)
+    return f"{run[0].host_address}:{ports}/{run[0].protocol}"
 
 
 def held_ports(handles: Sequence[Handle], names: dict[str, str], besides: str) -> Taken:
     """``(protocol, address, port)`` to the name of the VM that holds it, for every VM but ``besides``."""
-    taken: dict[tuple[str, str, int], str] = {}
-    for handle in handles:
-        if handle.kind == PORT_KIND and handle.vm_id != besides:
-            place, _, protocol = handle.key.partition("/")  # of a VM that an older daemon started, there is none
-            address, _, port = place.rpartition(":")
-            taken[protocol or "tcp", address, int(port)] = names.get(handle.vm_id, handle.vm_id)
-    return taken
+    ports = (one for one in handles if one.kind == PORT_KIND and one.vm_id != besides)
+    return {place: names.get(one.vm_id, one.vm_id) for one in ports for place in _places(one)}
 
 
-def _recorded(handle: Handle) -> Target | None:
+def _places(handle: Handle) -> list[tuple[str, str, int]]:
+    """What an entry stands for; that of a VM which an older daemon started names no protocol."""
+    place, _, protocol = handle.key.partition("/")
+    address, _, ports = place.rpartition(":")
+    first, _, last = ports.partition("-")
+    return [(protocol or "tcp", address, port) for port in range(int(first), int(last or first) + 1)]
+
+
+def _recorded(handle: Handle) -> Iterator[tuple[tuple[str, str, int], list[Any]]]:
+    """Where each port of an entry is forwarded to."""
     to = handle.detail.get("to")
-    return Target(*to) if to else None
+    return zip(_places(handle), to, strict=True) if to else iter(())
+
+
+def _place(forward: PortForward) -> tuple[str, str, int]:
+    return forward.protocol, forward.host_address, forward.host_port

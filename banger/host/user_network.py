@@ -53,9 +53,8 @@ class UserNetwork:
             ssh = self._publisher.choose(vm, PortForward(self._guest_ssh_port))
             inner = inner_forwards(vm.id, published)
             opened = [Opened(port, _target(inner, forward)) for forward, port in bound]
-            self._publisher.hold(ledger, ssh)
-            for forward, one in zip(published, opened, strict=True):
-                self._publisher.hold(ledger, forward, one.target)
+            targets = [one.target for one in opened]
+            self._publisher.hold(ledger, [(ssh, None), *zip(published, targets, strict=True)])
             crashpoint("ports.prepare:written")
             self._publisher.forward(vm, opened, ledger)
         is_open = vm.spec.network == "user"

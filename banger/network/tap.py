@@ -207,8 +207,8 @@ class TapNetwork:
             ledger.strike(ADDRESS_KIND)
         ledger.strike(PORT_KIND)
         guest = replace(guest, ports=tuple(ports))
-        for forward in ports:
-            self._publisher.hold(ledger, forward, _target(guest, forward) if guest.is_relayed(forward) else None)
+        held = [(one, _target(guest, one) if guest.is_relayed(one) else None) for one in ports]
+        self._publisher.hold(ledger, held)
         ledger.intend(ADDRESS_KIND, str(guest.address), guest.detail())
         ledger.intend(TAP_KIND, guest.tap)
         return guest
