@@ -46,6 +46,7 @@ class SpecOptions(TypedDict, total=False):
     labels: Mapping[str, str]
     hostname: str
     entrypoint: Sequence[str] | None
+    command: Sequence[str] | None
 
 
 class ExecOptions(TypedDict, total=False):

@@ -16,6 +16,7 @@ from banger.actors.vm_teardown import tear_down
 from banger.actors.witness import Start, Witness
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
+from banger.core.image_command import command_of_run
 from banger.core.models import Image, Kernel, ProcessIdentity, Vm
 from banger.core.names import vmm_marker
 from banger.core.operation import Operation
@@ -125,9 +126,17 @@ class VmStart:
             files={path: content for one in given for path, content in one.files.items()},
             root=self._storage.root,
             home=any(one.home for one in given),
+            command=self._boot_command(),
+            user=spec.user or self._image.config.user,
+            workdir=spec.workdir or self._image.config.workdir,
         )
         services.boot.initrd(toolbox, config, self._files.initrd)
         crashpoint("vm.start:initrd-written")
+
+    def _boot_command(self) -> tuple[str, ...]:
+        """What a detached run has the guest start with every boot."""
+        spec = self._vm.spec
+        return () if spec.command is None else command_of_run(self._image.config, spec.entrypoint, spec.command)
 
     def _intend_process(self) -> None:
         self._ledger.intend("run_dir", str(self._files.run_dir))

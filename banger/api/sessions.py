@@ -26,7 +26,7 @@ from banger.core.errors import BangerError, ErrorKind, internal_error
 from banger.core.frames import FrameType
 from banger.core.image_command import command_of_run
 from banger.core.listener import Listener
-from banger.core.models import ImageConfig, Vm
+from banger.core.models import ImageConfig, Vm, VmSpec
 from banger.core.states import check_running
 from banger.guest import files
 from banger.guest.command import ExecRequest, Terminal
@@ -71,7 +71,8 @@ class FrameEndpoint:
 async def run(context: ApiContext, channel: FrameChannel, request: Request) -> dict[str, Any]:
     """Make and start a VM, run a command in it; an ephemeral one is deleted however the session ends."""
     body = decode(await channel.config(), RunBody)
-    command = create_command(context, CreateVmBody(body.spec, body.name, start=True), peer_uid(request))
+    spec = _with_boot_command(body) if body.detach else body.spec
+    command = create_command(context, CreateVmBody(spec, body.name, start=True), peer_uid(request))
     listener = context.supervisor.submit(command)
     lost = False
     try:
@@ -90,6 +91,18 @@ async def run(context: ApiContext, channel: FrameChannel, request: Request) -> d
         if body.spec.ephemeral and not body.detach and context.store.vms.get(command.vm_id) is not None:
             await _delete(context, command.vm_id, command.vm_name, lost=lost)
     return outcome
+
+
+def _with_boot_command(body: RunBody) -> VmSpec:
+    """The spec of a detached run: nobody waits for its command, so it is the VM's own, and runs with every boot."""
+    spec, execution = body.spec, body.exec
+    return replace(
+        spec,
+        command=execution.argv,
+        env=tuple(dict.fromkeys((*spec.env, *execution.env))),
+        user=execution.user or spec.user,
+        workdir=execution.workdir or spec.workdir,
+    )
 
 
 async def exec_(context: ApiContext, channel: FrameChannel, request: Request) -> dict[str, Any]:

@@ -14,6 +14,7 @@ _OWN_LIMITS = "limits inside a VM are its guest's own to set"
 _OWN_NETWORK = "a VM has a network of its own, with its names and addresses"
 _CONSOLE = "what a guest says on its console is always kept"
 _COPIES = "directories are copied whole, with their modes and links"
+_LEFT_RUNNING = "what a command leaves in the background goes on: sh -c 'COMMAND >/dev/console 2>&1 &'"
 _ALL_LISTED = "every one is listed"
 _NO_SHARES = "a VM shares no directory with its host, files are copied"
 _KEPT = "a VM keeps its disk when it is stopped; --home-disk keeps its /root for the next"
@@ -68,6 +69,7 @@ OPTIONS: Mapping[str, Foreign] = {
     "--environment": Foreign("--env"),
     "--yes": Foreign("", valued=False),
     "-y": Foreign("", valued=False),
+    **dict.fromkeys(("exec -d", "exec --detach", "shell -d"), Foreign("", valued=False, why=_LEFT_RUNNING)),
     "run -a": Foreign("", why="all three streams are always attached"),
     "logs -t": Foreign("", valued=False, why=_CONSOLE),
     "ps -n": Foreign("", why=_ALL_LISTED),

@@ -64,7 +64,9 @@ def run(
     entrypoint: specs.Entrypoint = None,
     rm: Annotated[bool, Option("--rm", help="Delete the VM afterwards; so it is unless named or detached.")] = False,
     keep: Annotated[bool, Option("--keep", help="Leave the VM running afterwards.")] = False,
-    detach: Annotated[bool, Option("--detach", "-d", help="Leave it running; print its name.")] = False,
+    detach: Annotated[
+        bool, Option("--detach", "-d", help="Leave it running, and the command in it; print its name.")
+    ] = False,
     timeout: RunTimeout = "",
     interactive: Interactive = False,
     no_stdin: NoStdin = False,
@@ -74,6 +76,9 @@ def run(
     session: Session = ctx.obj
     if rm and keep:
         raise BangerError(ErrorKind.USAGE, "--rm and --keep exclude each other")
+    if detach and timeout:
+        hint = "--ttl deletes the VM so long after it was made"
+        raise BangerError(ErrorKind.USAGE, "--detach and --timeout exclude each other", hint=hint)
     check_name(session, wish.name)
     stdin = _wants_stdin(interactive=interactive, no_stdin=no_stdin)
     spec = wish.spec(session.layout, image, ephemeral=rm or not (keep or wish.name or detach))

@@ -187,6 +187,8 @@ class VmSpec:
         hostname: what the guest calls itself; empty: as the VM is called. Others find it by the VM's name alone.
         entrypoint: in place of the image's entrypoint and command in the run that makes the VM; ``None``: as the image
             has it, empty: none.
+        command: of a detached run: started with every boot, behind the entrypoint; empty: the image's own, ``None``:
+            nothing is started.
     """
 
     image: str
@@ -214,6 +216,7 @@ class VmSpec:
     labels: Mapping[str, str] = field(default_factory=dict)
     hostname: str = ""
     entrypoint: tuple[str, ...] | None = None
+    command: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from banger.core import clock
 from banger.core.operation import Operation
 from banger.core.ports import GuestConfig, GuestNetwork
+from banger.guest.command import ExecRequest, exec_command
 from banger.guest.cpio import CpioWriter
 from banger.guest.hostkey import dropbear_key
 from banger.guest.programs import check_applets, find_programs
@@ -105,6 +106,9 @@ def vm_archive(config: GuestConfig) -> bytes:
     cpio.file("etc/environment", "".join(f"set_env {shlex.quote(item)}\n" for item in config.env).encode(), 0o600)
     cpio.directory("home/.ssh", 0o700)
     cpio.file("home/.ssh/authorized_keys", f"{config.authorized_key.strip()}\n".encode(), 0o600)
+    if config.command:
+        command = exec_command(ExecRequest(tuple(config.command), user=config.user or "root", workdir=config.workdir))
+        cpio.file("etc/command", f"command={shlex.quote(command)}\n".encode(), 0o600)
     for path, content in config.files.items():
         cpio.file(f"files/{path.strip('/')}", content)
     return cpio.finish()

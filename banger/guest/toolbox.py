@@ -22,8 +22,8 @@ ENTER = "run/banger/bin/enter"
 
 #: Applets that the scripts name; all of them are in every distribution's static busybox.
 APPLETS = tuple(
-    "chroot cp date env hostname ifconfig insmod ln mkdir mount nsenter poweroff readlink reboot rm route sh sleep sync"
-    " umount uname unshare usleep".split()
+    "chroot cp date env hostname ifconfig insmod ln mkdir mount nsenter poweroff readlink reboot rm route setsid sh"
+    " sleep sync umount uname unshare usleep".split()
 )
 
 _ACCOUNTS = {

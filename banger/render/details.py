@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,6 +45,9 @@ def vm_page(vm: Row, terminal: Terminal) -> str:
         ("machine", spec.get("machine")),
         ("runs on", spec.get("accelerator")),
         ("init", spec.get("init")),
+        ("hostname", spec.get("hostname")),
+        ("entrypoint", _command(spec.get("entrypoint"), "none")),
+        ("command", _command(spec.get("command"), "the image's own")),
         ("user", spec.get("user")),
         ("workdir", spec.get("workdir")),
         ("env", " ".join(spec.get("env") or ())),
@@ -188,6 +192,11 @@ def _section(title: str, fields: Fields, terminal: Terminal) -> str:
 
 def _lines(title: str, lines: Sequence[Any], terminal: Terminal) -> str:
     return terminal.paint(title, "bold") + "\n" + "".join(f"  {printable(line)}\n" for line in lines) if lines else ""
+
+
+def _command(words: Sequence[str] | None, if_empty: str) -> str:
+    """A command as it can be typed; nothing for one that was not given."""
+    return "" if words is None else shlex.join(words) or if_empty
 
 
 def _timings(title: str, timings: Sequence[Row], terminal: Terminal) -> str:

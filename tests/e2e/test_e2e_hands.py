@@ -11,6 +11,7 @@ import pytest
 from tests.support import images
 from tests.support.daemon import BangerHome
 from tests.support.images import TestImage
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.boot
 
@@ -80,8 +81,22 @@ def test_run_puts_entrypoint_and_arguments_together(home: BangerHome, entered: s
 
 
 @pytest.mark.registry
-def test_exec_leaves_the_entrypoint_out(home: BangerHome, entered: str, running_vm: Callable) -> None:  # type: ignore[type-arg]
-    with running_vm(entered, "entered", "--entrypoint", "") as vm:
-        result = home.run("exec", vm, "echo", "plain")
-        assert (result.text, result.errors) == ("plain\n", "")
-        assert home.run("exec", vm, stdin=b"echo $((6 * 7))\n").ok().text == "42\n"
+def test_detached_command_runs_with_every_boot_and_exec_needs_no_entrypoint(home: BangerHome, entered: str) -> None:
+    script = "echo up; trap 'echo interrupted' INT; while :; do sleep 0.1; done"
+    vm = home.run("run", "-d", "--name", "served", entered, "--", "sh", "-c", script).ok().text.strip()
+    try:
+        eventually(lambda: _said(home, vm, "\nup\n"), 60, "the command to say that it is up")
+        assert _said(home, vm, "entry: sh -c")
+        plain = home.run("exec", vm, "echo", "plain")
+        assert (plain.text, plain.errors) == ("plain\n", "")
+        shell = b"for p in /proc/[0-9]*; do read -r l <$p/cmdline; case $l in *interrupted*) kill -INT ${p#/proc/};; esac; done"
+        assert home.run("exec", vm, stdin=shell).code == 0
+        eventually(lambda: _said(home, vm, "\ninterrupted\n"), 60, "a signal that a background job would not get")
+        home.run("restart", vm).ok()
+        eventually(lambda: _said(home, vm, "\nup\n", times=2), 60, "the command to be started again")
+    finally:
+        home.run("delete", "-f", vm).ok()
+
+
+def _said(home: BangerHome, vm: str, text: str, *, times: int = 1) -> bool:
+    return home.run("logs", vm).ok().text.replace("\r", "").count(text) >= times

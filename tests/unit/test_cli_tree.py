@@ -85,6 +85,7 @@ def test_version_is_told_both_ways(cli: Cli) -> None:
         (("vm", "delete", "--label", ""), "a label has no name", "write --label KEY=VALUE"),
         (("vm", "kill", "--label", "=x"), "a label has no name", "write --label KEY=VALUE"),
         (("exec", "", "ls"), 'the name "" is empty', "see whether a variable of your script is set"),
+        (("run", "-d", "--timeout", "5s", "x"), "--detach and --timeout exclude each other", "--ttl"),
         (("run", "", "ls"), "the image's name is empty", "see whether a variable of your script is set"),
         (("vm", "stop"), "no VM was named", "name VMs, or use --all or --label K=V"),
         (("vm", "stop", "a", "--all"), "VMs were named and also", "name VMs"),

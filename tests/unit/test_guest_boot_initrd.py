@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import stat
 import subprocess
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -51,6 +53,20 @@ def guest_boot(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> LinuxGuestBoo
     monkeypatch.setattr(boot, "find_programs", lambda cache, operation: found)
     monkeypatch.setattr(boot, "check_applets", lambda busybox, wanted, operation: None)
     return LinuxGuestBoot(layout)
+
+
+def test_vm_archive_brings_the_command_of_a_detached_run(tmp_path: Path) -> None:
+    assert "etc/command" not in entries(vm_archive(CONFIG))
+    config = replace(CONFIG, command=("sh", "-c", "echo 'it is' $HOME\n"), user="web", workdir="/srv")
+    entry = entries(vm_archive(config))["etc/command"]
+    assert entry.mode & 0o777 == 0o600
+    file = tmp_path / "command"
+    file.write_bytes(entry.content)
+    read_back = subprocess.run(["sh", "-c", f'. {file}; printf %s "$command"'], capture_output=True, check=True).stdout
+    words = ["banger-exec", "-u", "web", "-w", "/srv", "--", "sh", "-c", "echo 'it is' $HOME\n"]
+    assert shlex.split(read_back.decode()) == words
+    root = entries(vm_archive(replace(CONFIG, command=("true",))))["etc/command"].content
+    assert root == b"command='banger-exec -u root -- true'\n"
 
 
 def test_vm_archive_settings_survive_a_shell(tmp_path: Path) -> None:

@@ -60,6 +60,9 @@ class GuestConfig:
             drive ``root`` itself read-write.
         home: the drive ``home`` is there, to be mounted on ``/root``.
         files: path in the guest to content, written at every start.
+        command: started with every boot, with the console for its output; empty: none.
+        user: who runs ``command``; empty: root.
+        workdir: where it starts; empty: in ``/``.
     """
 
     hostname: str
@@ -72,6 +75,9 @@ class GuestConfig:
     files: Mapping[str, bytes]
     root: str = "overlay"
     home: bool = False
+    command: Sequence[str] = ()
+    user: str = ""
+    workdir: str = ""
 
 
 class GuestBoot(Protocol):
