@@ -14,7 +14,7 @@ from banger.oci.bodies import ResponseBody
 from banger.oci.patience import Patience, without_repeats
 from banger.oci.registry import DEFAULT_TIMEOUTS, Timeouts, is_loopback
 from banger.oci.retry import PATIENT, Retrier, RetryPolicy, TransientError
-from banger.oci.sessions import exchange, mount_cuttable
+from banger.oci.sessions import exchange, prepared
 
 _MOST_REDIRECTS = 5
 _TRANSIENT_STATUSES = frozenset({429, 500, 502, 503, 504})
@@ -49,7 +49,7 @@ class UrlOrigin:
         self._note = without_repeats(note)
         self._timeouts = timeouts
         self._retry = retry
-        self._session = mount_cuttable(requests.Session())
+        self._session = prepared(requests.Session())
         # Neither a proxy nor a login of .netrc has anything to say about the loopback of this host.
         self._session.trust_env = not is_loopback(urlsplit(url).netloc)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -14,6 +15,20 @@ from banger.oci.patience import Patience
 from banger.oci.retry import TransientError
 
 _CHUNK_BYTES = 1 << 18
+
+
+def decoded(body: bytes, encoding: str, limit: int, too_long: Callable[[], BangerError]) -> bytes:
+    """A body without the gzip that some proxies put around it, asked for or not; as it is if there is none."""
+    if encoding.strip().lower() not in ("gzip", "x-gzip") or not body.startswith(b"\x1f\x8b"):
+        return body
+    inflater = zlib.decompressobj(wbits=31)
+    try:
+        plain = inflater.decompress(body, limit + 1)
+    except zlib.error:
+        return body
+    if len(plain) > limit:
+        raise too_long()
+    return plain
 
 
 class ResponseBody:

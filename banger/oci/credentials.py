@@ -116,7 +116,9 @@ class CredentialStore:
         if not entry.get("auth"):
             return None
         try:
-            username, _, secret = base64.b64decode(str(entry["auth"]), validate=True).decode().partition(":")
+            # Line breaks are no part of it, as with Go's decoder.
+            packed = "".join(str(entry["auth"]).split())
+            username, _, secret = base64.b64decode(packed, validate=True).decode().partition(":")
         except (binascii.Error, UnicodeDecodeError):
             raise self._bad(f'the entry "{key}" is not base64 of user:secret') from None
         return Credential(username, secret.rstrip("\0"))

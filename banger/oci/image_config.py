@@ -50,8 +50,8 @@ def parse_image_config(body: bytes, layers: int) -> ImageDocument:
         raise DocumentError('its "config" is not an object')
     config = ImageConfig(
         env=tuple(item for item in _strings(fields, "Env") if item.partition("=")[0] and "=" in item),
-        entrypoint=_strings(fields, "Entrypoint"),
-        cmd=_strings(fields, "Cmd"),
+        entrypoint=_command(fields, "Entrypoint"),
+        cmd=_command(fields, "Cmd"),
         user=_text(fields, "User", _LONGEST_USER),
         workdir=_text(fields, "WorkingDir", _LONGEST_PATH),
         labels=_labels(fields.get("Labels")),
@@ -85,6 +85,14 @@ def _strings(fields: Mapping[str, Any], key: str) -> tuple[str, ...]:
     return tuple(_checked(item, key, _LONGEST_ITEM) for item in value)
 
 
+def _command(fields: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    """A command; a single text is one word of it, as Docker reads it."""
+    value = fields.get(key)
+    if isinstance(value, str):
+        return (_checked(value, key, _LONGEST_ITEM),) if value else ()
+    return _strings(fields, key)
+
+
 def _text(fields: Mapping[str, Any], key: str, longest: int) -> str:
     value = _checked(fields.get(key) or "", key, longest)
     if not value.isprintable():
@@ -98,7 +106,11 @@ def _labels(value: Any) -> dict[str, str]:
     if not isinstance(value, Mapping):
         raise DocumentError('its "Labels" is not an object')
     _check_total([*value, *value.values()], "Labels")
-    return {_checked(k, "Labels", _LONGEST_ITEM): _checked(v, "Labels", _LONGEST_ITEM) for k, v in value.items()}
+    # Go reads null as an empty text.
+    return {
+        _checked(k, "Labels", _LONGEST_ITEM): _checked("" if v is None else v, "Labels", _LONGEST_ITEM)
+        for k, v in value.items()
+    }
 
 
 def _check_total(items: list[Any], key: str) -> None:

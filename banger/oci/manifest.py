@@ -125,8 +125,9 @@ class _Resolver:
         best = self._wanted.best(offers)
         if best is not None:
             return entries[best]
-        if len(entries) == 1 and entries[0].platform is None:
-            return entries[0]  # an index around one image need not say what it is for; its configuration does
+        unnamed = [entry for entry in entries if entry.platform is None]
+        if len(unnamed) == 1:
+            return unnamed[0]  # an entry need not say what it is for; the image's configuration does
         there = sorted({str(offer) for offer in offers} - {"unknown", "unknown/unknown"})
         raise self._no_variant(f"it has {', '.join(there)}" if there else "it has no image at all")
 

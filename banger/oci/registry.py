@@ -21,14 +21,14 @@ from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError
 from banger.oci import failures
 from banger.oci.auth import Authorizer
-from banger.oci.bodies import ResponseBody
+from banger.oci.bodies import ResponseBody, decoded
 from banger.oci.challenge import Challenge, parse_challenges
 from banger.oci.credentials import Credential
 from banger.oci.interrupt import abandonable
 from banger.oci.patience import DEFAULT_LIMIT_S, Patience, without_repeats
 from banger.oci.reference import Reference
 from banger.oci.retry import PATIENT, Retrier, RetryPolicy, TransientError
-from banger.oci.sessions import exchange, mount_cuttable
+from banger.oci.sessions import exchange, prepared
 from banger.oci.token_service import Answer
 
 _MOST_REDIRECTS = 5
@@ -131,7 +131,7 @@ class RegistryClient(Registry):  # type: ignore[misc]  # oras has no annotations
         self._note = without_repeats(note)
         # A proxy of the environment can't reach the loopback of this host.
         self.session.trust_env = not is_loopback(endpoint.host)
-        mount_cuttable(self.session)
+        prepared(self.session)
         self._authorizer = Authorizer(
             reference,
             plain_http=endpoint.plain_http,
@@ -161,7 +161,9 @@ class RegistryClient(Registry):  # type: ignore[misc]  # oras has no annotations
             response = self._get(path, {"Accept": accept}, what, retrier.patience)
             too_long = functools.partial(self._too_long, f"the manifest of {what}", limit)
             body = self._body(response, 0, retrier.patience).read_all(limit, too_long)
-            return Document(body, response.headers.get("Content-Type", ""))
+            headers = response.headers
+            body = decoded(body, headers.get("Content-Encoding", ""), limit, too_long)
+            return Document(body, headers.get("Content-Type", ""))
 
         return retrier.run(attempt)
 

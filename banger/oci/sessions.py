@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any, TypeVar
 
 import requests
@@ -69,7 +70,7 @@ def exchange(
     read_s: float,
     **request: Any,
 ) -> requests.Response:
-    """Send a request over a ``session`` that :func:`mount_cuttable` made ready; the answer's body is still to be read.
+    """Send a request over a ``session`` that :func:`prepared` made ready; the answer's body is still to be read.
 
     Args:
         session: what it is sent over.
@@ -97,8 +98,12 @@ def _keep_headers(request: requests.PreparedRequest) -> requests.PreparedRequest
     return request
 
 
-def mount_cuttable(session: requests.Session) -> requests.Session:
-    """Make what ``session`` sends go over the :class:`Line` of its thread; no attempt is made twice."""
+def prepared(session: requests.Session) -> requests.Session:
+    """Make what ``session`` sends go over the :class:`Line` of its thread, once only, and without cookies.
+
+    A registry that gave a cookie takes who brings it for a browser, and wants a token against forged requests (Harbor).
+    """
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     for scheme in ("http://", "https://"):
         session.mount(scheme, _Adapter(pool_maxsize=_POOL_SIZE, max_retries=0))
     return session

@@ -19,6 +19,8 @@ from banger.oci.reference import Reference
 
 #: RFC 6750's b64token, which also keeps line breaks out of the header.
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+\Z")
+#: ``type:name:actions``, where the name may have a port in it.
+_SCOPE = re.compile(r"[^:]+:.+:[^:]+\Z")
 _CLIENT_ID = "banger"
 
 
@@ -66,7 +68,8 @@ def fetch_token(
     """
     realm = _checked_realm(reference, parameters.get("realm", ""), plain_http=plain_http)
     who = f'the token service "{urlsplit(realm).netloc}" of registry "{reference.domain}"'
-    scopes = (parameters.get("scope") or own_scope).split()
+    # Some registries put a mere placeholder there ("aws").
+    scopes = [scope for scope in parameters.get("scope", "").split() if _SCOPE.match(scope)] or own_scope.split()
     service = [("service", parameters["service"])] if parameters.get("service") else []
     if credential and credential.refresh_token:
         fields = {

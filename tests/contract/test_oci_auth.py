@@ -248,6 +248,23 @@ def test_scopes_of_a_challenge_are_each_asked_for(registry: FaultyRegistry, imag
     assert parse_qs(urlsplit(registry.asked("/token")[0].path).query) == {"a": ["b"], "scope": scopes.split()}
 
 
+def test_scope_that_is_only_a_placeholder_is_replaced(
+    registry: FaultyRegistry, image: BuiltImage, tmp_path: Path
+) -> None:
+    registry.always("/token", replaced(b'{"token": "t0"}'))
+    registry.always("/v2/", Door("Bearer t0", f'Bearer realm="http://{registry.host}/token",scope="aws"'))
+    Puller(tmp_path).pull(registry.reference(NAME))
+
+    assert parse_qs(urlsplit(registry.asked("/token")[0].path).query) == {"scope": ["repository:test/app:pull"]}
+
+
+def test_cookie_of_a_registry_is_not_kept(registry: FaultyRegistry, image: BuiltImage, tmp_path: Path) -> None:
+    registry.on("/manifests/", status(503, {"Set-Cookie": "sid=1; Path=/", "Retry-After": "0"}))
+    Puller(tmp_path).pull(registry.reference(NAME))
+
+    assert [asked.headers.get("cookie") for asked in registry.requests] == [None] * 4
+
+
 def test_registry_that_refuses_a_good_token_is_the_one_that_is_named(
     registry: FaultyRegistry, image: BuiltImage, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -349,6 +350,35 @@ def test_index_and_config_with_another_name_of_the_architecture_are_understood(
         puller.platform = wanted
         resolved = puller.resolve(registry.reference(NAME))
         assert (resolved.digest, str(resolved.platform)) == (image.digest, "linux/amd64")
+
+
+def test_index_whose_entry_for_this_platform_does_not_say_so_is_followed(
+    registry: FaultyRegistry, image: BuiltImage, puller: Puller
+) -> None:
+    unnamed = {key: value for key, value in image.descriptor().items() if key != "platform"}
+    entries = [build_image([], platform=OTHER).descriptor(), unnamed]
+    registry.serve_manifest(NAME, to_json({"schemaVersion": 2, "manifests": entries}), OCI_INDEX)
+
+    assert puller.resolve(registry.reference(NAME)).digest == image.digest
+
+
+def test_manifest_that_a_proxy_has_compressed_unasked_is_read(
+    registry: FaultyRegistry, image: BuiltImage, puller: Puller
+) -> None:
+    headers = {"Content-Type": image.media_type, "Content-Encoding": "gzip"}
+    registry.on(MANIFEST, status(200, headers, gzip.compress(image.manifest)))
+
+    assert puller.resolve(registry.reference(NAME)).digest == image.digest
+
+
+def test_manifest_that_unpacks_to_a_bomb_is_invalid(
+    registry: FaultyRegistry, image: BuiltImage, puller: Puller
+) -> None:
+    bomb = gzip.compress(b" " * (64 << 20))
+    registry.on(MANIFEST, status(200, {"Content-Type": image.media_type, "Content-Encoding": "gzip"}, bomb))
+
+    with pytest.raises(BangerError, match="longer than 4194304 bytes"):
+        puller.resolve(registry.reference(NAME))
 
 
 def test_index_entry_that_names_the_other_family_is_followed(

@@ -6,20 +6,32 @@ import base64
 import json
 import random
 import shutil
+import struct
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
+import zstandard
 
 from banger.config import Config
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.operation import Operation
 from banger.core.ports import BuiltImage, ImageRequest, ResolvedImage
 from banger.layout import Layout
+from banger.oci.platform import Platform
 from banger.oci.source import OciImageSource
 from tests.support.oci_client import Puller
-from tests.support.registry import HardLink, Layer, Link, LocalRegistry, Node, needs_registry, running_registry
+from tests.support.registry import (
+    HardLink,
+    Layer,
+    Link,
+    LocalRegistry,
+    Node,
+    build_image,
+    needs_registry,
+    running_registry,
+)
 
 pytestmark = [pytest.mark.registry, needs_registry]
 
@@ -98,6 +110,65 @@ def test_image_of_several_layers_becomes_a_clean_file_system(
     assert subprocess.run(["e2fsck", "-fn", built.rootfs], capture_output=True, check=False).returncode == 0
     assert [step.name for step in machine.operation.steps][:2] == ["resolve reference", "fetch layers"]
     assert machine.operation.steps[1].done == machine.operation.steps[1].total > 0
+
+
+class Mislabelled(Layer):
+    """In skippable and other zstd frames, and called a gzip, with OCI even one that need not be in the registry."""
+
+    def blob(self) -> bytes:
+        compress = zstandard.ZstdCompressor().compress
+        skippable = struct.pack("<II", 0x184D2A50, 4) + b"size"
+        return skippable + compress(self.tar()[:700]) + skippable + compress(self.tar()[700:]) + skippable
+
+    def media_type(self, *, docker: bool) -> str:
+        if docker:
+            return "application/vnd.docker.image.rootfs.diff.tar.gzip"
+        return "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
+
+
+class Nothing(Layer):
+    """A layer of no bytes at all."""
+
+    def tar(self) -> bytes:
+        return b""
+
+    def blob(self) -> bytes:
+        return b""
+
+
+@pytest.mark.parametrize("docker", [False, True], ids=["OCI", "Docker schema 2"])
+def test_image_of_odd_but_valid_parts_becomes_the_same_file_system(
+    registry: LocalRegistry, machine: Machine, docker: bool
+) -> None:
+    name = f"test/odd:{'docker' if docker else 'oci'}"
+    layers = [Nothing({}, "plain"), Mislabelled(BASE.entries), TOP]
+    names = {"amd64": "x86_64", "arm64": "aarch64"}
+    platform = Platform.host()
+    other_name = f"linux/{names.get(platform.architecture, platform.architecture)}"
+    registry.push(name, layers, docker=docker, platform=other_name)
+    built = machine.pull(registry.reference(name))
+
+    assert debugfs(built.rootfs, "cat /etc/motd") == "top\n"
+    assert "gone" not in debugfs(built.rootfs, "ls /etc")
+
+
+def test_image_without_layers_becomes_an_empty_root(registry: LocalRegistry, machine: Machine) -> None:
+    registry.push("test/bare:1", [])
+    built = machine.pull(registry.reference("test/bare:1"))
+
+    assert set(debugfs(built.rootfs, "ls -p /").split("/")[5::7]) <= {".", "..", "lost+found"}
+
+
+def test_image_whose_diff_ids_are_wrong_is_refused_and_nothing_kept(registry: LocalRegistry, machine: Machine) -> None:
+    diff_ids = ["sha256:" + "0" * 64, "sha256:" + "1" * 64]
+    registry.push_image("test/lying:1", build_image([BASE, TOP], diff_ids=diff_ids))
+
+    with pytest.raises(BangerError, match=r"layer \d of 2") as caught:
+        machine.pull(registry.reference("test/lying:1"))
+
+    assert caught.value.kind is ErrorKind.INVALID
+    assert any(diff_id in caught.value.cause for diff_id in diff_ids)
+    assert list(machine.staging.iterdir()) == []
 
 
 def test_layer_that_another_image_brought_is_not_transferred_again(registry: LocalRegistry, tmp_path: Path) -> None:

@@ -106,6 +106,12 @@ def test_entry_without_a_login_does_not_hide_the_next(tmp_path: Path, store: Cre
     assert store.find("ghcr.io", "team/app") == Credential("alice", "x")
 
 
+def test_login_with_line_breaks_in_it_is_read(tmp_path: Path, store: CredentialStore) -> None:
+    write(tmp_path, {"auths": {"ghcr.io": {"auth": ALICE[:7] + "\n" + ALICE[7:] + "\r\n"}}})
+
+    assert store.find("ghcr.io") == Credential("alice", "s3:cret")
+
+
 def test_absent_file_has_no_login(store: CredentialStore) -> None:
     assert store.find("ghcr.io") is None
 

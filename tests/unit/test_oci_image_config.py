@@ -47,6 +47,14 @@ def test_config_without_anything_is_empty(config: Any) -> None:
     assert parse(config) == ImageConfig()
 
 
+def test_command_that_is_a_text_is_one_word() -> None:
+    assert parse({"Cmd": "/bin/sh", "Entrypoint": ""}) == ImageConfig(cmd=("/bin/sh",))
+
+
+def test_label_that_is_null_is_empty() -> None:
+    assert parse({"Labels": {"a": None}}).labels == {"a": ""}
+
+
 def test_environment_entries_that_are_no_assignments_are_dropped() -> None:
     assert parse({"Env": ["A=1", "nothing", "=x"]}).env == ("A=1",)
 
