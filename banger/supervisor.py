@@ -101,6 +101,9 @@ class SupervisorActor(pykka.ThreadingActor):
             newest, operation = next(reversed(slot.pending.values()))
             if newest == command and operation.join(listener):
                 return
+        if slot and command.overtakes:
+            for _, waiting in slot.pending.values():
+                waiting.hurry(f"{command.verb} was wished meanwhile")
         operation = self._operations.open(command.verb, command.subject)
         operation.join(listener)
         if slot is None:

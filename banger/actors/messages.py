@@ -56,6 +56,11 @@ class Command:
         return self.key.name
 
     @property
+    def overtakes(self) -> bool:
+        """True if what waits for a guest before it is to wait no longer: its end is what this is about."""
+        return False
+
+    @property
     def yields(self) -> bool:
         """True if it is to be refused, not queued, while its owner has other work."""
         return False
@@ -262,6 +267,11 @@ class KillVm(VmCommand):
 
     verb: ClassVar[str] = "vm.kill"
 
+    @property
+    def overtakes(self) -> bool:
+        """It ends what a stop waits for, and what a start does."""
+        return True
+
 
 @dataclass(frozen=True, slots=True)
 class PauseVm(VmCommand):
@@ -300,6 +310,11 @@ class DeleteVm(VmCommand):
     force: bool = False
     keep_home: bool = True
     lost: bool = False
+
+    @property
+    def overtakes(self) -> bool:
+        """With ``force`` it kills."""
+        return self.force
 
 
 @dataclass(frozen=True, slots=True)

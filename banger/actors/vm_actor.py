@@ -22,7 +22,7 @@ from banger.actors.messages import (
     StopVm,
 )
 from banger.actors.vm_files import VmFiles
-from banger.actors.vm_keeper import VmKeeper, joined
+from banger.actors.vm_keeper import VmKeeper
 from banger.actors.vm_settle import VmSettler
 from banger.actors.vm_sizes import with_sizes
 from banger.actors.vm_start import VmStart
@@ -32,7 +32,7 @@ from banger.core import clock
 from banger.core.crashpoints import crashpoint
 from banger.core.egress import check_egress
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import NO_RESTARTS, ExitReason, Image, Kernel, Restarts, Vm, VmSpec, VmState
+from banger.core.models import NO_RESTARTS, ExitReason, Image, Kernel, ProcessIdentity, Restarts, Vm, VmSpec, VmState
 from banger.core.names import check_home_name
 from banger.core.operation import Operation
 from banger.core.publishing import check_publishing
@@ -213,22 +213,39 @@ class VmActor(OwnerActor):
         if identity is not None and identity.known and ended is None:
             if was_paused:  # a guest that stands still hears nothing
                 self.services.vmm.resume(identity, self.services.layout.vm_run_dir(vm.id))
-            with operation.step("ask guest"):
-                self._ask_to_power_off(vm)
-            with operation.step("wait for guest"):
-                if not self.services.vmm.wait_exit(identity, timeout_s):
-                    operation.note(f"the guest did not power off within {timeout_s:g} s: killed")
+            try:
+                self._let_power_off(vm, identity, timeout_s, operation)
+            except BangerError:
+                if self.services.vmm.is_alive(identity):  # it may still hear, and end later: then it is settled
+                    self._keeper.save(vm, state=VmState.RUNNING, restarts=NO_RESTARTS)
+                    raise
         if ended is not None:
             return self._keeper.down(vm, ended.reason, ended.words, operation, after)
         return self._keeper.down(vm, ExitReason.REQUESTED, "", operation, after)
 
-    def _ask_to_power_off(self, vm: Vm) -> None:
+    def _let_power_off(self, vm: Vm, identity: ProcessIdentity, timeout_s: float, operation: Operation) -> None:
+        """Have the guest power itself off, for as long as it may take, nobody wants it gone at once and somebody waits.
+
+        Raises:
+            BangerError: ``cancelled``: whoever wished it wants it no more.
+        """
+        with operation.step("ask guest"):
+            self._ask_to_power_off(vm, operation)
+        with operation.step("wait for guest"):
+            gone = self.services.vmm.wait_exit(identity, timeout_s, operation.haste)
+        operation.token.raise_if_cancelled()
+        if not gone:
+            reason = operation.haste.reason or f"the guest did not power off within {timeout_s:g} s"
+            operation.note(f"{reason}: killed")
+
+    def _ask_to_power_off(self, vm: Vm, operation: Operation) -> None:
         """By banger's own channel; if the guest does not answer there, by its power button."""
+        command = self.services.boot.poweroff_command()
         try:
-            self.services.guests.run(self.services.access(vm), self.services.boot.poweroff_command(), timeout_s=10.0)
+            self.services.guests.run(self.services.access(vm), command, timeout_s=10.0, token=operation.haste)
         except BangerError as error:
-            if error.kind is ErrorKind.UNKNOWN_OUTCOME:
-                return  # it heard, and went down before it could answer
+            if error.kind in (ErrorKind.UNKNOWN_OUTCOME, ErrorKind.CANCELLED):
+                return  # it heard, and went down before it could answer; or there is no time for asking
             logger.info("{}: not asked through ssh ({}), pressing the power button", vm.name, error)
             identity = recorded_identity(self.services, vm.id)
             if identity is not None:
@@ -249,13 +266,7 @@ class VmActor(OwnerActor):
         if vm.state in (VmState.RUNNING, VmState.PAUSED):
             self._witness.if_ended(vm, LOST_S if command.lost else 0.0)
         with operation.step("delete"):
-            try:
-                self._keeper.erase(vm, keep_home=command.keep_home)
-            except ExceptionGroup as failures:
-                raise BangerError(
-                    ErrorKind.INTERNAL, f'VM "{vm.name}" was not deleted completely', subject=vm.name,
-                    cause=joined(failures), hint="banger system reconcile",
-                ) from failures  # fmt: skip
+            self._keeper.erase(vm, keep_home=command.keep_home)
         return {"id": vm.id, "name": vm.name}
 
     # -- standing still and growing --------------------------------------------------------------------
@@ -268,10 +279,14 @@ class VmActor(OwnerActor):
         check_move(vm, VmState.PAUSED)
         identity = recorded_identity(self.services, vm.id)
         assert identity is not None
-        vm = self._keeper.save(vm, state=VmState.PAUSED, paused_by=command.by, reason=command.reason)
+        paused = self._keeper.save(vm, state=VmState.PAUSED, paused_by=command.by, reason=command.reason)
         crashpoint("vm.pause:written")
-        self.services.vmm.pause(identity, self.services.layout.vm_run_dir(vm.id))
-        return vm
+        try:
+            self.services.vmm.pause(identity, self.services.layout.vm_run_dir(vm.id))
+        except BangerError:
+            self._keeper.save(vm)  # it runs on, as far as anybody knows
+            raise
+        return paused
 
     def _resume(self, vm: Vm, command: ResumeVm) -> Vm:
         if vm.state is VmState.RUNNING or command.by not in ("user", vm.paused_by):

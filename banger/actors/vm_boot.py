@@ -72,8 +72,8 @@ class BootWatch:
             if operation.elapsed_s > limit:
                 raise NotUpError("the guest did not come up in time", text, ErrorKind.TIMEOUT)
             operation.deadline.raise_if_expired("waiting for the guest to boot")
-            operation.token.wait(CONSOLE_POLL_S)
-            operation.token.raise_if_cancelled()
+            operation.haste.wait(CONSOLE_POLL_S)
+            operation.haste.raise_if_cancelled()
 
     def _look_at_vmm(
         self, identity: ProcessIdentity, pace: BootPace | None, signs: _SignsOfLife, marks: console.BootMarks, text: str

@@ -52,15 +52,13 @@ class VmKeeper:
     ) -> Vm:
         """Run the cascade and write how it ended, and in the same instant whether it is to be started again."""
         crashpoint("vm.down:begun")
-        with operation.step("clean up"):
+        with operation.step("clean up", is_cleanup=True):
             try:
                 tear_down(self._services, vm, recorded_identity(self._services, vm.id))
             except ExceptionGroup as failures:
-                self.save(vm, state=VmState.FAILED, reason=joined(failures), restarts=restarts)
-                raise BangerError(
-                    ErrorKind.INTERNAL, f'VM "{vm.name}" was not cleaned up completely', subject=vm.name,
-                    cause=joined(failures), hint="banger system reconcile",
-                ) from failures  # fmt: skip
+                error = _incomplete(vm, "cleaned up", failures)
+                self.save(vm, state=VmState.FAILED, reason=error.cause, restarts=restarts)
+                raise error from failures
         vm = self.save(
             vm,
             state=VmState.STOPPED,
@@ -83,14 +81,27 @@ class VmKeeper:
         return vm
 
     def erase(self, vm: Vm, *, keep_home: bool | None = None) -> None:
-        """Delete for good. The state is a durable intent: a restart in the middle resumes it, as it was wished."""
+        """Delete for good. The state is a durable intent: a restart in the middle resumes it, as it was wished.
+
+        Raises:
+            BangerError: ``internal``: something could not be taken down, which the next reconcile tries again.
+        """
         vm = self.save(vm, state=VmState.DELETING, keep_home=vm.keep_home if keep_home is None else keep_home)
         crashpoint("vm.delete:intended")
-        tear_down(self._services, vm, recorded_identity(self._services, vm.id), files=True)
+        try:
+            tear_down(self._services, vm, recorded_identity(self._services, vm.id), files=True)
+        except ExceptionGroup as failures:
+            raise _incomplete(vm, "deleted", failures) from failures
         crashpoint("vm.delete:torn-down")
         self._services.store.vms.delete(vm.id)
 
 
-def joined(failures: ExceptionGroup[Exception]) -> str:
-    """All failures of a cascade in one line."""
-    return "; ".join(str(failure) for failure in failures.exceptions)
+def _incomplete(vm: Vm, done: str, failures: ExceptionGroup[Exception]) -> BangerError:
+    """The one error of a cleanup of which some steps failed; its cause has all of them in one line."""
+    return BangerError(
+        ErrorKind.INTERNAL,
+        f'VM "{vm.name}" was not {done} completely',
+        subject=vm.name,
+        cause="; ".join(str(failure) for failure in failures.exceptions),
+        hint="banger system reconcile",
+    )

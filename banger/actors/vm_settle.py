@@ -112,9 +112,9 @@ class VmSettler:
 
     def _adopt(self, vm: Vm, identity: ProcessIdentity | None) -> Vm:
         assert identity is not None
+        self._services.watcher.watch(vm.id, identity)  # first: whatever else fails, its end is heard of
         if vm.state is VmState.PAUSED:  # the row is written before the machine stands still
             self._services.vmm.pause(identity, self._services.layout.vm_run_dir(vm.id))
-        self._services.watcher.watch(vm.id, identity)
         for one in self._services.capabilities:
             if one.applies(vm):
                 one.adopted(vm, self._services.ledger.of(vm.id))

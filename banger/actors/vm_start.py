@@ -188,7 +188,7 @@ class VmStart:
             console_log=self._files.console_log,
             vmm_log=self._files.vmm_log,
         )
-        self._identity = services.vmm.launch(config, self._process_exists)
+        self._identity = services.vmm.launch(config, self._process_exists, self._operation.haste)
 
     def _nic(self) -> Nic:
         nic = next((one.nic for one in self._contributions if one.nic is not None), None)
@@ -239,7 +239,7 @@ class VmStart:
         """What comes up emulated and did not on KVM is KVM's fault, which is remembered; what does not is its own."""
         services = self._services
         self._give_up_kvm(f"this kernel does not come up on KVM here: {reason}")
-        with self._operation.step("end VMM"):
+        with self._operation.step("end VMM", is_cleanup=True):
             services.vmm.kill(self._identity)
             for kind, key in services.vmm.holds(self._vm.id):
                 services.vmm.release(kind, key)

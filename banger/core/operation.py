@@ -52,7 +52,12 @@ class Step:
 
 
 class Operation:
-    """One piece of work with a cancel token, a deadline, progress, step timings and an outcome."""
+    """One piece of work with a cancel token, a deadline, progress, step timings and an outcome.
+
+    Attributes:
+        token: set when the work is to be given up; checked between steps.
+        haste: set then, too, and by :meth:`hurry`: what every wait for a machine or its guest waits on.
+    """
 
     def __init__(self, kind: str, subject: str, operation_id: str = "") -> None:
         """Create a queued operation.
@@ -66,6 +71,8 @@ class Operation:
         self.kind = kind
         self.subject = subject
         self.token = CancelToken()
+        self.haste = CancelToken()
+        self.token.on_cancel(lambda: self.haste.cancel(self.token.reason))
         self.created_at = clock.now()
         self.finished_at: datetime | None = None
         self.result: Any = None
@@ -95,10 +102,11 @@ class Operation:
         return True
 
     @contextmanager
-    def step(self, name: str) -> Iterator[Step]:
-        """Time one step; checks the token and the deadline first."""
-        self.token.raise_if_cancelled()
-        self.deadline.raise_if_expired(f"waiting to {name}")
+    def step(self, name: str, *, is_cleanup: bool = False) -> Iterator[Step]:
+        """Time one step; checks the token and the deadline first, unless it cleans up, which is done in any case."""
+        if not is_cleanup:
+            self.token.raise_if_cancelled()
+            self.deadline.raise_if_expired(f"waiting to {name}")
         started = time.monotonic()
         with self._lock:
             index = len(self._steps)
@@ -204,6 +212,10 @@ class Operation:
             queued = self._state is OperationState.QUEUED
         if queued:
             self.fail(cancelled(reason))
+
+    def hurry(self, reason: str) -> None:
+        """Somebody wants the end of what is waited for here: waits on :attr:`haste` end now, the work goes on."""
+        self.haste.cancel(reason)
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Block until there is an outcome; False on timeout. Listeners wait with :meth:`Listener.wait`."""

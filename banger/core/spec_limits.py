@@ -13,7 +13,8 @@ from banger.core.models import VmSpec
 from banger.core.units import GIB, LONGEST_S, MIB, TIB, format_size
 
 MOST_CPUS = 1024
-_MOST_MEMORY_MIB = 64 * TIB // MIB
+#: What a host has is asked elsewhere; this only keeps numbers that overflow out.
+_MOST_MEMORY_MIB = 1 << 32
 #: What an ext4 with blocks of 4 KiB can have is more; a sparse disk of that size is still made in a moment.
 _MOST_DISK_MIB = 16 * TIB // MIB
 _MOST_TEXT = 4096

@@ -48,17 +48,19 @@ class GuestChannels:
         Raises:
             BangerError: ``timeout``; ``denied`` for a wrong host key, without trying again; ``cancelled``.
         """
-        operation.token.raise_if_cancelled()
+        operation.haste.raise_if_cancelled()
         seconds = operation.deadline.at_most(timeout_s)
-        self._call(self._connect(access, seconds), seconds, operation.token)
+        self._call(self._connect(access, seconds), seconds, operation.haste)
 
-    def run(self, access: GuestAccess, command: str, timeout_s: float) -> tuple[int, bytes]:
+    def run(
+        self, access: GuestAccess, command: str, timeout_s: float, token: CancelToken | None = None
+    ) -> tuple[int, bytes]:
         """Run one of banger's own commands; its exit code and the first ``MAX_RUN_OUTPUT`` bytes of both streams.
 
         Raises:
-            BangerError: ``timeout`` (the command is killed then), and all that :meth:`open_session` raises.
+            BangerError: ``timeout`` (the command is killed then), ``cancelled``, and what :meth:`open_session` raises.
         """
-        return self._call(self._run(access, command, timeout_s), timeout_s)
+        return self._call(self._run(access, command, timeout_s), timeout_s, token)
 
     def disconnect(self, vm_id: str) -> None:
         """Drop the connection, if there is one. Sessions on it fail with ``unknown_outcome``."""

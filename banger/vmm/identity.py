@@ -18,13 +18,15 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from banger.core.cancel import Deadline
+from banger.core.cancel import CancelToken, Deadline
 from banger.core.models import ProcessIdentity
 
 #: The empty identity: a process that was never started.
 NO_PROCESS = ProcessIdentity(0, 0, "", "")
 
 _REMEMBERED_STATUSES = 256
+#: How soon a wait for an exit hears that it is wanted no more, in seconds.
+_CANCEL_POLL_S = 0.05
 _statuses: OrderedDict[ProcessIdentity, int] = OrderedDict()
 _statuses_lock = threading.Lock()
 
@@ -127,17 +129,24 @@ def kill(identity: ProcessIdentity, signal_number: int = signal.SIGKILL) -> bool
         return True
 
 
-def wait_gone(identity: ProcessIdentity, timeout_s: float) -> bool:
-    """Wait until this very process is gone, and reap it if it is our child; False on timeout."""
-    deadline = Deadline.after(timeout_s)
+def wait_gone(identity: ProcessIdentity, timeout_s: float, token: CancelToken | None = None) -> bool:
+    """Wait until this very process is gone, and reap it if it is our child; False on timeout, and when cancelled."""
     with _pidfd(identity) as pidfd:
         if pidfd is None:
             _reap_zombie(identity)
             return True
-        if not has_exited(pidfd, deadline.at_most(timeout_s)):
+        if not _has_exited_before(pidfd, Deadline.after(timeout_s), token or CancelToken()):
             return False
         reap(pidfd, identity)
         return True
+
+
+def _has_exited_before(pidfd: int, deadline: Deadline, token: CancelToken) -> bool:
+    """As :func:`has_exited`, but soon an answer once ``token`` is cancelled."""
+    while not has_exited(pidfd, deadline.at_most(_CANCEL_POLL_S)):
+        if token.cancelled or deadline.expired:
+            return False
+    return True
 
 
 def has_exited(pidfd: int, timeout_s: float = 0.0) -> bool:

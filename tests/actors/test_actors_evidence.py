@@ -124,7 +124,7 @@ def test_vm_whose_guest_was_lost_is_given_a_moment_to_end(vm_world: World) -> No
     waited: list[float] = []
     original = vm_world.vmm.wait_exit
 
-    def ends_meanwhile(one, timeout_s):  # type: ignore[no-untyped-def]
+    def ends_meanwhile(one, timeout_s, token=None):  # type: ignore[no-untyped-def]
         waited.append(timeout_s)
         processes.kill(identity, signal.SIGSEGV)
         return original(one, 10.0)

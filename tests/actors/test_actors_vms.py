@@ -72,9 +72,9 @@ def test_vm_handle_is_on_disk_before_the_process_exists(world, vmm):
     seen = {}
     original = vmm.launch
 
-    def launch(config, on_spawn):
+    def launch(config, on_spawn, token=None):
         seen["intended"] = [(h.kind, h.state) for h in world.ledger.of(config.vm_id).of() if h.kind == "process"]
-        return original(config, on_spawn)
+        return original(config, on_spawn, token)
 
     vmm.launch = launch
     create(world, start=True)
@@ -86,9 +86,9 @@ def test_vm_whose_process_runs_in_a_unit_writes_that_down_first_and_takes_it_dow
     vmm.units = tmp_path / "units"
     original, seen = vmm.launch, []
 
-    def launch(config, on_spawn):
+    def launch(config, on_spawn, token=None):
         seen.extend((h.kind, h.key, h.state) for h in world.ledger.of(config.vm_id).of("unit"))
-        return original(config, on_spawn)
+        return original(config, on_spawn, token)
 
     vmm.launch = launch
     vm = create(world, start=True)

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from banger.core.boot_pace import BootPace
+from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.exits import ExitRecord
 from banger.core.models import ProcessIdentity
@@ -135,7 +136,9 @@ class FakeVmm:
     def exit_record(self, vm_id: str, identity: ProcessIdentity, console: str, vmm_log: Path) -> ExitRecord:
         return explain_exit(Outcome(processes.exit_status(identity)), console, log_tail(vmm_log))
 
-    def launch(self, config: VmmConfig, on_spawn: Callable[[ProcessIdentity], None]) -> ProcessIdentity:
+    def launch(
+        self, config: VmmConfig, on_spawn: Callable[[ProcessIdentity], None], token: CancelToken | None = None
+    ) -> ProcessIdentity:
         self.launched.append(config)
         fault = self.faults.pop(config.name, None)
         if fault is Fault.REFUSED:
@@ -147,7 +150,9 @@ class FakeVmm:
             on_spawn(spawned)
             if fault is Fault.HANGS:
                 self.hanging.set()
-                processes.wait_gone(spawned, 60.0)
+                processes.wait_gone(spawned, 60.0, token)
+                if token is not None:
+                    token.raise_if_cancelled()
             eventually(lambda: not processes.is_same(spawned) or (config.run_dir / "running").exists())
             if not processes.is_same(spawned):
                 raise BangerError(ErrorKind.UNAVAILABLE, f'cannot start VM "{config.name}": died', subject=config.name)
@@ -186,8 +191,8 @@ class FakeVmm:
         processes.kill(identity)
         assert processes.wait_gone(identity, timeout_s)
 
-    def wait_exit(self, identity: ProcessIdentity, timeout_s: float) -> bool:
-        return processes.wait_gone(identity, timeout_s)
+    def wait_exit(self, identity: ProcessIdentity, timeout_s: float, token: CancelToken | None = None) -> bool:
+        return processes.wait_gone(identity, timeout_s, token)
 
     def exit(self, run_dir: Path, status: int | str) -> None:
         """Make the machine end by itself, with a status, or as by ``reboot`` or ``panic``; one that is gone stays so."""

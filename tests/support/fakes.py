@@ -18,6 +18,7 @@ from banger.actors.vm_actor import VmActor
 from banger.config import Config
 from banger.core import lookup
 from banger.core.backoff import Backoff
+from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import GuestAccess, Image, ImageConfig, Kernel, ProcessIdentity, Vm
 from banger.core.operation import Operation
@@ -143,7 +144,9 @@ class FakeGuests:
             raise self.refusal
         self.connected.add(access.vm_id)
 
-    def run(self, access: GuestAccess, command: str, timeout_s: float) -> tuple[int, bytes]:
+    def run(
+        self, access: GuestAccess, command: str, timeout_s: float, token: CancelToken | None = None
+    ) -> tuple[int, bytes]:
         self.commands.append(command)
         self.on_run(access, command)
         return 0, b""

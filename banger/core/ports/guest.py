@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from banger.core.cancel import CancelToken
 from banger.core.models import GuestAccess
 from banger.core.operation import Operation
 
@@ -18,7 +19,9 @@ class Guests(Protocol):
         """Connect, strictly checking the host key, and keep the connection. Raises ``timeout``."""
         ...
 
-    def run(self, access: GuestAccess, command: str, timeout_s: float) -> tuple[int, bytes]:
+    def run(
+        self, access: GuestAccess, command: str, timeout_s: float, token: CancelToken | None = None
+    ) -> tuple[int, bytes]:
         """Run one of banger's own commands in the guest; exit code and what it printed."""
         ...
 

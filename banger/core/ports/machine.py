@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from banger.core.cancel import CancelToken
 from banger.core.exits import ExitRecord
 from banger.core.models import PortForward, ProcessIdentity
 
@@ -93,12 +94,14 @@ class Vmm(Protocol):
         """How processes are started here: ``{name, reason, limited, unlimited_because}``."""
         ...
 
-    def launch(self, config: VmmConfig, on_spawn: Callable[[ProcessIdentity], None]) -> ProcessIdentity:
+    def launch(
+        self, config: VmmConfig, on_spawn: Callable[[ProcessIdentity], None], token: CancelToken | None = None
+    ) -> ProcessIdentity:
         """Start the process so that it outlives the daemon, and return once the machine runs.
 
         ``on_spawn`` is called as soon as the process exists, before anything can fail: it writes the handle down.
-        Raises ``conflict`` if a forwarded port is taken, ``unavailable`` with the VMM's own words otherwise; then
-        no process is left.
+        Raises ``conflict`` if a forwarded port is taken, ``cancelled`` soon after ``token`` is, ``unavailable`` with
+        the VMM's own words otherwise; then no process is left.
         """
         ...
 
@@ -160,6 +163,6 @@ class Vmm(Protocol):
         """End the process through its pidfd and wait until it is gone; already gone is success."""
         ...
 
-    def wait_exit(self, identity: ProcessIdentity, timeout_s: float) -> bool:
-        """Wait until the process is gone; False on timeout."""
+    def wait_exit(self, identity: ProcessIdentity, timeout_s: float, token: CancelToken | None = None) -> bool:
+        """Wait until the process is gone; False on timeout, and soon after ``token`` is cancelled."""
         ...

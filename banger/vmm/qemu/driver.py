@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from banger.config import Config
-from banger.core.cancel import Deadline
+from banger.core.cancel import CancelToken, Deadline
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.exits import ExitRecord
 from banger.core.models import ProcessIdentity
@@ -52,7 +52,9 @@ class QemuVmm:
         """How processes are started here; see :class:`banger.launch.Facts`."""
         return asdict(self._launching.facts())
 
-    def launch(self, config: VmmConfig, on_spawn: Callable[[ProcessIdentity], None]) -> ProcessIdentity:
+    def launch(
+        self, config: VmmConfig, on_spawn: Callable[[ProcessIdentity], None], token: CancelToken | None = None
+    ) -> ProcessIdentity:
         """Start the process so that it outlives the daemon, and return once the machine runs."""
         binary = find_binary()
         tsc_khz = probe.tsc_khz(self._layout) if config.accelerator == "tcg" else 0
@@ -62,7 +64,7 @@ class QemuVmm:
             note_command(config.vmm_log, binary.version, argv)
             return argv
 
-        return launch.launch(config, noted, on_spawn, self._launching)
+        return launch.launch(config, noted, on_spawn, self._launching, token=token)
 
     def holds(self, vm_id: str) -> Sequence[tuple[str, str]]:
         """Kind and key in the ledger of what a launch makes besides the process: its unit, or its cgroup."""
@@ -152,6 +154,6 @@ class QemuVmm:
                 hint=f"cat /proc/{identity.pid}/stack",
             )
 
-    def wait_exit(self, identity: ProcessIdentity, timeout_s: float) -> bool:
-        """Wait until the process is gone; False on timeout."""
-        return processes.wait_gone(identity, timeout_s)
+    def wait_exit(self, identity: ProcessIdentity, timeout_s: float, token: CancelToken | None = None) -> bool:
+        """Wait until the process is gone; False on timeout, and soon after ``token`` is cancelled."""
+        return processes.wait_gone(identity, timeout_s, token)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from banger.core.cancel import Deadline
+from banger.core.cancel import CancelToken, Deadline
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import ProcessIdentity
 from banger.core.names import vmm_marker
@@ -37,6 +36,7 @@ def launch(
     on_spawn: Callable[[ProcessIdentity], None],
     launching: Launching,
     timeout_s: float = START_TIMEOUT_S,
+    token: CancelToken | None = None,
 ) -> ProcessIdentity:
     """Start QEMU and return once its machine runs.
 
@@ -46,6 +46,7 @@ def launch(
         on_spawn: called as soon as the process exists.
         launching: starts the process.
         timeout_s: how long QEMU may take until the machine runs.
+        token: ends the wait for it.
 
     Raises:
         BangerError: as :func:`banger.vmm.qemu.failures.explain` reads QEMU's own words; no process is left then.
@@ -58,7 +59,7 @@ def launch(
         raise failures.explain(config, _text_since(config.vmm_log, log_start), error, timed_out=False) from error
     try:
         on_spawn(spawned)
-        _wait_running(config.run_dir, spawned, Deadline.after(timeout_s))
+        _wait_running(config.run_dir, spawned, Deadline.after(timeout_s), token or CancelToken())
     except qmp.QmpError as error:
         timed_out = isinstance(error, qmp.QmpTimeoutError)
         _end(spawned)
@@ -109,21 +110,23 @@ def _listener(path: Path) -> Iterator[socket.socket]:
         yield listener
 
 
-def _wait_running(run_dir: Path, spawned: ProcessIdentity, deadline: Deadline) -> None:
+def _wait_running(run_dir: Path, spawned: ProcessIdentity, deadline: Deadline, token: CancelToken) -> None:
     while True:
+        token.raise_if_cancelled()
         try:
             with qmp.session(qmp_path(run_dir), deadline) as session:
                 while (status := session.execute("query-status")["status"]) != "running":
                     if deadline.expired:
                         raise qmp.QmpTimeoutError(f"the machine is {status}")
-                    time.sleep(_STATUS_INTERVAL_S)
+                    token.wait(_STATUS_INTERVAL_S)
+                    token.raise_if_cancelled()
                 return
         except qmp.QmpConnectError as error:  # a QEMU that makes its socket itself has not come that far
             if not identity.is_same(spawned):
                 raise
             if deadline.expired:
                 raise qmp.QmpTimeoutError("it makes no monitor socket") from error
-            time.sleep(_STATUS_INTERVAL_S)
+            token.wait(_STATUS_INTERVAL_S)
 
 
 def _end(spawned: ProcessIdentity) -> None:
