@@ -92,10 +92,10 @@ def _unmapped_uid() -> int | None:
     See user_namespaces(7): ``/proc/sys/kernel/overflowuid``, and the map of the namespace that all others are in.
     """
     try:
-        mapped = [line.split() for line in Path("/proc/self/uid_map").read_text().splitlines()]
+        mapped = [line.split() for line in Path("/proc/self/uid_map").read_text(encoding="utf-8").splitlines()]
         if mapped == [["0", "0", "4294967295"]]:
             return None
-        return int(Path("/proc/sys/kernel/overflowuid").read_text())
+        return int(Path("/proc/sys/kernel/overflowuid").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 
