@@ -23,7 +23,7 @@ from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import ProcessIdentity
 from banger.core.names import ID_LENGTH
 from banger.core.ports import Handle, HostObject, VmLedger
-from banger.launch.environment import inheritable
+from banger.launch.environment import vmm_environment
 from banger.vmm import identity as processes
 
 #: Kind of the ledger's entry; its key is the marker.
@@ -149,7 +149,7 @@ class Forwarders:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 cwd="/",
-                env=inheritable(os.environ),
+                env=vmm_environment(os.environ),
                 start_new_session=True,
                 pass_fds=(config, reading, *(one.port.fileno() for one in ports)),
             )

@@ -76,7 +76,7 @@ class Listeners:
                 self._loop.later(_REST_S, self._wake)
             return  # else the client has left already
         client.settimeout(0)
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        _keep_alive(client)
         try:
             guest = way.dial()
         except (RefusedError, OSError):
@@ -163,6 +163,7 @@ class Connection:
 
     def _ready(self, reading: Direction, writing: Direction, events: int) -> None:
         """One of the two sockets can be read (it is ``reading``'s source) or written (``writing``'s sink)."""
+        is_idle = not (reading.reads or writing.rest)
         try:
             if events & READ and reading.reads:
                 reading.carry()
@@ -178,6 +179,8 @@ class Connection:
             return
         if self._inward.done and self._outward.done:
             self._end(by_reset=False)
+        elif is_idle:  # nothing was waited for, so this is an error: reset, or no longer there
+            self._end(by_reset=True)
         else:
             self._update()
 
@@ -189,17 +192,17 @@ class Connection:
     def _update(self) -> None:
         """Wait for what each direction needs next.
 
-        A socket that is waited for nothing is not watched at all: one whose two sides have ended would be reported
-        for ever, while what came from it still waits for the other.
+        A socket that nothing is waited for is watched for errors alone. If its own other half was ended from here, not
+        even that: it would be reported for ever once it ends, while what came from it still waits for its sink.
         """
         inward, outward = self._inward, self._outward
         client = (READ if inward.reads else 0) | (WRITE if outward.rest else 0)
         guest = (READ if outward.reads else 0) | (WRITE if inward.rest else 0)
-        for one, interest, ready in (
-            (self._client, client, self._client_ready),
-            (self._guest, guest, self._guest_ready),
+        for one, interest, ready, is_shut in (
+            (self._client, client, self._client_ready, outward.done),
+            (self._guest, guest, self._guest_ready, inward.done),
         ):
-            if interest:
+            if interest or not is_shut:
                 self._loop.watch(one.fileno(), interest, ready)
             else:
                 self._loop.forget(one.fileno())
@@ -212,6 +215,13 @@ class Connection:
             else:
                 one.close()
         self._listeners.closed()
+
+
+def _keep_alive(stream: socket.socket) -> None:
+    """Find out within minutes that a client is gone for good, also one that had ended its own side first."""
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, seconds in ((socket.TCP_KEEPIDLE, 120), (socket.TCP_KEEPINTVL, 30)):
+        stream.setsockopt(socket.IPPROTO_TCP, option, seconds)
 
 
 def reset(stream: socket.socket) -> None:

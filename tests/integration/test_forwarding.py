@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import select
 import socket
 import struct
 import subprocess
@@ -205,6 +206,49 @@ def test_hundreds_of_connections_at_a_time_are_served_side_by_side(lab):
         for number, stream in enumerate(streams):
             stream.sendall(b"%d" % number)
         assert [stream.recv(10) for stream in streams] == [b"%d" % number for number in range(200)]
+
+
+def test_connections_leave_nothing_behind_however_they_end(lab):
+    """A slot or a descriptor that is lost per connection ends a forwarder after a day of health checks."""
+    place = lab.publish(lab.slirp(lambda stream: stream.sendall(stream.recv(10))))
+    before = descriptors(lab.identity.pid)
+    for number in range(1200):
+        with closing(connect(place)) as stream:
+            if number % 4 == 0:  # in order
+                stream.sendall(b"x")
+                assert stream.recv(10) == b"x"
+            elif number % 4 == 1:  # the client aborts
+                stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            elif number % 4 == 2:  # half closed, and gone
+                stream.shutdown(socket.SHUT_WR)
+    eventually(lambda: descriptors(lab.identity.pid) == before, what="every descriptor is closed")
+    with closing(connect(place)) as stream:
+        stream.sendall(b"x")
+        assert stream.recv(10) == b"x"
+
+
+def test_client_that_dies_after_ending_its_side_is_noticed_by_a_guest_that_says_nothing(lab):
+    """A server that forgets to close would take a place for ever."""
+    released = threading.Event()
+    heard = threading.Event()
+
+    def silent(stream):
+        received(stream)
+        heard.set()
+        poll = select.poll()
+        poll.register(stream, 0)  # a reset, and nothing else
+        if poll.poll(10_000):
+            released.set()
+
+    with closing(connect(lab.publish(lab.slirp(silent)))) as stream:
+        stream.shutdown(socket.SHUT_WR)
+        assert heard.wait(10)
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert released.wait(10)
+
+
+def descriptors(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 def resident_kib(pid: int) -> int:
