@@ -32,6 +32,7 @@ from banger.network.names import bridge_name
 from banger.network.probe import available
 from banger.network.resolver import Resolver
 from banger.network.tap import TapNetwork, TapSettings
+from tests.support.netns import settle_namespace
 
 INSTALLATION, OTHER_INSTALLATION = "0123456789ab", "ba9876543210"
 HOST, HOST6 = "192.0.2.1", "2001:db8:1::1"
@@ -61,6 +62,8 @@ class Namespace:
         self._handle = os.open(f"/proc/{holder.pid}/ns/net", os.O_RDONLY)
         stack.callback(os.close, self._handle)
         self.pid = holder.pid
+        with self.entered():
+            settle_namespace()
         self.run("ip link set lo up")
 
     @contextmanager

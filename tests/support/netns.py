@@ -8,9 +8,28 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 _CLONE_NEWNET = 0x40000000
+#: What a kernel starts with. A new namespace has the IPv4 settings of the host's instead, which may forward or filter.
+_SETTINGS = {
+    "ipv4/ip_forward": "0",
+    "ipv4/ip_unprivileged_port_start": "1024",
+    "ipv4/ip_local_port_range": "32768 60999",
+    "ipv4/icmp_echo_ignore_all": "0",
+    **{
+        f"ipv4/conf/{which}/{name}": "0"
+        for which in ("all", "default")
+        for name in "forwarding rp_filter arp_ignore arp_announce arp_filter proxy_arp route_localnet accept_local src_valid_mark".split()
+    },
+    **{
+        f"ipv6/conf/{which}/{name}": value
+        for which in ("all", "default", "lo")
+        for name, value in {"disable_ipv6": "0", "forwarding": "0", "accept_ra": "1", "autoconf": "1"}.items()
+    },
+    **{f"ipv6/conf/default/{name}": value for name, value in {"addr_gen_mode": "0", "use_tempaddr": "0"}.items()},
+}
 T = TypeVar("T")
 
 
@@ -20,6 +39,14 @@ def why_no_namespace() -> str:
         return "iproute2 or util-linux is not installed"
     probe = subprocess.run(["unshare", "--net", "ip", "link", "set", "lo", "up"], capture_output=True, check=False)
     return "" if probe.returncode == 0 else "needs root: a network namespace"
+
+
+def settle_namespace() -> None:
+    """Give the namespace of this thread the settings of a fresh kernel, whatever the host's are."""
+    for name, value in _SETTINGS.items():
+        file = Path("/proc/sys/net", name)
+        if file.exists():  # without IPv6, and on older kernels, some are missing
+            file.write_text(value)
 
 
 def in_network_namespace(work: Callable[[], T], *addresses: str) -> T:
@@ -35,6 +62,7 @@ def in_network_namespace(work: Callable[[], T], *addresses: str) -> T:
         try:
             if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNET):
                 raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+            settle_namespace()
             _ip("link", "set", "lo", "up")
             # A pair has a carrier at once; a bridge without ports loses it a moment later, and a packet with it.
             _ip("link", "add", "lan0", "type", "veth", "peer", "name", "lan1")
