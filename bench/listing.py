@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from bench import unit
 from bench.measure import Comparison, interleaved, plain_environment, timed
 from bench.peers import installed
 from tests.support.daemon import banger_home
@@ -25,7 +26,7 @@ def run(root: Path, rounds: int) -> Iterator[Comparison]:
             {
                 "banger": lambda: timed([here / "banger", "vm", "list"], ours),
                 "smolvm": lambda: timed([smolvm, "sandbox", "list"], theirs),
-                "bare": lambda: timed([sys.executable, "-c", "pass"], plain_environment()),
+                "bare": unit.bare_start,
             },
             max(rounds, ROUNDS),
         )

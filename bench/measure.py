@@ -23,8 +23,8 @@ class Comparison:
     """Medians of both sides, and what was promised.
 
     Attributes:
-        limit: largest allowed ``ours / peer``; with ``limit_is_difference`` largest allowed ``ours - peer``, with
-            ``limit_is_absolute`` largest allowed ``ours``; infinite for what is only reported.
+        limit: largest allowed ``ours / peer``; with ``limit_is_difference`` largest allowed ``ours - peer``; infinite
+            for what is only reported.
     """
 
     name: str
@@ -32,7 +32,6 @@ class Comparison:
     peer: float
     limit: float
     limit_is_difference: bool = False
-    limit_is_absolute: bool = False
     unit: str = "s"
 
     @property
@@ -45,16 +44,22 @@ class Comparison:
         """The promise, readable."""
         if math.isinf(self.limit):
             return "reported"
-        if self.limit_is_absolute:
-            return f"ours <= {self.limit:g} {self.unit}"
         return f"ours - peer <= {self.limit:g} {self.unit}" if self.limit_is_difference else f"ratio <= {self.limit:g}"
 
     @property
     def met(self) -> bool:
         """True if the promise is kept."""
-        if self.limit_is_absolute:
-            return self.ours <= self.limit
-        return (self.ours - self.peer if self.limit_is_difference else self.ratio) <= self.limit
+        return self._found <= self.limit
+
+    @property
+    def complaint(self) -> str:
+        """Which bar is not met, by how much; for a row that is not."""
+        how = f"{self._found:.3g} {self.unit}" if self.limit_is_difference else f"{self._found:.3g}"
+        return f"not met: {self.name}: {self.bar}, it is {how}"
+
+    @property
+    def _found(self) -> float:
+        return self.ours - self.peer if self.limit_is_difference else self.ratio
 
     def to_dict(self) -> dict[str, str | float]:
         """One entry of ``latest.json``."""

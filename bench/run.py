@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 
 from bench import booting, listing, pulling, scaling
@@ -28,19 +29,27 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main() -> int:
-    """Measure; 1 if a promise is not kept."""
+    """Measure everything; 1 if a promise is not kept or could not be measured, and the last lines say which and why."""
     arguments = parse_arguments()
     results: list[Comparison] = []
+    complaints: list[str] = []
     root = Path(tempfile.mkdtemp(prefix="bgb-", dir="/tmp"))
     try:
         for name in arguments.benches or BENCHES:
             print(f"measuring {name} …", file=sys.stderr)
-            results += BENCHES[name](root, arguments.rounds)
+            try:
+                results += BENCHES[name](root, arguments.rounds)
+            except Exception as error:  # noqa: BLE001  # the others are measured all the same
+                traceback.print_exception(error)
+                complaints.append(f"not measured: {name}: {error}")
     finally:
         shutil.rmtree(root, ignore_errors=True)
     print(table(results))
     LATEST.write_text(json.dumps([result.to_dict() for result in results], indent=2) + "\n")
-    return 0 if all(result.met for result in results) else 1
+    complaints += [result.complaint for result in results if not result.met]
+    for complaint in complaints:
+        print(complaint)
+    return 1 if complaints else 0
 
 
 if __name__ == "__main__":

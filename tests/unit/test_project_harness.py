@@ -7,10 +7,12 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from bench import run as bench_run
 from bench.measure import Comparison, interleaved, table
 from tests.support.command import PROJECT
 from tests.support.elf import static_hello
@@ -119,6 +121,24 @@ def test_comparison_tells_ratio_and_whether_the_promise_is_kept() -> None:
         "name": "quick", "ours": 1.0, "peer": 4.0, "ratio": 0.25, "bar": "ratio <= 0.25", "unit": "s",
     }  # fmt: skip
     assert "added  5.400 s  5.000 s  1.08   ours - peer <= 0.3 s  NO" in table([ratio, difference])
+    assert difference.complaint == "not met: added: ours - peer <= 0.3 s, it is 0.4 s"
+
+
+def test_bench_that_cannot_be_run_keeps_no_other_from_it_and_fails_the_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def broken(root: Path, rounds: int) -> Iterator[Comparison]:
+        yield Comparison("slow", ours=5.0, peer=1.0, limit=2.0)
+        raise RuntimeError("no such peer")
+
+    good = Comparison("good", ours=1.0, peer=1.0, limit=2.0)
+    monkeypatch.setattr(bench_run, "BENCHES", {"broken": broken, "fine": lambda root, rounds: [good]})
+    monkeypatch.setattr(bench_run, "LATEST", tmp_path / "latest.json")
+    monkeypatch.setattr(sys, "argv", ["bench"])
+    assert bench_run.main() == 1
+    said = capsys.readouterr().out
+    assert "\ngood " in said
+    assert said.splitlines()[-2:] == ["not measured: broken: no such peer", "not met: slow: ratio <= 2, it is 5"]
 
 
 def test_surroundings_are_put_right_for_this_process_and_its_children(tmp_path: Path) -> None:
