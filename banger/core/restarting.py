@@ -60,7 +60,7 @@ def check_restarting(spec: VmSpec) -> None:
         raise BangerError(ErrorKind.USAGE, message, subject=spec.on_reboot, hint="use restart or stop")
     if spec.ephemeral and policy.name != "no":
         message = "a VM that is deleted when it stops cannot have a restart policy"
-        raise BangerError(ErrorKind.USAGE, message, subject=spec.restart, hint="give --keep or -d instead of --rm")
+        raise BangerError(ErrorKind.USAGE, message, subject=spec.restart, hint="give -d, --keep or --name, and no --rm")
 
 
 def after_end(vm: Vm, reason: ExitReason, now: datetime) -> Restarts:
