@@ -108,6 +108,7 @@ class VmSettler:
             accelerator=portrait.accelerator,
             pid=portrait.pid,
             timings=portrait.timings,
+            restarts=portrait.restarts,
         )
 
     def _adopt(self, vm: Vm, identity: ProcessIdentity | None) -> Vm:

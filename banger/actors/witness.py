@@ -10,8 +10,8 @@ from banger.actors.services import Services
 from banger.actors.vm_files import VmFiles
 from banger.actors.vm_teardown import console_of_this_boot, find_process
 from banger.core.errors import BangerError, internal_error
-from banger.core.evidence import Happened, Incident, exit_is_kept, failure_is_kept
-from banger.core.exits import ExitRecord
+from banger.core.evidence import Happened, Incident, failure_is_kept
+from banger.core.exits import ExitRecord, is_failure
 from banger.core.models import ExitReason, Image, Kernel, ProcessIdentity, Vm
 from banger.core.operation import Operation
 
@@ -58,7 +58,7 @@ class Witness:
 
     def ended(self, vm: Vm, record: ExitRecord) -> None:
         """It ended by itself."""
-        if exit_is_kept(record.reason):
+        if is_failure(record.reason):
             self._speak(Happened.EXIT, vm, record.words, ended=record)
 
     def if_ended(self, vm: Vm, wait_s: float = 0.0) -> ExitRecord | None:

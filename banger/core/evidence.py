@@ -92,19 +92,11 @@ class Evidence:
 
 #: A user's own slip, which the error tells in full.
 _SLIPS = frozenset({ErrorKind.USAGE, ErrorKind.NOT_FOUND, ErrorKind.AMBIGUOUS, ErrorKind.CANCELLED})
-_WANTED = frozenset(
-    {ExitReason.NONE, ExitReason.REQUESTED, ExitReason.GUEST_POWEROFF, ExitReason.GUEST_REBOOT, ExitReason.HOST_REBOOT}
-)
 
 
 def failure_is_kept(error: BaseException, *, was_launched: bool) -> bool:
     """True if there is more to know than the error says: always, once a VMM was started."""
     return was_launched or not (isinstance(error, BangerError) and error.kind in _SLIPS)
-
-
-def exit_is_kept(reason: ExitReason) -> bool:
-    """True for an end that neither the guest nor its user nor a reboot of the host wanted."""
-    return reason not in _WANTED
 
 
 _BEGIN = {

@@ -20,3 +20,13 @@ class ExitRecord:
     reason: ExitReason
     words: str
     status: int | None = None
+
+
+_WANTED = frozenset(
+    {ExitReason.NONE, ExitReason.REQUESTED, ExitReason.GUEST_POWEROFF, ExitReason.GUEST_REBOOT, ExitReason.HOST_REBOOT}
+)
+
+
+def is_failure(reason: ExitReason) -> bool:
+    """True for an end that neither the guest nor its user nor a reboot of the host wanted."""
+    return reason not in _WANTED

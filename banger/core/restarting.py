@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from banger.core.errors import BangerError, ErrorKind
+from banger.core.exits import is_failure
 from banger.core.models import ExitReason, Restarts, Vm, VmSpec, VmState
 
 #: Who ran so long is taken to be well: the next pause is none again.
@@ -20,7 +21,6 @@ FIRST_DELAY_S, MOST_DELAY_S = 1.0, 60.0
 #: An ephemeral VM's session sees the machine end at the same time and deletes the VM: it is not overtaken.
 SESSION_GRACE_S = 3.0
 
-_FAILURES = frozenset({ExitReason.GUEST_PANIC, ExitReason.VMM_CRASH, ExitReason.KILLED, ExitReason.OUT_OF_MEMORY})
 _POLICY = re.compile(r"(no|always|unless-stopped|on-failure)(?::(\d{1,6}))?")
 
 
@@ -49,7 +49,7 @@ class RestartPolicy:
         """True if a machine that ended for ``reason``, and was started again ``count`` times, is to come back."""
         if self.is_lasting:
             return True
-        return self.name == "on-failure" and reason in _FAILURES and (not self.most or count < self.most)
+        return self.name == "on-failure" and is_failure(reason) and (not self.most or count < self.most)
 
 
 def check_restarting(spec: VmSpec) -> None:

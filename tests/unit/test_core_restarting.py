@@ -32,7 +32,7 @@ def vm_with(restart: str = "no", *, up_s: float = 60.0, **fields: object) -> Vm:
     ("policy", "comes_back_from"),
     [
         ("no", set()),
-        ("on-failure", {"guest_panic", "vmm_crash", "killed", "out_of_memory"}),
+        ("on-failure", {"guest_panic", "vmm_crash", "killed", "out_of_memory", "kvm_failure"}),
         ("always", set(ExitReason) - {ExitReason.NONE, ExitReason.REQUESTED, ExitReason.GUEST_REBOOT}),
         ("unless-stopped", set(ExitReason) - {ExitReason.NONE, ExitReason.REQUESTED, ExitReason.GUEST_REBOOT}),
     ],
