@@ -61,12 +61,16 @@ class Source(Protocol):
         ...
 
 
-def decompressed(source: Source, on_input: Callable[[int], None]) -> tuple[Compression, Iterator[bytes]]:
+def decompressed(
+    source: Source, on_input: Callable[[int], None], *, junk_may_follow: bool = False
+) -> tuple[Compression, Iterator[bytes]]:
     """Open a layer.
 
     Args:
         source: the layer's bytes, read forward only; the caller closes it.
         on_input: called with the size of each piece read from ``source``; what it raises ends the reading.
+        junk_may_follow: leave out what follows the last member of gzip data and is none, as gzip, pigz and Docker do.
+            For callers who know the digest of what comes out. (No tool does so with zstd data.)
 
     Returns:
         The compression, and an iterator of non-empty chunks of at most 128 KiB.
@@ -76,8 +80,9 @@ def decompressed(source: Source, on_input: Callable[[int], None]) -> tuple[Compr
     """
     counted = _Counted(source, on_input)
     compression = detect(counted.peek(_HEAD_BYTES))
-    unpack = {Compression.NONE: _plain, Compression.GZIP: _gunzip, Compression.ZSTD: _unzstd}[compression]
-    return compression, unpack(counted)
+    if compression is Compression.GZIP:
+        return compression, _gunzip(counted, junk_may_follow=junk_may_follow)
+    return compression, _unzstd(counted) if compression is Compression.ZSTD else _plain(counted)
 
 
 class _Counted:
@@ -111,7 +116,7 @@ def _plain(source: _Counted) -> Iterator[bytes]:
         yield data
 
 
-def _gunzip(source: _Counted) -> Iterator[bytes]:
+def _gunzip(source: _Counted, *, junk_may_follow: bool) -> Iterator[bytes]:
     new_inflater, error = _gzip_codec()
     data = source.read()
     while data:
@@ -133,8 +138,12 @@ def _gunzip(source: _Counted) -> Iterator[bytes]:
                 yield chunk
         # Further members follow directly; zeros after the last one are padding (RFC 1952 is silent, gzip ignores them).
         data = inflater.unused_data.lstrip(b"\0")
-        while not data and (more := source.read()):
-            data = more.lstrip(b"\0")
+        while len(data) < len(gzip_header.MAGIC) and (more := source.read()):
+            data = (data + more).lstrip(b"\0")
+        if junk_may_follow and not data.startswith(gzip_header.MAGIC):
+            while source.read():
+                pass
+            return
 
 
 def _gzip_codec() -> tuple[Callable[[], Any], type[Exception]]:

@@ -188,7 +188,7 @@ class LaneReaders:
             return changes
 
     def _parse(self, layer: Layer, source: Source, writer: DataWriter) -> LayerChanges:
-        compression, chunks = decompressed(source, self._consumed)
+        compression, chunks = decompressed(source, self._consumed, junk_may_follow=bool(layer.diff_id))
         if not layer.diff_id:
             return self._read_archive(layer, chunks, writer)
         algorithm = layer.diff_id.partition(":")[0]

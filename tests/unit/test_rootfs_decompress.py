@@ -113,6 +113,17 @@ def test_gzip_followed_by_garbage_is_refused() -> None:
 
 
 @pytest.mark.usefixtures("codec")
+@pytest.mark.parametrize("junk", [b"x", b"\x1f\x8b", b"\0\0garbage" * 20_000, b"\0" * 100_000 + b"junk"])
+def test_gzip_followed_by_junk_ends_before_it_for_those_who_know_the_digest(junk: bytes) -> None:
+    consumed: list[int] = []
+    data = gzip.compress(TAR) * 2 + junk
+    _, chunks = decompressed(io.BytesIO(data), consumed.append, junk_may_follow=True)
+
+    assert b"".join(chunks) == TAR * 2
+    assert sum(consumed) == len(data)
+
+
+@pytest.mark.usefixtures("codec")
 def test_gzip_bomb_comes_out_in_small_chunks() -> None:
     bomb = gzip.compress(bytes(16 * MIB), 9)
     tracemalloc.start()
