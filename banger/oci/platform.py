@@ -68,10 +68,9 @@ class Platform:
         """The platform that somebody's words mean, whatever case and synonyms they prefer."""
         os, architecture, variant = os.lower(), architecture.lower(), variant.lower()
         architecture, implied = _SYNONYMS.get(architecture, (architecture, ""))
-        variant = implied or variant
-        if re.fullmatch(r"\d.*", variant):
-            variant = "v" + variant
-        variant = variant.removesuffix(".0")
+        # "8", "v8", "v8.0" and "armv8" are one, and who does not know does not say.
+        variant = implied or re.sub(r"\A(?:arm)?v?(?=\d)", "v", variant).removesuffix(".0")
+        variant = "" if variant == "unknown" else variant
         if (architecture, variant) in _PLAIN_VARIANTS or architecture == "386":
             variant = ""
         return cls(os, architecture, variant)
