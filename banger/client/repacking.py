@@ -12,6 +12,10 @@ import tarfile
 from banger.client.archive import OneTree, Receive, hostile, members, reading
 from banger.client.packing import Send, TarSender
 
+#: GNU tar's volume label, and the rest of a file that began in another volume.
+_NO_FILES = frozenset({b"V", b"M"})
+#: GNU tar's directory with a list of what it holds.
+_LISTED_DIRECTORY = b"D"
 _NO_ARCHIVE = "standard input is not a whole tar archive"
 _NO_GUEST_ARCHIVE = "the guest did not send a tar archive that can be read"
 
@@ -26,7 +30,8 @@ def repack(receive: Receive, send: Send) -> None:
     """
     with reading(receive, _NO_ARCHIVE, compressed=True) as tar, TarSender(send) as sender:
         for member in members(tar):
-            _add(sender, tar, member, member.name, member.linkname)
+            if member.type not in _NO_FILES:
+                _add(sender, tar, member, member.name, member.linkname)
     while receive():
         pass
 
@@ -64,8 +69,10 @@ def relay(receive: Receive, send: Send, top: str, *, keep_owner: bool = False) -
 def _add(sender: TarSender, tar: tarfile.TarFile, member: tarfile.TarInfo, name: str, target: str) -> None:
     plain = copy.copy(member)
     plain.name, plain.linkname, plain.pax_headers = name, target, {}
-    if not member.isreg():
-        sender.add(plain)
+    if member.type == _LISTED_DIRECTORY:
+        plain.type, plain.size = tarfile.DIRTYPE, 0
+    elif member.isreg() or member.type not in tarfile.SUPPORTED_TYPES:  # POSIX: an unknown kind is a file
+        plain.type, plain.sparse = tarfile.REGTYPE, None  # its holes are read as zeros
+        sender.add(plain, tar.extractfile(member))
         return
-    plain.type, plain.sparse = tarfile.REGTYPE, None  # its holes are read as zeros
-    sender.add(plain, tar.extractfile(member))
+    sender.add(plain)

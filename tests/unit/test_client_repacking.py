@@ -54,6 +54,22 @@ def test_compressed_archive_is_taken(compress: Callable[[bytes], bytes]) -> None
     assert repacked(compress(archive(entry("a", data=b"1"))))["a"][1] == b"1"
 
 
+def test_kinds_that_only_gnu_tar_has_become_plain_ones() -> None:
+    data = archive(
+        entry("label", b"V"),
+        entry("d/", b"D", data=b"Yx\0\0"),
+        entry("d/x", data=b"1"),
+        entry("rest", b"M", data=b"2"),
+        entry("odd", b"Q", data=b"3"),
+    )
+    found = repacked(data)
+    assert {name: (info.type, content) for name, (info, content) in found.items()} == {
+        "d": (tarfile.DIRTYPE, b""),
+        "d/x": (tarfile.REGTYPE, b"1"),
+        "odd": (tarfile.REGTYPE, b"3"),
+    }
+
+
 @pytest.mark.skipif(bool(missing_programs("tar")), reason="no tar")
 @pytest.mark.parametrize("form", ["gnu", "posix"])
 def test_sparse_file_of_gnu_tar_arrives_with_its_holes_as_zeros(tmp_path: Path, form: str) -> None:
