@@ -10,10 +10,10 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from posixpath import basename, dirname
 
-from banger.client import Client
+from banger.client import Client, path_of
 from banger.client.places import (
     Source,
     means_contents,
@@ -92,6 +92,9 @@ def copy_across(client: Client, source: tuple[str, str], target: tuple[str, str]
 
     path, kind = guest_source(client, *source, follow_link=options.follow_link)
     directory, top = _place(client, target[0], kind, target[1])
+    if kind.is_directory and _is_inside(directory, path) and _is_same(client, source[0], target[0]):
+        message = f'"{target[1]}" lies in what is to be copied there'
+        raise BangerError(ErrorKind.CONFLICT, message, subject=target[1])
     giving = Transfer(client, source[0], "get", {"path": path})
     pieces = giving.pieces()
     try:
@@ -155,6 +158,15 @@ def _place(client: Client, vm: str, source: Source, target: str) -> tuple[str, s
     if found.followed.kind == "missing":
         directory_in_guest(client, vm, dirname(found.followed.path))
     return directory, top
+
+
+def _is_inside(directory: str, path: str) -> bool:
+    return PurePosixPath(directory).is_relative_to(PurePosixPath(path))
+
+
+def _is_same(client: Client, one: str, other: str) -> bool:
+    """True if both mean the same VM."""
+    return bool(client.get(path_of("vms", one))["id"] == client.get(path_of("vms", other))["id"])
 
 
 def _drain(pieces: Iterator[bytes]) -> None:

@@ -5,6 +5,7 @@ That format, because every busybox reads it: names of any bytes and length, size
 
 from __future__ import annotations
 
+import os
 import stat
 import tarfile
 from collections.abc import Callable
@@ -95,4 +96,9 @@ class _Packer:
 
     def add_children(self, directory: Path, name: str) -> None:
         for child in sorted(directory.iterdir()):
-            self.add(child, f"{name}/{child.name}" if name else child.name)
+            try:
+                self.add(child, f"{name}/{child.name}" if name else child.name)
+            except FileNotFoundError:
+                if os.path.lexists(child):
+                    raise
+                # deleted meanwhile: what the directory holds now does not include it

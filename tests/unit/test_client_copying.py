@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from banger.client import Client
-from banger.client.copying import CopyOptions, copy_in, copy_out, local_source
+from banger.client.copying import CopyOptions, copy_across, copy_in, copy_out, local_source
 from banger.client.places import Source, means_contents, place_in_guest, place_on_host
 from banger.client.transfer import Look
 from banger.core.errors import BangerError, ErrorKind
@@ -256,3 +256,13 @@ def test_session_that_ends_without_a_word_is_an_unknown_outcome(api: FakeApi, tr
     with pytest.raises(BangerError) as raised:
         copy_in(Client(api.path), "web", str(tree / "file"), "/tmp")
     assert raised.value.kind is ErrorKind.UNKNOWN_OUTCOME
+
+
+@pytest.mark.parametrize("target", ["/d", "/d/sub/x"])
+def test_directory_of_a_vm_is_not_copied_into_itself(api: FakeApi, target: str) -> None:
+    for name in ("web", "w"):
+        api.on("GET", f"/v1/vms/{name}", {"id": "1"})
+        api.on("GET", f"/v1/vms/{name}/files/stat", {"path": "", "kind": "directory"})
+    with pytest.raises(BangerError, match="lies in what is to be copied") as raised:
+        copy_across(Client(api.path), ("web", "/d"), ("w", target), CopyOptions())
+    assert raised.value.kind is ErrorKind.CONFLICT

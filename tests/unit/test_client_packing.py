@@ -158,6 +158,19 @@ def test_file_that_is_cut_while_it_is_read_ends_the_copy(tmp_path: Path) -> None
     assert not b"".join(sent).endswith(bytes(1024)) or len(b"".join(sent)) < 8 << 20, "the archive is not completed"
 
 
+def test_file_that_is_deleted_before_its_turn_is_none_of_the_tree(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"A" * 100_000)
+    (tmp_path / "b").write_text("deleted while a is sent")
+    pieces: list[bytes] = []
+
+    def send(data: bytes) -> None:
+        (tmp_path / "b").unlink(missing_ok=True)
+        pieces.append(data)
+
+    pack(tmp_path, "top", send)
+    assert sorted(read_archive(pieces)) == ["top", "top/a"]
+
+
 def test_file_replaced_by_a_pipe_does_not_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(BangerError, match="replaced"), steady.open_steadily(tmp_path / "pipe"):

@@ -88,6 +88,12 @@ def test_drives_keep_order_serial_and_access() -> None:
     assert [parse(value)["serial"] for value in values(argv, "-device")[:2]] == ["root", "work"]
 
 
+def test_flush_of_the_guest_reaches_the_host() -> None:
+    argv = line()
+    assert [parse(value)["cache.no-flush"] for value in values(argv, "-blockdev")] == ["off", "off"]
+    assert not any("cache=unsafe" in word or "write-cache=off" in word for word in argv)
+
+
 def test_block_device_is_opened_as_one_and_a_file_as_a_file() -> None:
     drives = [Drive(Path("/dev/dm-3"), "root", False), Drive(Path("/developer/disk"), "data", False)]
     disks = [parse(value) for value in values(line(drives=drives), "-blockdev")]

@@ -120,12 +120,16 @@ def _devices(config: VmmConfig) -> Iterator[str]:
 
 
 def _blockdev(node: str, drive: Drive) -> str:
-    """A raw file or block device. QEMU's own file locks stay on: readers share a base, a writable disk has one user."""
+    """A raw file or block device. QEMU's own file locks stay on: readers share a base, a writable disk has one user.
+
+    The guest sees a disk with a write cache, whose flush is the host's ``fdatasync``: what it has synced, it has.
+    """
     driver = "host_device" if drive.path.is_relative_to("/dev") else "file"
     return options(
         "raw",
         node_name=node,
         read_only="on" if drive.read_only else "off",
+        cache__no_flush="off",
         discard="unmap",
         file__driver=driver,
         file__filename=drive.path,
