@@ -16,6 +16,7 @@ from posixpath import basename, dirname
 from banger.client import Client, path_of
 from banger.client.places import (
     Source,
+    is_open_file,
     means_contents,
     means_directory,
     no_directory_in_guest,
@@ -110,8 +111,7 @@ def local_source(source: str, *, follow_link: bool) -> tuple[Path, Source]:
     """What is to be read here, and what it is. Raises ``not_found``, ``conflict`` and ``denied``."""
     path = Path(source)
     try:
-        # What /proc has of open files (/dev/stdin leads there) are no links whose text means anything elsewhere.
-        follow = follow_link or means_directory(source) or path.parent.resolve().is_relative_to("/proc")
+        follow = follow_link or means_directory(source) or is_open_file(path)
         mode = (os.stat if follow else os.lstat)(source).st_mode  # a Path would lose the slash at the end
     except (FileNotFoundError, NotADirectoryError) as error:
         cause = "it is no directory" if isinstance(error, NotADirectoryError) else ""

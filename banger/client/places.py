@@ -13,6 +13,9 @@ from posixpath import basename, dirname
 from banger.client.transfer import Look
 from banger.core.errors import BangerError, ErrorKind
 
+#: As many as Linux follows (path_resolution(7)).
+_MOST_LINKS = 40
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -37,6 +40,18 @@ def means_contents(path: str) -> bool:
 def means_directory(path: str) -> bool:
     """True for a path as typed whose end says that it is a directory, so that a link at its end is followed."""
     return path.endswith("/") or means_contents(path)
+
+
+def is_open_file(link: Path) -> bool:
+    """True for a link to what a process has open (``/dev/stdin``, ``/dev/fd/63``): its text means nothing elsewhere."""
+    for _ in range(_MOST_LINKS):
+        if not link.is_symlink():
+            return False
+        directory = link.parent.resolve()
+        if directory.name == "fd" and directory.is_relative_to("/proc"):
+            return True
+        link = directory / link.readlink()
+    return False
 
 
 def place_in_guest(source: Source, target: str, found: Look) -> tuple[str, str]:
@@ -74,6 +89,9 @@ def place_on_host(source: Source, target: str) -> tuple[Path, str]:
     """The mirror of :func:`place_in_guest` on this host, where ``target`` is looked at."""
     path = Path(target)
     if path.is_symlink():
+        if is_open_file(path):
+            hint = "banger vm exec VM -- cat FILE writes to standard output"
+            raise BangerError(ErrorKind.CONFLICT, f'"{target}" is an open file', subject=target, hint=hint)
         path = path.resolve()
     if path.is_dir():
         return path, "" if source.contents_only else source.name

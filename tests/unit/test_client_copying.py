@@ -127,15 +127,29 @@ def test_link_to_what_never_ends_is_refused_when_followed(tree: Path) -> None:
         local_source("/dev/zero", follow_link=True)
 
 
-def test_open_pipe_of_this_process_is_refused_not_copied_as_a_link() -> None:
+def test_open_pipe_of_this_process_is_refused_not_copied_as_a_link(tree: Path) -> None:
     reading, writing = os.pipe()
+    (tree / "to-fd").symlink_to(f"/dev/fd/{reading}")
     try:
-        with pytest.raises(BangerError, match="no file or directory") as raised:
-            local_source(f"/dev/fd/{reading}", follow_link=False)
+        for source in (f"/dev/fd/{reading}", f"/proc/self/fd/{reading}", f"{tree}/to-fd"):
+            with pytest.raises(BangerError, match="no file or directory") as raised:
+                local_source(source, follow_link=False)
+            assert "vm exec" in raised.value.hint
     finally:
         os.close(reading)
         os.close(writing)
-    assert "vm exec" in raised.value.hint
+
+
+def test_open_file_of_this_process_is_read_where_it_lies(tree: Path) -> None:
+    with (tree / "file").open() as file:
+        number = file.fileno()
+        path, what = local_source(f"/dev/fd/{number}", follow_link=False)
+    assert (path, what) == (tree / "file", Source(str(number), is_directory=False))
+
+
+def test_link_into_proc_is_a_link_like_others(tree: Path) -> None:
+    (tree / "to-proc").symlink_to("/proc/cpuinfo")
+    assert local_source(f"{tree}/to-proc", follow_link=False)[0] == tree / "to-proc"
 
 
 def test_followed_link_is_read_where_it_leads_and_keeps_its_name(tree: Path) -> None:
@@ -188,6 +202,16 @@ def test_place_on_host_that_cannot_be(tree: Path, target: str, kind: str, error:
     with pytest.raises(BangerError) as raised:
         place_on_host(Source("etc", kind == "directory"), f"{tree}/{target}")
     assert raised.value.kind is error
+
+
+def test_open_file_of_a_process_is_not_replaced(tree: Path) -> None:
+    with (tree / "file").open("a") as file:
+        for target in (f"/dev/fd/{file.fileno()}", f"/proc/self/fd/{file.fileno()}"):
+            with pytest.raises(BangerError, match="open file"):
+                place_on_host(Source("f", is_directory=False), target)
+        (tree / "to-fd").symlink_to(f"/dev/fd/{file.fileno()}")
+        with pytest.raises(BangerError, match="open file"):
+            place_on_host(Source("f", is_directory=False), str(tree / "to-fd"))
 
 
 def test_directory_is_sent_as_a_tar_stream(api: FakeApi, tree: Path) -> None:
