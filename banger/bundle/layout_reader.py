@@ -19,6 +19,7 @@ from banger.oci.documents import (
     DocumentError,
     descriptors,
     parse_descriptor,
+    parse_object,
     parse_versioned,
 )
 from banger.rootfs.limits import Budget, Limits
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 _LARGEST_DOCUMENT = 4 << 20
 _MOST_MANIFESTS = 64
+_LAYOUT_VERSION = "1.0.0"
 _LIMITS = Limits(entries=1024, path_bytes=256)
 
 
@@ -57,6 +59,7 @@ class LayoutArchive:
     def manifest(self, fits: Callable[[Mapping[str, Any]], bool]) -> tuple[dict[str, Any], str]:
         """The one manifest of the index that ``fits``, and its digest. Raises ``invalid`` if it is not exactly one."""
         try:
+            _check_layout_version(parse_object(self._document(MARKER)))
             index = parse_versioned(self._document(INDEX))
             items = descriptors(index, "manifests", _MOST_MANIFESTS)
             entries = [parse_descriptor(item, f"entry {i + 1}") for i, item in enumerate(items)]
@@ -177,6 +180,13 @@ def _scan(file: BinaryIO) -> dict[str, tuple[int, int]]:
     if not {MARKER, INDEX} <= places.keys():
         raise refused(f'it has no "{MARKER}" and "{INDEX}" in it')
     return places
+
+
+def _check_layout_version(marker: Mapping[str, Any]) -> None:
+    """OCI image specification, "oci-layout file": the only version is 1.0.0."""
+    version = marker.get("imageLayoutVersion", _LAYOUT_VERSION)
+    if not isinstance(version, str) or version.partition(".")[0] != _LAYOUT_VERSION.partition(".")[0]:
+        raise DocumentError(f"its imageLayoutVersion is {str(version)[:20]!r}, not {_LAYOUT_VERSION}")
 
 
 def _is_manifest(entry: Descriptor) -> bool:

@@ -215,3 +215,20 @@ def test_cancelled_push_is_left_within_a_second_and_does_no_harm(
     assert not registry.manifests
     registry.stopping.set()
     assert push(registry, blob)
+
+
+@pytest.mark.parametrize("part", ["/blobs/uploads/", "/manifests/"])
+def test_registry_that_stalls_while_it_is_pushed_to_is_given_up_after_the_total(
+    registry: UploadRegistry, blob: LocalBlob, part: str
+) -> None:
+    registry.on("PUT", part, *[stalled(after=2)] * 20)
+    untiring = RetryPolicy(attempts=1000, first_s=0.01, longest_s=0.05)
+    started = time.monotonic()
+
+    with pytest.raises(BangerError, match="stalls: ") as caught:
+        push(registry, blob, timeouts=Timeouts(2.0, 0.3, 1.0), retry=untiring)
+
+    assert caught.value.kind is ErrorKind.UNAVAILABLE
+    assert "registry.stall_timeout_s" in caught.value.hint
+    assert time.monotonic() - started < 5
+    assert registry.manifests == {}

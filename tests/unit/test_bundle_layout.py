@@ -94,10 +94,11 @@ def tar_of(members: dict[str, bytes], kind: bytes = tarfile.REGTYPE) -> bytes:
     return buffer.getvalue()
 
 
-def index_of(*entries: Any) -> Callable[[bytes], bytes]:
-    index = to_json({"schemaVersion": 2, "manifests": list(entries)})
-    blobs = {f"blobs/sha256/{MANIFEST.digest[7:]}": MANIFEST.data}
-    return lambda _: tar_of({"oci-layout": b"{}", "index.json": index, **blobs})
+def index_of(*entries: Any, schema_version: Any = 2, layout_version: Any = "1.0.0") -> Callable[[bytes], bytes]:
+    marker = to_json({"imageLayoutVersion": layout_version})
+    index = to_json({"schemaVersion": schema_version, "manifests": list(entries)})
+    blobs = {f"blobs/sha256/{digest_of(data)[7:]}": data for data in (MANIFEST.data, BLOB)}
+    return lambda _: tar_of({"oci-layout": marker, "index.json": index, **blobs})
 
 
 ENTRY = MANIFEST.descriptor()
@@ -108,6 +109,8 @@ HOSTILE: dict[str, Callable[[bytes], bytes]] = {
     "not a tar": lambda _: b"x" * 10000,
     "no index": lambda _: tar_of({"oci-layout": b"{}"}),
     "index that is not JSON": lambda _: tar_of({"oci-layout": b"{}", "index.json": b"{"}),
+    "layout of another version": index_of(ENTRY, layout_version="9.0.0"),
+    "index of another version": index_of(ENTRY, schema_version=9),
     "index that is a list": lambda _: tar_of({"oci-layout": b"{}", "index.json": b"[]"}),
     "every name twice": lambda data: data[:-1024] + data,
     "symbolic links": lambda _: tar_of({"oci-layout": b"", "index.json": b""}, tarfile.SYMTYPE),
@@ -126,6 +129,12 @@ def read_all(path: Path) -> None:
     with LayoutArchive(path) as opened:
         opened.manifest(lambda _: True)
         opened.read(DESCRIPTOR)
+
+
+def test_archive_of_a_known_version_is_read(archive: Path) -> None:
+    archive.write_bytes(index_of(ENTRY)(b""))
+
+    read_all(archive)
 
 
 @pytest.mark.parametrize("damage", HOSTILE.values(), ids=HOSTILE.keys())
