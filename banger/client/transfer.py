@@ -45,7 +45,13 @@ class Look:
 
 
 def guest_path(path: str) -> str:
-    """A path in the guest, from its root."""
+    """A path in the guest, from its root. Raises ``usage`` for bytes that no request can hold."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        message = f'"{path}" is not valid UTF-8, as a path in a guest has to be'
+        hint = "copy the directory that it is in"
+        raise BangerError(ErrorKind.USAGE, message, subject=path, hint=hint) from None
     return path if path.startswith("/") else f"/{path}"
 
 

@@ -274,6 +274,13 @@ def test_missing_path_in_the_guest_is_not_found(api: FakeApi, tree: Path) -> Non
     assert raised.value.kind is ErrorKind.NOT_FOUND
 
 
+def test_path_in_the_guest_that_is_not_utf8_is_a_usage_error_not_another_path(api: FakeApi, tree: Path) -> None:
+    with pytest.raises(BangerError, match="UTF-8") as raised:
+        copy_out(Client(api.path), "web", "/bad\udcff", str(tree))
+    assert raised.value.kind is ErrorKind.USAGE
+    assert not api.calls
+
+
 def test_session_that_ends_without_a_word_is_an_unknown_outcome(api: FakeApi, tree: Path) -> None:
     api.on("GET", "/v1/vms/web/files/stat", {"path": "/tmp", "kind": "directory"})
     api.on("POST", "/v1/vms/web/files/put", talk=lambda session: session.read_stdin() and None)
