@@ -15,6 +15,7 @@ from banger.core.frames import FrameType
 OnBytes = Callable[[int], None]
 Send = Callable[[bytes], None]
 _KEEP_STDERR = 1 << 20
+_MOST_CAUSE = 4096
 _LEFT_OUT = "left out: "
 
 
@@ -127,7 +128,7 @@ class Transfer:
     def _check(self, code: int) -> None:
         if code:
             complaints = [line for line in self._lines() if not line.startswith(_LEFT_OUT)]
-            cause = "\n".join(complaints).strip() or f"tar ended with status {code}"
+            cause = "\n".join(complaints).strip()[:_MOST_CAUSE] or f"tar ended with status {code}"
             raise BangerError(ErrorKind.INVALID, "the guest could not copy everything", cause=cause)
 
     def _tell(self, count: int) -> None:
