@@ -278,6 +278,14 @@ class Machine:
 
         return copy_out(self._client, self.id, source, str(target), CopyOptions(follow_link, archive))
 
+    def copy_to(
+        self, source: str, other: Machine, target: str, *, follow_link: bool = False, archive: bool = False
+    ) -> list[str]:
+        """Copy from this guest to ``target`` in another's; what was left out, a line each."""
+        from banger.client.copying import CopyOptions, copy_across  # noqa: PLC0415  # rarely needed
+
+        return copy_across(self._client, (self.id, source), (other.id, target), CopyOptions(follow_link, archive))
+
     def logs(self, source: str = "console", *, follow: bool = False) -> Iterator[bytes]:
         """The console's or (``vmm``) the hypervisor's log, in pieces."""
         return self._client.stream(path_of("vms", self.id, "logs"), {"source": source, "follow": follow or None})

@@ -17,7 +17,9 @@ from banger.client.places import Source, means_contents, place_in_guest, place_o
 from banger.client.transfer import Look
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.frames import FrameType
-from tests.support.fake_api import FakeApi, FrameSession
+from banger.sdk import Machine
+from tests.support.fake_api import FakeApi, FrameSession, vm_json
+from tests.support.tars import archive, entry, read_archive
 
 pytest_plugins = ("tests.support.cli_fixtures",)
 
@@ -297,3 +299,25 @@ def test_directory_of_a_vm_is_not_copied_into_itself(api: FakeApi, target: str) 
     with pytest.raises(BangerError, match="lies in what is to be copied") as raised:
         copy_across(Client(api.path), ("web", "/d"), ("w", target), CopyOptions())
     assert raised.value.kind is ErrorKind.CONFLICT
+
+
+def test_machine_of_the_sdk_copies_to_another(api: FakeApi) -> None:
+    received: list[bytes] = []
+
+    def give(session: FrameSession) -> None:
+        session.send(FrameType.STDERR, b"left out: d/flush: it cannot be read\n")
+        session.send(FrameType.STDOUT, archive(entry("d", tarfile.DIRTYPE), entry("d/a", data=b"1")))
+        session.exit(0)
+
+    def take(session: FrameSession) -> None:
+        received.append(session.read_stdin())
+        session.exit(0)
+
+    api.on("GET", "/v1/vms/000000000001/files/stat", {"path": "/d", "kind": "directory"})
+    api.on("GET", "/v1/vms/000000000002/files/stat", {"path": "/srv", "kind": "directory"})
+    api.on("POST", "/v1/vms/000000000001/files/get", talk=give)
+    api.on("POST", "/v1/vms/000000000002/files/put", talk=take)
+    client = Client(api.path)
+    one, other = (Machine(client, vm_json(id=f"00000000000{number}")) for number in (1, 2))
+    assert one.copy_to("/d", other, "/srv") == ["d/flush: it cannot be read"]
+    assert sorted(read_archive(received)) == ["d", "d/a"]
