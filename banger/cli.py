@@ -303,7 +303,7 @@ def _show_version(value: bool) -> None:
 
 def _banger(
     version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Print the version.")
+        bool, typer.Option("--version", "-v", is_eager=True, callback=_show_version, help="Print the version.")
     ] = False,
 ) -> None:
     """Disposable Linux machines on your own host."""

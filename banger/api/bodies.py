@@ -173,7 +173,8 @@ def decode(data: bytes, cls: type[T]) -> T:
         value: Any = json.loads(data or b"{}")
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        raise BangerError(ErrorKind.USAGE, "the request holds text that is not UTF-8", cause=str(error)) from None
+        cause = ascii(str(error.object)[max(0, error.start - 20) : error.end + 20])
+        raise BangerError(ErrorKind.USAGE, "the request holds text that is not UTF-8", cause=cause) from None
     except (ValueError, RecursionError) as error:
         raise BangerError(ErrorKind.USAGE, "the request is not JSON", cause=str(error)) from None
     return codec.from_plain(cls, value)

@@ -133,6 +133,7 @@ _FIXED: Mapping[str, Sequence[str]] = {
     "storage": ("overlay", "reflink", "dm-snapshot", "copy"),
     "machine": ("microvm", "q35"),
     "accelerator": ("auto", "kvm", "tcg"),
+    "pull": ("missing", "always", "never"),
     "state": ("creating", "stopped", "starting", "running", "paused", "stopping", "failed", "deleting"),
     "until": ("stopped", "running"),
     "log_source": ("console", "vmm"),

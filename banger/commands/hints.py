@@ -35,6 +35,8 @@ def meant_command(words: Sequence[str], commands: Commands) -> list[str] | None:
         return swapped
     if word in commands:
         return [word, *rest]
+    if "/" in word or ":" in word:
+        return ["run", words[0], *rest]  # an image
     found = _path(word, commands) or _elsewhere(word, commands) or _close_to(word, commands)
     return _completed(found.split(), rest, commands) if found else None
 

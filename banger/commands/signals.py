@@ -20,8 +20,12 @@ _DEADLY = frozenset(
 ) | frozenset(range(signal.SIGRTMIN, signal.SIGRTMAX + 1))
 
 
+#: Ignored on purpose, by nohup(1) say. What a shell has its background jobs ignore is still meant, if it is sent.
+_MAY_STAY_IGNORED = frozenset({signal.SIGHUP, signal.SIGTSTP})
+
+
 class Inbox:
-    """Signals as bytes in a pipe, so that ``poll`` sees them. What we were started to ignore stays ignored."""
+    """Signals as bytes in a pipe, so that ``poll`` sees them."""
 
     def __enter__(self) -> Inbox:
         self._read_end, self._write_end = os.pipe()
@@ -29,7 +33,7 @@ class Inbox:
         os.set_blocking(self._write_end, False)
         self._old_wakeup = signal.set_wakeup_fd(self._write_end, warn_on_full_buffer=False)
         wanted = PASSED_ON | _JOB_CONTROL | _DEADLY
-        ignored = {number for number in wanted if signal.getsignal(number) is signal.SIG_IGN}
+        ignored = {number for number in _MAY_STAY_IGNORED if signal.getsignal(number) is signal.SIG_IGN}
         self._old = {number: signal.signal(number, _note) for number in sorted(wanted - ignored)}
         return self
 

@@ -93,17 +93,17 @@ def caught(pid: int) -> int:
     return next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigCgt"))
 
 
-def test_signal_that_was_ignored_when_we_started_stays_ignored(api: FakeApi) -> None:
-    """nohup(1), and what a shell without job control starts in the background."""
+def test_hang_up_that_is_ignored_stays_so_and_what_background_jobs_ignore_does_not(api: FakeApi) -> None:
+    """nohup(1) means it; INT and QUIT are ignored in whatever a shell without job control puts behind ``&``."""
     api.on("POST", EXEC, talk=Echo())
-    script = f"trap '' HUP INT; exec {sys.executable} -m banger vm exec web server"
+    script = f"trap '' HUP INT QUIT; exec {sys.executable} -m banger vm exec web server"
     with subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"up\n"
         process.send_signal(signal.SIGHUP)
-        process.send_signal(signal.SIGINT)
-        process.send_signal(signal.SIGTERM)
-        assert process.stdout.read() == b"TERM\n"
+        for name in (b"INT\n", b"QUIT\n", b"TERM\n"):
+            process.send_signal(signal.Signals[f"SIG{name.decode().strip()}"])
+            assert process.stdout.readline() == name
     assert process.returncode == 143
 
 
