@@ -78,7 +78,7 @@ def test_wait_returns_when_the_guest_powers_itself_off(home: BangerHome, living:
 
 
 def test_published_ports_reach_the_guest_tell_refusals_and_survive_its_reboot(home: BangerHome, busybox: str) -> None:
-    """One boot and a reboot for: TCP over both families, UDP, a refusal, a random port, the reboot itself."""
+    """One boot and a reboot for: TCP over both families, a refusal, a random port, the reboot itself."""
     port = free_port()
     published = [f"{port}:7777", f"[::1]:{port}:7777", f"{port}:7778/udp", "7779"]
     options = [word for one in published for word in ("-p", one)]
@@ -86,16 +86,14 @@ def test_published_ports_reach_the_guest_tell_refusals_and_survive_its_reboot(ho
     try:
         before = home.json("vm", "show", "serving")
         assert [one["guest_port"] for one in before["ports"]] == [7777, 7777, 7778, 7779]
-        server = (
-            "while :; do echo from the guest | /bin/busybox nc -l -p 7777; done & "
-            "while :; do echo pong | /bin/busybox nc -u -l -p 7778 -w 1; done"
-        )
+        server = "while :; do echo from the guest | /bin/busybox nc -l -p 7777; done"
         with home.cli.spawn("vm", "exec", "serving", "--", "sh", "-c", server) as serving:
-            eventually(lambda: _read_from(port) == b"from the guest\n", 60, "an answer over IPv4")
-            eventually(lambda: _read_from(port, "::1") == b"from the guest\n", 60, "an answer over IPv6")
-            eventually(lambda: _asked(port) == b"pong\n", 60, "an answer to a datagram")
-            serving.terminate()
-            serving.communicate(timeout=30)
+            try:
+                eventually(lambda: _read_from(port) == b"from the guest\n", 60, "an answer over IPv4")
+                eventually(lambda: _read_from(port, "::1") == b"from the guest\n", 60, "an answer over IPv6")
+            finally:
+                serving.terminate()
+                serving.communicate(timeout=30)
         random_port = before["ports"][3]["host_port"]
         stream = socket.create_connection(("127.0.0.1", random_port), timeout=20)
         with stream, pytest.raises(ConnectionResetError):
@@ -136,16 +134,6 @@ def test_vmm_killed_from_outside_is_noticed(home: BangerHome, living: str) -> No
     eventually(lambda: home.json("vm", "show", living)["state"] == "stopped", 20, "the VM to be seen as stopped")
     assert home.json("vm", "show", living)["exit_reason"] in ("killed", "vmm_crash")
     home.run("vm", "start", living).ok()
-
-
-def _asked(port: int) -> bytes:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.settimeout(2)
-        client.sendto(b"ping\n", ("127.0.0.1", port))
-        try:
-            return client.recv(100)
-        except OSError:
-            return b""
 
 
 def _read_from(port: int, address: str = "127.0.0.1") -> bytes:
