@@ -21,8 +21,13 @@ DEFAULT_LIMIT_S = 60.0
 _LEAST_BYTES = 16 << 10
 #: Seconds of silence that are told first; then twice as many, and so on.
 _NOTICE_S = 10.0
-_SHORTEST_LIMIT_S = 1.0
+_SHORTEST_LIMIT_S, _LONGEST_LIMIT_S = 1.0, 86400.0
 _REPEAT_S = 5.0
+
+
+def sensible_limit_s(limit_s: float) -> float:
+    """``limit_s`` within what time-outs of sockets and threads can be: any number may be written into a file."""
+    return min(limit_s, _LONGEST_LIMIT_S) if limit_s >= _SHORTEST_LIMIT_S else _SHORTEST_LIMIT_S
 
 
 def without_repeats(note: Callable[[str], None]) -> Callable[[str], None]:
@@ -52,7 +57,7 @@ class Patience:
             limit_s: seconds without data after which it is given up.
             note: told about long silence.
         """
-        self.limit_s = max(limit_s, _SHORTEST_LIMIT_S)
+        self.limit_s = sensible_limit_s(limit_s)
         self._who = who
         self._note = note
         self._since = time.monotonic()

@@ -25,7 +25,7 @@ from banger.oci.bodies import ResponseBody, decoded
 from banger.oci.challenge import Challenge, parse_challenges
 from banger.oci.credentials import Credential
 from banger.oci.interrupt import abandonable
-from banger.oci.patience import DEFAULT_LIMIT_S, Patience, without_repeats
+from banger.oci.patience import DEFAULT_LIMIT_S, Patience, sensible_limit_s, without_repeats
 from banger.oci.reference import Reference
 from banger.oci.retry import PATIENT, Retrier, RetryPolicy, TransientError
 from banger.oci.sessions import exchange, prepared
@@ -79,7 +79,8 @@ class Timeouts:
 
     @classmethod
     def patient(cls, stall_s: float) -> Timeouts:
-        """Those that go with a total of ``stall_s``, the ``registry.stall_timeout_s`` setting."""
+        """Those that go with a total of ``stall_s``, the ``registry.stall_timeout_s`` setting; one second at least."""
+        stall_s = sensible_limit_s(stall_s)
         return cls(read_s=stall_s / 2, stall_s=stall_s)
 
 

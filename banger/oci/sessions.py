@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager, poolmanager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from banger.core.cancel import CancelToken
@@ -154,4 +154,6 @@ class _Adapter(HTTPAdapter):
 
 
 def _use_pools(manager: PoolManager) -> None:
-    manager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
+    # A manager for SOCKS has pools of its own, which are the proxy: those stay, and cannot be cut.
+    if manager.pool_classes_by_scheme is poolmanager.pool_classes_by_scheme:
+        manager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}

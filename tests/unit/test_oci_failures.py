@@ -12,8 +12,9 @@ import requests
 from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError, ErrorKind
 from banger.oci import failures
+from banger.oci.patience import Patience
 from banger.oci.reference import Reference
-from banger.oci.registry import Endpoint, is_loopback
+from banger.oci.registry import Endpoint, Timeouts, is_loopback
 from banger.oci.retry import Retrier, RetryPolicy, TransientError
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -143,3 +144,13 @@ def test_host_that_only_looks_like_loopback_is_none() -> None:
     assert not is_loopback("127.0.0.1.evil.example")
     assert not is_loopback("localhost.evil.example")
     assert is_loopback("127.9.9.9:80")
+
+
+@pytest.mark.parametrize(
+    ("setting", "limit_s"), [("60", 60.0), ("0", 1.0), ("-5", 1.0), ("nan", 1.0), ("inf", 86400.0), ("1e300", 86400.0)]
+)
+def test_limit_of_a_stall_is_one_that_can_be_waited_for(setting: str, limit_s: float) -> None:
+    timeouts = Timeouts.patient(float(setting))
+
+    assert (timeouts.stall_s, timeouts.read_s) == (limit_s, limit_s / 2)
+    assert 0 < Patience("x", float(setting), lambda _: None).left_s() <= limit_s
