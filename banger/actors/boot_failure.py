@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from banger.actors.services import Services
 from banger.actors.vm_files import VmFiles
@@ -42,25 +42,25 @@ def boot_failed(services: Services, boot: Boot, kind: ErrorKind = ErrorKind.UNAV
     is_alive = not services.vmm.wait_exit(boot.identity, 0.0)
     console = files.console_from(boot.console_offset)  # once it is gone, nothing is added any more
     ended = None if is_alive else services.vmm.exit_record(vm.id, boot.identity, console, files.vmm_log)
-    cause = explain_boot(
-        BootFacts(
-            console=console,
-            accelerator=boot.accelerator,
-            elapsed_s=boot.elapsed_s,
-            ended=ended,
-            vmm_log=files.vmm_log_from(boot.vmm_log_offset),
-            vm=vm.name,
-            memory_mib=vm.spec.memory_mib,
-            kernel=boot.kernel.name,
-            image=boot.image.name,
-            kernel_arguments=boot.kernel.cmdline,
-            kernel_fault=services.boot.kernel_fault(services.layout.kernel_dir(boot.kernel.id)),
-            machine=vm.spec.machine or services.config.text("vmm.machine"),
-            host_load=os.getloadavg()[0] / cpu_count(),
-            kept=not boot.is_new,
-            told=boot.told,
-        )
+    facts = BootFacts(
+        console=console,
+        accelerator=boot.accelerator,
+        elapsed_s=boot.elapsed_s,
+        ended=ended,
+        vmm_log=files.vmm_log_from(boot.vmm_log_offset),
+        vm=vm.name,
+        memory_mib=vm.spec.memory_mib,
+        kernel=boot.kernel.name,
+        image=boot.image.name,
+        kernel_arguments=boot.kernel.cmdline,
+        machine=vm.spec.machine or services.config.text("vmm.machine"),
+        host_load=os.getloadavg()[0] / cpu_count(),
+        kept=not boot.is_new,
+        told=boot.told,
     )
+    cause = explain_boot(facts)
+    if cause.doubtful and (fault := services.boot.kernel_fault(services.layout.kernel_dir(boot.kernel.id))):
+        cause = explain_boot(replace(facts, kernel_fault=fault))
     return BangerError(
         kind,
         f'VM "{vm.name}" did not boot: {cause.reason}',

@@ -74,7 +74,7 @@ async def run(context: ApiContext, channel: FrameChannel, request: Request) -> d
     spec = _with_boot_command(body) if body.detach else body.spec
     command = create_command(context, CreateVmBody(spec, body.name, start=True), peer_uid(request))
     listener = context.supervisor.submit(command)
-    lost = False
+    lost: BangerError | None = None
     try:
         vm = await _follow(listener, channel)
         if body.detach:
@@ -84,12 +84,16 @@ async def run(context: ApiContext, channel: FrameChannel, request: Request) -> d
         try:
             outcome = await _exec(context, channel, vm, execution)
         except BangerError as error:
-            lost = error.kind is not ErrorKind.TIMEOUT
-            raise
+            if error.kind is ErrorKind.TIMEOUT:
+                raise
+            lost = error
+            outcome = {}
     finally:
         listener.leave()
         if body.spec.ephemeral and not body.detach and context.store.vms.get(command.vm_id) is not None:
-            await _delete(context, command.vm_id, command.vm_name, lost=lost)
+            await _delete(context, command.vm_id, command.vm_name, lost=lost is not None)
+    if lost is not None:
+        raise await asyncio.to_thread(_told, context, command.vm_id, lost)
     return outcome
 
 
@@ -103,6 +107,16 @@ def _with_boot_command(body: RunBody) -> VmSpec:
         user=execution.user or spec.user,
         workdir=execution.workdir or spec.workdir,
     )
+
+
+def _told(context: ApiContext, vm_id: str, lost: BangerError) -> BangerError:
+    """The error of a command whose guest was lost, with how its VM ended if that is known by now."""
+    kept = next((one for one in context.evidence.all() if one.vm.id == vm_id), None)
+    if kept is None:
+        return lost
+    name = kept.vm.name
+    message, hint = f'VM "{name}" ended while the command ran', f"banger vm why {name}"
+    return BangerError(lost.kind, message, subject=name, cause=kept.words, hint=hint)
 
 
 async def exec_(context: ApiContext, channel: FrameChannel, request: Request) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from banger.api.context import ApiContext, context_of
 from banger.api.views import vm_view
 from banger.core import codec
+from banger.core.boot_causes import telling_lines
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.evidence import Evidence, Happened, Incident
 from banger.core.evidence import next_step as next_step_after
@@ -77,8 +78,8 @@ def _explain_vm(context: ApiContext, vm: Vm) -> dict[str, Any]:
         "next": next_step(vm, leftovers=len(handles)),
         "exit_reason": vm.exit_reason.value,
         "handles": [codec.to_plain(handle) for handle in handles],
-        "console": last_lines(directory / "console.log"),
-        "vmm_log": last_lines(directory / "vmm.log"),
+        "console": said(_tail(directory / "console.log")),
+        "vmm_log": _last(_tail(directory / "vmm.log")),
         "evidence": _facts(records[0]) if records else None,
         "others": [_head(one) for one in records[1:]],
     }
@@ -92,7 +93,7 @@ def _explain_evidence(records: Sequence[Evidence]) -> dict[str, Any]:
         "next": next_step_after(newest),
         "exit_reason": newest.exit_reason.value,
         "handles": codec.to_plain(newest.handles),
-        "console": _last(newest.console),
+        "console": said(newest.console),
         "vmm_log": _last(newest.vmm_log),
         "evidence": _facts(newest),
         "others": [_head(one) for one in records[1:]],
@@ -149,15 +150,19 @@ def _facts(evidence: Evidence) -> dict[str, Any]:
     return {name: value for name, value in codec.to_plain(evidence).items() if name not in (*_TEXTS, "vm")}
 
 
-def last_lines(path: Path, count: int = LOG_LINES) -> list[str]:
-    """The last lines of a log that say something."""
+def said(console: str) -> Sequence[str]:
+    """The last lines of a console that say something; after a crash they are not those of its stack trace."""
+    return telling_lines(console, LOG_LINES) if "Call Trace:" in console else _last(console)
+
+
+def _tail(path: Path) -> str:
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
-            return _last(file.read().decode(errors="replace"), count)
+            return file.read().decode(errors="replace")
     except FileNotFoundError:
-        return []
+        return ""
 
 
-def _last(text: str, count: int = LOG_LINES) -> list[str]:
-    return [line.rstrip() for line in text.replace("\r", "\n").splitlines() if line.strip()][-count:]
+def _last(text: str) -> Sequence[str]:
+    return [line.rstrip() for line in text.replace("\r", "\n").splitlines() if line.strip()][-LOG_LINES:]

@@ -36,6 +36,11 @@ _OTHER_CONSOLE = re.compile(r"(?:^|\s)console=(?!ttyS0)(\S+)")
 _LATE = "the guest did not come up in time"
 #: The catalog's default, which boots on every machine that banger makes.
 _SHIPPED_KERNEL = "debian-cloud"
+#: What a kernel does whose file is damaged, depending on where: anything, before banger's init runs.
+_LIKE_DAMAGE = frozenset(
+    "silent silent-kvm slow slow-kvm busy-host reset reset-silent memory panic kernel-crashed stall timer no-initrd"
+    " initrd-damaged init-missing init-for-another-processor init-ended kernel-cpu powered-off".split()
+)
 _NAMES = {"kvm": "on KVM", "tcg": "under emulation"}
 
 
@@ -77,19 +82,27 @@ class BootFacts:
 
 @dataclass(frozen=True, slots=True)
 class BootCause:
-    """What to tell: ``key`` names the cause for programs; ``lines`` are the evidence."""
+    """What to tell: ``key`` names the cause for programs; ``lines`` are the evidence.
+
+    ``doubtful``: a damaged kernel may do so too; it is worth looking at its file, and asking again with the finding.
+    """
 
     key: str
     reason: str
     lines: tuple[str, ...]
     hint: str
+    doubtful: bool = False
 
 
 def explain_boot(facts: BootFacts) -> BootCause:
     """The cause of a boot that failed, from the strongest evidence to the weakest."""
     console = facts.console[-_LOOKED_AT:].replace("\r", "")
     key, reason, remedy, said = _cause(facts, console)
-    return BootCause(key, reason, (_circumstances(facts, console), *telling_lines(said)), _hint(remedy, facts))
+    doubtful = key in _LIKE_DAMAGE and boot_marks(console).init_s is None
+    if doubtful and facts.kernel_fault:
+        key, reason, remedy = "kernel-damaged", f"the kernel's file is damaged: {facts.kernel_fault}", Remedy.KERNEL
+    lines = (_circumstances(facts, console), *telling_lines(said))
+    return BootCause(key, reason, lines, _hint(remedy, facts), doubtful)
 
 
 _Cause = tuple[str, str, Remedy, str]
@@ -100,8 +113,6 @@ def _cause(facts: BootFacts, console: str) -> _Cause:
     if found is not None:
         return _by_sign(found, facts, console)
     silent = is_silent(console)
-    if silent and facts.kernel_fault:
-        return "kernel-damaged", f"the kernel's file is damaged: {facts.kernel_fault}", Remedy.KERNEL, console
     if facts.ended is not None:
         return _ended(facts, facts.ended, console, silent=silent)
     return _silent(facts, console) if silent else _slow(facts, console)

@@ -108,7 +108,9 @@ _BEGIN = {
 
 
 def sentence(evidence: Evidence) -> str:
-    """What happened, for people."""
+    """What happened, for people; an error says it in a sentence of its own."""
+    if evidence.error_kind:
+        return evidence.words
     return f"{_BEGIN[evidence.happened]}: {evidence.words}"
 
 

@@ -62,7 +62,7 @@ async def redial(access: GuestAccess) -> asyncssh.SSHClientConnection:
             "the guest cannot be reached",
             subject=access.vm_id,
             cause=str(error) or "no answer",
-            hint=f"banger vm show {access.vm_id}",
+            hint=f"banger vm why {access.vm_id}",
         ) from error
 
 
@@ -118,7 +118,7 @@ async def _log_in(
             "what answers at the guest's address is not the guest",
             subject=access.vm_id,
             cause=str(error),
-            hint=f"banger vm show {access.vm_id}",
+            hint=f"banger vm why {access.vm_id}",
         ) from error
     except asyncssh.PermissionDenied as error:
         raise BangerError(

@@ -117,7 +117,7 @@ class ConnectionPool:
             connection.close()
             vm_id = self._access.vm_id
             raise BangerError(
-                ErrorKind.UNAVAILABLE, "the VM was stopped meanwhile", subject=vm_id, hint=f"banger vm show {vm_id}"
+                ErrorKind.UNAVAILABLE, "the VM was stopped meanwhile", subject=vm_id, hint=f"banger vm why {vm_id}"
             )
         self._all.add(connection)
         return connection

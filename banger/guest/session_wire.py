@@ -95,7 +95,7 @@ class Wire(asyncssh.SSHClientSession[bytes]):
             "the command ended without an exit status" if silent_end else "lost the connection to the guest",
             subject=self._vm_id,
             cause=str(exc or ""),
-            hint=f"banger vm show {self._vm_id}",
+            hint=f"banger vm why {self._vm_id}",
         )
         if not self.exit.done():
             self.exit.set_exception(error)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from banger.core.errors import BangerError, ErrorKind
 from banger.kernels.compression import CompressionError, decompress
+from banger.kernels.signature import is_as_signed
 
 #: Set-up sectors of an image whose header leaves them out.
 _DEFAULT_SETUP_SECTORS = 4
@@ -75,7 +76,8 @@ def extract_vmlinux(data: bytes) -> bytes:
 def fault_of(data: bytes) -> str:
     """What is wrong with a kernel's file, as far as it can be told without running it; empty if nothing is.
 
-    A bzImage carries checksums of its payload in most packings; of an uncompressed ELF file only its length is known.
+    A signed bzImage tells everything; another one as much as its packing has checksums (LZ4 has none); of an
+    uncompressed ELF file only the length is known.
     """
     try:
         if not _is_bzimage(data):
@@ -85,7 +87,11 @@ def fault_of(data: bytes) -> str:
         start = (sectors + 1) * _SECTOR + offset
         if start + size > len(data):
             return f"it is cut short, {len(data)} bytes of at least {start + size}"
-        decompress(data[start : start + size])
+        as_signed = is_as_signed(data)
+        if as_signed is None:
+            decompress(data[start : start + size])
+        elif not as_signed:
+            return "it is not what its distribution signed"
     except (CompressionError, struct.error) as error:
         return f"its payload cannot be unpacked ({error})"
     return ""

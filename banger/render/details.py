@@ -104,8 +104,7 @@ def _evidence_fields(evidence: Row) -> Fields:
     status = evidence.get("exit_status")
     return [
         ("when", _moment(evidence, "at")),
-        ("what", evidence.get("words")),
-        *(("", line) for line in str(evidence.get("cause") or "").splitlines()),
+        *(("" if number else "how", line) for number, line in enumerate(str(evidence.get("cause") or "").splitlines())),
         ("exit", _join(evidence.get("exit_reason"), f"status {status}" if status is not None else "")),
         ("run on", _join(evidence.get("accelerator"), versions.get("vmm"))),
         ("image", _named(evidence.get("image"))),

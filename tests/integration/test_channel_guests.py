@@ -222,7 +222,7 @@ def test_session_connection_lost_meanwhile_is_an_unknown_outcome(
     for error in channel.do(scenario()):
         assert error.kind is ErrorKind.UNKNOWN_OUTCOME
         assert error.message == "lost the connection to the guest"
-        assert error.hint == f"banger vm show {access.vm_id}"
+        assert error.hint == f"banger vm why {access.vm_id}"
 
 
 def test_session_guest_that_falls_silent_is_given_up(

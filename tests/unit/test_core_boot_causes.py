@@ -188,6 +188,22 @@ def test_reason_that_the_kernel_gives_counts_for_more_than_the_inits(kernel_says
     assert kernel_says in cause.reason
 
 
+@pytest.mark.parametrize("name", ["kernel-crash", "no-initrd", "init-silent-hang", "init-exits"])
+def test_kernel_that_is_known_to_be_damaged_is_the_cause_whatever_it_did(name: str) -> None:
+    facts = replace(FACTS, console=recorded(name), ended=RESET if name != "init-silent-hang" else None)
+    assert explain_boot(facts).doubtful
+    cause = explain_boot(replace(facts, kernel_fault="it is not what its distribution signed"))
+    assert (cause.key, cause.reason) == (
+        "kernel-damaged",
+        "the kernel's file is damaged: it is not what its distribution signed",
+    )
+
+
+def test_kernel_that_ran_bangers_init_is_not_looked_at() -> None:
+    assert not explain_boot(replace(FACTS, console="banger: init 1\nbanger: failed: cannot mount /run\n")).doubtful
+    assert not explain_boot(replace(FACTS, console="banger: init 1\n")).doubtful
+
+
 def test_evidence_of_a_panic_is_its_line_and_no_stack_trace() -> None:
     cause = explain_boot(replace(FACTS, console=recorded("no-initrd"), ended=RESET))
     assert "Kernel panic - not syncing: VFS" in cause.lines[-1]
