@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
+from banger.core import codec
 from banger.core.models import Image, VmSpec
 
 REDACTED = "<redacted>"
@@ -71,14 +73,37 @@ def secrets_of(spec: VmSpec, image: Image | None) -> list[str]:
 
 
 def spec_without_secrets(spec: VmSpec, redact: Callable[[str], str]) -> VmSpec:
-    """A spec whose environment has only names."""
-    return replace(
-        spec,
-        env=tuple(f"{item.partition('=')[0]}={REDACTED}" for item in spec.env),
-        image=redact(spec.image),
-        kernel=redact(spec.kernel),
-        labels={name: redact(value) for name, value in spec.labels.items()},
-    )
+    """A spec whose environment has only names, and no other field a secret."""
+    names = tuple(f"{item.partition('=')[0]}={REDACTED}" for item in spec.env)
+    plain = _redacted(codec.to_plain(replace(spec, env=())), redact)
+    return replace(codec.from_plain(VmSpec, plain), env=names)
+
+
+def _redacted(plain: Any, redact: Callable[[str], str]) -> Any:
+    match plain:
+        case str():
+            return redact(plain)
+        case list():
+            return (
+                words_without_secrets(plain, redact) if _are_words(plain) else [_redacted(one, redact) for one in plain]
+            )
+        case dict():
+            return {key: _redacted(value, redact) for key, value in plain.items()}
+    return plain
+
+
+def _are_words(plain: Sequence[Any]) -> bool:
+    return all(isinstance(one, str) for one in plain)
+
+
+def words_without_secrets(words: Sequence[str], redact: Callable[[str], str]) -> list[str]:
+    """A command line; what follows an option like ``--password`` is one too."""
+    after_option = [False, *(_is_option(word) for word in words)]
+    return [REDACTED if hidden else redact(word) for word, hidden in zip(words, after_option, strict=False)]
+
+
+def _is_option(word: str) -> bool:
+    return word.startswith("-") and "=" not in word and _SECRET_NAME.search(word) is not None
 
 
 def without_homes(text: str) -> str:

@@ -63,6 +63,18 @@ def test_values_of_the_environment_are_taken_out_wherever_they_stand() -> None:
     assert spec_without_secrets(spec, redact).env == (f"GREETING={REDACTED}", f"MODE={REDACTED}", f"PEM={REDACTED}")
 
 
+def test_every_field_of_a_spec_is_looked_at() -> None:
+    spec = VmSpec(
+        "https://me:hunter2@registry.example/app",
+        labels={"note": "token=abc123"},
+        command=("serve", "--password", "hunter2", "--api-key=k-123", "--port", "80"),
+    )
+    redacted = spec_without_secrets(spec, redactor(()))
+    assert "hunter2" not in str(redacted)
+    assert "abc123" not in str(redacted)
+    assert redacted.command == ("serve", "--password", REDACTED, f"--api-key={REDACTED}", "--port", "80")
+
+
 def test_homes_do_not_tell_whose_they_are() -> None:
     assert without_homes("/home/alice/.local/share/banger/x /root/.ssh") == "~/.local/share/banger/x ~/.ssh"
     assert without_homes("/var/lib/banger/rootfs /chroot/x") == "/var/lib/banger/rootfs /chroot/x"

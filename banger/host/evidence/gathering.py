@@ -14,7 +14,7 @@ from banger.core.evidence import COMMAND_FILE, Evidence, Incident
 from banger.core.models import ExitReason, Image, Kernel
 from banger.core.names import new_id
 from banger.core.ports.host import Handle
-from banger.core.redaction import redactor, secrets_of, spec_without_secrets
+from banger.core.redaction import redactor, secrets_of, spec_without_secrets, words_without_secrets
 from banger.layout import Layout
 
 #: Of a log that is longer, its begin and its end are kept: a boot goes wrong early, an exit is told at the end.
@@ -48,7 +48,7 @@ def gather(layout: Layout, incident: Incident) -> Evidence:
         versions={"banger": __version__, "vmm": version, "host": f"{os.uname().sysname} {os.uname().release}"},
         steps=incident.steps or vm.timings,
         handles=tuple(_handle(one, redact) for one in incident.handles[:_HANDLES]),
-        command=tuple(redact(word)[:_LINE_BYTES] for word in command[:_ARGUMENTS]),
+        command=tuple(word[:_LINE_BYTES] for word in words_without_secrets(command[:_ARGUMENTS], redact)),
         console=redact(_part(directory / "console.log", _offset(incident.handles, "offset"))),
         vmm_log=redact(_part(directory / "vmm.log", _offset(incident.handles, "vmm_log_offset"))),
     )
