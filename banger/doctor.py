@@ -97,7 +97,8 @@ def diagnose(layout: Layout) -> Iterator[Check]:
     yield check_space(layout)
     yield check_sqlite()
     if config is not None:
-        yield check_accelerator(layout, config)
+        yield (here := check_accelerator(layout, config))
+        yield from check_agreement(layout, here)
     yield from check_storage(layout)
     yield from check_network(layout)
     yield check_daemon(layout)
@@ -166,6 +167,22 @@ def check_accelerator(layout: Layout, config: Config) -> Check:
         return Check("kvm", Verdict.OK, found.reason)
     detail = f"VMs are emulated, some 20 times slower: {found.reason}"
     return Check("kvm", Verdict.WARNING, detail, found.hint or "use hardware, or a host with nested virtualisation")
+
+
+def check_agreement(layout: Layout, here: Check) -> Iterator[Check]:
+    """Whether the daemon that runs finds the same: it has the rights, groups and settings of when it was started."""
+    if not layout.socket.exists() or here.verdict is Verdict.FAILED:
+        return
+    try:
+        system = _ask_daemon(layout)
+    except BangerError:
+        return  # told by the daemon's own check
+    there, reason = system.get("accelerator"), system.get("accelerator_reason")
+    if there and there != ("kvm" if here.verdict is Verdict.OK else "tcg"):
+        detail = f"the daemon does not find the same: its VMs run on {there} ({reason})"
+        yield Check(
+            "kvm", Verdict.WARNING, detail, "banger daemon stop; the next command starts it with your present rights"
+        )
 
 
 def check_storage(layout: Layout) -> Iterator[Check]:

@@ -25,7 +25,7 @@ from banger.core.models import VmState
 async def show_system(request: Request) -> Response:
     """The daemon."""
     context = context_of(request)
-    accelerator = await asyncio.to_thread(context.vmm.accelerator)
+    engine = await asyncio.to_thread(context.vmm.engines.choose, "", "")
     try:
         launcher = dict(await asyncio.to_thread(context.vmm.launcher))
     except BangerError as error:  # VMs cannot be started; the daemon answers all the same, and can be stopped
@@ -41,7 +41,8 @@ async def show_system(request: Request) -> Response:
             "socket": str(context.layout.socket),
             "schema_version": context.store.database.schema_version,
             "vmm": context.vmm.name,
-            "accelerator": accelerator,
+            "accelerator": engine.accelerator,
+            "accelerator_reason": engine.reason,
             "launcher": launcher,
             "dns": [str(server) for server in context.dns.listening] if context.dns else [],
             "vms": {"total": len(vms), "running": sum(vm.state is VmState.RUNNING for vm in vms)},

@@ -24,6 +24,8 @@ from banger.core.units import format_duration
 _PREPARING_S = 900.0
 _STOP_TIMEOUT_S = 20.0
 _DELETE_TIMEOUT_S = 60.0
+#: A guest that ran a check may take so long to say that it is still there.
+_ALIVE_TIMEOUT_S = 15.0
 #: A VM that nobody could delete (this process was killed) goes by itself after so many seconds.
 _TTL_S = 3600.0
 #: The probe said yes and the VM did not come up: how to have all VMs do without.
@@ -137,12 +139,15 @@ class Trial:
         return [*checks, Check("clock", 45, basics.check_clock)]
 
     def _gone(self, guest: Guest) -> str:
-        """Why the VM does not run any more; empty if it does."""
+        """Why nothing more can be asked of the VM: it is gone, or hangs; empty if it lives."""
         try:
             why = self.client.get(path_of("vms", guest.id, "why"))
+            if why["vm"]["state"] != "running":
+                return f"not tried: the VM is {why['why']}"
+            bounded(lambda: guest.shell(":", timeout_s=_ALIVE_TIMEOUT_S), 2 * _ALIVE_TIMEOUT_S)
         except BangerError as error:
-            return str(error)
-        return "" if why["vm"]["state"] == "running" else f"not tried: the VM is {why['why']}"
+            return f"not tried: the guest does not answer any more ({error})"
+        return ""
 
     def _shut_down(self, guest: Guest) -> None:
         """The guest powers itself off when it is asked, in time."""

@@ -24,6 +24,7 @@ from banger.layout import Layout
 
 #: Marks the VMs of a check-up; the value is that of one run.
 LABEL = "banger.checkup"
+_RESTART = "this is what the daemon finds, and here it is otherwise: banger daemon stop, and try again"
 _SETTLE_S, _SETTLE_POLL_S = 10.0, 0.25
 _SWEEP_TIMEOUT_S = 60.0
 
@@ -72,9 +73,9 @@ class Checkup:
             BangerError: what kept it from beginning: no daemon, no QEMU, an image that cannot be had.
         """
         began = time.monotonic()
-        driver = str(self._client.get("/v1/system")["vmm"])
+        system = self._client.get("/v1/system")
         image = self._image()
-        candidates = self._candidates(driver, image)
+        candidates = self._candidates(system, image)
         before = leftovers.look(self._client, self._layout)
         with _ended_by_signals(), self._swept(), Listener() as listener:
             machines = [self._try(candidate, image, self._around(listener)) for candidate in candidates]
@@ -83,18 +84,27 @@ class Checkup:
         elapsed_s = round(time.monotonic() - began, 3)
         return Report(is_ok(machines, host), image, self._wishes.kernel, tuple(machines), host, elapsed_s)
 
-    def _candidates(self, driver: str, image: str) -> list[plan.Candidate]:
+    def _candidates(self, system: Mapping[str, Any], image: str) -> list[plan.Candidate]:
+        """What to try."""
+        prospects = self._prospects(str(system["accelerator"]), str(system.get("accelerator_reason", "")), image)
+        networks = list(dict.fromkeys(self._wishes.networks)) or [self._config.text("vm.network")]
+        return plan.candidates(prospects, [str(system["vmm"])], networks)
+
+    def _prospects(self, daemons: str, daemons_reason: str, image: str) -> list[plan.Prospect]:
+        """What to expect of each accelerator. The daemon's word counts: it may have other rights, or see other devices.
+
+        Where both agree on KVM, what became of this very kernel on it is known better than what to expect in general.
+        """
         from banger.vmm.engines import QemuEngines  # noqa: PLC0415  # the daemon's world, for this question only
         from banger.vmm.probe import accelerator  # noqa: PLC0415
 
-        found = accelerator(self._layout, self._config)
-        name, reason, setting = found.name, found.reason, self._config.text("vmm.accelerator")
-        if setting == "auto" and name == "kvm":  # what became of this very kernel on it is known better than in general
-            engine = QemuEngines(self._config, self._layout).choose("", self._kernel_digest(image))
-            name, reason = engine.accelerator, engine.reason
-        prospects = plan.prospects(name, reason, found.hint, setting)
-        networks = list(dict.fromkeys(self._wishes.networks)) or [self._config.text("vm.network")]
-        return plan.candidates(prospects, [driver], networks)
+        found, setting = accelerator(self._layout, self._config), self._config.text("vmm.accelerator")
+        if daemons != found.name:
+            return plan.prospects(daemons, daemons_reason, _RESTART, setting)
+        if setting != "auto" or found.name != "kvm":
+            return plan.prospects(found.name, found.reason, found.hint, setting)
+        engine = QemuEngines(self._config, self._layout).choose("", self._kernel_digest(image))
+        return plan.prospects(engine.accelerator, engine.reason, "", setting)
 
     def _image(self) -> str:
         """The image to boot: as wished, the default, or the smallest here; fetched, and told, if there is none."""

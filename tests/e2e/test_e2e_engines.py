@@ -33,6 +33,7 @@ def host(fresh_home: BangerHome, kvm: LyingKvm, pushed: Callable[[TestImage], st
 
 @pytest.mark.boot
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_host_whose_kernels_hang_or_crawl_on_kvm_runs_machines_emulated_and_says_why(
     host: BangerHome, kvm: LyingKvm
 ) -> None:
@@ -47,16 +48,26 @@ def test_host_whose_kernels_hang_or_crawl_on_kvm_runs_machines_emulated_and_says
     host.run("run", "box", "--", "true").ok()
     assert kvm.tried == ["hang"], "what was found is remembered"
 
+    checked = host.run("doctor", "--boot", "--json", "--image", "box").json()
+    assert [(one["accelerator"], one["usable"]) for one in checked["machines"]] == [("kvm", False), ("tcg", True)]
+    assert "this kernel did not come up on KVM here" in checked["machines"][0]["reason"]
+
     forced = host.run("run", "--accelerator", "kvm", "box", "--", "true")
     assert forced.code == 125
     assert "silent" in forced.errors
     assert host.json("vm", "list") == []
 
     next((host.path / "cache").glob("kernels-on-kvm.json")).unlink()
+    checked = host.run("doctor", "--boot", "--image", "box")
+    assert checked.code == 7, "the proof said yes, and the kernel does not come up"
+    assert "silent" in checked.text
+    assert "BANGER_VMM_ACCELERATOR=tcg" in checked.text
+    assert checked.text.splitlines()[-1].startswith("1 of 13 checks failed")
+
     kvm.let_kernels("crawl")
     crawled = host.run("run", "box", "--", "true").ok()
     assert "its first program did not run after" in crawled.errors
-    assert kvm.tried == ["hang", "hang", "crawl"]
+    assert kvm.tried == ["hang", "hang", "hang", "crawl"]
     assert host.leftovers() == []
 
 

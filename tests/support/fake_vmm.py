@@ -114,9 +114,6 @@ class FakeVmm:
     release_error: Exception | None = None
     hanging: threading.Event = field(default_factory=threading.Event)
 
-    def accelerator(self) -> str:
-        return self.engines.choose("", "").accelerator
-
     def launcher(self) -> Mapping[str, object]:
         return {"name": "session", "reason": "a fake", "limited": False, "unlimited_because": "a fake"}
 

@@ -79,7 +79,7 @@ class Rig:
             drives=(),
             nic=UserNic(),
             machine=machine,
-            accelerator=self.vmm.accelerator() if self.kind == "qemu-systemd" else "tcg",
+            accelerator=self.vmm.engines.choose("", "").accelerator if self.kind == "qemu-systemd" else "tcg",
             console_log=run_dir / "console.log",
             vmm_log=run_dir / "vmm.log",
         )

@@ -15,6 +15,7 @@ from banger.client import Client
 from banger.core import clock
 from banger.resolver import StoreResolver
 from banger.storage.home_disk import HomeDisk
+from tests.support.fake_vmm import FakeEngines
 from tests.support.fakes import WAIT_S, World
 
 
@@ -34,7 +35,7 @@ class Served:
             catalog=catalog,
             channels=None,  # type: ignore[arg-type]
             access=world.services.access,
-            vmm=SimpleNamespace(name="fake", accelerator=lambda: "tcg"),  # type: ignore[arg-type]
+            vmm=SimpleNamespace(name="fake", engines=FakeEngines()),  # type: ignore[arg-type]
             ledger=world.ledger,
             evidence=world.evidence,
             dns=None,

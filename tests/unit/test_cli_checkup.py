@@ -15,12 +15,13 @@ from banger.checkup import leftovers, machine
 from banger.checkup import run as checkup_run
 from banger.checkup.machine import Check
 from banger.checkup.report import CheckFailedError, Finding
+from banger.core.errors import BangerError, ErrorKind
 from banger.core.ports import Engine
 from banger.vmm import probe
 from banger.vmm.engines import QemuEngines
 from banger.vmm.probe import Accelerator
 from tests.support.cli import Cli, Ended
-from tests.support.fake_api import FakeApi, event, image_json, kernel_json, vm_json
+from tests.support.fake_api import FakeApi, FrameSession, event, image_json, kernel_json, vm_json
 
 pytest_plugins = ("tests.support.cli_fixtures",)
 
@@ -45,6 +46,7 @@ def daemon(api: FakeApi) -> Iterator[FakeApi]:
     api.on("GET", "/v1/images", [image_json()])
     api.on("GET", "/v1/kernels/bbbbbbbbbbbb", kernel_json())
     api.on("GET", "/v1/kernels", [kernel_json()])
+    api.on("POST", f"/v1/vms/{ID}/exec", talk=_alive)
     api.on("GET", "/v1/vms", [])
     api.on("GET", f"/v1/vms/{ID}/why", {"vm": VM, "why": "running"})
     api.long("POST", "/v1/vms", VM)
@@ -59,6 +61,11 @@ def checks(monkeypatch: pytest.MonkeyPatch) -> list[Check]:
     chosen = [Check("kernel", 5, lambda _guest: Finding("6.1.0"))]
     monkeypatch.setattr(machine.Trial, "_checks", lambda *_: chosen)
     return chosen
+
+
+def _alive(session: FrameSession) -> None:
+    session.started()
+    session.exit(0)
 
 
 def rows(ended: Ended) -> dict[str, Any]:
@@ -155,6 +162,26 @@ def test_guest_that_ends_meanwhile_skips_the_rest_and_says_why(daemon: FakeApi, 
     assert ended.code == 7
 
 
+def test_guest_that_hangs_is_given_up_at_its_first_silence(
+    daemon: FakeApi, cli: Cli, checks: list[Check], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "_ALIVE_TIMEOUT_S", 0.2)
+    never = threading.Event()
+    daemon.on("POST", f"/v1/vms/{ID}/exec", talk=lambda _session: never.wait(20), held=never)
+
+    def hang(_guest: object) -> Finding:
+        raise BangerError(ErrorKind.TIMEOUT, "no answer within 30 s")
+
+    checks.insert(0, Check("root", 5, hang))
+    try:
+        ended = cli("doctor", "--boot", "--json")
+    finally:
+        never.set()
+    assert rows(ended)["kernel"]["verdict"] == "skipped"
+    assert "does not answer any more" in rows(ended)["kernel"]["detail"]
+    assert daemon.asked("DELETE", f"/v1/vms/{ID}")
+
+
 def test_boot_that_fails_shows_the_evidence(daemon: FakeApi, cli: Cli, checks: list[Check]) -> None:
     error = {
         "kind": "timeout",
@@ -175,6 +202,7 @@ def test_kvm_that_the_probe_trusted_and_that_fails_is_a_failure_with_a_way_aroun
     daemon: FakeApi, cli: Cli, checks: list[Check], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _kvm(monkeypatch, Engine("kvm", "a test guest ran on it"))
+    daemon.on("GET", "/v1/system", {**SYSTEM, "accelerator": "kvm"})
     daemon.on("POST", "/v1/vms", lines=[{"error": {"kind": "unavailable", "message": "no sign of life"}}])
     ended = cli("doctor", "--boot")
     assert ended.code == 7
@@ -185,10 +213,22 @@ def test_kernel_that_is_known_not_to_come_up_on_kvm_is_not_tried_there_again(
     daemon: FakeApi, cli: Cli, checks: list[Check], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = _kvm(monkeypatch, Engine("tcg", "this kernel did not come up on KVM here: silence"))
+    daemon.on("GET", "/v1/system", {**SYSTEM, "accelerator": "kvm"})
     ended = cli("doctor", "--boot")
     assert ended.code == 0, ended.out
     assert "kvm: not usable: this kernel did not come up on KVM here: silence" in ended.out
     assert asked == [kernel_json()["digest"]]
+
+
+@pytest.mark.parametrize(("here", "there"), [("kvm", "tcg"), ("tcg", "kvm")])
+def test_daemon_with_other_rights_than_ours_decides_what_is_tried(
+    daemon: FakeApi, cli: Cli, checks: list[Check], monkeypatch: pytest.MonkeyPatch, here: str, there: str
+) -> None:
+    _kvm(monkeypatch, Engine(there, "as the daemon has it"))
+    monkeypatch.setattr(probe, "accelerator", lambda *_: Accelerator(here, "as we have it"))
+    daemon.on("GET", "/v1/system", {**SYSTEM, "accelerator": there, "accelerator_reason": "as the daemon has it"})
+    told = cli("doctor", "--boot", "--json").json["machines"][0]
+    assert (told["accelerator"], told["usable"], told["reason"]) == ("kvm", there == "kvm", "as the daemon has it")
 
 
 def _kvm(monkeypatch: pytest.MonkeyPatch, engine: Engine) -> list[str]:

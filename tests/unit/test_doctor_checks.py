@@ -145,3 +145,20 @@ def test_launcher_is_explained(facts: object, words: str) -> None:
     check = doctor.explain_launcher(facts)
     assert check.verdict is Verdict.OK
     assert words in check.detail
+
+
+@pytest.mark.parametrize(("here", "there"), [(Verdict.OK, "tcg"), (Verdict.WARNING, "kvm")])
+def test_daemon_that_finds_another_accelerator_is_told(api: FakeApi, layout: Layout, here: Verdict, there: str) -> None:
+    api.on("GET", "/v1/system", {"accelerator": there, "accelerator_reason": "no permission for /dev/kvm"})
+    (check,) = doctor.check_agreement(layout, Check("kvm", here, ""))
+    assert check.verdict is Verdict.WARNING
+    assert "no permission for /dev/kvm" in check.detail
+    assert "banger daemon stop" in check.remedy
+
+
+@pytest.mark.parametrize(("here", "there"), [(Verdict.OK, "kvm"), (Verdict.WARNING, "tcg")])
+def test_daemon_that_finds_the_same_is_not_worth_a_line(
+    api: FakeApi, layout: Layout, here: Verdict, there: str
+) -> None:
+    api.on("GET", "/v1/system", {"accelerator": there, "accelerator_reason": ""})
+    assert list(doctor.check_agreement(layout, Check("kvm", here, ""))) == []

@@ -86,10 +86,6 @@ class Vmm(Protocol):
         """What its machines may run on."""
         ...
 
-    def accelerator(self) -> str:
-        """``kvm`` if a guest was proven to run on it, else ``tcg``. The proof is made once and cached."""
-        ...
-
     def launcher(self) -> Mapping[str, object]:
         """How processes are started here: ``{name, reason, limited, unlimited_because}``."""
         ...

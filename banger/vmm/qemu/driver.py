@@ -34,7 +34,6 @@ class QemuVmm:
     name = "qemu"
 
     def __init__(self, config: Config, layout: Layout, launching: Launching) -> None:
-        self._config = config
         self._layout = layout
         self._launching = launching
         self._engines = QemuEngines(config, layout)
@@ -43,10 +42,6 @@ class QemuVmm:
     def engines(self) -> QemuEngines:
         """What its machines may run on."""
         return self._engines
-
-    def accelerator(self) -> str:
-        """``kvm`` or ``tcg``; :func:`banger.vmm.probe.accelerator` also tells why."""
-        return probe.accelerator(self._layout, self._config).name
 
     def launcher(self) -> Mapping[str, object]:
         """How processes are started here; see :class:`banger.launch.Facts`."""
