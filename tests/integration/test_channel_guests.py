@@ -286,7 +286,7 @@ def test_open_session_guest_gone_is_unavailable_and_says_what_to_type(
     with pytest.raises(BangerError) as caught:
         channel.exec(gone.access, "true")
     assert caught.value.kind is ErrorKind.UNAVAILABLE
-    assert caught.value.hint == f"banger vm show {gone.access.vm_id}"
+    assert caught.value.hint == f"banger vm why {gone.access.vm_id}"
 
 
 def test_open_session_restarted_guest_on_another_port_is_reached(channel: Channels, tmp_path: Path) -> None:
