@@ -232,3 +232,12 @@ def test_registry_that_stalls_while_it_is_pushed_to_is_given_up_after_the_total(
     assert "registry.stall_timeout_s" in caught.value.hint
     assert time.monotonic() - started < 5
     assert registry.manifests == {}
+
+
+def test_token_for_pushing_is_asked_for_where_the_registry_does_not_say_which(
+    registry: UploadRegistry, blob: LocalBlob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.login = "alice:s3cret"
+    monkeypatch.setattr(registry, "challenge", lambda _: f'Bearer realm="http://{registry.host}/token"')
+
+    assert push(registry, blob, find_credential=lambda: Credential("alice", "s3cret")).startswith("sha256:")
