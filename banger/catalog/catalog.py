@@ -112,7 +112,7 @@ class Catalog:
 
 def _on(definition: Definition, host: HostFacts) -> CatalogEntry | None:
     """What a definition means on a host; ``None`` if the host can't use it."""
-    if definition.platform and definition.platform != host.platform:
+    if definition.platform and not host.runs(definition.platform):
         return None
     at_home = not definition.host or (definition.host == host.distribution and host.can_bootstrap)
     source = definition.source if at_home else definition.fallback

@@ -7,9 +7,11 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from banger.core.errors import BangerError
+from banger.oci.platform import Platform
+
 _OS_RELEASE = Path("/etc/os-release")
-#: ``uname -m`` to the names of OCI and of Debian, where they differ from it.
-_OCI_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "armv7l": "arm"}
+#: ``uname -m`` to Debian's names, where they differ from it.
 _DEBIAN_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "i686": "i386", "armv7l": "armhf", "ppc64le": "ppc64el"}
 
 
@@ -33,10 +35,12 @@ class HostFacts:
         can_bootstrap = all(shutil.which(program) for program in ("mmdebstrap", "apt-get"))
         return cls(_distribution(), platform.machine(), can_bootstrap)
 
-    @property
-    def platform(self) -> str:
-        """``linux/amd64``."""
-        return f"linux/{_OCI_ARCHITECTURES.get(self.machine, self.machine)}"
+    def runs(self, wanted: str) -> bool:
+        """True if what is made for the platform ``wanted`` runs here; False also for what is no platform."""
+        try:
+            return Platform.host(self.machine).rank(Platform.parse(wanted)) is not None
+        except BangerError:
+            return False
 
     @property
     def debian_architecture(self) -> str:

@@ -63,6 +63,14 @@ def test_entry_for_another_platform_is_left_out(place: Place) -> None:
     assert Catalog.load(place, FEDORA).image("archlinux") is None
 
 
+@pytest.mark.parametrize("platform", ["linux/amd64", "linux/x86_64", "amd64"])
+def test_entry_for_a_platform_by_any_of_its_names_is_there(place: Place, platform: str) -> None:
+    (place.catalog_dir / "x.toml").write_text(f'[images.mine]\nsource = "mirror.lan/a:1"\nplatform = "{platform}"\n')
+
+    assert Catalog.load(place, DEBIAN).image("mine") is not None
+    assert Catalog.load(place, FEDORA).image("mine") is None
+
+
 def test_user_file_overrides_and_adds_and_is_the_origin(place: Place) -> None:
     (place.catalog_dir / "10-mine.toml").write_text('[images.alpine]\nsource = "mirror.lan/alpine:3"\n')
     later = place.catalog_dir / "20-more.toml"
