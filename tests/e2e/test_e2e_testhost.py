@@ -75,7 +75,7 @@ def service(installed: HostInside) -> HostInside:
 @pytest.fixture
 def inner(service: HostInside, home: BangerHome, tmp_path: Path) -> str:
     """Name of a VM that runs in the test host."""
-    known = json.loads(service.banger("vm", "list", "--json").ok().text)
+    known = _known(service, "vm")
     if not known:
         _bring_kernel_and_image(service, home, tmp_path)
         service.banger("vm", "run", "--detach", "--name", VM, "--kernel", VM, "--memory", "256M", VM).ok()
@@ -204,14 +204,22 @@ def test_uninstall_takes_everything_back(installed: HostInside) -> None:
 
 
 def _bring_kernel_and_image(service: HostInside, home: BangerHome, scratch: Path) -> None:
-    kernel = home.data / "kernels" / home.json("kernel", "list")[0]["id"] / "vmlinuz"
-    service.put(kernel, "/srv/vmlinuz")
-    service.put(busybox_rootfs(scratch / "busybox.ext4"), "/srv/busybox.ext4")
-    service.shell(
-        f"mkdir -p {MODULES} && cd /lib/modules/* && cp --parents -r {NEEDED_MODULES} modules.* {MODULES}"
-    ).ok()
-    service.banger("kernel", "import", VM, "--kernel", "/srv/vmlinuz", "--modules", MODULES).ok()
-    service.banger("image", "register", "--rootfs", "/srv/busybox.ext4", "--name", VM).ok()
+    """What is there already, from an attempt that failed later, is left as it is."""
+    if not _known(service, "kernel"):
+        kernel = home.data / "kernels" / home.json("kernel", "list")[0]["id"] / "vmlinuz"
+        service.put(kernel, "/srv/vmlinuz")
+        service.shell(
+            f"mkdir -p {MODULES} && cd /lib/modules/* && cp --parents -r {NEEDED_MODULES} modules.* {MODULES}"
+        ).ok()
+        service.banger("kernel", "import", VM, "--kernel", "/srv/vmlinuz", "--modules", MODULES).ok()
+    if not _known(service, "image"):
+        service.put(busybox_rootfs(scratch / "busybox.ext4"), "/srv/busybox.ext4")
+        service.banger("image", "register", "--rootfs", "/srv/busybox.ext4", "--name", VM).ok()
+
+
+def _known(service: HostInside, noun: str) -> list[dict[str, Any]]:
+    known: list[dict[str, Any]] = json.loads(service.banger(noun, "list", "--json").ok().text)
+    return known
 
 
 def _facts(host: HostInside, unit: str = UNIT) -> dict[str, str]:
