@@ -19,7 +19,7 @@ import pykka
 from loguru import logger
 
 from banger import __version__, descriptors, logs
-from banger.actors.messages import Reconcile
+from banger.actors.messages import DeleteVm, Reconcile
 from banger.api.app import make_app
 from banger.api.server import bind, make_server, wait_started
 from banger.config import Config
@@ -136,8 +136,9 @@ async def _serve(layout: Layout, config: Config) -> int:
         asyncio.create_task(_watchdog()),
     ]
     await stop.wait()
-    logger.info("stopping: running VMs go on")
+    logger.info("stopping: running VMs go on, but for those that sessions hold")
     notify("STOPPING=1")
+    await asyncio.to_thread(_end_attended, daemon, config.seconds("daemon.shutdown_timeout_s"))
     server.should_exit = True
     for task in tasks:
         task.cancel()
@@ -153,6 +154,18 @@ async def _serve(layout: Layout, config: Config) -> int:
         os._exit(STUCK_EXIT_CODE)
     logger.info("stopped")
     return 0
+
+
+def _end_attended(daemon: Daemon, timeout_s: float) -> None:
+    """Delete the VMs of the sessions that end with us. What is not done in time the next daemon does."""
+    context, deadline = daemon.context, Deadline.after(timeout_s)
+    wishes = [
+        context.supervisor.submit(DeleteVm(vm_id, name, force=True), deadline)
+        for vm_id, name in context.attendance.all()
+    ]
+    for wish in wishes:
+        with suppress(BangerError):
+            wish.wait()
 
 
 async def _reconcile(daemon: Daemon, interval_s: float) -> None:

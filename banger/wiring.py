@@ -22,6 +22,7 @@ from banger.bundle.source import BundleImageSource
 from banger.catalog import Catalog
 from banger.config import Config
 from banger.core import clock
+from banger.core.attendance import Attendance
 from banger.core.models import ProcessIdentity
 from banger.core.operation_table import OperationTable
 from banger.dns.service import DnsService
@@ -86,6 +87,7 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
     bundles = BundleImageSource(layout, config, blobs=blobs)
     ledger = Ledger(store.handles, layout)
     evidence = EvidenceRoom(layout)
+    attendance = Attendance()
     mark = installation_id(layout)
     vmm = QemuVmm(config, layout, Launching(config, mark))
     hosting = make_hosting(layout, config, store, ledger, mark)
@@ -132,6 +134,7 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
             guests=channels,
             boot=LinuxGuestBoot(layout),
             watcher=watcher,
+            attendance=attendance,
             access=access,
             authorized_key=ensure_key(layout.ssh_key),
         )
@@ -149,6 +152,7 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
         vmm=vmm,
         ledger=ledger,
         evidence=evidence,
+        attendance=attendance,
         dns=hosting.dns,
         homes=hosting.homes,
         inventory=lambda: overview(parts[0]),

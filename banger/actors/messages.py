@@ -225,13 +225,17 @@ class VmCommand(Command):
 
 @dataclass(frozen=True, slots=True)
 class CreateVm(VmCommand):
-    """Make a VM from its spec; with ``start``, start it too, and leave nothing behind if that fails."""
+    """Make a VM from its spec; with ``start``, start it too, and leave nothing behind if that fails.
+
+    ``attended``: a session of this daemon holds it, which began before this was wished.
+    """
 
     verb: ClassVar[str] = "vm.create"
     joinable: ClassVar[bool] = False
     spec: VmSpec
     owner_uid: int = 0
     start: bool = False
+    attended: bool = False
 
     def __hash__(self) -> int:
         return hash(self.vm_id)  # the spec's labels are a mapping

@@ -130,7 +130,7 @@ class Reconciler:
                 self._report.stopped.append(f"{vm.name} ({what.value})")
 
     def _may_need_settling(self, vm: Vm) -> bool:
-        if vm.state is not VmState.STOPPED or self._services.ledger.of(vm.id).of():
+        if vm.state is not VmState.STOPPED or vm.attended or self._services.ledger.of(vm.id).of():
             return True
         # A store that is older than the disk may take a VM for stopped that runs.
         return self._at_start and bool(self._services.ledger.recorded(vm.id).handles)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from banger.actors.messages import Command, PullImage, PullKernel
 from banger.config import Config
+from banger.core.attendance import Attendance
 from banger.core.cancel import Deadline
 from banger.core.listener import Listener
 from banger.core.models import GuestAccess, Image, Kernel, ProcessIdentity, Vm
@@ -66,6 +67,7 @@ class Services:
         submit: asks other owners, by way of the supervisor, without blocking.
         storages, storage: every driver by its name, and the one that new VMs get.
         capabilities: in the order in which a start prepares them.
+        attendance: the VMs that are held by sessions.
         host_objects: each lists what one part of banger has on the host.
         access: how to reach the guest of a running VM.
         authorized_key: the OpenSSH public key that every guest of this installation lets in.
@@ -89,5 +91,6 @@ class Services:
     guests: Guests
     boot: GuestBoot
     watcher: Watcher
+    attendance: Attendance
     access: Callable[[Vm], GuestAccess]
     authorized_key: str

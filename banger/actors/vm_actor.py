@@ -92,6 +92,7 @@ class VmActor(OwnerActor):
             created_at=clock.now(),
             owner_uid=command.owner_uid,
             storage=self._storage_of(command.spec),
+            attended=command.attended,
         )
         services.store.vms.insert(vm)  # claims the name
         crashpoint("vm.create:name-claimed")

@@ -32,8 +32,19 @@ def look_at(services: Services, vm: Vm) -> Look:
     handles = services.ledger.of(vm.id).of()
     identity, is_alive = find_process(services, [handle for handle in handles if handle.kind == "process"])
     goes_on = is_alive and not breakdown(services, vm, identity)
-    what = settle(vm.state, has_handles=bool(handles), has_process=identity is not None, goes_on=goes_on)
+    what = settle(
+        vm.state,
+        has_handles=bool(handles),
+        has_process=identity is not None,
+        goes_on=goes_on,
+        forsaken=is_forsaken(services, vm),
+    )
     return Look(what, identity)
+
+
+def is_forsaken(services: Services, vm: Vm) -> bool:
+    """True for a VM that a session held which is over: one of a daemon that is gone."""
+    return vm.attended and not services.attendance.holds(vm.id)
 
 
 def breakdown(services: Services, vm: Vm, identity: ProcessIdentity | None) -> str:
@@ -72,6 +83,10 @@ class VmSettler:
                 return vm
             case Settlement.ERASE:
                 operation.note(f"{vm.name}: half {'deleted' if vm.state == 'deleting' else 'created'}, removed")
+                self._keeper.erase(vm)
+                return None
+            case Settlement.FORSAKE:
+                operation.note(f"{vm.name}: its session is over, removed")
                 self._keeper.erase(vm)
                 return None
             case Settlement.CLEAN:

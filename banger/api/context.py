@@ -11,6 +11,7 @@ from starlette.requests import HTTPConnection
 from banger.actors.inventory import Found
 from banger.catalog import Catalog
 from banger.config import Config
+from banger.core.attendance import Attendance
 from banger.core.models import GuestAccess, Vm
 from banger.core.ports import Vmm
 from banger.dns.service import DnsService
@@ -39,6 +40,7 @@ class ApiContext:
     vmm: Vmm
     ledger: Ledger
     evidence: EvidenceRoom
+    attendance: Attendance
     dns: DnsService | None
     homes: HomeDisk
     inventory: Callable[[], Sequence[Found]]

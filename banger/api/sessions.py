@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from banger.actors.messages import DeleteVm
+from banger.actors.messages import CreateVm, DeleteVm
 from banger.api.bodies import CreateVmBody, ExecBody, RunBody, decode
 from banger.api.context import ApiContext, context_of
 from banger.api.frame_channel import FrameChannel
@@ -73,6 +73,13 @@ async def run(context: ApiContext, channel: FrameChannel, request: Request) -> d
     body = decode(await channel.config(), RunBody)
     spec = _with_boot_command(body) if body.detach else body.spec
     command = create_command(context, CreateVmBody(spec, body.name, start=True), peer_uid(request))
+    if not body.spec.ephemeral or body.detach:
+        return await _run(context, channel, body, command)
+    with context.attendance.held(command.vm_id, command.vm_name):
+        return await _run(context, channel, body, replace(command, attended=True))
+
+
+async def _run(context: ApiContext, channel: FrameChannel, body: RunBody, command: CreateVm) -> dict[str, Any]:
     listener = context.supervisor.submit(command)
     lost: BangerError | None = None
     try:
@@ -90,7 +97,7 @@ async def run(context: ApiContext, channel: FrameChannel, request: Request) -> d
             outcome = {}
     finally:
         listener.leave()
-        if body.spec.ephemeral and not body.detach and context.store.vms.get(command.vm_id) is not None:
+        if command.attended and context.store.vms.get(command.vm_id) is not None:
             await _delete(context, command.vm_id, command.vm_name, lost=lost is not None)
     if lost is not None:
         raise await asyncio.to_thread(_told, context, command.vm_id, lost)

@@ -249,6 +249,7 @@ class Vm:
         last_ports: published ports of the last start; what banger had picked is picked again if it is free.
         ssh_port: port at ``address`` that reaches banger's own ssh server in the guest; 0 while not running.
         paused_by: ``user``, or ``guard`` when the host was about to run out of room; empty while not paused.
+        attended: a run session holds it, and it is deleted when that ends; see :mod:`banger.core.attendance`.
         keep_home: what deleting it does with its home disk; false once a user has wished it deleted.
         accelerator: ``kvm`` or ``tcg`` of the running VMM.
         restarts: what banger started by itself, and is about to.
@@ -275,6 +276,7 @@ class Vm:
     ssh_port: int = 0
     accelerator: str = ""
     paused_by: str = ""
+    attended: bool = False
     keep_home: bool = True
     restarts: Restarts = NO_RESTARTS
     pid: int = 0

@@ -17,9 +17,12 @@ class Settlement(StrEnum):
     CLEAN = "clean up what a start left"
     RECORD_EXIT = "record that it ended, and clean up"
     ERASE = "remove: it is half created or half deleted"
+    FORSAKE = "remove: the session that held it is over"
 
 
-def settle(state: VmState, *, has_handles: bool, has_process: bool, goes_on: bool) -> Settlement:
+def settle(
+    state: VmState, *, has_handles: bool, has_process: bool, goes_on: bool, forsaken: bool = False
+) -> Settlement:
     """Decide.
 
     Args:
@@ -27,9 +30,12 @@ def settle(state: VmState, *, has_handles: bool, has_process: bool, goes_on: boo
         has_handles: the ledger names anything at all.
         has_process: the ledger names a VMM process.
         goes_on: that very process lives, and so does its machine.
+        forsaken: it was held by a session that is over.
     """
     if state in (VmState.CREATING, VmState.DELETING):
         return Settlement.ERASE
+    if forsaken:
+        return Settlement.FORSAKE
     if not has_process:
         return Settlement.CLEAN if state in LIVE or has_handles else Settlement.NOTHING
     if not goes_on:

@@ -98,4 +98,7 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE vms ADD COLUMN restarts TEXT NOT NULL DEFAULT '{}';
     ALTER TABLE vms ADD COLUMN last_ports TEXT NOT NULL DEFAULT '[]';
     """,
+    """
+    ALTER TABLE vms ADD COLUMN attended INTEGER NOT NULL DEFAULT 0;
+    """,
 )

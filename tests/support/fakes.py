@@ -17,6 +17,7 @@ from banger.actors.services import Resolver, Services
 from banger.actors.vm_actor import VmActor
 from banger.config import Config
 from banger.core import lookup
+from banger.core.attendance import Attendance
 from banger.core.backoff import Backoff
 from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError, ErrorKind
@@ -327,6 +328,7 @@ class World:
         self.publisher = Publisher(Forwarders(mark), self.ports_besides)
         capabilities = self.capabilities(self) if callable(self.capabilities) else self.capabilities
         vmm_objects = (self.vmm.host_objects,) if self.vmm else ()  # type: ignore[attr-defined]
+        self.attendance = Attendance()
         self.supervisor = Supervisor(self._spawn, self.operations, self.backoff)
         self.services = Services(
             layout=self.layout,
@@ -339,6 +341,7 @@ class World:
             workshop=self.chosen_workshop,
             ledger=self.ledger,
             evidence=self.evidence,
+            attendance=self.attendance,
             storages={"fake": storage},
             storage=storage,
             host_objects=(*vmm_objects, *(one.host_objects for one in capabilities)),

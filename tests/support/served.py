@@ -38,6 +38,7 @@ class Served:
             vmm=SimpleNamespace(name="fake", engines=FakeEngines()),  # type: ignore[arg-type]
             ledger=world.ledger,
             evidence=world.evidence,
+            attendance=world.attendance,
             dns=None,
             homes=HomeDisk(world.layout, world.services.config),
             inventory=lambda: overview(world.services),
