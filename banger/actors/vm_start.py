@@ -129,6 +129,8 @@ class VmStart:
             command=self._boot_command(),
             user=spec.user or self._image.config.user,
             workdir=spec.workdir or self._image.config.workdir,
+            directories=self._directories(),
+            vm_id=self._vm.id,
         )
         services.boot.initrd(toolbox, config, self._files.initrd)
         crashpoint("vm.start:initrd-written")
@@ -137,6 +139,11 @@ class VmStart:
         """What a detached run has the guest start with every boot."""
         spec = self._vm.spec
         return () if spec.command is None else command_of_run(self._image.config, spec.entrypoint, spec.command)
+
+    def _directories(self) -> tuple[str, ...]:
+        """What the image's configuration or the spec names and perhaps no layer has, as ``docker run`` makes it."""
+        named = (self._vm.spec.workdir or self._image.config.workdir, *self._image.config.volumes)
+        return tuple(path for path in named if path.startswith("/") and path.isprintable())
 
     def _intend_process(self) -> None:
         self._ledger.intend("run_dir", str(self._files.run_dir))

@@ -156,6 +156,7 @@ def config_object(config: ImageConfig) -> dict[str, Any]:
         "User": config.user,
         "WorkingDir": config.workdir,
         "Labels": dict(sorted(config.labels.items())),
+        **({"Volumes": {path: {} for path in config.volumes}} if config.volumes else {}),
     }
 
 

@@ -23,6 +23,7 @@ class ImageConfig:
     user: str = ""
     workdir: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+    volumes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,8 +90,9 @@ def _marked_used(target: Path) -> bool:
 
 
 def vm_archive(config: GuestConfig) -> bytes:
-    """The per-VM archive: settings, keys, environment and extra files. It must come first in an initrd."""
+    """The per-VM archive: settings, keys, environment, directories and extra files. It must come first in an initrd."""
     settings = {
+        "id": config.vm_id,
         "hostname": config.hostname,
         "init": config.init,
         "ssh_port": str(config.ssh_port),
@@ -104,6 +105,7 @@ def vm_archive(config: GuestConfig) -> bytes:
     cpio.file("etc/banger.conf", "".join(f"{key}={shlex.quote(value)}\n" for key, value in settings.items()).encode())
     cpio.file("etc/host_key", dropbear_key(config.host_key_seed), 0o600)
     cpio.file("etc/environment", "".join(f"set_env {shlex.quote(item)}\n" for item in config.env).encode(), 0o600)
+    cpio.file("etc/directories", "".join(f"{path}\n" for path in config.directories).encode())
     cpio.directory("home/.ssh", 0o700)
     cpio.file("home/.ssh/authorized_keys", f"{config.authorized_key.strip()}\n".encode(), 0o600)
     if config.command:

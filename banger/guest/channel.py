@@ -17,6 +17,7 @@ import asyncssh
 from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError, ErrorKind, cancelled
 from banger.core.models import GuestAccess
+from banger.core.names import new_id
 from banger.core.operation import Operation
 from banger.guest.channel_link import GuestLink
 from banger.guest.command import ExecRequest, Terminal, exec_command, tool_command
@@ -81,7 +82,8 @@ class GuestChannels:
             BangerError: ``usage`` for a command that cannot be sent; ``unavailable`` if the guest cannot be reached
                 or refuses; ``unknown_outcome`` if the connection was lost when the command had perhaps begun.
         """
-        return await self._open(access, exec_command(request), request.tty)
+        exec_id = new_id()
+        return await self._open(access, exec_command(request, exec_id), request.tty, exec_id)
 
     async def open_tool(self, access: GuestAccess, args: Sequence[str]) -> Session:
         """Start a toolbox applet with its arguments (``tar``, say); raises what :meth:`open_session` raises."""
@@ -101,8 +103,8 @@ class GuestChannels:
     async def _connect(self, access: GuestAccess, timeout_s: float) -> None:
         await self._link(access).connect(timeout_s)
 
-    async def _open(self, access: GuestAccess, command: str, tty: Terminal | None = None) -> Session:
-        opening = asyncio.create_task(self._link(access).open(command, tty))
+    async def _open(self, access: GuestAccess, command: str, tty: Terminal | None = None, exec_id: str = "") -> Session:
+        opening = asyncio.create_task(self._link(access).open(command, tty, exec_id))
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
+
 import asyncssh
 
 from banger.core.errors import BangerError, ErrorKind
@@ -10,6 +13,7 @@ from banger.core.names import new_id
 from banger.guest.channel_pool import ConnectionPool
 from banger.guest.command import (
     Terminal,
+    end_command,
     fits_one_request,
     launch_command,
     launcher_path,
@@ -17,6 +21,9 @@ from banger.guest.command import (
     upload_command,
 )
 from banger.guest.sessions import Session
+
+#: How long a guest may take to kill what an abandoned command has started.
+_END_TIMEOUT_S = 10.0
 
 
 class GuestLink:
@@ -26,16 +33,17 @@ class GuestLink:
         """Connect nothing yet."""
         self.access = access
         self._pool = ConnectionPool(access)
+        self._endings: set[asyncio.Task[None]] = set()  # a task that nobody refers to may be collected half done
 
     async def connect(self, timeout_s: float) -> None:
         """Connect to a guest that may still be booting; nothing to do if there is a live connection."""
         await self._pool.connect(timeout_s)
 
-    async def open(self, command: str, tty: Terminal | None = None) -> Session:
-        """Start ``command``; raises what :meth:`GuestChannels.open_session` raises."""
+    async def open(self, command: str, tty: Terminal | None = None, exec_id: str = "") -> Session:
+        """Start ``command``, which carries ``exec_id``; raises what :meth:`GuestChannels.open_session` raises."""
         if not fits_one_request(command):
             command = await self._upload(command)
-        return await self._open(command, tty)
+        return await self._open(command, tty, exec_id)
 
     @property
     def connections(self) -> tuple[int, int]:
@@ -49,25 +57,47 @@ class GuestLink:
     async def wait_dropped(self) -> None:
         """Wait until all that :meth:`drop` began has come to its end."""
         await self._pool.wait_closed()
+        if self._endings:
+            await asyncio.wait(self._endings)
 
-    async def _open(self, command: str, tty: Terminal | None = None) -> Session:
+    def _end_all(self, exec_id: str) -> asyncio.Task[None]:
+        """Begin to kill what an exec has started: its caller has left, and may be gone before this is done."""
+        ending = asyncio.create_task(self._end(exec_id))
+        self._endings.add(ending)
+        ending.add_done_callback(self._endings.discard)
+        return ending
+
+    async def _end(self, exec_id: str) -> None:
+        with suppress(BangerError, TimeoutError):  # a guest that does not answer is no better off with the news
+            async with asyncio.timeout(_END_TIMEOUT_S):
+                session = await self._open(end_command(exec_id))
+                try:
+                    await session.wait()
+                finally:
+                    await session.close()
+
+    async def _open(self, command: str, tty: Terminal | None = None, exec_id: str = "") -> Session:
         """Start a command that fits.
 
         A connection can be dead before anybody notices. As long as the guest has not given the command a channel it
         cannot have run, so that is tried once more on a new connection; after that, never.
         """
         try:
-            return await self._start(command, tty)
+            return await self._start(command, tty, exec_id)
         except _NotBegunError:
             self._pool.distrust()
         try:
-            return await self._start(command, tty)
+            return await self._start(command, tty, exec_id)
         except _NotBegunError as error:
             raise self._error(ErrorKind.UNAVAILABLE, "the guest does not take commands", error) from error
 
-    async def _start(self, command: str, tty: Terminal | None) -> Session:
+    async def _start(self, command: str, tty: Terminal | None, exec_id: str) -> Session:
         connection = await self._pool.take()
-        session = Session(self.access.vm_id, lambda clean: self._pool.give_back(connection, clean=clean))
+        session = Session(
+            self.access.vm_id,
+            lambda clean: self._pool.give_back(connection, clean=clean),
+            (lambda: self._end_all(exec_id)) if exec_id else None,
+        )
         try:
             await session.start(connection, command, tty)
         except (asyncssh.Error, OSError) as error:

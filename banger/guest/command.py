@@ -50,9 +50,14 @@ class ExecRequest:
     tty: Terminal | None = None
 
 
-def exec_command(request: ExecRequest) -> str:
-    """``banger-exec [-u USER] [-w DIR] [-e K=V]... -- ARGV...``; raises ``usage`` for what no guest can run."""
+def exec_command(request: ExecRequest, exec_id: str = "") -> str:
+    """``banger-exec [-x ID] [-u USER] [-w DIR] [-e K=V]... -- ARGV...``; raises ``usage`` for what no guest can run.
+
+    With an ID of its own, the command can be ended with all that it has started (see :func:`end_command`).
+    """
     words = ["banger-exec"]
+    if exec_id:
+        words += ["-x", exec_id]
     if request.user:
         words += ["-u", request.user]
     if request.workdir:
@@ -64,6 +69,11 @@ def exec_command(request: ExecRequest) -> str:
             raise BangerError(ErrorKind.USAGE, message, subject=key, hint="write NAME=VALUE")
         words += ["-e", assignment]
     return _join([*words, "--", *request.argv])
+
+
+def end_command(exec_id: str) -> str:
+    """``banger-end ID``: kills what the exec with that ID has started, however it has detached itself."""
+    return f"banger-end {exec_id}"
 
 
 def tool_command(args: Sequence[str]) -> str:

@@ -43,7 +43,6 @@ TOOLS = (
         ("usr/lib/openssh/sftp-server", "usr/libexec/openssh/sftp-server", "usr/lib/ssh/sftp-server"),
         "openssh-sftp-server",
     ),
-    Tool("usr/bin/chroot", ("usr/sbin/chroot", "usr/bin/chroot", "bin/chroot"), "coreutils"),
 )
 
 #: Libraries of dropbear that come in packages of their own.

@@ -29,14 +29,19 @@ class Session:
     still runs.
     """
 
-    def __init__(self, vm_id: str, when_closed: Callable[[bool], None]) -> None:
+    def __init__(
+        self, vm_id: str, when_closed: Callable[[bool], None], end_all: Callable[[], asyncio.Task[None]] | None = None
+    ) -> None:
         """Prepare a session; :meth:`start` runs the command.
 
         Args:
             vm_id: what errors name.
             when_closed: called once it is over, with True if the connection can serve another command.
+            end_all: begins to kill all that the command has started; ``None`` if it starts nothing.
         """
         self._wire = Wire(vm_id, when_closed)
+        self._end_all = end_all
+        self._ending: asyncio.Task[None] | None = None
 
     @property
     def opened(self) -> bool:
@@ -104,23 +109,28 @@ class Session:
         return await asyncio.shield(self._wire.exit)
 
     async def close(self) -> None:
-        """Hang up: what still runs gets ``HUP``, then ``KILL`` after ``HANGUP_GRACE_S``. Idempotent, never raises.
+        """Hang up: a command that still runs gets ``HUP``, then, after ``HANGUP_GRACE_S``, all it has started ``KILL``.
 
-        Cancelled, it kills at once. The connection is free again once the guest confirms the end.
-
-        dropbear signals the one process it started, and a terminal's foreground group when the terminal goes away;
-        what a command without a terminal left in the background is not reached.
+        Of a command that has ended, nothing is touched: what it left in the background was meant to stay. Idempotent,
+        never raises. Cancelled, it kills at once. The connection is free again once the guest confirms the end.
         """
         wire = self._wire
         if wire.channel is None or wire.closed.is_set():
+            if self._ending is not None:
+                await asyncio.shield(self._ending)
             return
         wire.output.discard()
+        abandoned = not wire.exit.done()
         try:
-            if not wire.exit.done():
+            if abandoned:
                 self.send_signal("HUP")
             with suppress(TimeoutError):
                 async with asyncio.timeout(HANGUP_GRACE_S):
                     await wire.closed.wait()
         finally:
             if not wire.closed.is_set():
-                self.send_signal("KILL")
+                self.send_signal("KILL")  # dropbear signals the one process that it started
+            if abandoned and self._end_all is not None and self._ending is None:
+                self._ending = self._end_all()
+        if self._ending is not None:
+            await asyncio.shield(self._ending)

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from importlib import resources
 
+from banger.guest.become import become_program
 from banger.guest.cpio import CpioWriter
 from banger.kernels.modules import Module
 
@@ -22,8 +23,8 @@ ENTER = "run/banger/bin/enter"
 
 #: Applets that the scripts name; all of them are in every distribution's static busybox.
 APPLETS = tuple(
-    "chroot cp date env hostname ifconfig insmod ln mkdir mount nsenter poweroff readlink reboot rm route setsid sh"
-    " sleep sync umount uname unshare usleep".split()
+    "chmod chroot cp date env hostname ifconfig insmod mkdir mount mv nsenter poweroff readlink reboot rm route setsid"
+    " sh sleep sync umount uname unshare usleep".split()
 )
 
 _ACCOUNTS = {
@@ -35,14 +36,16 @@ _ACCOUNTS = {
     # to this command, and that path is bin/enter of the toolbox once process 1's mounts are entered.
     ENTER: "#!/bin/nsenter -m/proc/1/ns/mnt\n",
 }
-_MOUNT_POINTS = ("base", "data", "dev", "home", "new", "proc", "sys", "tmp")
+_DIRECTORIES = ("base", "cgroup", "commands", "data", "dev", "home", "new", "proc", "sys", "tmp")
+#: Copied to ``/dev``, where the kernel leaves them to user space.
+_LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
 
 
 def scripts() -> dict[str, bytes]:
-    """The scripts that this package carries, by place in the toolbox."""
+    """The scripts and the one program that this package carries, by place in the toolbox."""
     data = resources.files("banger.guest") / "data"
     places = {"init": "init", "start": "bin/start", "enter": "bin/enter"}
-    return {place: (data / name).read_bytes() for name, place in places.items()}
+    return {place: (data / name).read_bytes() for name, place in places.items()} | {"bin/become": become_program()}
 
 
 def fingerprint(kernel_id: str, files: Mapping[str, bytes]) -> str:
@@ -54,15 +57,17 @@ def fingerprint(kernel_id: str, files: Mapping[str, bytes]) -> str:
 
 
 def archive(files: Mapping[str, bytes], loader: str, modules: Iterable[Module]) -> bytes:
-    """The toolbox as a cpio archive: ``files`` (programs and scripts), accounts, mount points, modules."""
+    """The toolbox as a cpio archive: ``files`` (programs and scripts), accounts, mount points, links, modules."""
     cpio = CpioWriter()
-    for name in _MOUNT_POINTS:
+    for name in _DIRECTORIES:
         cpio.directory(name, 0o1777 if name == "tmp" else 0o755)
     cpio.character_device("dev/console", 5, 1)
     for path in sorted(files):
         cpio.file(path, files[path], 0o755)
     for applet in APPLETS:
         cpio.symlink(f"bin/{applet}", "busybox")
+    for link, target in _LINKS.items():
+        cpio.symlink(f"links/{link}", target)
     cpio.symlink("lib64", "lib")
     cpio.symlink("lib/loader", loader)
     for path, text in _ACCOUNTS.items():

@@ -53,8 +53,9 @@ def parse_image_config(body: bytes, layers: int) -> ImageDocument:
         entrypoint=_command(fields, "Entrypoint"),
         cmd=_command(fields, "Cmd"),
         user=_text(fields, "User", _LONGEST_USER),
-        workdir=_text(fields, "WorkingDir", _LONGEST_PATH),
+        workdir=_directory(_text(fields, "WorkingDir", _LONGEST_PATH)),
         labels=_labels(fields.get("Labels")),
+        volumes=_volumes(fields.get("Volumes")),
     )
     return ImageDocument(config, Platform.of(data), diff_ids)
 
@@ -111,6 +112,21 @@ def _labels(value: Any) -> dict[str, str]:
         _checked(k, "Labels", _LONGEST_ITEM): _checked("" if v is None else v, "Labels", _LONGEST_ITEM)
         for k, v in value.items()
     }
+
+
+def _directory(text: str) -> str:
+    """An absolute path; empty if there is none. What is relative is meant from the root."""
+    return f"/{text}" if text and not text.startswith("/") else text
+
+
+def _volumes(value: Any) -> tuple[str, ...]:
+    """The directories that a container runtime would make for data; the object's values say nothing."""
+    if value is None:
+        return ()
+    if not isinstance(value, Mapping):
+        raise DocumentError('its "Volumes" is not an object')
+    _check_total([*value], "Volumes")
+    return tuple(_directory(_text({"Volumes": path}, "Volumes", _LONGEST_PATH)) for path in sorted(value) if path)
 
 
 def _check_total(items: list[Any], key: str) -> None:

@@ -27,8 +27,8 @@ from tests.support.qemu_boot import (
 
 pytestmark = [pytest.mark.boot, needs_qemu]
 
-PASSWD = "root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\ndaemon:x:1:1::/:/usr/sbin/nologin\n"
-GROUP = "root:x:0:\nalice:x:1000:\nstaff:x:50:bob,alice\nmalice:x:666:malice\nvideo:x:44:alice\n"
+PASSWD = "root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\ndaemon:x:1:1::/:/usr/sbin/nologin\nblank:::::\ncarol:x:1001:50::/home/carol:/bin/sh"
+GROUP = "root:x:0:\nalice:x:1000:\nstaff:x:50:bob,alice\nmalice:x:666:malice\nvideo:x:44:bob,alice"
 APPLETS = "sh ls cat id env pwd true sleep kill tty stat readlink ip hostname touch ps test"
 
 
@@ -122,6 +122,8 @@ def test_exec_command_replaces_every_shell_of_bangers(guest: Machine) -> None:
         ("4242", "uid=4242 gid=0(root) groups=0(root)"),
         ("4242:4343", "uid=4242 gid=4343 groups=4343"),
         ("root:staff", "uid=0(root) gid=50(staff) groups=50(staff)"),
+        (":staff", "uid=0(root) gid=50(staff) groups=50(staff)"),
+        ("alice:", "uid=1000(alice) gid=1000(alice) groups=44(video),50(staff),1000(alice)"),
     ],
 )
 def test_exec_as_user_gets_that_users_numbers(guest: Machine, user: str, expected: str) -> None:
@@ -129,7 +131,7 @@ def test_exec_as_user_gets_that_users_numbers(guest: Machine, user: str, expecte
     assert _sorted_groups(shown) == _sorted_groups(expected)
 
 
-@pytest.mark.parametrize("user", ["nobody-here", "alice:nothing", "root:"])
+@pytest.mark.parametrize("user", ["nobody-here", "alice:nothing", "blank"])
 def test_exec_as_unknown_user_or_group_ends_with_125(guest: Machine, user: str) -> None:
     done = guest.run("true", user=user)
     assert done.returncode == 125

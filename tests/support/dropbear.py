@@ -34,6 +34,7 @@ shift
 if [ "$kind" = banger-tool ]; then
     exec /run/banger/bin/busybox "$@"
 fi
+[ "$kind" != banger-end ] || exit 0
 while [ "$1" != -- ]; do
     case $1 in
     -u) export TEST_USER="$2" ;;

@@ -38,7 +38,7 @@ def test_config_keeps_what_a_machine_may_use() -> None:
     )
 
     assert config == ImageConfig(
-        ("PATH=/bin", "EMPTY=", "A=b=c"), ("/init",), ("sh", "-c", "a\nb"), "app:app", "/srv", {"a": "b"}
+        ("PATH=/bin", "EMPTY=", "A=b=c"), ("/init",), ("sh", "-c", "a\nb"), "app:app", "/srv", {"a": "b"}, ("/data",)
     )
 
 

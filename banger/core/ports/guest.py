@@ -66,6 +66,9 @@ class GuestConfig:
         command: started with every boot, with the console for its output; empty: none.
         user: who runs ``command``; empty: root.
         workdir: where it starts; empty: in ``/``.
+        directories: absolute paths without line breaks that the configuration names, made at every start where the
+            root file system has none.
+        vm_id: marks the VM's first boot as done, in a place where no image can have put it.
     """
 
     hostname: str
@@ -81,6 +84,8 @@ class GuestConfig:
     command: Sequence[str] = ()
     user: str = ""
     workdir: str = ""
+    directories: Sequence[str] = ()
+    vm_id: str = ""
 
 
 class GuestBoot(Protocol):
