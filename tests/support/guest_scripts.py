@@ -114,7 +114,7 @@ class Guest:
 
     def _chroot(self, *argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
         words = [*_CONFINED, "chroot", self.root, *argv]
-        env = {**os.environ, **environment}
+        env = {"PATH": os.environ["PATH"], **environment}
         return subprocess.run(words, capture_output=True, text=True, check=False, env=env)
 
 
