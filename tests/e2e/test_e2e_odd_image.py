@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.daemon import BangerHome, RunningVm
-from tests.support.odd_image import push_odd_image
+from tests.support.odd_image import COMMAND, push_odd_image
 from tests.support.registry import LocalRegistry
 from tests.support.waiting import eventually
 
@@ -38,13 +38,21 @@ def root(home: BangerHome, vm: str, script: str) -> str:
     return home.run("vm", "exec", "--user", "root", vm, "--", "sh", "-c", script).ok().text
 
 
+def logged(home: BangerHome, vm: str) -> str:
+    """The console, once the image's command has written to its log."""
+    shown = home.run("vm", "logs", vm).text
+    return shown if "logged" in shown else ""
+
+
 def count(home: BangerHome, vm: str) -> int:
     return int(home.run("vm", "exec", "--user", "root", vm, "--", "sh", "-c", RUNNING).text)
 
 
 def test_command_of_the_image_runs_as_its_user_in_a_directory_that_no_layer_has(home: BangerHome, vm: str) -> None:
-    done = home.run("vm", "exec", vm).ok()
-    assert done.text.splitlines() == ["/srv/app/deep", "1001", "/home/app", "logged"]
+    expected = ["/srv/app/deep", "1001", "/home/app", "1048576", "logged"]
+    assert home.run("vm", "exec", vm, "--", *COMMAND).ok().text.splitlines() == expected
+    console = eventually(lambda: logged(home, vm), 30, "the image's command has logged")
+    assert console.replace("\r", "").endswith("\n".join([*expected, ""]))  # of the detached run's own, at the boot
     assert root(home, vm, "stat -c '%a %u %F' /srv/app/deep /volume/data").splitlines() == ["755 0 directory"] * 2
 
 

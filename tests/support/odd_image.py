@@ -12,6 +12,7 @@ from tests.support.registry import Layer, Link, LocalRegistry, Node
 
 APPLETS = "sh cat id ls ps sleep yes pwd nslookup ping env wc grep setsid readlink stat head printf true touch sync"
 
+COMMAND = ["sh", "-c", "pwd; id -u; echo $HOME; ulimit -n; echo logged >>/var/log/app.log"]
 #: Its account is the last line of its file and has no newline after it.
 PASSWD = b"root:x:0:0::/root:/bin/sh\napp:x:1001:1001::/home/app:/bin/sh"
 GROUP = b"app:x:1001:\r\nlogs:x:900:app"
@@ -54,7 +55,7 @@ def push_odd_image(registry: LocalRegistry, name: str) -> str:
         "User": "app",
         "WorkingDir": "/srv/app/deep",
         "Volumes": {"/volume/data": {}},
-        "Cmd": ["sh", "-c", "pwd; id -u; echo $HOME; echo logged >>/var/log/app.log"],
+        "Cmd": COMMAND,
         "Env": ["PATH=/bin", "odd.name=1"],
     }
     registry.push(name, layers, config=config)
