@@ -134,6 +134,8 @@ def guest_source(client: Client, vm: str, source: str, *, follow_link: bool) -> 
     chosen = found.followed if follow else found
     if found.kind == "missing" and (follow or not found.is_link):
         raise BangerError(ErrorKind.NOT_FOUND, f'"{source}" is not there in the guest', subject=source)
+    if follow and found.is_link and chosen.kind == "other":
+        raise BangerError(ErrorKind.CONFLICT, f'"{source}" in the guest leads to no file or directory', subject=source)
     is_directory = chosen.kind == "directory" and not chosen.is_link
     if means_directory(source) and not is_directory:
         raise BangerError(ErrorKind.CONFLICT, f'"{source}" in the guest is no directory', subject=source)

@@ -276,6 +276,13 @@ def test_missing_path_in_the_guest_is_not_found(api: FakeApi, tree: Path) -> Non
     assert raised.value.kind is ErrorKind.NOT_FOUND
 
 
+def test_link_of_the_guest_to_what_never_ends_is_refused_when_followed(api: FakeApi, tree: Path) -> None:
+    api.on("GET", "/v1/vms/web/files/stat", {"path": "/dev/stdin", "kind": "other", "is_link": True, "real_path": ""})
+    with pytest.raises(BangerError, match="leads to no file") as raised:
+        copy_out(Client(api.path), "web", "/dev/stdin", str(tree), CopyOptions(follow_link=True))
+    assert raised.value.kind is ErrorKind.CONFLICT
+
+
 def test_path_in_the_guest_that_is_not_utf8_is_a_usage_error_not_another_path(api: FakeApi, tree: Path) -> None:
     with pytest.raises(BangerError, match="UTF-8") as raised:
         copy_out(Client(api.path), "web", "/bad\udcff", str(tree))
