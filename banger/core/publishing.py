@@ -59,7 +59,8 @@ def check_forwards(forwards: Sequence[PortForward]) -> None:
     """
     if len(forwards) > MOST_PORTS:
         message = f"{len(forwards)} published ports are more than the {MOST_PORTS} that a VM may have"
-        raise BangerError(ErrorKind.USAGE, message, subject="--publish", hint="publish fewer, or use --network tap")
+        hint = "publish fewer; with --network tap this host reaches every port at the guest's own address"
+        raise BangerError(ErrorKind.USAGE, message, subject="--publish", hint=hint)
     seen: dict[tuple[str, int], list[PortForward]] = {}
     for forward in forwards:
         check_forward(forward)
