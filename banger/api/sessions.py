@@ -151,13 +151,8 @@ async def stat(request: Request) -> Response:
     check_running(vm)
     path = request.query_params.get("path", "")
     session = await context.channels.open_tool(context.access(vm), files.look(path))
-    try:
-        session.write_eof()
-        said = b"".join([chunk async for stream, chunk in session.output() if stream is Stream.STDOUT])
-        await session.wait()
-    finally:
-        await session.close()
-    return JSONResponse({"path": path, **asdict(files.seen(said))})
+    answer = await session.answer()
+    return JSONResponse({"path": path, **asdict(files.seen(answer.stdout))})
 
 
 async def _tool(context: ApiContext, channel: FrameChannel, request: Request, args: list[str]) -> dict[str, Any]:

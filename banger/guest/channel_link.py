@@ -20,7 +20,7 @@ from banger.guest.command import (
     launcher_script,
     upload_command,
 )
-from banger.guest.sessions import Session
+from banger.guest.sessions import ANSWER_TIMEOUT_S, Session
 
 #: How long a guest may take to kill what an abandoned command has started.
 _END_TIMEOUT_S = 10.0
@@ -116,14 +116,14 @@ class GuestLink:
         path = launcher_path(new_id())
         session = await self._open(upload_command(path))
         try:
-            await session.write_stdin(launcher_script(command))
-            session.write_eof()
-            complaint = b"".join([data async for _, data in session.output()])
-            status = await session.wait()
-        finally:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                await session.write_stdin(launcher_script(command))
+        except TimeoutError as error:
             await session.close()
-        if status.code != 0:
-            cause = complaint.decode(errors="replace").strip()
+            raise self._error(ErrorKind.TIMEOUT, "the guest does not take a long command", error) from error
+        answer = await session.answer()
+        if answer.status.code != 0:
+            cause = (answer.stdout + answer.stderr).decode(errors="replace").strip()
             raise self._error(ErrorKind.UNAVAILABLE, "the guest does not take a long command", cause)
         return launch_command(path)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 
 import asyncssh
 
@@ -19,6 +20,19 @@ RECEIVE_WINDOW = 512 << 10
 HANGUP_GRACE_S = 1.0
 #: The signals of RFC 4254 section 6.10 that dropbear delivers and reports.
 SIGNALS = frozenset("ABRT ALRM FPE HUP ILL INT KILL PIPE QUIT SEGV TERM USR1 USR2".split())
+
+
+#: What an answer of a tool of banger's own may have, and how long it may take, in an emulated guest on a busy host.
+MAX_ANSWER_BYTES, ANSWER_TIMEOUT_S = 64 << 10, 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a tool said, and how it ended."""
+
+    status: ExitStatus
+    stdout: bytes
+    stderr: bytes
 
 
 class Session:
@@ -39,6 +53,7 @@ class Session:
             when_closed: called once it is over, with True if the connection can serve another command.
             end_all: begins to kill all that the command has started; ``None`` if it starts nothing.
         """
+        self._vm_id = vm_id
         self._wire = Wire(vm_id, when_closed)
         self._end_all = end_all
         self._ending: asyncio.Task[None] | None = None
@@ -80,6 +95,32 @@ class Session:
         except OSError:  # the command has ended, or write_eof was called
             return False
         return True
+
+    async def answer(self) -> Answer:
+        """The short answer of one of banger's own tools, then the end of the session.
+
+        Whatever is read from a guest has a bound and a deadline: its tools may be anybody's.
+
+        Raises:
+            BangerError: ``invalid`` for more than ``MAX_ANSWER_BYTES``, ``timeout`` after ``ANSWER_TIMEOUT_S``, and
+                what :meth:`output` and :meth:`wait` raise.
+        """
+        said = {Stream.STDOUT: bytearray(), Stream.STDERR: bytearray()}
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+                self.write_eof()
+                async for stream, data in self.output():
+                    said[stream] += data
+                    if sum(map(len, said.values())) > MAX_ANSWER_BYTES:
+                        message = f"the guest answers with more than {MAX_ANSWER_BYTES} bytes"
+                        raise BangerError(ErrorKind.INVALID, message, subject=self._vm_id)
+                status = await self.wait()
+        except TimeoutError:
+            message = f"the guest did not answer within {ANSWER_TIMEOUT_S:g} s"
+            raise BangerError(ErrorKind.TIMEOUT, message, subject=self._vm_id) from None
+        finally:
+            await self.close()
+        return Answer(status, bytes(said[Stream.STDOUT]), bytes(said[Stream.STDERR]))
 
     def write_eof(self) -> None:
         """End the input. Idempotent."""

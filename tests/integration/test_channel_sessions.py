@@ -14,6 +14,7 @@ import pytest
 
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import GuestAccess
+from banger.guest import sessions
 from banger.guest.command import ExecRequest
 from banger.guest.session_output import HIGH_WATER
 from banger.guest.session_wire import ExitStatus
@@ -384,3 +385,32 @@ def test_open_session_caller_gone_meanwhile_leaves_no_command_behind(
 
     channel.do(scenario())
     eventually(lambda: not running(marker), what="the command has ended")
+
+
+@pytest.mark.parametrize(
+    ("command", "kind"),
+    [(["cat", "/dev/zero"], ErrorKind.INVALID), (["sleep", "600"], ErrorKind.TIMEOUT)],
+    ids=["flood", "silence"],
+)
+def test_answer_of_a_guest_that_floods_or_is_silent_has_a_bound_and_a_deadline(
+    channel: Channels, access: GuestAccess, command: list[str], kind: ErrorKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "ANSWER_TIMEOUT_S", 5.0 if kind is ErrorKind.INVALID else 0.5)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    async def ask() -> object:
+        return await (await channel.guests.open_tool(access, command)).answer()
+
+    with pytest.raises(BangerError) as caught:
+        channel.do(ask())
+    assert caught.value.kind is kind
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20 << 10  # KiB
+    eventually(lambda: channel.guests.connections(access.vm_id)[1] == 0, what="the command was ended")
+
+
+def test_answer_of_a_tool_comes_with_its_status(channel: Channels, access: GuestAccess) -> None:
+    async def ask() -> sessions.Answer:
+        return await (await channel.guests.open_tool(access, ["sh", "-c", "echo out; echo err >&2; exit 3"])).answer()
+
+    answer = channel.do(ask())
+    assert (answer.status.code, answer.stdout, answer.stderr) == (3, b"out\n", b"err\n")
