@@ -33,6 +33,8 @@ from tests.support.waiting import eventually
 
 NAME = "test/app:1"
 LIMIT_S = 1.0
+#: Far more than that, for busy machines; those that never give up take for ever.
+LONGEST_S = 10.0
 TIMEOUTS = Timeouts(connect_s=0.4, read_s=0.4, stall_s=LIMIT_S)
 #: Never the number of attempts, always the clock.
 UNTIRING = RetryPolicy(attempts=1_000_000, first_s=0.01, longest_s=0.05)
@@ -90,7 +92,7 @@ def test_registry_that_stalls_is_told_early_and_given_up_after_the_total(
     assert error.message.startswith(f'registry "{registry.host}" stalls: ')
     assert error.message.endswith("in 1 s")
     assert "registry.stall_timeout_s" in error.hint
-    assert LIMIT_S * 0.9 < seconds < LIMIT_S * 3
+    assert LIMIT_S * 0.9 < seconds < LONGEST_S
     assert f'data from registry "{registry.host}" for 0.25 s; given up after 1 s' in puller.notes[0]
     eventually(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("oci-")])
 
@@ -105,7 +107,7 @@ def test_storage_behind_a_redirect_that_stalls_is_given_up_too(
 
     assert "stalls" in error.message
     assert f'server "{storage.host}" did not answer in time' in error.cause
-    assert seconds < LIMIT_S * 3
+    assert seconds < LONGEST_S
 
 
 def test_tls_that_is_never_shaken_hands_on_is_given_up(puller: Puller) -> None:
@@ -124,18 +126,19 @@ def test_tls_that_is_never_shaken_hands_on_is_given_up(puller: Puller) -> None:
             client.get_document("manifests/1", "*/*", 1 << 20, "image")
 
     assert caught.value.kind is ErrorKind.UNAVAILABLE
-    assert time.monotonic() - started < LIMIT_S * 3
+    assert time.monotonic() - started < LONGEST_S
     assert puller.notes
 
 
 def test_registry_that_is_slow_but_gets_ahead_is_waited_for(
     registry: FaultyRegistry, image: BuiltImage, puller: Puller
 ) -> None:
-    registry.on(image.layer_digests[0], dripping(0.2, piece=30_000))
+    puller.timeouts = Timeouts(connect_s=2.0, read_s=2.0, stall_s=2.0)
+    registry.on(image.layer_digests[0], dripping(0.25, piece=30_000))
     started = time.monotonic()
 
     assert puller.pull(registry.reference(NAME)) == [image.blobs[image.layer_digests[0]]]
-    assert time.monotonic() - started > LIMIT_S * 1.5
+    assert time.monotonic() - started > puller.timeouts.stall_s
 
 
 def test_registry_that_answers_with_errors_does_not_stall(
