@@ -31,6 +31,7 @@ def recorded(name: str) -> str:
     [
         ("kernel-damaged", 512, None, "kernel-damaged", "Decoding failed", "--kernel debian-cloud"),
         ("kernel-damaged-q35", 512, None, "kernel-damaged", "Decoding failed", "--kernel debian-cloud"),
+        ("kernel-damaged-oops", 512, RESET, "kernel-crashed", "BUG: unable to handle page fault", "--kernel"),
         ("initrd-garbage", 512, RESET, "initrd-damaged", "invalid magic at start of compressed", "--bundle"),
         ("initrd-gz-corrupt", 512, RESET, "initrd-damaged", "no cpio magic", "--bundle"),
         ("initrd-gz-trunc", 512, RESET, "initrd-damaged", "read error", "--bundle"),
@@ -188,7 +189,7 @@ def test_reason_that_the_kernel_gives_counts_for_more_than_the_inits(kernel_says
     assert kernel_says in cause.reason
 
 
-@pytest.mark.parametrize("name", ["kernel-crash", "no-initrd", "init-silent-hang", "init-exits"])
+@pytest.mark.parametrize("name", ["kernel-damaged-oops", "kernel-crash", "no-initrd", "init-silent-hang", "init-exits"])
 def test_kernel_that_is_known_to_be_damaged_is_the_cause_whatever_it_did(name: str) -> None:
     facts = replace(FACTS, console=recorded(name), ended=RESET if name != "init-silent-hang" else None)
     assert explain_boot(facts).doubtful
