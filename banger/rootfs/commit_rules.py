@@ -52,7 +52,7 @@ RULES = (
     Rule(r"(tmp|var/tmp)/.+", Treatment.LEAVE_OUT, "temporary by definition (file-hierarchy(7))"),
     Rule(r"(run|var/run)/.+", Treatment.LEAVE_OUT, "of one boot only, and hidden by a mount when the next one comes"),
     Rule(r"etc/(hostname|hosts|resolv\.conf)", Treatment.AS_IN_BASE, "banger writes them at a VM's first boot"),
-    Rule(r"var/lib/banger(/.+)?", Treatment.LEAVE_OUT, "banger's own note that a VM has been set up"),
+    Rule(r"\.banger|var/lib/banger(/.+)?", Treatment.LEAVE_OUT, "banger's own note that a VM has been set up"),
     Rule(
         r"var/lib/(systemd|urandom)/(random-seed|credential\.secret)|var/lib/(misc/random-seed|seedrng/.+)",
         Treatment.LEAVE_OUT,

@@ -309,6 +309,23 @@ def test_close_ends_the_command(
     eventually(lambda: not running(marker), what="the command has ended")
 
 
+def test_close_ends_what_an_abandoned_command_has_started_but_not_what_one_that_ended_has_left(
+    channel: Channels, access: GuestAccess
+) -> None:
+    async def scenario(script: str) -> tuple[str, bytes]:
+        session = await channel.guests.open_session(access, ExecRequest(("sh", "-c", f'echo "$TEST_ID."; {script}')))
+        name = (await read_until(session, b".")).decode().partition(".")[0]
+        if script == "true":
+            await session.wait()
+        await session.close()
+        await session.close()
+        return name, (await channel.exec_async(access, "cat", "/run/banger/ended")).stdout
+
+    for script, times in (("sleep 60", 1), ("trap '' HUP; sleep 60; sleep 60", 1), ("true", 0)):
+        name, ended = channel.do(scenario(script))
+        assert ended.decode().split().count(name) == times
+
+
 def test_close_ends_a_command_that_its_own_output_has_stopped(
     channel: Channels, access: GuestAccess, tmp_path: Path
 ) -> None:

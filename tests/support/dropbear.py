@@ -34,9 +34,10 @@ shift
 if [ "$kind" = banger-tool ]; then
     exec /run/banger/bin/busybox "$@"
 fi
-[ "$kind" != banger-end ] || exit 0
+[ "$kind" != banger-end ] || exec sh -c 'echo "$1" >>/run/banger/ended' sh "$1"
 while [ "$1" != -- ]; do
     case $1 in
+    -x) export TEST_ID="$2" ;;
     -u) export TEST_USER="$2" ;;
     -w) cd "$2" || exit 125 ;;
     -e) export "$2" ;;

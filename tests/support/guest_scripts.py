@@ -30,6 +30,7 @@ _CONFINED = (
     "unshare", "--mount", "--uts", "--ipc", "--net", "--pid", "--fork", "--kill-child",
     "setpriv", "--bounding-set", "-all,+chown,+dac_override,+fowner,+setuid,+setgid,+sys_chroot,+sys_resource",
 )  # fmt: skip
+_MOUNT_PROC = 'mount -t proc -o ro proc "$0/proc" && exec chroot "$0" "$@"'
 _STAND_INS = "chroot date hostname ifconfig insmod mount poweroff reboot route sleep sync umount unshare usleep".split()
 _STAND_IN = '#!/bin/sh\necho "${0##*/} $* ${first_boot:--}" >>/calls\n'
 _CONF = {
@@ -81,6 +82,14 @@ class Guest:
         quoted = " ".join("'" + word.replace("'", "'\\''") + "'" for word in argv)
         return self.enter(" ".join(["banger-exec", *words, *options.values(), "--", quoted]))
 
+    def run(self, script: str) -> str:
+        """Run a shell script that sees processes, its own and those that it starts; what it prints."""
+        self.write("script", f"set -e\n{script}")
+        mounted = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", _MOUNT_PROC, self.root]
+        done = subprocess.run([*mounted, "/bin/sh", "/script"], capture_output=True, text=True, check=False, timeout=30)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
     def start(self, *, first: bool = True, **settings: str) -> str:
         """Boot from where the image's root is in place to where an init takes over; what the console shows."""
         self.write("run/banger/etc/banger.conf", _conf(settings))
@@ -128,6 +137,7 @@ def image_root(root: Path) -> Guest:
         guest.write(f"run/banger/{place}", content, 0o755)
     guest.write("sbin/init", "#!/bin/sh\nexec sleep 60\n", 0o755)
     guest.write("proc/uptime", "1.23 4.56\n")
+    guest.write("dev/null", "")
     for place in ("etc/environment", "etc/directories"):
         guest.write(f"run/banger/{place}", "")
     guest.write("run/banger/etc/passwd", "root:x:0:0::/home:/run/banger/bin/enter\n")
@@ -155,7 +165,7 @@ def _fill(guest: Guest, directory: str, *, stand_ins: bool) -> None:
     place = guest.path(directory)
     place.mkdir(parents=True, exist_ok=True)
     shutil.copy(str(BUSYBOX), place / "busybox")
-    for applet in {*APPLETS, "sh", "id", "echo", "cat", "pwd", "env", "sleep"}:
+    for applet in {*APPLETS, "sh", "id", "echo", "cat", "pwd", "env", "sleep", "ps", "grep", "setsid", "ls", "true"}:
         if stand_ins and applet in _STAND_INS:
             guest.write(f"{directory}/{applet}", _STAND_IN.replace("/bin/sh", f"/{directory}/sh"), 0o755)
         else:

@@ -51,6 +51,8 @@ FILE, LINK, DIRECTORY = inode(stat.S_IFREG), inode(stat.S_IFLNK), inode(stat.S_I
         (b"etc/resolvxconf", None),
         (b"var/lib/systemd/random-seed", LEAVE_OUT),
         (b"var/lib/systemd/timers", None),
+        (b".banger", LEAVE_OUT),
+        (b"root/.banger", None),
         (b"var/lib/dhcp/dhclient.eth0.leases", LEAVE_OUT),
         (b"var/lib/cloud/instances/i-1/sem", LEAVE_OUT),
         (b"var/lib/cloud/scripts/x", None),

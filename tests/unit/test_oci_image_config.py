@@ -80,6 +80,9 @@ def test_platform_comes_with_it() -> None:
         {"User": "root\x1b[2J"},
         {"WorkingDir": "/\n"},
         {"WorkingDir": ["/"]},
+        {"Volumes": ["/data"]},
+        {"Volumes": {"/a\n/etc": {}}},
+        {"Volumes": {f"/{n}": {} for n in range(5000)}},
         {"Labels": ["a"]},
         {"Labels": {"a": 1}},
         {"Labels": {"a": "x" * (2 << 20)}},
@@ -89,6 +92,11 @@ def test_platform_comes_with_it() -> None:
 def test_config_out_of_proportion_is_refused(config: Any) -> None:
     with pytest.raises(DocumentError):
         parse(config)
+
+
+def test_config_directories_are_meant_from_the_root() -> None:
+    config = parse({"WorkingDir": "app", "Volumes": {"data": None, "/b": {}, "": {}}})
+    assert (config.workdir, config.volumes) == ("/app", ("/b", "/data"))
 
 
 @pytest.mark.parametrize("rootfs", [None, {}, {"diff_ids": []}, {"diff_ids": ["a", "b"]}, []])
