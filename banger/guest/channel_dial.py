@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from typing import Any
 
 import asyncssh
 
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import GuestAccess
 
-#: A new attempt starts this long after the one before, a tenth longer each time. Earlier ones go on meanwhile: QEMU
-#: accepts for a guest whose network is not up and retransmits late, so the next attempt often answers before the last.
-_FIRST_INTERVAL_S, _INTERVAL_GROWTH, _LONGEST_INTERVAL_S = 0.1, 1.1, 2.0
-#: How many intervals an attempt waits for the server's first bytes. dropbear takes five peers before they log in.
-_PATIENCE_INTERVALS = 5
+#: A new attempt starts this long after the one before, half as long again each time. Earlier ones go on meanwhile: for
+#: a guest whose network is not up QEMU accepts and retransmits late, so the next often answers before the last.
+#: Not sooner: to a guest that is up but slow, every attempt is one process more, and dropbear takes five before a login.
+_FIRST_INTERVAL_S, _INTERVAL_GROWTH, _LONGEST_INTERVAL_S = 0.5, 1.5, 2.0
+#: How long an attempt waits for the server's first bytes: as long as a slow guest takes, however early the attempt is.
+_PATIENCE_S = 10.0
+#: After an answer that led to nothing.
+_PAUSE_S = 0.1
 #: For the server's first bytes when the guest is known to run.
 _ANSWER_TIMEOUT_S = 10.0
 #: Key exchange and login: a few milliseconds, but up to seconds in an emulated guest on a busy host.
@@ -38,7 +42,7 @@ async def dial(access: GuestAccess, timeout_s: float) -> asyncssh.SSHClientConne
                     return await _log_in(await _first_answer(access, trouble), options, access)
                 except (OSError, asyncssh.Error) as error:
                     trouble.last = str(error)
-                    await asyncio.sleep(_FIRST_INTERVAL_S)
+                    await asyncio.sleep(_PAUSE_S)
     except TimeoutError:
         raise BangerError(
             ErrorKind.TIMEOUT,
@@ -137,10 +141,13 @@ async def _first_answer(access: GuestAccess, trouble: _Trouble) -> socket.socket
     interval = _FIRST_INTERVAL_S
     try:
         while not answered.done():
-            attempt = asyncio.create_task(_attempt(access, interval * _PATIENCE_INTERVALS, answered, trouble))
+            attempt = asyncio.create_task(_attempt(access, answered, trouble))
             attempts.add(attempt)
             attempt.add_done_callback(attempts.discard)
-            await asyncio.wait([answered], timeout=interval)
+            either: set[asyncio.Future[Any]] = {answered, attempt}
+            await asyncio.wait(either, timeout=interval, return_when=asyncio.FIRST_COMPLETED)
+            if not answered.done() and attempt.done():  # refused: it costs a guest nothing to be asked again soon
+                await asyncio.sleep(_PAUSE_S)
             interval = min(interval * _INTERVAL_GROWTH, _LONGEST_INTERVAL_S)
     except asyncio.CancelledError:
         if answered.done():
@@ -152,11 +159,9 @@ async def _first_answer(access: GuestAccess, trouble: _Trouble) -> socket.socket
     return answered.result()
 
 
-async def _attempt(
-    access: GuestAccess, patience_s: float, answered: asyncio.Future[socket.socket], trouble: _Trouble
-) -> None:
+async def _attempt(access: GuestAccess, answered: asyncio.Future[socket.socket], trouble: _Trouble) -> None:
     try:
-        async with asyncio.timeout(patience_s):
+        async with asyncio.timeout(_PATIENCE_S):
             answering = await _answering_socket(access)
     except OSError as error:  # a TimeoutError is one too
         trouble.last = str(error) or "no answer"

@@ -105,6 +105,20 @@ def test_connect_forward_that_swallows_the_first_attempts_does_not_hold_up_the_n
     assert not connecting.is_alive()
 
 
+def test_connect_guest_that_is_slow_is_waited_for_and_not_flooded(
+    channel: Channels, access: GuestAccess, forward: Forward
+) -> None:
+    """An emulated guest on a busy host takes a second for its first bytes; each attempt more makes it slower."""
+    forward.late_s = 1.2
+    started = time.monotonic()
+    connecting = threading.Thread(target=channel.guests.connect, args=(access, operation(), 20))
+    connecting.start()
+    connecting.join(15)
+    assert not connecting.is_alive()
+    assert forward.accepted <= 3
+    assert time.monotonic() - started < 2.2, "the first attempt was waited for"
+
+
 @pytest.mark.parametrize("mute", [True, False], ids=["silent", "refusing"])
 def test_connect_nobody_answers_times_out_with_the_reason(
     channel: Channels, access: GuestAccess, forward: Forward, mute: bool

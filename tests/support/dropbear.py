@@ -162,6 +162,8 @@ class Forward:
         self._threads: list[threading.Thread] = []
         self.port: int = self._server.getsockname()[1]
         self.mute = False  #: accept, and say nothing
+        self.late_s = 0.0  #: how long each connection takes to carry its first bytes
+        self._closed = threading.Event()
         self.accepted = 0
         self._start(self._accept)
 
@@ -186,6 +188,7 @@ class Forward:
         with suppress(OSError):
             self._server.shutdown(socket.SHUT_RDWR)
         self._server.close()
+        self._closed.set()
         self._flowing.set()
         self._threads[0].join()
         self.cut()
@@ -226,6 +229,7 @@ class Forward:
                     self._start(self._pump, source, sink)
 
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        self._closed.wait(self.late_s)
         with suppress(OSError):
             while data := source.recv(65536):
                 self._flowing.wait()
