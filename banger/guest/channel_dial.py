@@ -13,7 +13,7 @@ from banger.core.models import GuestAccess
 
 #: A new attempt starts this long after the one before, half as long again each time. Earlier ones go on meanwhile: for
 #: a guest whose network is not up QEMU accepts and retransmits late, so the next often answers before the last.
-#: Not sooner: to a guest that is up but slow, every attempt is one process more, and dropbear takes five before a login.
+#: Not sooner: to a guest that is up but slow, each attempt is one process more, and dropbear takes five before a login.
 _FIRST_INTERVAL_S, _INTERVAL_GROWTH, _LONGEST_INTERVAL_S = 0.5, 1.5, 2.0
 #: How long an attempt waits for the server's first bytes: as long as a slow guest takes, however early the attempt is.
 _PATIENCE_S = 10.0
