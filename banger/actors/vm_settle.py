@@ -87,6 +87,8 @@ class VmSettler:
                 return None
             case Settlement.FORSAKE:
                 operation.note(f"{vm.name}: its session is over, removed")
+                if vm.state in (VmState.RUNNING, VmState.PAUSED):
+                    Witness(self._services, operation).if_ended(vm)
                 self._keeper.erase(vm)
                 return None
             case Settlement.CLEAN:

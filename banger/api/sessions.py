@@ -91,7 +91,7 @@ async def _run(context: ApiContext, channel: FrameChannel, body: RunBody, comman
         try:
             outcome = await _exec(context, channel, vm, execution)
         except BangerError as error:
-            if error.kind is ErrorKind.TIMEOUT:
+            if error.kind not in (ErrorKind.UNAVAILABLE, ErrorKind.UNKNOWN_OUTCOME):
                 raise
             lost = error
             outcome = {}

@@ -8,10 +8,11 @@ import signal
 
 import pytest
 
-from banger.actors.messages import DeleteVm, KillVm, Prune, Reconcile, StartVm, StopVm
+from banger.actors.messages import CreateVm, DeleteVm, KillVm, Prune, Reconcile, StartVm, StopVm
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.evidence import Happened
-from banger.core.models import ExitReason, VmState
+from banger.core.models import ExitReason, VmSpec, VmState
+from banger.core.names import new_id
 from banger.vmm import identity as processes
 from tests.support.fake_vmm import Fault
 from tests.support.fakes import World
@@ -102,6 +103,20 @@ def test_vm_that_ended_while_the_daemon_was_down_leaves_evidence(vm_world: World
     assert vm_world.store.vms.all() == []
 
 
+@pytest.mark.parametrize("dies", [True, False])
+def test_vm_of_a_session_that_went_with_its_daemon_leaves_evidence_only_if_it_died(vm_world: World, dies: bool) -> None:
+    vm = vm_world.do(CreateVm(new_id(), "web", VmSpec("alpine", ephemeral=True), start=True, attended=True))
+    identity = process_of(vm_world, vm)
+    vm_world.stop()
+    if dies:
+        processes.kill(identity)
+        eventually(lambda: not processes.is_same(identity))
+    vm_world.start()
+    vm_world.do(Reconcile(at_start=True))
+    assert vm_world.store.vms.all() == []
+    assert [one.happened for one in vm_world.evidence.all()] == [Happened.EXIT] * dies
+
+
 def process_identity(world: World, vm):  # type: ignore[no-untyped-def]
     found = world.vmm.find(f"banger-vm-{vm.id}")
     assert found is not None
@@ -169,6 +184,18 @@ def test_start_that_is_called_off_while_it_boots_leaves_evidence(vm_world: World
     listener.leave()
     eventually(lambda: vm_world.vm("web").state is VmState.STOPPED)
     assert only(vm_world).error_kind == "cancelled"
+
+
+def test_reconcile_removes_what_is_too_old_and_says_so(vm_world: World) -> None:
+    vm_world.vmm.console = PANIC
+    with pytest.raises(BangerError):
+        create(vm_world, start=True)
+    (record,) = vm_world.layout.evidence.iterdir()
+    record.rename(record.with_name(f"20200101T000000.000000-{record.name.partition('-')[2]}"))
+    assert [one for one in vm_world.do(Reconcile(dry_run=True)).removed if one.startswith("evidence ")]
+    assert vm_world.evidence.all() != []
+    assert [one for one in vm_world.do(Reconcile()).removed if one.startswith("evidence ")]
+    assert vm_world.evidence.all() == []
 
 
 def test_prune_of_everything_takes_evidence_and_tells_so(vm_world: World) -> None:

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from banger.core.evidence import COMMAND_FILE
 from banger.vmm import log_files
 
 
@@ -36,3 +38,14 @@ def test_bound_twice_keeps_one_old_log(tmp_path: Path) -> None:
 @pytest.mark.parametrize("limit", [1, 1 << 20])
 def test_bound_of_no_log_does_nothing(tmp_path: Path, limit: int) -> None:
     assert not log_files.bound(tmp_path / "console.log", limit)
+
+
+def test_command_of_a_vmm_is_noted_beside_its_log_for_its_owner_alone(tmp_path: Path) -> None:
+    log_files.note_command(tmp_path / "vmm.log", "QEMU 7.2", ["qemu", "-m", "256M"])
+    noted = tmp_path / COMMAND_FILE
+    assert json.loads(noted.read_text()) == {"version": "QEMU 7.2", "argv": ["qemu", "-m", "256M"]}
+    assert noted.stat().st_mode & 0o777 == 0o600
+
+
+def test_command_that_cannot_be_noted_keeps_no_vmm_from_starting(tmp_path: Path) -> None:
+    log_files.note_command(tmp_path / "missing" / "vmm.log", "QEMU 7.2", [])
