@@ -259,9 +259,11 @@ class VmActor(OwnerActor):
         return self._keeper.down(self._keeper.moved(vm, VmState.STOPPING), ExitReason.KILLED, "", operation)
 
     def _delete(self, vm: Vm, command: DeleteVm, operation: Operation) -> dict[str, Any]:
-        if vm.state in LIVE and not command.force and self._keeper.is_alive(vm):
+        is_live = vm.state in LIVE and self._keeper.is_alive(vm)
+        if not command.force and (is_live or vm.restarts.due_at is not None):
+            state = vm.state.value if is_live else "being started again"
             raise BangerError(
-                ErrorKind.CONFLICT, f'VM "{vm.name}" is {vm.state.value}', subject=vm.name,
+                ErrorKind.CONFLICT, f'VM "{vm.name}" is {state}', subject=vm.name,
                 hint=f"banger vm stop {vm.name}, or banger vm delete --force {vm.name}",
             )  # fmt: skip
         if vm.state in (VmState.RUNNING, VmState.PAUSED):

@@ -11,6 +11,7 @@ from typer import Context, Option
 from banger.client import path_of
 from banger.commands.options import DryRunFlag, UnusedFlag
 from banger.commands.session import Session
+from banger.commands.targets import state_of
 from banger.core.errors import BangerError, ErrorKind, cancelled
 from banger.render.terminal import Terminal, printable
 from banger.render.views import VM_COLUMNS, size
@@ -38,7 +39,7 @@ def prune_vms(
 ) -> int:
     """Delete every VM that is stopped."""
     session: Session = ctx.obj
-    stopped = session.client.get("/v1/vms", {"state": "stopped"})
+    stopped = [vm for vm in session.client.get("/v1/vms", {"state": "stopped"}) if state_of(vm) == "stopped"]
     if dry_run:
         session.show_list(stopped, VM_COLUMNS)
         return 0

@@ -35,13 +35,13 @@ def select(
     if not all(label.partition("=")[0] for label in labels or ()):
         raise BangerError(ErrorKind.USAGE, "a label has no name", hint="write --label KEY=VALUE or --label KEY")
     vms = session.client.get("/v1/vms", {"label": labels})
-    ids = [str(vm["id"]) for vm in vms if not states or _state(vm) in states]
+    ids = [str(vm["id"]) for vm in vms if not states or state_of(vm) in states]
     if not ids:
         session.tell("no VM matches")
     return ids
 
 
-def _state(vm: Mapping[str, Any]) -> str:
+def state_of(vm: Mapping[str, Any]) -> str:
     """One that is down and about to be started again is as good as starting."""
     return "starting" if (vm.get("restarts") or {}).get("due_at") else str(vm.get("state"))
 

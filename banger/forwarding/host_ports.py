@@ -151,7 +151,7 @@ def _refusal(forward: PortForward, error: OSError) -> BangerError:
         return _conflict(forward, f"{holder} listens there" if holder else words, _listing(forward))
     if error.errno in (errno.EACCES, errno.EPERM):
         message = f"{forward.protocol} port {port} on {address} is not for this user"
-        hint = "choose a port above 1023"
+        hint = f"choose a port above 1023; or, as root: sysctl net.ipv4.ip_unprivileged_port_start={port}"
         return BangerError(ErrorKind.DENIED, message, subject=str(port), cause=words, hint=hint)
     if error.errno == errno.EMFILE:
         hint = "publish fewer ports, or start the daemon with a higher limit (ulimit -n)"

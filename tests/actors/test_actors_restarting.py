@@ -196,6 +196,9 @@ def test_creation_with_a_policy_that_is_none_leaves_nothing(world):
 def test_deletion_of_one_that_is_about_to_come_back_is_the_end_of_it(world):
     vm = create(world, start=True, restart="always")
     ends(world, vm, "panic")
-    world.do(DeleteVm(vm.id, vm.name))
+    with pytest.raises(BangerError, match="is being started again") as caught:
+        world.do(DeleteVm(vm.id, vm.name))
+    assert caught.value.kind is ErrorKind.CONFLICT
+    world.do(DeleteVm(vm.id, vm.name, force=True))
     starts_again(world, hours=1)
     assert world.store.vms.all() == []

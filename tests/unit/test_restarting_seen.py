@@ -34,6 +34,14 @@ def test_command_in_it_is_told_to_wait() -> None:
         check_running(DOWN)
 
 
+def test_prune_leaves_it_alone(cli: Cli, api: FakeApi) -> None:
+    coming = vm_json("web", state="stopped", restarts={"count": 1, "tries": 1, "due_at": "2026-05-01T10:00:00Z"})
+    api.on("GET", "/v1/vms", [coming, vm_json("db", id="111111111111", state="stopped")])
+    api.long("DELETE", "/v1/vms/111111111111", {"id": "111111111111", "name": "db"})
+    assert cli("vm", "prune", "--yes").code == 0
+    assert api.asked("DELETE", f"/v1/vms/{coming['id']}") == []
+
+
 def test_stop_of_all_keeps_it_down(cli: Cli, api: FakeApi) -> None:
     coming = vm_json("web", state="stopped", restarts={"count": 1, "tries": 1, "due_at": "2026-05-01T10:00:00Z"})
     api.on("GET", "/v1/vms", [coming, vm_json("db", id="111111111111", state="stopped")])
