@@ -355,4 +355,7 @@ def _usage_error(error: TyperException, arguments: Sequence[str]) -> BangerError
             known = [name for param in context.command.params for name in (*param.opts, *param.secondary_opts)]
             cause, meant = what_to_type(arguments, str(context.info_name), option, known)
         hint = typed(meant) if meant else hint
+    elif "unexpected extra argument" in message and "create" in arguments[:2]:
+        behind = list(arguments[arguments.index("create") + 1 :])
+        cause, hint = "a VM that is only made runs nothing", typed(["run", "-d", *behind])
     return BangerError(ErrorKind.USAGE, message[:1].lower() + message[1:], cause=cause, hint=hint)

@@ -143,6 +143,8 @@ INSTEAD: Mapping[str, str] = {
 ELSEWHERE: Mapping[str, tuple[str, str]] = {
     "login": ("credentials are read from Docker's file, where other tools write them", "docker login HOST"),
     "logout": ("credentials are read from Docker's file, where other tools write them", "docker logout HOST"),
+    "top": ("processes are seen from inside", "banger exec NAME top"),
+    "stats": ("what a guest uses is seen from inside", "banger exec NAME top"),
     "compose": ("every VM is started on its own", "banger run -d --name NAME IMAGE"),
     "network": ("a VM gets its network when it is made", "banger run --network tap IMAGE"),
     "mount": ("files are copied", "banger vm cp PATH NAME:/PATH"),
