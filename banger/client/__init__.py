@@ -117,11 +117,17 @@ class Client:
         finally:
             request.close()
 
-    def stream(self, path: str, query: Query | None = None) -> Iterator[bytes]:
-        """GET a body of unknown length, piece by piece."""
+    def stream(
+        self, path: str, query: Query | None = None, *, on_wait: Callable[[], None] | None = None
+    ) -> Iterator[bytes]:
+        """GET a body of unknown length, piece by piece; ``on_wait`` is called whenever a while passed without one."""
         exchange = self._open("GET", path, query, None)
         try:
-            while piece := exchange.read():
+            while (piece := exchange.read(TICK_S if on_wait else None)) != b"":
+                if piece is None:
+                    if on_wait is not None:
+                        on_wait()
+                    continue
                 if exchange.status != 200:
                     piece += _read_all(exchange, self._timeout_s, f"GET {path}")
                     _raise_for_status(exchange, piece)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from banger.core.errors import BangerError, ErrorKind
+from banger.render.streams import check_reader
 
 _POLL_S = 0.2
 
@@ -40,4 +41,5 @@ def read_log(path: Path, tail: int | None, *, follow: bool) -> Iterator[str]:
             *lines_now, rest = rest.split("\n")
             yield from lines_now
             if not lines_now:
+                check_reader()
                 time.sleep(_POLL_S)

@@ -10,6 +10,7 @@ from typer import Context
 from banger.client import path_of
 from banger.commands.options import Operation, SeveralOperations
 from banger.commands.session import Session
+from banger.render.streams import check_reader
 
 
 def follow(ctx: Context, operation: Operation) -> None:
@@ -21,7 +22,9 @@ def follow(ctx: Context, operation: Operation) -> None:
         return
 
     def print_event(event: Mapping[str, Any] | None) -> None:
-        if event is not None:
+        if event is None:
+            check_reader()
+        else:
             session.show_line(event, "")
 
     session.client.long("GET", path, on_event=print_event)

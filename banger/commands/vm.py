@@ -16,6 +16,7 @@ from banger.commands.pulling import bring_image
 from banger.commands.session import Session
 from banger.commands.targets import lines_of, select
 from banger.core.units import parse_duration
+from banger.render.streams import check_reader
 
 _LIVE = frozenset({"starting", "running", "paused", "stopping"})
 _DOWN = frozenset({"stopped", "failed"})
@@ -147,7 +148,7 @@ def logs(
     session: Session = ctx.obj
     specs.one_of("--source", log_source, ("console", "vmm"))
     query = {"source": log_source, "follow": follow or None, "tail": tail}
-    pieces = session.client.stream(path_of("vms", vm, "logs"), query)
+    pieces = session.client.stream(path_of("vms", vm, "logs"), query, on_wait=check_reader if follow else None)
     if not session.json:
         for piece in pieces:
             sys.stdout.buffer.write(piece)

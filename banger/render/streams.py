@@ -53,6 +53,14 @@ def write_output(descriptor: int, data: Any) -> int:
         raise OutputError(error) from error
 
 
+def check_reader() -> None:
+    """Raise ``BrokenPipeError`` if standard output is a pipe whose reader left; who waits for news asks this."""
+    poll = select.poll()
+    poll.register(1, 0)  # errors are told unasked
+    if any(state & select.POLLERR for _, state in poll.poll(0)):
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
 def prepare_streams() -> None:
     """Make :data:`sys.stdout` and :data:`sys.stderr` fail as this module says; call it before anything is written."""
     _fill_standard_descriptors()

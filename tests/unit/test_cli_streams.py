@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -134,3 +135,18 @@ def test_argument_that_is_not_utf8_is_not_our_bug(daemon: FakeApi) -> None:
     done = shell("vm show $'\\xff' --json")
     assert (done.returncode, json.loads(done.stdout)["error"]["kind"]) == (3, "not_found")
     assert shell("vm lst $'\\xff'").returncode == 2
+
+
+@pytest.mark.parametrize("command", ["logs -f web", "op follow 0p --json", "daemon logs -f"])
+def test_reader_that_leaves_a_silent_stream_ends_it(daemon: FakeApi, command: str) -> None:
+    held = threading.Event()
+    daemon.on("GET", "/v1/vms/web/logs", lines=[{"line": "one"}], held=held)
+    daemon.on("GET", "/v1/operations/0p/events", lines=[{"event": event("started")}], held=held)
+    process = banger_process(*command.split())
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline()
+    process.stdout.close()
+    assert (process.wait(20), process.stderr.read()) == (141, b"")
+    held.set()
+    process.communicate()
