@@ -15,6 +15,7 @@ from pathlib import Path
 
 _DNS_PORT = 53
 _SIOCGIFMTU = 0x8921
+_KNOCKED_PORTS = (53, 443, 80)
 _ECHO_REQUEST, _ECHO_REPLY = 8, 0
 
 
@@ -25,6 +26,14 @@ class Route:
     gateway: IPv4Address
     interface: str
     mtu: int
+
+
+@dataclass(frozen=True, slots=True)
+class Knock:
+    """A port that answers, be it with a refusal."""
+
+    port: int
+    accepts: bool
 
 
 def default_route() -> Route | None:
@@ -108,6 +117,19 @@ def reaches(host: str, port: int, timeout_s: float = 5.0) -> str:
     except OSError as error:
         return error.strerror or str(error)
     return ""
+
+
+def knock(address: IPv4Address, timeout_s: float = 2.0) -> Knock | None:
+    """What a router says to a TCP connection: the first port of a few usual ones that says anything, yes or no."""
+    for port in _KNOCKED_PORTS:
+        try:
+            socket.create_connection((str(address), port), timeout_s).close()
+        except ConnectionRefusedError:
+            return Knock(port, accepts=False)
+        except OSError:
+            continue
+        return Knock(port, accepts=True)
+    return None
 
 
 def pings(address: IPv4Address, timeout_s: float = 2.0) -> bool | None:

@@ -30,6 +30,7 @@ _ALIVE_TIMEOUT_S = 15.0
 _TTL_S = 3600.0
 #: The probe said yes and the VM did not come up: how to have all VMs do without.
 _WITHOUT_KVM = 'for all VMs: BANGER_VMM_ACCELERATOR=tcg, or accelerator = "tcg" under [vmm] in config.toml'
+_TOO_SLOW = "is this host busy (uptime)? Then try again when it is not; else with another kernel: --kernel NAME"
 #: Shorter steps of a start are not listed.
 _WORTH_TELLING_S = 0.05
 
@@ -191,7 +192,8 @@ class Trial:
         except BangerError as error:
             if error.kind is ErrorKind.CANCELLED:
                 raise
-            hint = "; ".join(filter(None, (error.hint, advice)))
+            usual = _TOO_SLOW if error.kind is ErrorKind.TIMEOUT and not error.hint else error.hint
+            hint = "; ".join(filter(None, (usual, advice)))
             failure = CheckFailedError(error.message, cause=error.cause, hint=hint)
         except OSError as error:  # of this host: a disk that is full, say
             failure = CheckFailedError("this host got in the way", cause=str(error))

@@ -31,6 +31,8 @@ _TAKE = '{ printf "%s take %s\\n" "$1" "$4"; $B cat; } | $B nc -w 10 "$2" "$3"'
 _CONNECT = '$B nc -w 10 "$1" "$2" -e $B true </dev/null'
 _PING = '$B ping -c 2 -W 2 -s "$2" "$1"'
 
+_FIREWALL = "banger doctor: another firewall drops what guests send, or net.ipv4.ip_forward is 0"
+
 Address = IPv4Address | IPv6Address
 
 
@@ -43,6 +45,7 @@ class Surroundings:
         route: this host's default route.
         servers: this host's name servers.
         answering: tells which of some servers answer this host.
+        pings, knock: tell whether a router answers this host's pings, and a TCP connection.
         name: what a guest on a tap asks banger's resolver for, given its own name.
     """
 
@@ -51,6 +54,7 @@ class Surroundings:
     servers: Sequence[Address]
     answering: Callable[[Sequence[Address]], Sequence[Address]] = hostside.answering
     pings: Callable[[IPv4Address], bool | None] = hostside.pings
+    knock: Callable[[IPv4Address], hostside.Knock | None] = hostside.knock
     suffix: str = "vm"
     reach: tuple[str, int] | None = None
     reaches: Callable[[str, int], str] = field(default=hostside.reaches)
@@ -152,9 +156,24 @@ def _check_tap(guest: Guest, gateway: str, around: Surroundings) -> Finding:
         why = f"{router} answers no ping of this host's" if router else "this host has no default route"
         return Finding(f"{gateway} refuses, as it should; beyond this host nothing could be tried: {why}", note=True)
     if guest.shell(_PING, str(router), "56").code:
-        hint = "banger doctor: another firewall drops what guests send, or net.ipv4.ip_forward is 0"
-        raise CheckFailedError(f"the guest does not reach {router}, this host's router, and this host does", hint=hint)
-    return Finding(f"{gateway} refuses, as it should; {router}, this host's router, answers")
+        raise CheckFailedError(
+            f"the guest does not reach {router}, this host's router, and this host does", hint=_FIREWALL
+        )
+    over_tcp = _knock_as_host(guest, router, around.knock(router))
+    return Finding(f"{gateway} refuses, as it should; {router}, this host's router, answers{over_tcp}")
+
+
+def _knock_as_host(guest: Guest, router: IPv4Address, answer: hostside.Knock | None) -> str:
+    """Pings may pass where connections do not: the router must say to the guest what it says to this host."""
+    if answer is None:
+        return ""
+    said = guest.shell(_CONNECT, str(router), str(answer.port), timeout_s=20)
+    if "invalid option" in said.complaint:
+        return ""
+    if (said.code != 0) if answer.accepts else ("refused" not in said.complaint):
+        detail = f"pings to {router} come back, and TCP does not as it does for this host (port {answer.port})"
+        raise CheckFailedError(detail, cause=said.complaint, hint=_FIREWALL)
+    return ", to TCP too"
 
 
 def check_mtu(guest: Guest, around: Surroundings) -> Finding:

@@ -11,7 +11,7 @@ import pytest
 
 from banger.checkup import basics, network
 from banger.checkup.guest import Guest, Said
-from banger.checkup.hostside import Route
+from banger.checkup.hostside import Knock, Route
 from banger.checkup.listener import Listener
 from banger.checkup.network import Surroundings, answer_of
 from banger.checkup.report import CheckFailedError, Finding
@@ -76,6 +76,7 @@ def around(**facts: Any) -> Surroundings:
         "servers": [HERE],
         "answering": lambda servers: servers,
         "pings": lambda _address: True,
+        "knock": lambda _address: None,
         **facts,
     }
     return Surroundings(cast("Listener", FakeListener()), **wanted)
@@ -342,6 +343,29 @@ def test_tap_behind_another_firewall_fails_where_this_host_gets_through() -> Non
     found = failure(network.check_egress, _tap(small=1), around())
     assert "does not reach 192.0.2.1" in found.detail
     assert "firewall" in found.hint
+
+
+@pytest.mark.parametrize(
+    ("accepts", "nc", "fine"),
+    [
+        (True, said(), True),
+        (True, said(code=1, stderr="nc: can't connect: Connection timed out"), False),
+        (True, said(code=1, stderr="nc: can't connect: Connection refused"), False),
+        (False, said(code=1, stderr="nc: can't connect: Connection refused"), True),
+        (False, said(code=1, stderr="nc: can't connect: Connection timed out"), False),
+        (False, said(code=1, stderr="nc: invalid option -- 'e'"), True),
+    ],
+)
+def test_tap_that_passes_pings_alone_is_found(accepts: bool, nc: Said, fine: bool) -> None:
+    def talk(*_: str, stdin: bytes) -> Said:
+        return nc
+
+    one = guest("tap", route=said(ROUTES), hello=REFUSED, ping=said(), true=talk)
+    here = around(knock=lambda _: Knock(443, accepts))
+    if fine:
+        assert "answers" in network.check_egress(one, here).detail
+    else:
+        assert "TCP does not" in failure(network.check_egress, one, here).detail
 
 
 @pytest.mark.parametrize("facts", [{"route": None}, {"pings": lambda _: False}, {"pings": lambda _: None}])
