@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,10 @@ _TCG_TIMEOUT_S = 20.0
 _PATIENCE_FACTOR, _LEAST_PATIENCE_S = 20, 1.0
 #: What a piece of work may take on KVM where QEMU cannot emulate, in seconds; hardware takes two milliseconds.
 _SLOWEST_CHUNK_S = 0.05
+
+#: A clock that goes by a counter whose rate may be off by more than this part is soon seconds wrong. On a busy host one
+#: measurement in three is as good; each start tries so many times, and what was best is kept.
+_TSC_ERROR, _MOST_MEASUREMENTS = 0.001, 4
 
 _lock = threading.Lock()
 
@@ -93,7 +97,24 @@ def tsc_khz(layout: Layout) -> int:
         raise BangerError(
             ErrorKind.UNAVAILABLE, "QEMU cannot emulate a machine here", cause=proof.reason, hint="banger doctor"
         )
+    for _ in range(_MOST_MEASUREMENTS):
+        if proof.tsc_error <= _TSC_ERROR:
+            break
+        proof = _measured_again(layout, proof)
     return proof.tsc_khz
+
+
+def _measured_again(layout: Layout, proof: Proof) -> Proof:
+    """The proof of emulation with the better one of two measurements, which is kept."""
+    binary = find_binary()
+    again = prove(binary, "tcg", _TCG_TIMEOUT_S, None)
+    if not again.works or again.tsc_error >= proof.tsc_error:
+        return proof
+    better = replace(again, chunk_s=min(again.chunk_s, proof.chunk_s))
+    file = layout.cache / "proofs.json"
+    with _lock:
+        _save(file, _circumstances(binary), {**_load(file, _circumstances(binary)), "tcg": better})
+    return better
 
 
 def emulated_chunk_s(layout: Layout) -> float:

@@ -21,9 +21,11 @@ def said(*bounds: int) -> bytes:
 def test_rate_lies_within_the_tightest_bounds(rate_khz: int, early: list[float], late: list[float]) -> None:
     ticks = rate_khz * 1000 * proof_guest.INTERVAL_S
     output = said(*(int(ticks * factor) for pair in zip(early, late, strict=True) for factor in pair))
-    rate = proof_guest.ticks_per_second(output)
-    assert rate is not None
+    found = proof_guest.ticks_per_second(output)
+    assert found is not None
+    rate, error = found
     tolerance = (min(late) - max(early)) / 2 + 1e-6
+    assert error == pytest.approx(tolerance, rel=0.05, abs=1e-5)
     assert rate == pytest.approx(rate_khz * 1000, rel=tolerance)
 
 

@@ -31,6 +31,7 @@ class Proof:
         reason: why it did not, in one line.
         tsc_khz: rate of the counter as the guest saw it, in kHz; 0 if it could not tell, which matters to emulated
             machines alone.
+        tsc_error: how far off that may be, as a part of it.
         chunk_s: seconds that the fastest chunk of the guest's work in kernel mode took.
         conclusive: false if the host was too busy to tell, so that another try may end otherwise.
     """
@@ -39,6 +40,7 @@ class Proof:
     reason: str = ""
     tsc_khz: int = 0
     chunk_s: float = 0.0
+    tsc_error: float = 0.0
     conclusive: bool = True
 
 
@@ -69,10 +71,11 @@ def prove(binary: Binary, accelerator: str, timeout_s: float, patience_s: float 
         words = failures.first_line(heard.words.decode(errors="replace"))
         return Proof(works=False, reason=words or f"a test guest crashed (status {heard.status})")
     spoken = bytes(byte for byte, _ in heard.spoken)
-    rate = proof_guest.ticks_per_second(spoken[proof_guest.CHUNKS + 1 :])
-    if rate is None and accelerator == "tcg":
+    measured = proof_guest.ticks_per_second(spoken[proof_guest.CHUNKS + 1 :])
+    if measured is None and accelerator == "tcg":
         return Proof(works=False, reason="a test guest could not make sense of its clocks", conclusive=False)
-    return Proof(works=True, tsc_khz=round((rate or 0) / 1000), chunk_s=_fastest_chunk(heard.spoken))
+    rate, error = measured or (0.0, 0.0)
+    return Proof(works=True, tsc_khz=round(rate / 1000), tsc_error=error, chunk_s=_fastest_chunk(heard.spoken))
 
 
 @dataclass(slots=True)

@@ -178,10 +178,12 @@ def pvh_image(code: bytes) -> bytes:
     return (header + table + note).ljust(_ENTRY_OFFSET, b"\0") + code
 
 
-def ticks_per_second(output: bytes) -> float | None:
-    """The counter's rate from what the guest said; ``None`` if it said too little or its bounds contradict.
+def ticks_per_second(output: bytes) -> tuple[float, float] | None:
+    """The counter's rate from what the guest said, and how far off that may be, as a part of it.
 
-    Every round bounds the same rate, so the truth lies between the highest lower and the lowest upper bound.
+    ``None`` if it said too little or its bounds contradict. Every round bounds the same rate, so the truth lies between
+    the highest lower and the lowest upper bound; on a busy host, where the guest was kept waiting while it measured,
+    they are far apart.
     """
     if len(output) < ROUNDS * 8:
         return None
@@ -190,4 +192,4 @@ def ticks_per_second(output: bytes) -> float | None:
     upper: int = min(bounds[1::2])
     if not 0 < lower <= upper:
         return None
-    return (lower + upper) / 2 / INTERVAL_S
+    return (lower + upper) / 2 / INTERVAL_S, (upper - lower) / (upper + lower)
