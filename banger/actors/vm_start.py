@@ -282,8 +282,9 @@ class VmStart:
         try:
             self._services.guests.connect(self._services.access(vm), self._operation, timeout_s=30.0)
         except BangerError as error:
-            if self._services.vmm.is_alive(self._identity):
+            is_alive = self._services.vmm.is_alive(self._identity)
+            if is_alive and error.kind is not ErrorKind.TIMEOUT:
                 raise
-            raise self._boot_failed("the machine ended while it booted") from error
+            raise self._boot_failed(error.message if is_alive else "the machine ended", error.kind) from error
         for capability in self._capabilities:
             capability.started(vm, self._ledger)
