@@ -16,6 +16,7 @@ from tests.support import origins
 from tests.support.fake_vmm import FakeVmm
 from tests.support.fakes import World
 from tests.support.faulty_registry import faulty_registry, gated
+from tests.support.needs import needs_descriptors
 from tests.support.served import Served
 from tests.support.waiting import eventually
 
@@ -52,6 +53,7 @@ def test_list_and_show_answer_within_their_budget_while_ten_pulls_run(served):
     assert len(world.operations.active()) == 10
 
 
+@needs_descriptors(1024)
 def test_hundred_clients_of_a_missing_image_get_one_pull_and_one_row(tmp_path):
     callers = 100
     with faulty_registry() as registry:

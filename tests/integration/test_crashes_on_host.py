@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.netlab import needs_taps
 
-pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(600)]
 
 PROJECT = Path(__file__).parents[2]
 #: What images and kernels go through is the same whatever a VM's network is.

@@ -20,6 +20,7 @@ from banger.core.names import new_id
 from banger.forwarding.forwarders import FORWARDER_KIND, Forwarders, Opened, Target
 from banger.forwarding.host_ports import bound_ports
 from banger.vmm import identity as processes
+from tests.support.needs import needs_descriptors, needs_ipv6
 from tests.support.netlab import MemoryLedger
 from tests.support.slirp_like import SlirpLike
 from tests.support.waiting import eventually
@@ -139,7 +140,7 @@ def test_direct_way_tells_refused_from_a_server_that_closes_at_once(lab):
 # -- data ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("address", ["127.0.0.1", pytest.param("::1", marks=needs_ipv6)])
 def test_data_passes_whole_and_each_side_ends_by_itself(lab, address):
     data = os.urandom(3 << 20)
     with closing(connect(lab.publish(lab.slirp(sha_after_end), address))) as stream:
@@ -199,6 +200,7 @@ def test_client_that_does_not_read_holds_up_the_guest_and_not_the_memory(lab):
         assert resident_kib(lab.identity.pid) < 16 * 1024
 
 
+@needs_descriptors(2048)
 def test_hundreds_of_connections_at_a_time_are_served_side_by_side(lab):
     place = lab.publish(lab.slirp(echo))
     with ExitStack() as stack:
@@ -259,7 +261,10 @@ def resident_kib(pid: int) -> int:
 # -- datagrams ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("address", "asked"), [("127.0.0.1", "127.0.0.1"), ("::1", "::1"), ("0.0.0.0", "127.0.0.9")])
+@pytest.mark.parametrize(
+    ("address", "asked"),
+    [("127.0.0.1", "127.0.0.1"), pytest.param("::1", "::1", marks=needs_ipv6), ("0.0.0.0", "127.0.0.9")],
+)
 def test_datagrams_are_answered_to_their_senders_from_the_address_they_asked(lab, address, asked):
     with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as guest:
         guest.bind(("127.0.0.1", 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 from collections.abc import MutableMapping
 from pathlib import Path
@@ -17,6 +18,7 @@ _DROPPED = frozenset(
     NOTIFY_SOCKET WATCHDOG_USEC WATCHDOG_PID LISTEN_FDS LISTEN_PID INVOCATION_ID JOURNAL_STREAM
     """.split()
 )
+_OPEN_FILES = 4096
 _LOOPBACK = "127.0.0.1,localhost,::1"
 
 
@@ -25,6 +27,10 @@ def settle(home: Path) -> None:
     hear_signals()
     settle_environment(os.environ, home)
     os.umask(0o022)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def hear_signals() -> None:
