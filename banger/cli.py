@@ -262,7 +262,7 @@ class LazyGroup(TyperGroup):
             return super().resolve_command(ctx, args)
         typed_words = list(ctx.find_root().obj.arguments)
         words = typed_words[-len(args) :] if ctx.parent is None else [ctx.info_name, *args]
-        swapped = swapped_words(words, COMMANDS) if ctx.parent is None else None
+        swapped = swapped_words(words, COMMANDS) if ctx.parent is None and args[0] not in self.tree else None
         if member(self.tree, args[0]) is not None and not swapped:
             return super().resolve_command(ctx, args)
         raise _unknown_word(ctx.command_path, args[0], swapped or meant_command(words, COMMANDS))

@@ -145,6 +145,17 @@ def test_hint_stays_readable_however_much_was_typed(cli: Cli) -> None:
     assert ended.err.splitlines()[1] == "  hint: banger vm exec --help"
 
 
+def test_image_that_is_called_like_a_noun_can_be_run(api: FakeApi, cli: Cli) -> None:
+    specs: list[str] = []
+
+    def talk(session: Any) -> None:
+        specs.append(session.config["spec"]["image"])
+        session.exit(0)
+
+    api.on("POST", "/v1/vms/run", talk=talk)
+    assert (cli("run", "vm", "ls").code, cli("run", "daemon").code, specs) == (0, 0, ["vm", "daemon"])
+
+
 def test_options_that_docker_has_are_taken(api: FakeApi, cli: Cli) -> None:
     configs: list[dict[str, Any]] = []
 
