@@ -88,7 +88,7 @@ def _explain_vm(context: ApiContext, vm: Vm) -> dict[str, Any]:
 def _explain_evidence(records: Sequence[Evidence]) -> dict[str, Any]:
     newest = records[0]
     return {
-        "vm": {**codec.to_plain(newest.vm), "timings": codec.to_plain(newest.steps), "gone": True},
+        "vm": {**codec.to_plain(newest.vm), "state": "gone", "timings": codec.to_plain(newest.steps)},
         "why": sentence_of(newest),
         "next": next_step_after(newest),
         "exit_reason": newest.exit_reason.value,

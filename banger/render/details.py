@@ -85,7 +85,7 @@ def why_page(why: Row, terminal: Terminal) -> str:
         ("why", why.get("why")),
         ("started", _moment(vm, "started_at")),
         ("stopped", _moment(vm, "stopped_at")),
-        ("gone", "yes: this is what was kept of it" if vm.get("gone") else ""),
+        ("gone", "yes: this is what was kept of it" if vm.get("state") == "gone" else ""),
     ]
     page = _section(str(vm.get("name") or vm.get("id")), facts, terminal)
     page += _section("When it went wrong", _evidence_fields(evidence), terminal)

@@ -46,7 +46,7 @@ def fail_to_start(served, name="web", **spec):
 def test_why_of_a_vm_that_is_gone_tells_how_it_went(served, vms):
     fail_to_start(served, ephemeral=True, env=("TOKEN=open sesame",))
     answer = vms.why("web")
-    assert answer["vm"]["gone"] is True
+    assert answer["vm"]["state"] == "gone"
     assert "Unable to mount root" in answer["why"]
     assert answer["evidence"]["accelerator"] == "tcg"
     assert answer["evidence"]["versions"]["banger"]

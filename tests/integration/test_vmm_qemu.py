@@ -163,13 +163,13 @@ def test_launch_with_more_memory_than_can_be_had_is_exhausted(rig: Rig) -> None:
     assert error.kind is ErrorKind.EXHAUSTED
 
 
-def test_launch_of_a_file_that_is_no_kernel_is_unavailable_in_qemus_words(rig: Rig) -> None:
+def test_launch_of_a_file_that_is_no_kernel_is_invalid_in_qemus_words(rig: Rig) -> None:
     config = rig.config()
     config.kernel.write_bytes(b"no kernel")
     error = refusal(rig, config)
-    assert error.kind is ErrorKind.UNAVAILABLE
+    assert error.kind is ErrorKind.INVALID
     assert "kernel" in error.cause
-    assert "logs --source vmm" in error.hint
+    assert "--kernel" in error.hint
 
 
 def test_launch_in_a_directory_too_deep_for_sockets_is_invalid(rig: Rig) -> None:

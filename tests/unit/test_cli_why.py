@@ -12,7 +12,7 @@ from tests.support.fake_api import FakeApi
 pytest_plugins = ("tests.support.cli_fixtures",)
 
 WHY = {
-    "vm": {"id": "feedfacecafe", "name": "web", "gone": True, "timings": []},
+    "vm": {"id": "feedfacecafe", "name": "web", "state": "gone", "timings": []},
     "why": "it did not come up: the kernel's file is damaged",
     "next": "use another kernel: --kernel debian-cloud",
     "console": ["Decoding failed", " -- System halted"],
