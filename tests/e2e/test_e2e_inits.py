@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -35,6 +36,10 @@ def test_systemd_boots_as_the_images_own_init_and_is_not_degraded(
         state = eventually(lambda: _settled_state(home, vm), 120, "systemd to have started everything")
         failed = home.run("vm", "exec", vm, "--", "systemctl", "--failed", "--no-legend")
         assert state == "running", failed.text
+        spread = ["sh", "-c", "setsid sleep 86399 & (setsid sleep 86399 &) ; sleep 86399"]
+        assert home.run("vm", "exec", "--timeout", "2s", vm, "--", *spread).code == 124
+        left = home.guest(vm, "grep -la 8639[9] /proc/[0-9]*/cmdline; cat /proc/self/cgroup; ulimit -n").text
+        assert re.fullmatch(r"0::/banger/[0-9a-f]+\n1048576\n", left)
         home.run("vm", "stop", vm).ok()
         shown = home.json("vm", "show", vm)
         assert (shown["state"], shown["exit_reason"]) == ("stopped", "requested")
