@@ -42,7 +42,9 @@ def document(routes: Sequence[Described]) -> dict[str, Any]:
     }
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schemas)
+        # OpenAPI knows no path that spans several segments; a name with slashes is sent with them as they are.
+        path = route.path.replace("{query:path}", "{query}")
+        paths.setdefault(path, {})[route.method.lower()] = _operation(route, schemas)
     return {
         "openapi": "3.1.0",
         "info": {"title": "banger", "version": __version__, "description": "Disposable Linux machines on this host."},
@@ -52,9 +54,9 @@ def document(routes: Sequence[Described]) -> dict[str, Any]:
 
 
 def _operation(route: Described, schemas: dict[str, Any]) -> dict[str, Any]:
-    names = [*route.query, *(("wait", "timeout_s") if route.long else ())]
+    names = dict.fromkeys([*route.query, *(("wait", "timeout_s") if route.long else ())])
     parameters = [{"name": name, "in": "query", "schema": {"type": "string"}} for name in names]
-    if "{query}" in route.path:
+    if "{query" in route.path:
         described = "a name, an id, or a unique prefix of either"
         parameters.append(
             {"name": "query", "in": "path", "required": True, "schema": {"type": "string"}, "description": described}
