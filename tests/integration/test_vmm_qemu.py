@@ -211,6 +211,7 @@ def test_power_down_of_a_machine_whose_monitor_is_gone_is_unavailable(rig: Rig) 
         (signal.SIGSEGV, ExitReason.VMM_CRASH, "crashed with SIGSEGV"),
         (signal.SIGKILL, ExitReason.KILLED, "killed with SIGKILL"),
     ],
+    ids=["SIGTERM", "SIGSEGV", "SIGKILL"],
 )
 def test_exit_record_of_a_signalled_machine_tells_wish_from_crash(
     rig: Rig, number: signal.Signals, reason: ExitReason, words: str
