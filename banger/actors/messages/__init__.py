@@ -1,0 +1,72 @@
+"""What travels between the supervisor and the owners: commands (imperative) and facts (past tense).
+
+All are frozen, because pykka passes messages by reference. Two equal commands are the same wish: while the
+first is in flight the second joins it, unless the command says ``joinable = False``.
+"""
+
+from banger.actors.messages.commands import Command, OwnerKey, OwnerKind
+from banger.actors.messages.facts import BeginShutdown, CommandFinished, OwnerTerminated, Perform, Respawn, Submit
+from banger.actors.messages.host import Prune, Reconcile
+from banger.actors.messages.images import (
+    CommitVm,
+    DeleteImage,
+    ExportImage,
+    ImageCommand,
+    PromoteImage,
+    PullImage,
+    PushImage,
+    RegisterImage,
+    TagImage,
+)
+from banger.actors.messages.kernels import DeleteKernel, KernelCommand, PullKernel, PushKernel
+from banger.actors.messages.vms import (
+    CreateVm,
+    DeleteVm,
+    GrowVm,
+    KillVm,
+    PauseVm,
+    RestartVm,
+    ResumeVm,
+    SettleVm,
+    StartVm,
+    StopVm,
+    VmCommand,
+)
+
+__all__ = [
+    "BeginShutdown",
+    "Command",
+    "CommandFinished",
+    "CommitVm",
+    "CreateVm",
+    "DeleteImage",
+    "DeleteKernel",
+    "DeleteVm",
+    "ExportImage",
+    "GrowVm",
+    "ImageCommand",
+    "KernelCommand",
+    "KillVm",
+    "OwnerKey",
+    "OwnerKind",
+    "OwnerTerminated",
+    "PauseVm",
+    "Perform",
+    "PromoteImage",
+    "Prune",
+    "PullImage",
+    "PullKernel",
+    "PushImage",
+    "PushKernel",
+    "Reconcile",
+    "RegisterImage",
+    "Respawn",
+    "RestartVm",
+    "ResumeVm",
+    "SettleVm",
+    "StartVm",
+    "StopVm",
+    "Submit",
+    "TagImage",
+    "VmCommand",
+]

@@ -1,0 +1,143 @@
+"""Commands to the owner of a VM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from banger.actors.messages.commands import Command, OwnerKey, OwnerKind
+from banger.core.models import ProcessIdentity, VmSpec
+
+
+@dataclass(frozen=True, slots=True)
+class VmCommand(Command):
+    """A command to the owner of one VM; answers the :class:`~banger.core.models.Vm` unless it says otherwise."""
+
+    vm_id: str
+    vm_name: str
+
+    @property
+    def key(self) -> OwnerKey:
+        """The VM's owner."""
+        return OwnerKey(OwnerKind.VM, self.vm_id)
+
+    @property
+    def subject(self) -> str:
+        """The VM's name."""
+        return self.vm_name
+
+
+@dataclass(frozen=True, slots=True)
+class CreateVm(VmCommand):
+    """Make a VM from its spec; with ``start``, start it too, and leave nothing behind if that fails.
+
+    ``attended``: a session of this daemon holds it, which began before this was wished.
+    """
+
+    verb: ClassVar[str] = "vm.create"
+    joinable: ClassVar[bool] = False
+    spec: VmSpec
+    owner_uid: int = 0
+    start: bool = False
+    attended: bool = False
+
+    def __hash__(self) -> int:
+        return hash(self.vm_id)  # the spec's labels are a mapping
+
+
+@dataclass(frozen=True, slots=True)
+class StartVm(VmCommand):
+    """Start it; one that runs is left alone. ``again``: by banger itself, and only if that is still due."""
+
+    verb: ClassVar[str] = "vm.start"
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RestartVm(VmCommand):
+    """Stop it as :class:`StopVm` does, if it runs, and start it: nothing comes between the two."""
+
+    verb: ClassVar[str] = "vm.restart"
+    timeout_s: float = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class StopVm(VmCommand):
+    """Ask the guest to power off, wait ``timeout_s``, then kill."""
+
+    verb: ClassVar[str] = "vm.stop"
+    timeout_s: float = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class KillVm(VmCommand):
+    """End it at once."""
+
+    verb: ClassVar[str] = "vm.kill"
+
+    @property
+    def overtakes(self) -> bool:
+        """It ends what a stop waits for, and what a start does."""
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class PauseVm(VmCommand):
+    """Stop its CPUs where they are. ``by`` is ``user`` or ``guard``."""
+
+    verb: ClassVar[str] = "vm.pause"
+    by: str = "user"
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeVm(VmCommand):
+    """Let a paused one go on. By ``guard``: only if it is still the guard that paused it."""
+
+    verb: ClassVar[str] = "vm.resume"
+    by: str = "user"
+
+
+@dataclass(frozen=True, slots=True)
+class GrowVm(VmCommand):
+    """Make the disk of a stopped one larger: ``disk_mib`` is the new size."""
+
+    verb: ClassVar[str] = "vm.grow"
+    disk_mib: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteVm(VmCommand):
+    """Remove it and its disk; with ``force`` also while it runs.
+
+    Its home disk goes too only if ``keep_home`` is false, which nobody but a user may wish. ``lost``: its guest has not
+    answered any more, so it may be ending just now, and how is worth to know.
+    """
+
+    verb: ClassVar[str] = "vm.delete"
+    force: bool = False
+    keep_home: bool = True
+    lost: bool = False
+
+    @property
+    def overtakes(self) -> bool:
+        """With ``force`` it kills."""
+        return self.force
+
+
+@dataclass(frozen=True, slots=True)
+class SettleVm(VmCommand):
+    """Make row, ledger and host agree: adopt what lives, finish or undo what was half done.
+
+    ``exited`` names a process that is known to have ended. Without it the
+    command is refused while the owner is busy: whoever works on the VM leaves it settled.
+    """
+
+    verb: ClassVar[str] = "vm.settle"
+    background: ClassVar[bool] = True
+    exited: ProcessIdentity | None = None
+
+    @property
+    def yields(self) -> bool:
+        """A routine look yields; news of an exit must be heard."""
+        return self.exited is None
