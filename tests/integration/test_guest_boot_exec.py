@@ -266,7 +266,7 @@ def test_guest_process_one_collects_orphans(guest: Machine) -> None:
 
 def test_guest_console_tells_the_times_of_its_boot(guest: Machine) -> None:
     marks = [line.split() for line in guest.console.splitlines() if line.startswith("banger: ")]
-    assert [mark[1] for mark in marks] == ["init", "root", "ready"]
+    assert [mark[1] for mark in marks] == ["init", "modules", "disk", "root", "network", "ready"]
     assert [float(mark[2]) for mark in marks] == sorted(float(mark[2]) for mark in marks)
 
 
