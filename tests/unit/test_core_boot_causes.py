@@ -105,7 +105,7 @@ REPORTED = [
     ("coreos/bugs#23",
      "[    3.02] dracut-cmdline[48]: /lib/dracut/parse-resume.sh: line 73: echo: write error: No space left on device\n",
      "", "disk-full"),
-    ("firecracker#103 (timer of a bare machine)",
+    ("a machine without a timer",
      "[    0.1] Kernel panic - not syncing: IO-APIC + timer doesn't work!  Boot with apic=debug\n", "", "timer"),
 ]  # fmt: skip
 
