@@ -58,12 +58,10 @@ def test_host_whose_kernels_hang_or_crawl_on_kvm_runs_machines_emulated_and_says
     assert host.json("vm", "list") == []
 
     next((host.path / "cache").glob("kernels-on-kvm.json")).unlink()
-    checked = host.run("doctor", "--boot", "--image", "box")
-    assert checked.code == 7, "the proof said yes, and the kernel does not come up"
-    assert "silent" in checked.text
-    assert "BANGER_VMM_ACCELERATOR=tcg" in checked.text
-    assert checked.text.splitlines()[-1].startswith("1 of 13 checks failed")
+    checked = host.run("doctor", "--boot", "--image", "box").ok()
+    assert "this kernel does not come up on KVM here" in checked.text, "which is told, and VMs work all the same"
 
+    next((host.path / "cache").glob("kernels-on-kvm.json")).unlink()
     kvm.let_kernels("crawl")
     crawled = host.run("run", "box", "--", "true").ok()
     assert "its first program did not run after" in crawled.errors

@@ -209,6 +209,23 @@ def test_kvm_that_the_probe_trusted_and_that_fails_is_a_failure_with_a_way_aroun
     assert "BANGER_VMM_ACCELERATOR=tcg" in ended.out
 
 
+def test_kernel_that_turns_out_not_to_come_up_on_kvm_is_a_note_because_vms_work_emulated(
+    daemon: FakeApi, cli: Cli, checks: list[Check], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _kvm(monkeypatch, Engine("kvm", "a test guest ran on it"))
+    daemon.on("GET", "/v1/system", {**SYSTEM, "accelerator": "kvm"})
+    note = event("note", message="this kernel does not come up on KVM here: silence: the machine is emulated")
+    daemon.long("POST", "/v1/vms", {**VM, "accelerator": "tcg"}, note)
+    ended = cli("doctor", "--boot", "--json")
+    assert ended.code == 0, ended.out
+    on_kvm, emulated = ended.json["machines"]
+    assert [(row["check"], row["verdict"]) for row in on_kvm["rows"]] == [("boot", "note")]
+    assert "silence" in on_kvm["rows"][0]["detail"]
+    assert len(emulated["rows"]) > 1
+    wishes = [call.body["spec"]["accelerator"] for call in daemon.asked("POST", "/v1/vms")]
+    assert wishes == ["", "tcg"]
+
+
 def test_kernel_that_is_known_not_to_come_up_on_kvm_is_not_tried_there_again(
     daemon: FakeApi, cli: Cli, checks: list[Check], monkeypatch: pytest.MonkeyPatch
 ) -> None:
