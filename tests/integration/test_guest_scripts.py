@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,26 @@ def test_home_is_what_the_account_says_even_if_no_layer_has_it(image: Guest) -> 
     assert image.exec("sh", "-c", "echo $HOME; pwd", user="app").stdout == "/home/app\n/\n"
     assert image.exec("sh", "-c", "echo $HOME", user="7").stdout == "/\n"
     assert image.enter("pwd", account="app").stdout == "/\n"
+
+
+@pytest.mark.parametrize("by", ["image", "request"])
+def test_variables_called_like_those_of_the_script_reach_the_command_and_change_nothing_else(
+    image: Guest, by: str
+) -> None:
+    image.write("etc/passwd", ROOT + "app:x:1001:1002::/srv:/bin/sh\n")
+    script = image.read("run/banger/bin/enter")
+    own = {*re.findall(r"\b([a-z]+)=", script), *" ".join(re.findall(r"read -r ([a-z_ ]+)", script)).split()} - {"_"}
+    given = [f"{name}=/of/{name}" for name in (*sorted(own), "IFS", "OPTIND", "RANDOM", "http_proxy")]
+    options = {}
+    if by == "image":
+        image.write("run/banger/etc/environment", "".join(f"set_env '{one}'\n" for one in given))
+    else:
+        options["env"] = " ".join(f"-e '{one}'" for one in given)
+    assert "uid=1001 gid=1002" in image.exec("id", user="app", **options).stdout.replace("(app)", "")
+    assert image.exec("pwd", user="app", **options).stdout == "/\n"
+    printed = image.exec("env", user="app", **options).stdout.splitlines()
+    assert set(given) <= set(printed)
+    assert len(printed) == len(set(printed))
 
 
 # -- names -------------------------------------------------------------------------------------------------
