@@ -37,11 +37,12 @@ _FORMS: Sequence[re.Pattern[str]] = (
         + r"[\w.-]{0,40}[\"']?\s{0,3}[=:]\s{0,3})(?:\"[^\"\n]{0,4096}\"|'[^'\n]{0,4096}'|[^\s,;&\"']+)",
         re.IGNORECASE,
     ),
+    # Three parts (RFC 7519), tried once per run of characters: they may be long.
+    re.compile(r"(?<![\w-])eyJ[\w-]{8,4096}\.[\w-]{8,4096}\.[\w-]{0,4096}"),
     re.compile(r"([?&](?:sig|signature|x-amz-[\w-]{1,40}|key|code|auth)=)[^&\s\"']+", re.IGNORECASE),
     re.compile(
         r"\b(?:gh[oprsu]_\w{20,255}|github_pat_\w{20,255}|glpat-[\w-]{16,255}|xox[abprs]-[\w-]{10,255}|npm_\w{20,255}"
-        r"|AKIA[0-9A-Z]{16}|AIza[\w-]{30,60}|sk-[\w-]{20,255}|hf_\w{20,255}"
-        r"|eyJ[\w-]{8,4096}\.[\w-]{8,4096}\.[\w-]{0,4096})"
+        r"|AKIA[0-9A-Z]{16}|AIza[\w-]{30,60}|sk-[\w-]{20,255}|hf_\w{20,255})"
     ),
 )  # fmt: skip
 _HOME = re.compile(r"/(?:home|Users)/[^/\s:,;\"']{1,64}|(?<![\w/])/root(?=/)")
