@@ -14,29 +14,37 @@ READ, WRITE = select.EPOLLIN, select.EPOLLOUT
 Callback = Callable[[int], None]
 
 
+class _Watched:
+    """A descriptor from when it is watched until it is forgotten."""
+
+    def __init__(self, interest: int, callback: Callback) -> None:
+        self.interest, self.callback = interest, callback
+
+
 class Loop:
     """An epoll and the callbacks of what it watches. Errors and hang-ups count as being ready for everything."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._callbacks: dict[int, Callback] = {}
-        self._interests: dict[int, int] = {}
+        self._watched: dict[int, _Watched] = {}
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
         self._stopped = False
 
     def watch(self, descriptor: int, interest: int, callback: Callback) -> None:
         """Call back when the descriptor is ready for ``interest``; with none, only on errors."""
-        if descriptor not in self._callbacks:
+        watched = self._watched.get(descriptor)
+        if watched is None:
             self._epoll.register(descriptor, interest)
-        elif self._interests[descriptor] != interest:
+            self._watched[descriptor] = _Watched(interest, callback)
+            return
+        if watched.interest != interest:
             self._epoll.modify(descriptor, interest)
-        self._callbacks[descriptor], self._interests[descriptor] = callback, interest
+        watched.interest, watched.callback = interest, callback
 
     def forget(self, descriptor: int) -> None:
         """Watch it no more; to be called before it is closed."""
-        if self._callbacks.pop(descriptor, None) is not None:
-            del self._interests[descriptor]
+        if self._watched.pop(descriptor, None) is not None:
             self._epoll.unregister(descriptor)
 
     def later(self, seconds: float, call: Callable[[], None]) -> None:
@@ -51,9 +59,11 @@ class Loop:
         """Call back until stopped."""
         while not self._stopped:
             due_s = self._timers[0][0] - time.monotonic() if self._timers else -1.0
-            for descriptor, events in self._epoll.poll(max(due_s, 0.0) if self._timers else -1):
-                callback = self._callbacks.get(descriptor)
-                if callback is not None:  # else it was forgotten by a callback of this very round
-                    callback(events if events & ~(READ | WRITE) == 0 else events | READ | WRITE)
+            wait_s = max(due_s, 0.0) if self._timers else -1
+            ready = [(self._watched.get(one), one, events) for one, events in self._epoll.poll(wait_s)]
+            for watched, descriptor, events in ready:
+                # A callback of this very round may have forgotten it, and a new connection may have its number by now.
+                if watched is not None and self._watched.get(descriptor) is watched:
+                    watched.callback(events if events & ~(READ | WRITE) == 0 else events | READ | WRITE)
             while self._timers and self._timers[0][0] <= time.monotonic():
                 heapq.heappop(self._timers)[2]()

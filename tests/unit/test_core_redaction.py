@@ -82,9 +82,19 @@ def test_homes_do_not_tell_whose_they_are() -> None:
 
 @pytest.mark.parametrize(
     "filler",
-    ["-----BEGIN RSA PRIVATE KEY-----", "password", "a", "eyJaaaaaaaaaa.", "token=", "://", "authorization: ", " "],
+    [
+        "-----BEGIN RSA PRIVATE KEY-----",
+        "password",
+        "a",
+        "eyJaaaaaaaaaa.",
+        "-eyJ",
+        "token=",
+        "://",
+        "authorization: ",
+        " ",
+    ],
 )
 def test_text_that_nearly_is_a_secret_all_over_takes_no_time(filler: str) -> None:
     begun = time.process_time()
     redactor(())(filler * (65536 // len(filler)))
-    assert time.process_time() - begun < 2.0
+    assert time.process_time() - begun < 0.5
