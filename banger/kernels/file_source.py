@@ -9,7 +9,7 @@ from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.operation import Operation
 from banger.core.ports import BuiltKernel, KernelRequest
-from banger.kernels import staging
+from banger.kernels import local_files, staging
 
 #: What only the top of a module tree has.
 _TREE_MARKS = ("modules.dep", "modules.order", "modules.builtin", "kernel")
@@ -32,9 +32,9 @@ class FileKernelSource:
         try:
             found = staging.recognise(kernel)
             with operation.step("copy"):
-                shutil.copyfile(kernel, staging_dir / staging.KERNEL)
+                local_files.copy(kernel, staging_dir / staging.KERNEL, operation.token)
                 if request.initrd_path:
-                    shutil.copyfile(request.initrd_path, staging_dir / staging.INITRD)
+                    local_files.copy(Path(request.initrd_path), staging_dir / staging.INITRD, operation.token)
                 if request.modules_path:
                     tree = find_module_tree(Path(request.modules_path), found.version)
                     _copy_tree(tree, staging_dir / staging.MODULES, operation.token)
@@ -71,8 +71,8 @@ def find_module_tree(path: Path, version: str) -> Path:
 
 def _copy_tree(source: Path, target: Path, token: CancelToken) -> None:
     def copy(original: str, copied: str) -> str:
-        token.raise_if_cancelled()
-        return str(shutil.copyfile(original, copied, follow_symlinks=False))
+        local_files.copy(Path(original), Path(copied), token)
+        return copied
 
     shutil.copytree(source, target, symlinks=True, copy_function=copy)
 

@@ -20,6 +20,7 @@ from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.operation import Operation
 from banger.core.ports import BuiltKernel
+from banger.kernels import local_files
 from banger.kernels.children import ProgramError, run
 from banger.kernels.image_file import KernelFile, inspect
 from banger.rootfs.build import build_from_directory
@@ -38,7 +39,7 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "riscv64": "riscv64"}
 
 def recognise(kernel: Path, machine: str = "") -> KernelFile:
     """What ``kernel`` is; raises ``invalid`` if it is no kernel or is none for ``machine`` (default: this host's)."""
-    file = inspect(kernel.read_bytes(), kernel.name)
+    file = inspect(local_files.read_kernel(kernel), kernel.name)
     machine = machine or platform.machine()
     wanted = _ARCHITECTURES.get(machine, machine)
     if file.architecture != wanted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.operation import Operation
 from banger.core.ports import BuiltKernel, KernelRequest
-from banger.kernels import sources, staging
+from banger.kernels import local_files, sources, staging
 from banger.kernels.apt_source import AptKernelSource, resolve
 from banger.kernels.children import ProgramError, run
 from banger.kernels.file_source import FileKernelSource
@@ -198,6 +199,50 @@ def test_imported_modules_of_another_kernel_are_invalid(kernel: Path, staged: Pa
     (tmp_path / "given/lib/modules/5.0.0/kernel").mkdir(parents=True)
     with pytest.raises(BangerError, match=f"no modules for kernel {RELEASE}"):
         build(FileKernelSource(), KernelRequest(kernel_path=str(kernel), modules_path=str(tmp_path / "given")), staged)
+
+
+@pytest.mark.parametrize("part", ["kernel", "initrd", "module"])
+@pytest.mark.parametrize("thing", ["pipe", "endless device", "link to one", "directory"])
+@pytest.mark.timeout(20)
+def test_imported_thing_that_is_no_file_is_neither_waited_for_nor_read(
+    kernel: Path, staged: Path, tmp_path: Path, part: str, thing: str
+) -> None:
+    odd = tmp_path / "odd"
+    tree = tmp_path / "lib" / "modules" / RELEASE
+    (tree / "kernel").mkdir(parents=True)
+    if part == "module":
+        odd = tree / "kernel" / "odd.ko"
+        if thing in ("link to one", "directory"):
+            pytest.skip("links and directories are parts of a module tree")
+    match thing:
+        case "pipe":
+            os.mkfifo(odd)
+        case "endless device":
+            if os.getuid() != 0:
+                pytest.skip("only root makes devices")
+            os.mknod(odd, 0o666 | stat.S_IFCHR, os.makedev(1, 5))
+        case "link to one":
+            odd.symlink_to("/dev/zero")
+        case "directory":
+            odd.mkdir()
+    request = KernelRequest(
+        kernel_path=str(odd if part == "kernel" else kernel),
+        initrd_path=str(odd) if part == "initrd" else "",
+        modules_path=str(tmp_path) if part == "module" else "",
+    )
+    with pytest.raises(BangerError) as caught:
+        build(FileKernelSource(), request, staged)
+    assert caught.value.kind is ErrorKind.INVALID
+    assert caught.value.subject == str(odd)
+
+
+def test_imported_file_larger_than_any_kernel_is_not_read_whole(
+    kernel: Path, staged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_files, "MOST_KERNEL_BYTES", 1000)
+    with pytest.raises(BangerError, match="larger than 1000 bytes") as caught:
+        build(FileKernelSource(), KernelRequest(kernel_path=str(kernel)), staged)
+    assert caught.value.kind is ErrorKind.INVALID
 
 
 def test_imported_initrd_is_kept(kernel: Path, staged: Path, tmp_path: Path) -> None:
