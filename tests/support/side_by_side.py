@@ -21,6 +21,9 @@ from tests.support.time_limits import LAST_WORDS, TITLE
 MOST_WORKERS = 4
 _MEMORY_OF_A_WORKER = 3 << 30
 
+#: Tenths of a second of a test of each directory that has none of the marks.
+_KINDS = {"e2e": 20, "integration": 5, "actors": 10, "contract": 2}
+
 _roots = pytest.StashKey[dict[str, SessionRoot]]()
 _last_words = pytest.StashKey[str]()
 
@@ -64,7 +67,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _weight(item: pytest.Item) -> int:
     """Tenths of a second, roughly, that a test of its kind takes."""
     marks = {mark.name for mark in item.iter_markers()}
-    return 600 * ("slow" in marks and "boot" in marks) + 80 * ("boot" in marks) + 50 * ("slow" in marks) + 1
+    kind = next((tenths for place, tenths in _KINDS.items() if place in item.path.parts), 1)
+    return 600 * ("slow" in marks and "boot" in marks) + 80 * ("boot" in marks) + 50 * ("slow" in marks) + kind
 
 
 @pytest.hookimpl(optionalhook=True)
