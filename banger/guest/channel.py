@@ -38,7 +38,7 @@ class GuestChannels:
         """Use ``loop``, which runs in a thread of its own (the daemon's)."""
         self._loop = loop
         self._links: dict[str, GuestLink] = {}
-        self._closing: set[asyncio.Task[None]] = set()  # a task that nobody refers to may be collected half done
+        self._unwanted: set[asyncio.Task[Any]] = set()  # a task that nobody refers to may be collected half done
         asyncssh.set_log_level(logging.WARNING)  # at INFO it logs every command
 
     # -- for actors, from their threads ----------------------------------------------------------------
@@ -96,7 +96,8 @@ class GuestChannels:
             self._drop(link.access.vm_id)
         for link in links:
             await link.wait_dropped()
-        await asyncio.gather(*self._closing)
+        while self._unwanted:
+            await asyncio.wait(self._unwanted)
 
     # -- inside the loop -------------------------------------------------------------------------------
 
@@ -108,15 +109,17 @@ class GuestChannels:
         try:
             return await asyncio.shield(opening)
         except asyncio.CancelledError:
+            self._unwanted.add(opening)
             opening.add_done_callback(self._close_unwanted)
             raise
 
     def _close_unwanted(self, opening: asyncio.Task[Session]) -> None:
         """End a command whose caller left while it was being started."""
+        self._unwanted.discard(opening)
         if not opening.cancelled() and opening.exception() is None:
             closing = self._loop.create_task(opening.result().close())
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
+            self._unwanted.add(closing)
+            closing.add_done_callback(self._unwanted.discard)
 
     async def _run(self, access: GuestAccess, command: str, timeout_s: float) -> tuple[int, bytes]:
         printed = bytearray()
