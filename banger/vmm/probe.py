@@ -9,18 +9,17 @@ looked at every time, because it may be granted meanwhile.
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from banger.config import Config
 from banger.core.errors import BangerError, ErrorKind
 from banger.layout import Layout
 from banger.vmm.identity import current_boot_id
+from banger.vmm.kept import Kept
 from banger.vmm.qemu.arguments import Binary
 from banger.vmm.qemu.binary import find_binary
 from banger.vmm.qemu.proof import Proof, prove
@@ -111,9 +110,9 @@ def _measured_again(layout: Layout, proof: Proof) -> Proof:
     if not again.works or again.tsc_error >= proof.tsc_error:
         return proof
     better = replace(again, chunk_s=min(again.chunk_s, proof.chunk_s))
-    file = layout.cache / "proofs.json"
+    kept = _kept(layout, binary)
     with _lock:
-        _save(file, _circumstances(binary), {**_load(file, _circumstances(binary)), "tcg": better})
+        _save(kept, {**_load(kept), "tcg": better})
     return better
 
 
@@ -125,12 +124,11 @@ def emulated_chunk_s(layout: Layout) -> float:
 
 def forget_kvm(layout: Layout) -> None:
     """Have KVM proven anew by the next who asks: what was found of it does not hold any more."""
-    circumstances = _circumstances(find_binary())
-    file = layout.cache / "proofs.json"
+    kept = _kept(layout, find_binary())
     with _lock:
-        proofs = _load(file, circumstances)
+        proofs = _load(kept)
         if proofs.pop("kvm", None) is not None:
-            _save(file, circumstances, proofs)
+            _save(kept, proofs)
 
 
 def _obstacle(device: Path) -> Accelerator | None:
@@ -146,34 +144,28 @@ def _proof(
     layout: Layout, name: str, timeout_s: float, patience_s: float | None = None, *, again: bool = False
 ) -> Proof:
     binary = find_binary()
-    file = layout.cache / "proofs.json"
+    kept = _kept(layout, binary)
     with _lock:
-        proofs = _load(file, _circumstances(binary))
+        proofs = _load(kept)
         if again or name not in proofs:
             proofs[name] = prove(binary, name, timeout_s, patience_s)
             if proofs[name].conclusive and (proofs[name].works or name == "kvm"):
-                _save(file, _circumstances(binary), proofs)
+                _save(kept, proofs)
         return proofs[name]
 
 
-def _circumstances(binary: Binary) -> list[str]:
-    return [current_boot_id(), os.uname().release, binary.path, binary.version, sha256(image()).hexdigest()]
+def _kept(layout: Layout, binary: Binary) -> Kept:
+    circumstances = [current_boot_id(), os.uname().release, binary.path, binary.version, sha256(image()).hexdigest()]
+    return Kept(layout.cache / "proofs.json", circumstances, "proofs")
 
 
-def _load(file: Path, circumstances: list[str]) -> dict[str, Proof]:
-    """The kept proofs if they were made under these circumstances; anything unreadable counts as none."""
+def _load(kept: Kept) -> dict[str, Proof]:
+    """The proofs; of another form they count as none."""
     try:
-        data: Any = json.loads(file.read_text(encoding="utf-8"))
-        if data["circumstances"] != circumstances:
-            return {}
-        return {name: Proof(**fields) for name, fields in data["proofs"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {name: Proof(**fields) for name, fields in kept.load().items()}
+    except TypeError:
         return {}
 
 
-def _save(file: Path, circumstances: list[str], proofs: dict[str, Proof]) -> None:
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    data = {"circumstances": circumstances, "proofs": {name: asdict(proof) for name, proof in proofs.items()}}
-    fresh = file.with_suffix(".new")
-    fresh.write_text(json.dumps(data, indent=1))
-    fresh.replace(file)
+def _save(kept: Kept, proofs: dict[str, Proof]) -> None:
+    kept.save({name: asdict(proof) for name, proof in proofs.items()})

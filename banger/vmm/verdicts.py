@@ -1,18 +1,17 @@
 """Which kernels have come up on KVM here, and which have not: what the next start of each goes by.
 
-A verdict holds for this boot of the host, its kernel, this VMM and this model of CPU, and is kept in the cache
-directory. Daemons of one user may share it; the last who writes is believed.
+A verdict holds for this boot of the host, its kernel, this VMM and this model of CPU.
 """
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+
+from banger.vmm.kept import Kept
 
 _lock = threading.Lock()
 
@@ -34,8 +33,7 @@ class KernelVerdicts:
 
     def __init__(self, file: Path, circumstances: Sequence[str]) -> None:
         """Read and write ``file``; what was found under other ``circumstances`` counts as nothing."""
-        self._file = file
-        self._circumstances = list(circumstances)
+        self._kept = Kept(file, circumstances, "kernels")
 
     def get(self, digest: str) -> KernelVerdict | None:
         """What is known of a kernel; ``None`` if it was never tried here."""
@@ -48,30 +46,18 @@ class KernelVerdicts:
         with _lock:
             reasons = self._load()
             if reasons.get(digest) != verdict.reason:
-                self._save({**reasons, digest: verdict.reason})
+                self._kept.save({**reasons, digest: verdict.reason})
 
     def forget(self, digest: str) -> None:
         """Have the next start of this kernel prove it anew."""
         with _lock:
             reasons = self._load()
             if reasons.pop(digest, None) is not None:
-                self._save(reasons)
+                self._kept.save(reasons)
 
     def _load(self) -> dict[str, str]:
-        """Reasons by digest; anything unreadable counts as none."""
-        try:
-            data: Any = json.loads(self._file.read_text())
-            if data["circumstances"] != self._circumstances:
-                return {}
-            return {str(digest): str(reason) for digest, reason in data["kernels"].items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return {}
-
-    def _save(self, reasons: dict[str, str]) -> None:
-        self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fresh = self._file.with_suffix(".new")
-        fresh.write_text(json.dumps({"circumstances": self._circumstances, "kernels": reasons}, indent=1))
-        fresh.replace(self._file)
+        """Reasons by digest."""
+        return {str(digest): str(reason) for digest, reason in self._kept.load().items()}
 
 
 @cache

@@ -115,3 +115,19 @@ def test_verdicts_that_cannot_be_read_count_as_none_and_are_replaced(tmp_path: P
     assert verdicts.get(KERNEL) is None
     verdicts.put(KERNEL, KernelVerdict("it hung"))
     assert verdicts.get(KERNEL) == KernelVerdict("it hung")
+
+
+def test_verdict_that_cannot_be_written_keeps_no_machine_from_starting(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("no directory")
+    verdicts = KernelVerdicts(tmp_path / "cache" / "verdicts.json", ["here"])
+    verdicts.put(KERNEL, KernelVerdict())  # does not raise
+    assert verdicts.get(KERNEL) is None
+
+
+def test_verdicts_are_kept_beside_what_another_process_is_writing(tmp_path: Path) -> None:
+    file = tmp_path / "verdicts.json"
+    file.with_suffix(".new").mkdir()  # it has that name
+    verdicts = KernelVerdicts(file, ["here"])
+    verdicts.put(KERNEL, KernelVerdict("it hung"))
+    assert verdicts.get(KERNEL) == KernelVerdict("it hung")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["verdicts.json", "verdicts.new"]
