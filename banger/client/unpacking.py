@@ -157,10 +157,10 @@ class _Unpacker:
     def _make_file(self, path: tuple[str, ...], tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         """Write beside and rename: a reader never sees half a file, and what is replaced is not written through."""
         parent = self._open_directory(path[:-1])
-        temporary = f".banger-{os.getpid()}.part"
+        temporary = f".banger-{os.urandom(8).hex()}.part"  # another copy may go on beside this one
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(temporary, flags, 0o600, dir_fd=parent)
         try:
-            descriptor = os.open(temporary, flags, 0o600, dir_fd=parent)
             try:
                 _write_sparsely(descriptor, tar, member)
                 self._own(descriptor, member)

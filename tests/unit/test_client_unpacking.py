@@ -267,6 +267,22 @@ def test_half_a_file_is_not_left_under_its_name(target: Path) -> None:
     assert names_in(target) == ["x"]
 
 
+def test_two_copies_into_one_directory_do_not_hinder_each_other(target: Path) -> None:
+    first, second = archive(entry("a", data=b"1" * 70_000)), archive(entry("b", data=b"2"))
+    pieces = iter([first[:30_000], first[30_000:]])
+
+    def receive() -> bytes:
+        """The second copy comes in the middle of the first one's file."""
+        piece = next(pieces, b"")
+        if piece == first[30_000:]:
+            unpack(receiver(second), target, "b")
+        return piece
+
+    unpack(receive, target, "a")
+    assert names_in(target) == ["a", "b"]
+    assert (target / "a").stat().st_size == 70_000
+
+
 def test_huge_extension_header_is_refused_before_it_is_read(target: Path) -> None:
     header = tarfile.TarInfo("pax")
     header.type, header.size = tarfile.XHDTYPE, 1 << 40
