@@ -139,6 +139,23 @@ def test_full_disk_costs_the_evidence_and_nothing_else(
     assert kept(layout) == []
 
 
+def test_record_is_kept_whatever_the_locale_says(
+    layout: Layout, incident: Incident, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (layout.vm_dir(VM.id) / "console.log").write_bytes(
+        "an earlier boot\nnaïve ✓ \xff\n".encode("utf-8", "replace") + b"\xff"
+    )
+    fdopen = os.fdopen
+
+    def latin(descriptor: int, mode: str = "r", *, encoding: str = "latin-1", **options: str) -> object:
+        return fdopen(descriptor, mode, encoding=encoding, **options)
+
+    monkeypatch.setattr(os, "fdopen", latin)
+    EvidenceRoom(layout).keep(incident)
+    (record,) = EvidenceRoom(layout).all()
+    assert "naïve ✓" in record.console
+
+
 def test_record_that_a_crash_left_half_written_is_removed_and_never_read(layout: Layout, incident: Incident) -> None:
     place = EvidenceRoom(layout)
     place.keep(incident)

@@ -103,7 +103,8 @@ class EvidenceRoom:
         final = self._directory / f"{evidence.at.astimezone(UTC).strftime(_STAMP)}-{evidence.vm.id}-{evidence.id}.json"
         fresh = final.with_suffix(_UNFINISHED)
         try:
-            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
+            descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as file:
                 json.dump(codec.to_plain(evidence), file, ensure_ascii=False)
                 file.flush()
                 os.fsync(file.fileno())
