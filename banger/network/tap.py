@@ -136,14 +136,16 @@ class TapNetwork:
         self._publisher.again(vm, ledger)
 
     def cleanup(self, vm: Vm, ledger: VmLedger) -> Sequence[CleanupStep]:
-        """The tap first, the rules that confine it after it, and then its address is free for others."""
-        tap = f"tap of {vm.name}"
+        """The tap first, the rules that confine it after it, and then its address and its ports are free for others."""
+        relay, tap = f"relay of {vm.name}", f"tap of {vm.name}"
         if not ledger.of(TAP_KIND) and not ledger.of(ADDRESS_KIND):
             return []
         return [
-            CleanupStep(f"relay of {vm.name}", lambda: self._publisher.end(vm, ledger)),
+            CleanupStep(relay, lambda: self._publisher.end(vm, ledger)),
             CleanupStep(tap, lambda: self._remove_tap(ledger)),
-            CleanupStep(f"network rules and address of {vm.name}", lambda: self._release(vm.id, ledger), needs=(tap,)),
+            CleanupStep(
+                f"network rules and address of {vm.name}", lambda: self._release(vm.id, ledger), needs=(relay, tap)
+            ),
         ]
 
     def erase(self, vm: Vm) -> None:
