@@ -6,7 +6,6 @@ import asyncio
 import fcntl
 import gc
 import os
-import resource
 import signal
 import sys
 import threading
@@ -36,8 +35,6 @@ THREAD_STACK_BYTES = 512 * 1024
 #: Rarer garbage collections: making an image makes hundreds of thousands of objects that all stay, and going through
 #: them time and again was a tenth of the work.
 GC_THRESHOLDS = (50_000, 20, 100)
-#: Open files and sockets; as the daemon's unit has it.
-MOST_DESCRIPTORS = 65536
 #: How long the first reconcile may keep callers waiting, in seconds.
 FIRST_RECONCILE_S = 10.0
 #: How often the logs of running machines, and our own, are kept from growing without end, in seconds.
@@ -59,7 +56,6 @@ def main(*, foreground: bool = True, dev: bool = False) -> int:
         BangerError: ``conflict`` if another daemon serves this state directory, ``denied`` if it can't be used.
     """
     threading.stack_size(THREAD_STACK_BYTES)
-    _raise_descriptor_limit()
     gc.set_threshold(*GC_THRESHOLDS)
     descriptors.raise_limit()
     layout = Layout.from_environment()
@@ -79,13 +75,6 @@ def main(*, foreground: bool = True, dev: bool = False) -> int:
             return asyncio.run(_serve(layout, config))
         finally:
             pykka.ActorRegistry.stop_all(block=False)  # a start that failed half way must not live on in its threads
-
-
-def _raise_descriptor_limit() -> None:
-    """For itself and for VMMs, which inherit it: a thousand published ports are more than what is usual."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MOST_DESCRIPTORS)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
 @contextmanager

@@ -19,7 +19,10 @@ _ACCEPT_FAILED = "socket.accept() out of system resource"
 
 
 def raise_limit() -> None:
-    """Have as many descriptors as we are allowed to: distributions begin with 1024."""
+    """Have as many descriptors as we are allowed to: distributions begin with 1024.
+
+    VMMs inherit it, and a thousand published ports are more than that.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _WANTED if hard == resource.RLIM_INFINITY else min(_WANTED, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:

@@ -84,10 +84,8 @@ OPTIONS: Mapping[str, Foreign] = {
     "--volumes": Foreign("", valued=False, why="its disk goes with it, its home disk unless --keep-home is given"),
     "cp -r": Foreign("", valued=False, why=_COPIES),
     "cp -R": Foreign("", valued=False, why=_COPIES),
-    "cp -a": Foreign("", valued=False, why=_COPIES),
     "cp -p": Foreign("", valued=False, why=_COPIES),
     "cp --recursive": Foreign("", valued=False, why=_COPIES),
-    "cp --archive": Foreign("", valued=False, why=_COPIES),
 }
 
 
