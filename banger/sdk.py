@@ -39,8 +39,14 @@ class SpecOptions(TypedDict, total=False):
     workdir: str
     ports: Sequence[PortForward]
     network: str
+    egress: str
+    storage: str
+    home: str
+    home_mib: int
     machine: str
     accelerator: str
+    ttl_s: float
+    idle_s: float
     restart: str
     on_reboot: str
     labels: Mapping[str, str]

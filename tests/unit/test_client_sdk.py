@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import pytest
 import banger
 from banger.core.codec import to_plain
 from banger.core.frames import FrameType
-from banger.core.models import Image, PortForward, VmState
+from banger.core.models import Image, PortForward, VmSpec, VmState
+from banger.sdk import SpecOptions
 from tests.support.fake_api import FakeApi, FrameSession, event, image_json, kernel_json, vm_json
 
 pytest_plugins = ("tests.support.cli_fixtures",)
@@ -20,6 +22,10 @@ ID = "0a1b2c3d4e5f"
 @pytest.fixture
 def sdk(api: FakeApi) -> banger.Banger:
     return banger.Banger(start_daemon=False)
+
+
+def test_every_field_of_a_spec_can_be_given() -> None:
+    assert {*SpecOptions.__annotations__, "image", "ephemeral"} == {field.name for field in fields(VmSpec)}
 
 
 def echo(session: FrameSession) -> None:
