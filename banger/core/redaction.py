@@ -89,8 +89,15 @@ def _redacted(plain: Any, redact: Callable[[str], str]) -> Any:
                 words_without_secrets(plain, redact) if _are_words(plain) else [_redacted(one, redact) for one in plain]
             )
         case dict():
-            return {key: _redacted(value, redact) for key, value in plain.items()}
+            return {key: _redacted_value(key, value, redact) for key, value in plain.items()}
     return plain
+
+
+def _redacted_value(key: str, value: Any, redact: Callable[[str], str]) -> Any:
+    """Of an object: a text whose name calls it a secret (a label, say) is one."""
+    if isinstance(value, str) and value and _SECRET_NAME.search(key):
+        return REDACTED
+    return _redacted(value, redact)
 
 
 def _are_words(plain: Sequence[Any]) -> bool:

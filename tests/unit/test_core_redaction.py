@@ -66,12 +66,13 @@ def test_values_of_the_environment_are_taken_out_wherever_they_stand() -> None:
 def test_every_field_of_a_spec_is_looked_at() -> None:
     spec = VmSpec(
         "https://me:hunter2@registry.example/app",
-        labels={"note": "token=abc123"},
+        labels={"note": "token=abc123", "db-password": "geheim"},
         command=("serve", "--password", "hunter2", "--api-key=k-123", "--port", "80"),
     )
     redacted = spec_without_secrets(spec, redactor(()))
     assert "hunter2" not in str(redacted)
     assert "abc123" not in str(redacted)
+    assert redacted.labels["db-password"] == REDACTED
     assert redacted.command == ("serve", "--password", REDACTED, f"--api-key={REDACTED}", "--port", "80")
 
 
