@@ -177,10 +177,17 @@ def test_daemon_inherits_no_secret_of_its_caller() -> None:
     env = {
         "PATH": "/bin",
         "AWS_SECRET_ACCESS_KEY": "s",
+        "AWS_PROFILE": "work",
         "BANGER_VM_CPUS": "2",
         "LC_ALL": "C",
         "https_proxy": "p",
         "X": "y",
     }
     kept = autostart._clean_environment(env)
-    assert kept == {"PATH": "/bin", "BANGER_VM_CPUS": "2", "LC_ALL": "C", "https_proxy": "p"}
+    assert kept == {
+        "PATH": "/bin",
+        "AWS_PROFILE": "work",
+        "BANGER_VM_CPUS": "2",
+        "LC_ALL": "C",
+        "https_proxy": "p",
+    }
