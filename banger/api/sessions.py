@@ -233,17 +233,20 @@ async def _feed(channel: FrameChannel, session: Session) -> None:
 
 
 async def _control(channel: FrameChannel, session: Session) -> None:
-    """Pass signals and sizes on."""
+    """Pass signals and sizes on. One that makes no sense is told in the log, and the next is heard all the same."""
     while (frame := await channel.next_control()) is not None:
         kind, payload = frame
-        match kind:
-            case FrameType.SIGNAL:
-                session.send_signal(payload.decode("ascii", "replace"))
-            case FrameType.RESIZE:
-                size = json.loads(payload)
-                session.resize(int(size["rows"]), int(size["columns"]))
-            case _:
-                logger.debug("a {} frame has no meaning here", kind.name)
+        try:
+            match kind:
+                case FrameType.SIGNAL:
+                    session.send_signal(payload.decode("ascii", "replace"))
+                case FrameType.RESIZE:
+                    size = json.loads(payload)
+                    session.resize(int(size["rows"]), int(size["columns"]))
+                case _:
+                    logger.debug("a {} frame has no meaning here", kind.name)
+        except (BangerError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+            logger.warning("a {} frame was ignored: {}", kind.name, error)
 
 
 async def _delete(context: ApiContext, vm_id: str, name: str, *, lost: bool) -> None:
