@@ -14,6 +14,7 @@ from banger.actors.vm_boot import BootWatch, NotUpError
 from banger.actors.vm_files import VmFiles
 from banger.actors.vm_teardown import tear_down
 from banger.actors.witness import Start, Witness
+from banger.core.boot_pace import with_memory
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.image_command import command_of_run
@@ -224,9 +225,9 @@ class VmStart:
 
     def _boot(self) -> None:
         """Wait for the guest. Where KVM may be to blame that it does not come up, this very start goes on emulated."""
-        engines = self._services.vmm.engines
+        engines, pace = self._services.vmm.engines, self._engine.pace
         try:
-            self._watch.wait(self._identity, self._engine.pace)
+            self._watch.wait(self._identity, pace and with_memory(pace, self._vm.spec.memory_mib))
         except NotUpError as down:
             if down.broke:
                 engines.forget(self._kernel.digest)
@@ -234,7 +235,7 @@ class VmStart:
                 raise self._boot_failed(down.reason, down.kind) from None
             self._go_on_emulated(down.reason)
         else:
-            if self._engine.pace is not None:
+            if pace is not None:
                 engines.keep(self._kernel.digest)
 
     def _may_go_on_emulated(self, down: NotUpError) -> bool:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from banger.core.boot_pace import BootPace, BootProgress, stall
+from banger.core.boot_pace import BootPace, BootProgress, stall, with_memory
 from banger.core.console import BootMarks
 
 PACE = BootPace(silence_s=2.0, init_s=6.0, ready_s=9.0, emulated_s=3.0)
@@ -44,3 +44,14 @@ def test_boot_that_is_silent_or_crawls_is_given_up_with_what_was_seen(seen: Boot
 
 def test_boot_on_a_host_that_gives_it_no_time_is_not_given_up() -> None:
     assert stall(PACE, progress(cpu_s=0.2, silent_cpu_s=0.1, silent_s=8.0)) == ""
+
+
+@pytest.mark.parametrize("gib", [16, 256, 4096])
+def test_large_machine_may_prepare_its_memory_in_silence(gib: int) -> None:
+    busy_s = 0.1 * gib  # KVM within KVM
+    assert not stall(with_memory(PACE, gib * 1024), progress(cpu_s=busy_s, silent_cpu_s=busy_s, silent_s=busy_s))
+    assert stall(with_memory(PACE, gib * 1024), progress(cpu_s=3 * busy_s + 9, silent_cpu_s=3 * busy_s + 9))
+
+
+def test_small_machine_is_given_hardly_more_time() -> None:
+    assert with_memory(PACE, 512).silence_s < PACE.silence_s + 0.1
