@@ -128,6 +128,14 @@ def test_long_log_keeps_its_begin_and_its_end(layout: Layout, incident: Incident
     assert len(record.console) < gathering.HEAD_BYTES + gathering.TAIL_BYTES + 100
 
 
+def test_long_log_is_cut_between_lines_so_that_no_half_of_a_secret_stays(layout: Layout, incident: Incident) -> None:
+    line = "the app says: open sesame\n"
+    for offset in range(len(line)):
+        (layout.vm_dir(VM.id) / "console.log").write_text("x" * offset + line * 10_000)
+        (record,) = [gathering.gather(layout, replace(incident, handles=()))]
+        assert {*record.console.lstrip("x").splitlines()} == {f"the app says: {REDACTED}", "", "[…]"}
+
+
 def test_full_disk_costs_the_evidence_and_nothing_else(
     layout: Layout, incident: Incident, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,9 +94,13 @@ def _part(path: Path, since: int) -> str:
             file.seek(start)
             if size - start <= HEAD_BYTES + TAIL_BYTES:
                 return file.read(HEAD_BYTES + TAIL_BYTES).decode(errors="replace")
+            # Whole lines: half of a secret would not be known for one.
             head = file.read(HEAD_BYTES)
+            head = head[: head.rfind(b"\n") + 1 or None]
             file.seek(size - TAIL_BYTES)
-            return head.decode(errors="replace") + _CUT + file.read(TAIL_BYTES).decode(errors="replace")
+            tail = file.read(TAIL_BYTES)
+            tail = tail[tail.find(b"\n") + 1 :]
+            return head.decode(errors="replace") + _CUT + tail.decode(errors="replace")
     except OSError:
         return ""
 
