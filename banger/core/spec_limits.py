@@ -37,6 +37,8 @@ def check_spec(spec: VmSpec) -> None:
     for name, text, most in _texts(spec):
         _check_text(name, text, most)
     for variable in spec.env:
+        if variable.find("=") < 1:
+            raise _refused("env", f"{variable[:20]!r} names no variable with a value", "write NAME=VALUE")
         if "\0" in variable or len(variable) >= _MOST_VARIABLE:
             raise _refused(
                 "env", f"{variable[:20]!r}… is no environment variable", f"less than {_MOST_VARIABLE} bytes, no NUL"

@@ -31,7 +31,7 @@ def test_ordinary_wish_passes() -> None:
         ("memory_mib", 1 << 62), ("disk_mib", 1 << 50), ("home_mib", -1), ("image", "debian\x1b[2J"),
         ("user", "root\n"), ("workdir", "/a\0b"), ("workdir", "/" * 5000), ("labels", {"k": "\x07"}),
         ("labels", {str(number): "" for number in range(5000)}), ("env", ("A=\0",)), ("env", ("A=" + "x" * (128 << 10),)),
-        ("accelerator", "hax"),
+        ("env", ("A",)), ("env", ("=b",)), ("env", ("two words",)), ("accelerator", "hax"),
     ],
 )  # fmt: skip
 def test_wish_that_no_host_can_grant_is_refused_by_the_name_of_the_field(field: str, value: object) -> None:
