@@ -7,7 +7,9 @@ anything in it is opened (the rule that sshd has for its files: ``StrictModes`` 
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import stat
 from functools import cache
 from pathlib import Path
@@ -77,8 +79,25 @@ def _check_directory(path: Path, found: os.stat_result, uid: int) -> None:
     """Others may write into a directory only where none but its owner can take away or rename an entry (sticky)."""
     if not _is_ours(found.st_uid, uid):
         raise _denied(path, f"it belongs to user {found.st_uid}, who could put something else there")
-    if found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX:
+    if found.st_mode & stat.S_ISVTX:
+        return
+    if found.st_mode & stat.S_IWOTH:
         raise _denied(path, "everybody may write into it, and could put something else there")
+    if found.st_mode & stat.S_IWGRP and (others := _others_in(found.st_gid, uid)):
+        raise _denied(path, f"its group may write into it, and {others[0]} could put something else there")
+
+
+def _others_in(gid: int, uid: int) -> list[str]:
+    """Who besides root and this user is in a group, as far as the accounts tell; in a group of one's own, nobody."""
+    if gid in (0, _unmapped_uid()):
+        return []
+    everybody = pwd.getpwall()
+    try:
+        members = set(grp.getgrgid(gid).gr_mem)
+    except KeyError:
+        members = set()
+    members |= {one.pw_name for one in everybody if one.pw_gid == gid}
+    return sorted(members - {one.pw_name for one in everybody if one.pw_uid in (0, uid)})
 
 
 def _is_ours(owner: int, uid: int) -> bool:

@@ -8,6 +8,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -52,6 +53,32 @@ def test_directory_that_everybody_may_write_to_and_one_below_it_are_refused(plac
     assert "everybody may write" in refused(place / "open" / "mine")
     (place / "open").chmod(0o1777)
     check_own(place / "open" / "mine")
+
+
+@needs_root
+def test_directory_that_others_of_its_group_may_write_to_is_refused(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accounts = [("root", 0, 0), ("me", OTHER, OTHER), ("mallory", OTHER + 1, 100), ("service", OTHER + 2, 300)]
+    people = [SimpleNamespace(pw_name=name, pw_uid=uid, pw_gid=gid) for name, uid, gid in accounts]
+    members = {OTHER: [], 100: [], 200: ["me", "mallory"], 300: []}
+    monkeypatch.setattr("pwd.getpwall", lambda: people)
+    monkeypatch.setattr("grp.getgrgid", lambda gid: SimpleNamespace(gr_mem=members[gid]))
+    shared = place / "shared"
+    shared.mkdir()
+    for gid, trusted in ((0, True), (OTHER, True), (400, True), (100, False), (200, False), (300, False)):
+        os.chown(shared, OTHER, gid)
+        shared.chmod(0o775)
+        if trusted:
+            check_own(shared, OTHER)
+        else:
+            with pytest.raises(BangerError, match="cannot be trusted") as caught:
+                check_own(shared / "data", OTHER)
+            assert "its group may write" in caught.value.cause
+        shared.chmod(0o1775)
+        check_own(shared, OTHER)
+        shared.chmod(0o755)
+        check_own(shared, OTHER)
 
 
 @needs_root
