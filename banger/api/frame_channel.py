@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 from loguru import logger
@@ -26,6 +27,10 @@ _MAX_CONTROLS = 1024
 class FrameChannel:
     """Both directions. :meth:`pump` must run as a task for anything to arrive.
 
+    Attributes:
+        hung_up: the caller is gone, or nothing more is heard from it because of its ``fault``.
+        fault: which rule it broke.
+
     The pump never waits for a consumer, so that it hears a signal, and the caller hanging up, behind input that
     nobody reads; the window of standard input bounds what it holds meanwhile.
     """
@@ -37,7 +42,9 @@ class FrameChannel:
         self._controls: asyncio.Queue[tuple[FrameType, bytes] | None] = asyncio.Queue(_MAX_CONTROLS)
         self._held = 0
         self.hung_up = asyncio.Event()
+        self.fault: BangerError | None = None
         self._started = False
+        self._finished = False
         self._sending = asyncio.Lock()
 
     async def pump(self) -> None:
@@ -51,11 +58,14 @@ class FrameChannel:
             try:
                 for kind, payload in reader.feed(message.get("body", b"")):
                     self._sort(kind, payload)
-            except (BangerError, asyncio.QueueFull) as error:
+            except BangerError as error:
                 logger.warning("a caller's frames were refused: {}", error)
+                self.fault = error
                 break
             more = message.get("more_body", False)
         else:
+            with suppress(asyncio.QueueFull):  # then nobody waits for one
+                self._controls.put_nowait(None)
             while (await self._receive())["type"] != "http.disconnect":
                 pass
         self.hung_up.set()
@@ -69,6 +79,8 @@ class FrameChannel:
                 self._inputs.put_nowait(payload)
             case FrameType.STDIN_EOF:
                 self._inputs.put_nowait(None)
+            case _ if self._controls.full():
+                raise BangerError(ErrorKind.USAGE, f"more than {_MAX_CONTROLS} frames wait for their turn")
             case _:
                 self._controls.put_nowait((kind, payload))
 
@@ -82,7 +94,7 @@ class FrameChannel:
         await self.send_json(FrameType.ACK, size)
 
     async def next_control(self) -> tuple[FrameType, bytes] | None:
-        """The next frame that is not input."""
+        """The next frame that is not input, or None once the request has ended."""
         return await self._controls.get()
 
     async def config(self) -> bytes:
@@ -102,7 +114,10 @@ class FrameChannel:
         await self._write(encode_json(kind, value))
 
     async def finish(self, value: Any) -> None:
-        """Send the EXIT frame and end the response."""
+        """Send the EXIT frame and end the response. What comes second is not sent."""
+        if self._finished:
+            return
+        self._finished = True
         await self.send_json(FrameType.EXIT, value)
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 

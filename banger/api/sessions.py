@@ -55,6 +55,9 @@ class FrameEndpoint:
             for task in (work, hang_up, pump):
                 task.cancel()
             await asyncio.gather(work, hang_up, pump, return_exceptions=True)
+        if channel.fault is not None:
+            with suppress(OSError):
+                await channel.finish({"error": channel.fault.to_dict()})
 
     async def _answer(self, request: Request, channel: FrameChannel) -> None:
         try:

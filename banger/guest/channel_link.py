@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from contextlib import suppress
 
 import asyncssh
@@ -24,6 +25,8 @@ from banger.guest.sessions import ANSWER_TIMEOUT_S, Session
 
 #: How long a guest may take to kill what an abandoned command has started.
 _END_TIMEOUT_S = 10.0
+#: How long a guest may take to start a command; its connection is given up after as long a silence.
+_START_TIMEOUT_S = 60.0
 
 
 class GuestLink:
@@ -99,9 +102,9 @@ class GuestLink:
             (lambda: self._end_all(exec_id)) if exec_id else None,
         )
         try:
-            await session.start(connection, command, tty)
+            await _in_time(session.start(connection, command, tty))
         except (asyncssh.Error, OSError) as error:
-            lost = connection.is_closed()
+            lost = connection.is_closed() or isinstance(error, TimeoutError)
             self._pool.give_back(connection, clean=False)
             if not session.opened:
                 raise _NotBegunError(str(error)) from error
@@ -130,6 +133,14 @@ class GuestLink:
     def _error(self, kind: ErrorKind, message: str, cause: object) -> BangerError:
         vm_id = self.access.vm_id
         return BangerError(kind, message, subject=vm_id, cause=str(cause), hint=f"banger vm why {vm_id}")
+
+
+async def _in_time(starting: Awaitable[None]) -> None:
+    try:
+        async with asyncio.timeout(_START_TIMEOUT_S):
+            await starting
+    except TimeoutError as error:
+        raise TimeoutError(f"no answer within {_START_TIMEOUT_S:g} s") from error
 
 
 class _NotBegunError(Exception):

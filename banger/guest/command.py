@@ -19,16 +19,32 @@ MAX_REQUEST_BYTES = 9000
 MAX_COMMAND_BYTES = 131_000
 
 _TOOLBOX = "/run/banger"
+#: Rows or columns: ``struct winsize`` has 16 bits for each (ioctl_tty(2)).
+_MOST_LINES = 65535
+#: What terminfo(5) has names for, and empty.
+_TERM = re.compile(r"[\x21-\x7e]{0,128}\Z")
 _ENV_KEY = re.compile(r"[^\s=]+\Z")
 
 
 @dataclass(frozen=True, slots=True)
 class Terminal:
-    """A terminal to run the command on; ``term`` is the value of ``TERM``."""
+    """A terminal to run the command on; ``term`` is the value of ``TERM``.
+
+    Raises:
+        BangerError: ``usage`` for a size that no terminal has, or a name that is none.
+    """
 
     rows: int
     columns: int
     term: str = "xterm"
+
+    def __post_init__(self) -> None:
+        """Check it."""
+        if not (0 <= self.rows <= _MOST_LINES and 0 <= self.columns <= _MOST_LINES):
+            message = "a terminal of that size is none"
+            raise BangerError(ErrorKind.USAGE, message, hint=f"the most is {_MOST_LINES}")
+        if not _TERM.match(self.term):
+            raise BangerError(ErrorKind.USAGE, f"{self.term[:80]!a} is no terminal's name", hint="xterm-256color")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from banger.api import peer
 from banger.api.app import ROUTES
 from banger.client import path_of
 from banger.core.errors import BangerError, ErrorKind
+from banger.core.frames import FrameType, encode
 from banger.core.models import VmSpec
 from tests.support.fakes import WAIT_S, World
 from tests.support.served import Served
@@ -239,6 +240,32 @@ def test_api_body_that_is_nested_without_end_is_a_usage_error(served):
         raw.sendall(b"POST /v1/vms HTTP/1.1\r\nHost: b\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
         raw.settimeout(WAIT_S)
         assert b" 400 " in raw.recv(4096).split(b"\r\n")[0]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{}",
+        encode(FrameType.STDIN, b"first"),
+        b"\xff" * 100,
+        b"c\xff\xff\xff\xff",
+        encode(FrameType.SIGNAL, b"INT") * 2000,
+        encode(FrameType.CONFIG, b"[" * 200_000),
+        encode(FrameType.CONFIG, b"NaN"),
+    ],
+    ids=["nothing", "less than a frame", "no CONFIG", "no frame", "giant frame", "too many", "deep JSON", "no object"],
+)
+def test_api_stream_that_breaks_the_rules_ends_with_a_usage_error(served, body):
+    with socket.socket(socket.AF_UNIX) as raw:
+        raw.settimeout(WAIT_S)
+        raw.connect(str(served.world.layout.socket))
+        head = b"POST /v1/vms/run HTTP/1.1\r\nHost: b\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+        raw.sendall(head % len(body) + body)
+        answer = b"".join(iter(lambda: raw.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b'{"error":{"kind":"usage"' in answer
+    assert served.client.get("/v1/vms") == []
 
 
 def test_peer_that_did_not_come_by_the_unix_socket_is_turned_away():

@@ -9,13 +9,15 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import asyncssh
 import pytest
 
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import GuestAccess
 from banger.core.operation import Operation
-from banger.guest import channel_dial
+from banger.guest import channel_dial, channel_link
 from banger.guest.command import ExecRequest
 from banger.guest.sshkeys import ensure_key
 from tests.support.channels import Channels, channels, operation, read_until
@@ -256,6 +258,37 @@ def test_session_guest_that_falls_silent_is_given_up(
     error = channel.do(scenario())
     assert error.kind is ErrorKind.UNKNOWN_OUTCOME
     assert "keepalive" in error.cause
+
+
+class _Deaf(asyncssh.SSHServer):
+    """Logs everybody in, and never answers a wish for a channel."""
+
+    def begin_auth(self, _username: str) -> bool:
+        return False
+
+    def session_requested(self) -> Any:
+        return asyncio.sleep(600)
+
+
+def test_session_guest_that_does_not_answer_the_wish_for_one_is_given_up(
+    channel: Channels, access: GuestAccess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channel_link, "_START_TIMEOUT_S", 0.3)
+    host_key = asyncssh.generate_private_key("ssh-ed25519")
+
+    async def scenario() -> BangerError:
+        options = {"server_host_keys": [host_key], "encryption_algs": ["chacha20-poly1305@openssh.com"]}
+        async with await asyncssh.create_server(_Deaf, "127.0.0.1", 0, **options) as server:
+            line = host_key.export_public_key().decode()
+            deaf = replace(access, vm_id="deaf", port=server.get_port(), host_key=line)
+            with pytest.raises(BangerError) as caught:
+                await channel.guests.open_tool(deaf, ["true"])
+            assert channel.guests.connections("deaf")[1] == 0
+            return caught.value
+
+    error = channel.do(scenario())
+    assert error.kind is ErrorKind.UNAVAILABLE
+    assert "no answer within 0.3 s" in error.cause
 
 
 def test_session_vm_disconnected_meanwhile_is_an_unknown_outcome(channel: Channels, access: GuestAccess) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from banger.core.errors import BangerError, ErrorKind
 from banger.guest import command
-from banger.guest.command import ExecRequest, exec_command, tool_command
+from banger.guest.command import ExecRequest, Terminal, exec_command, tool_command
 
 words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
 names = st.text(st.characters(exclude_characters="\0=", exclude_categories=["Cs", "Z", "C"]), min_size=1, max_size=20)
@@ -75,3 +75,18 @@ def test_launcher_script_hands_the_very_command_to_the_login_shell(argument: str
     line = exec_command(ExecRequest(("echo", argument)))
     last = command.launcher_script(line).decode().partition("\n")[2]
     assert shlex.split(last) == ["exec", "$SHELL", "-c", line]
+
+
+@pytest.mark.parametrize("size", [(-1, 80), (24, 65536), (10**400, 80)])
+def test_terminal_of_a_size_that_is_none_is_a_usage_error(size: tuple[int, int]) -> None:
+    with pytest.raises(BangerError, match="is none") as caught:
+        Terminal(*size)
+    assert caught.value.kind is ErrorKind.USAGE
+
+
+@pytest.mark.parametrize("name", ["xterm\n", "a b", "\0", "x" * 5_000_000, "\x1b[2J", "ü"])
+def test_terminal_whose_name_is_none_is_a_usage_error(name: str) -> None:
+    with pytest.raises(BangerError, match="no terminal's name") as caught:
+        Terminal(24, 80, name)
+    assert caught.value.kind is ErrorKind.USAGE
+    assert len(caught.value.message) < 400
