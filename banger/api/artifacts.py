@@ -137,7 +137,9 @@ async def commit_vm(request: Request) -> Response:
 
 
 def check_absolute(path: str) -> None:
-    """Refuse a path that would mean something else to the daemon than to the caller."""
+    """Refuse a path that would mean something else to the daemon than to the caller, or that no file can have."""
+    if "\0" in path:
+        raise BangerError(ErrorKind.USAGE, "a path cannot hold a NUL character", subject=path.replace("\0", "\\0"))
     if not PurePosixPath(path).is_absolute():
         raise BangerError(ErrorKind.USAGE, f'"{path}" is not an absolute path', subject=path)
 
@@ -178,6 +180,8 @@ async def import_kernel(request: Request) -> Response:
     """Import kernel files of this host."""
     context = context_of(request)
     body = await read_body(request, ImportKernelBody)
+    for path in filter(None, (body.kernel_path, body.modules_path, body.initrd_path)):
+        check_absolute(path)
     wanted: dict[str, Any] = codec.to_plain(body)
     name = check_artifact_name(wanted.pop("name"), "kernel")
     command = PullKernel(name, KernelRequest(**wanted), refresh=True, owner_uid=peer_uid(request))

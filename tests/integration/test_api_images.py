@@ -83,8 +83,19 @@ def test_own_file_is_registered_promoted_and_tagged(served, own):
     assert {image["name"] for image in served.client.get("/v1/images")} == {"own", "team/own:1"}
 
 
-def test_relative_path_is_a_usage_error(served):
-    error = failure_of(lambda: post(served, "/v1/images/register", name="own", rootfs_path="own.ext4"))
+@pytest.mark.parametrize("path", ["own", "/own\0", "\0"])
+@pytest.mark.parametrize(
+    ("place", "field", "more"),
+    [
+        ("images/register", "rootfs_path", {}),
+        ("images/register", "seed_path", {"rootfs_path": "/own"}),
+        ("kernels/import", "kernel_path", {}),
+        ("kernels/import", "modules_path", {"kernel_path": "/own"}),
+        ("kernels/import", "initrd_path", {"kernel_path": "/own"}),
+    ],
+)
+def test_path_that_is_relative_or_none_is_a_usage_error(served, place, field, more, path):
+    error = failure_of(lambda: post(served, f"/v1/{place}", **{"name": "own", **more, field: path}))
     assert error.kind is ErrorKind.USAGE
 
 
