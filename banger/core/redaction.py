@@ -24,8 +24,13 @@ _NAMED = (
 _SECRET_NAME = re.compile(_NAMED, re.IGNORECASE)
 #: What is kept of a match is its group 1, if it has one.
 _FORMS: Sequence[re.Pattern[str]] = (
-    re.compile(r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----(?:.*?-----END [A-Z ]{0,40}PRIVATE KEY-----|.*\Z)", re.DOTALL),
-    re.compile(r"(://)[^\s/@]{1,256}@"),
+    re.compile(
+        r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY(?: BLOCK)?-----"
+        r"(?:.*?-----END [A-Z ]{0,40}PRIVATE KEY(?: BLOCK)?-----|.*\Z)",
+        re.DOTALL,
+    ),
+    re.compile(r"(://)[^\s/?#]{1,256}@"),  # a password that is not encoded may have an @ of its own
+    re.compile(r"((?:set-)?cookie[\"']?\s{0,3}[:=]\s{0,3})[^\r\n]{1,4096}", re.IGNORECASE),
     re.compile(
         r"((?:proxy-)?authorization[\"']?\s{0,3}[:=]\s{0,3}[\"']?(?:(?:bearer|basic|token)\s{1,3})?)[^\s\"']+",
         re.IGNORECASE,
@@ -34,15 +39,18 @@ _FORMS: Sequence[re.Pattern[str]] = (
     re.compile(
         "("
         + _NAMED
-        + r"[\w.-]{0,40}[\"']?\s{0,3}[=:]\s{0,3})(?:\"[^\"\n]{0,4096}\"|'[^'\n]{0,4096}'|[^\s,;&\"']+)",
+        + r"[\w.-]{0,40}[\"']?\s{0,3}[=:]\s{0,3})(?:\"(?:[^\"\\\n]|\\.){0,4096}\"|'[^'\n]{0,4096}'|[^\s,;&\"']+)",
         re.IGNORECASE,
     ),
+    re.compile(r"(\bpwd\s{0,3}=\s{0,3})(?![\s/])[^\s,;&]{1,4096}", re.IGNORECASE),  # else it is a place
+    re.compile(r"(\"auth\"\s{0,3}:\s{0,3}\")[^\"\n]{1,4096}"),  # of Docker's credential file
     # Three parts (RFC 7519), tried once per run of characters: they may be long.
     re.compile(r"(?<![\w-])eyJ[\w-]{8,4096}\.[\w-]{8,4096}\.[\w-]{0,4096}"),
     re.compile(r"([?&](?:sig|signature|x-amz-[\w-]{1,40}|key|code|auth)=)[^&\s\"']+", re.IGNORECASE),
     re.compile(
         r"\b(?:gh[oprsu]_\w{20,255}|github_pat_\w{20,255}|glpat-[\w-]{16,255}|xox[abprs]-[\w-]{10,255}|npm_\w{20,255}"
-        r"|AKIA[0-9A-Z]{16}|AIza[\w-]{30,60}|sk-[\w-]{20,255}|hf_\w{20,255})"
+        r"|dckr_[a-z]{2,8}_[\w-]{16,255}|pypi-[\w-]{16,255}|[rs]k_(?:live|test)_\w{16,255}|xapp-[\w-]{10,255}"
+        r"|A(?:KI|SI)A[0-9A-Z]{16}|AIza[\w-]{30,60}|sk-[\w-]{20,255}|hf_\w{20,255})"
     ),
 )  # fmt: skip
 _HOME = re.compile(r"/(?:home|Users)/[^/\s:,;\"']{1,64}|(?<![\w/])/root(?=/)")
