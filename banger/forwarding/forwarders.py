@@ -78,7 +78,10 @@ class Forwarders:
         marker = self._prefix + vm_id
         ledger.intend(FORWARDER_KIND, marker)
         crashpoint("ports.prepare:forwarder-intended")
-        reading, writing = os.pipe2(os.O_CLOEXEC)
+        try:
+            reading, writing = os.pipe2(os.O_CLOEXEC)
+        except OSError as error:
+            raise _cannot_start(marker, error) from error
         try:
             identity = self._spawn(marker, ports, reading)
         except BaseException:
@@ -137,35 +140,36 @@ class Forwarders:
             return self._pipes.pop(vm_id, None)
 
     def _spawn(self, marker: str, ports: Sequence[Opened], reading: int) -> ProcessIdentity:
-        config = os.memfd_create("ports", os.MFD_CLOEXEC)
         try:
-            data = json.dumps({"ports": [one.config() for one in ports]}).encode()
-            with os.fdopen(os.dup(config), "wb") as file:
-                file.write(data)
-            package = str(Path(banger.__file__).parent.parent)
-            process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _START, marker, package, str(config), str(reading)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                cwd="/",
-                env=vmm_environment(os.environ),
-                start_new_session=True,
-                pass_fds=(config, reading, *(one.port.fileno() for one in ports)),
-            )
+            with os.fdopen(os.memfd_create("ports", os.MFD_CLOEXEC), "wb") as config:
+                config.write(json.dumps({"ports": [one.config() for one in ports]}).encode())
+                config.flush()
+                package = str(Path(banger.__file__).parent.parent)
+                process = subprocess.Popen(
+                    [sys.executable, "-I", "-S", "-c", _START, marker, package, str(config.fileno()), str(reading)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    cwd="/",
+                    env=vmm_environment(os.environ),
+                    start_new_session=True,
+                    pass_fds=(config.fileno(), reading, *(one.port.fileno() for one in ports)),
+                )
         except OSError as error:
-            raise BangerError(
-                ErrorKind.UNAVAILABLE, "the process that forwards published ports cannot be started",
-                subject=marker, cause=error.strerror or str(error), hint="banger doctor",
-            ) from error  # fmt: skip
-        finally:
-            os.close(config)
+            raise _cannot_start(marker, error) from error
         process.returncode = 0  # reaped by its identity, and not behind our back
         return processes.identify(process.pid, marker)
 
 
 def _identity(handle: Handle) -> ProcessIdentity:
     return ProcessIdentity(**handle.detail) if handle.detail else ProcessIdentity(0, 0, "", handle.key)
+
+
+def _cannot_start(marker: str, error: OSError) -> BangerError:
+    return BangerError(
+        ErrorKind.UNAVAILABLE, "the process that forwards published ports cannot be started",
+        subject=marker, cause=error.strerror or str(error), hint="banger doctor",
+    )  # fmt: skip
 
 
 def _kill(identity: ProcessIdentity) -> None:
