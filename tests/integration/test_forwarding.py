@@ -25,7 +25,7 @@ from tests.support.netlab import MemoryLedger
 from tests.support.slirp_like import SlirpLike
 from tests.support.waiting import eventually
 
-INSTALLATION = "0f0f0f0f0f0f"
+INSTALLATION = new_id()  # nobody else who runs these tests has the same
 
 
 class Lab:
