@@ -19,6 +19,9 @@ from tests.support.sessions import PLACE, ROOT, SessionRoot, sweep_dead_sessions
 
 pytest_plugins = ("tests.support.time_limits", "tests.support.side_by_side")
 
+#: Seconds for a test that boots something: the first of them also makes the image that all of them boot.
+BOOT_LIMIT_S = 400
+
 # A frozen monotonic clock would keep `ask(timeout=…)` from ever timing out.
 freezegun.configure(extend_ignore_list=["pykka"])  # type: ignore[attr-defined]  # missing in freezegun's stubs
 
@@ -55,6 +58,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         boots = [item for item in items if item.get_closest_marker("boot")]
         config.hook.pytest_deselected(items=boots)
         items[:] = [item for item in items if item not in boots]
+    for item in items:
+        if item.get_closest_marker("boot") and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(BOOT_LIMIT_S))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -27,7 +27,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             if item.get_closest_marker("timeout") is None:
-                item.add_marker(pytest.mark.timeout(300))
+                item.add_marker(pytest.mark.timeout(400))
             if lacking and item.get_closest_marker("boot"):
                 item.add_marker(pytest.mark.skip(reason=f"not installed: {', '.join(lacking)}"))
 

@@ -106,7 +106,7 @@ class GuestBoot(Protocol):
         ...
 
     def cmdline(self, *, verbose: bool = False) -> str:
-        """The kernel arguments that the toolbox's init wants; ``verbose`` has the kernel tell all that it does."""
+        """The kernel arguments that the toolbox's init wants; ``verbose`` has the kernel tell what is notable."""
         ...
 
     def poweroff_command(self) -> str:
