@@ -18,7 +18,7 @@ from banger.core.boot_pace import with_memory
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.image_command import command_of_run
-from banger.core.models import Image, Kernel, ProcessIdentity, Vm
+from banger.core.models import ExitReason, Image, Kernel, ProcessIdentity, Vm
 from banger.core.names import vmm_marker
 from banger.core.operation import Operation
 from banger.core.plan import PlanStep, run_plan
@@ -241,7 +241,16 @@ class VmStart:
     def _may_go_on_emulated(self, down: NotUpError) -> bool:
         engine = self._engine
         on_trial = engine.pace is not None or down.broke
-        return engine.accelerator == "kvm" and not engine.forced and down.doubtful and on_trial
+        is_suspect = engine.accelerator == "kvm" and not engine.forced and down.doubtful and on_trial
+        return is_suspect and not self._was_killed(down)
+
+    def _was_killed(self, down: NotUpError) -> bool:
+        """The VMM was ended from outside, or for want of memory, which says nothing of KVM."""
+        vmm = self._services.vmm
+        if not vmm.wait_exit(self._identity, 0.0):  # hears how, too
+            return False
+        record = vmm.exit_record(self._vm.id, self._identity, down.console, self._files.vmm_log)
+        return record.reason in (ExitReason.KILLED, ExitReason.OUT_OF_MEMORY)
 
     def _go_on_emulated(self, reason: str) -> None:
         """What comes up emulated and did not on KVM is KVM's fault, which is remembered; what does not is its own."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from itertools import count
 
 import pytest
 
-from banger.actors.messages import Reconcile, StartVm, StopVm
+from banger.actors.messages import CreateVm, Reconcile, StartVm, StopVm
 from banger.actors.tend import Tender
 from banger.core.boot_pace import BootPace
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import ExitReason, VmState
+from banger.core.models import ExitReason, VmSpec, VmState
+from banger.vmm import identity as processes
 from tests.support.fake_vmm import BOOT_MARKS, FakeVmm, Fault
 from tests.support.fakes import World
 from tests.support.owned_vms import create, process_of
@@ -137,6 +139,29 @@ def test_slow_boot_of_a_vmm_that_gets_no_processor_time_is_waited_for(vm_world: 
         assert create(vm_world, start=True).accelerator == "kvm"
     finally:
         late.join()
+
+
+@pytest.mark.parametrize(
+    ("number", "accelerators"), [(signal.SIGKILL, ["kvm"]), (signal.SIGABRT, ["kvm", "tcg"])], ids=["killed", "crashed"]
+)
+def test_vmm_that_somebody_kills_while_its_kernel_is_on_trial_is_no_verdict_on_kvm(
+    vm_world: World, vmm: FakeVmm, number: signal.Signals, accelerators: list[str]
+) -> None:
+    vmm.cpu_s = lambda: 0.0
+    made = vm_world.supervisor.submit(CreateVm("0123456789ab", "web", VmSpec("alpine"), start=True))
+    assert made is not None
+    eventually(lambda: _is_recorded(vm_world, "0123456789ab"), what="the VMM runs")
+    processes.kill(process_of(vm_world, vm_world.vm("web")), number)
+    if accelerators == ["kvm"]:
+        with pytest.raises(BangerError, match="killed with SIGKILL while it booted"):
+            made.wait()
+    else:
+        assert made.wait().accelerator == "tcg"
+    assert [one.accelerator for one in vmm.launched] == accelerators
+
+
+def _is_recorded(world: World, vm_id: str) -> bool:
+    return any(handle.detail for handle in world.ledger.of(vm_id).of("process"))
 
 
 def _say(world: World) -> None:
