@@ -122,7 +122,7 @@ class Reconciler:
     def _forecast_vms(self) -> None:
         for vm in self._services.store.vms.all():
             what = look_at(self._services, vm).settlement if self._may_need_settling(vm) else Settlement.NOTHING
-            if what is Settlement.ERASE:
+            if what in (Settlement.ERASE, Settlement.FORSAKE):
                 self._report.removed.append(f"VM {vm.name}")
             elif what is Settlement.ADOPT and self._at_start:
                 self._report.adopted.append(vm.name)
