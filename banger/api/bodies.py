@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -16,6 +17,9 @@ from banger.core.models import NO_SIZES, DefaultSizes, VmSpec
 MAX_BODY_BYTES = 1 << 20
 
 T = TypeVar("T")
+
+#: As JSON has it; an even number of backslashes before it are none of its own.
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,13 +172,17 @@ async def read_body(request: Request, cls: type[T]) -> T:
 
 
 def decode(data: bytes, cls: type[T]) -> T:
-    """JSON bytes as ``cls``."""
+    """JSON bytes as ``cls``. No name, path or word of a command holds a NUL: what is made of them ends there."""
     try:
         value: Any = json.loads(data or b"{}")
-        json.dumps(value, ensure_ascii=False).encode()
+        text = json.dumps(value, ensure_ascii=False)
+        text.encode()
     except UnicodeEncodeError as error:
         cause = ascii(str(error.object)[max(0, error.start - 20) : error.end + 20])
         raise BangerError(ErrorKind.USAGE, "the request holds text that is not UTF-8", cause=cause) from None
     except (ValueError, RecursionError) as error:
         raise BangerError(ErrorKind.USAGE, "the request is not JSON", cause=str(error)) from None
+    if found := _NUL.search(text):
+        cause = text[max(0, found.start() - 20) : found.end() + 20]
+        raise BangerError(ErrorKind.USAGE, "the request holds a NUL character", cause=cause)
     return codec.from_plain(cls, value)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from banger.catalog.catalog import Catalog
 from banger.catalog.definitions import CatalogError, Definition, parse_catalog
@@ -58,8 +58,8 @@ class CatalogWish:
             if digest and reference.digest not in ("", digest):
                 raise _usage("the reference and --digest name different digests", source)
             digest, suggested = digest or reference.digest, PurePosixPath(reference.repository).name
-        elif _URL.match(source):
-            suggested = PurePosixPath(urlsplit(source).path).stem.lower()
+        elif _URL.match(source) and (parts := _split(source)) is not None:
+            suggested = PurePosixPath(parts.path).stem.lower()
         else:
             raise _usage(f'"{source}" is no source of a catalog', source, "write https://… or oci:HOST/NAME@sha256:…")
         if not is_digest(digest):
@@ -73,6 +73,13 @@ class CatalogWish:
     def header(self) -> str:
         """The comment that the file begins with."""
         return f"{_MARK}# source: {self.source}\n# digest: {self.digest}\n"
+
+
+def _split(url: str) -> SplitResult | None:
+    try:
+        return urlsplit(url)
+    except ValueError:  # an address in brackets that is none
+        return None
 
 
 @dataclass(frozen=True, slots=True)

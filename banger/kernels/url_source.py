@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn, Protocol
+from urllib.parse import urlsplit
 
 from banger.config import Config
 from banger.core.cancel import CancelToken
@@ -103,9 +104,14 @@ def parse_source(source: str) -> tuple[str, str]:
     """The URL without its fragment, and ``sha256:…``.
 
     Raises:
-        BangerError: ``usage``, saying how to write it, if the sum is missing or malformed.
+        BangerError: ``usage``, saying how to write it, if the sum is missing or malformed, or the address is none.
     """
     url, mark, fragment = source.partition("#")
+    try:
+        urlsplit(url)
+    except ValueError as error:  # an address in brackets that is none
+        message = f'"{url}" is no address'
+        raise BangerError(ErrorKind.USAGE, message, subject=source, cause=str(error)) from None
     key, _, value = fragment.partition("=")
     if key == "sha256" and _SHA256.match(value):
         return url, f"sha256:{value.lower()}"

@@ -80,7 +80,11 @@ class PushClient(RegistryClient):
             return False
         progress(0)
         with self._call("POST", "blobs/uploads/", {}, patience) as started:
-            location = urljoin(started.url, started.headers.get("Location", ""))
+            said = started.headers.get("Location", "")
+        try:
+            location = urljoin(started.url, said)
+        except ValueError as error:
+            raise push_failures.bad_location(self.reference, said) from error
         separator = "&" if urlsplit(location).query else "?"
         url = f"{location}{separator}digest={quote(blob.digest, safe='')}"
         body = _BlobUpload(blob, self.token, progress, patience) if blob.file else blob.data

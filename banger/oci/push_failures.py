@@ -53,7 +53,7 @@ def changed(reference: Reference, pushed: str, stored: str) -> BangerError:
 
 
 def bad_location(reference: Reference, url: str) -> BangerError:
-    """The registry wants the upload somewhere without TLS."""
+    """The registry wants the upload somewhere without TLS, or nowhere."""
     message = f'registry "{reference.domain}" sends uploads to a place that is not https'
     return _error(ErrorKind.INVALID, reference, message, failures.printable(url))
 

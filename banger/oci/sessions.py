@@ -88,7 +88,14 @@ def exchange(
 
     def call() -> requests.Response:
         timeout = (min(connect_s, left_s), min(read_s, left_s))
-        return session.request(stream=True, auth=_keep_headers, timeout=timeout, allow_redirects=False, **request)
+        try:
+            return session.request(stream=True, auth=_keep_headers, timeout=timeout, allow_redirects=False, **request)
+        except requests.RequestException:
+            raise
+        except (
+            ValueError
+        ) as error:  # a server redirects to what urllib takes for no address, and requests lets that pass
+            raise requests.exceptions.InvalidURL(str(error)) from error
 
     return abandonable(token, lambda: line.run(call), requests.Response.close, cut=line.cut, left_s=patience.left_s)
 

@@ -199,6 +199,17 @@ def test_blob_redirected_in_circles_is_invalid(
     assert failure.value.kind is ErrorKind.INVALID
 
 
+def test_blob_redirected_to_what_is_no_address_is_told(
+    registry: FaultyRegistry, image: BuiltImage, layer: str, puller: Puller
+) -> None:
+    registry.always(layer, redirecting("https://[::1/x"))
+
+    with pytest.raises(BangerError, match="Invalid IPv6 URL") as failure:
+        puller.pull(registry.reference(NAME))
+
+    assert failure.value.kind is ErrorKind.UNAVAILABLE
+
+
 @pytest.mark.parametrize("fault", [stalled(after=1000), silent()], ids=["in the body", "before the answer"])
 def test_blob_cancelled_while_the_registry_stalls_ends_at_once_and_keeps_what_arrived(
     registry: FaultyRegistry, image: BuiltImage, layer: str, tmp_path: Path, fault: Fault

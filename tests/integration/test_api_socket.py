@@ -268,6 +268,16 @@ def test_api_stream_that_breaks_the_rules_ends_with_a_usage_error(served, body):
     assert served.client.get("/v1/vms") == []
 
 
+@pytest.mark.parametrize(
+    ("text", "is_refused"), [("a\0b", True), ("\\\0", True), ("\\u0000", False), ("\\\\u0000", False)]
+)
+def test_api_body_with_a_nul_anywhere_is_a_usage_error(served, text, is_refused):
+    with pytest.raises(BangerError) as caught:
+        served.client.long("POST", "/v1/vms", None, {"name": "web", "spec": {"image": "x", "labels": {"note": [text]}}})
+    assert ("NUL" in caught.value.message) == is_refused
+    assert caught.value.kind is ErrorKind.USAGE
+
+
 def test_peer_that_did_not_come_by_the_unix_socket_is_turned_away():
     left, right = socket.socketpair(socket.AF_UNIX)
     with left, right, socket.create_server(("127.0.0.1", 0)) as listener:

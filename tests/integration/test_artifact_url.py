@@ -219,6 +219,15 @@ def test_redirect_is_followed(server: FaultyRegistry, machine: Machine) -> None:
     assert (machine.staged / "vmlinuz").read_bytes() == FILE
 
 
+def test_redirect_to_what_is_no_address_is_told(server: FaultyRegistry, machine: Machine) -> None:
+    source = serve(server, FILE)
+    server.always("/kernel", redirecting("https://[::1/x"))
+    with pytest.raises(BangerError) as caught:
+        machine.pull(source)
+    assert caught.value.kind is ErrorKind.UNAVAILABLE
+    assert "Invalid IPv6 URL" in caught.value.cause
+
+
 def test_plain_http_to_another_host_is_denied_before_anything_is_sent(machine: Machine) -> None:
     with pytest.raises(BangerError) as caught:
         machine.pull("http://198.51.100.1/kernel#sha256=" + "0" * 64)

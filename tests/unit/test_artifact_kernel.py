@@ -118,6 +118,12 @@ def test_url_is_split_from_its_sum() -> None:
     assert parse_source(f"https://h/k?x=1#sha256={SUM.upper()}") == ("https://h/k?x=1", f"sha256:{SUM}")
 
 
+def test_url_that_is_none_is_a_usage_error() -> None:
+    with pytest.raises(BangerError, match="is no address") as caught:
+        parse_source(f"https://[::1/k#sha256={SUM}")
+    assert caught.value.kind is ErrorKind.USAGE
+
+
 @pytest.mark.parametrize(
     "fragment", ["", "#", "#sha256=", f"#{SUM}", f"#sha256={SUM[1:]}", f"#md5={SUM}", f"#sha256={SUM}x"]
 )

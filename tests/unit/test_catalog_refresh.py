@@ -55,6 +55,7 @@ def test_catalog_source_is_understood(source: str, digest: str, name: str, wish:
         ("team.toml", DIGEST, "", "is no source of a catalog"),
         ("ftp://x.example/team.toml", DIGEST, "", "is no source of a catalog"),
         ("https://x.example/a\nb.toml", DIGEST, "", "is no source of a catalog"),
+        ("https://[::1/team.toml", DIGEST, "", "is no source of a catalog"),
         ("https://x.example/", DIGEST, "", "cannot be the name"),
         ("https://x.example/team.toml", DIGEST, "../up", "cannot be the name"),
         ("https://x.example/team.toml", DIGEST, ".hidden", "cannot be the name"),
