@@ -25,6 +25,7 @@ from banger.config import Config
 from banger.core.cancel import Deadline
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.states import LIVE
+from banger.host import reserve
 from banger.layout import Layout
 from banger.notify import notify, watchdog_interval_s
 from banger.vmm.log_files import bound
@@ -69,6 +70,7 @@ def main(*, foreground: bool = True, dev: bool = False) -> int:
             ErrorKind.DENIED, f'cannot use the state directory "{layout.data}"', subject=str(layout.data),
             cause=str(error), hint="set BANGER_HOME to a directory of yours",
         ) from error  # fmt: skip
+    reserve.give_up(layout)
     with _lock(layout):
         logger.debug("started {}", "in the foreground" if foreground else "by the CLI")
         try:
@@ -115,6 +117,7 @@ async def _serve(layout: Layout, config: Config) -> int:
     listener = bind(layout.socket)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     await wait_started(server)
+    await asyncio.to_thread(reserve.set_aside, layout)
     gc.freeze()  # what is here now stays
     logger.info("banger {} serves {} (pid {})", __version__, layout.socket, os.getpid())
     notify(f"READY=1\nSTATUS=serving {layout.socket}")
@@ -176,14 +179,17 @@ async def _reconcile_once(daemon: Daemon, *, at_start: bool) -> None:
 
 
 async def _bound_logs(daemon: Daemon) -> None:
-    """A guest may write to its console for ever, or make its VMM complain; each log keeps the end of it."""
+    """A guest may write to its console for ever, or make its VMM complain; each log keeps the end of it.
+
+    Once there is room again, some of it is set aside for the next time.
+    """
     layout, store = daemon.context.layout, daemon.context.store
 
     def bound_all() -> None:
         live = [layout.vm_dir(vm.id) for vm in store.vms.all() if vm.state in LIVE]
         _bound_all([layout.daemon_log, *(place / name for place in live for name in ("console.log", "vmm.log"))])
 
-    await _every(LOG_INTERVAL_S, lambda: (bound_all,))
+    await _every(LOG_INTERVAL_S, lambda: (bound_all, lambda: reserve.set_aside(layout)))
 
 
 async def _tend(daemon: Daemon) -> None:

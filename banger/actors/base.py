@@ -23,6 +23,7 @@ from banger.actors.messages import Command, CommandFinished, OwnerKey, OwnerTerm
 from banger.actors.services import Services
 from banger.core.errors import BangerError, internal_error
 from banger.core.operation import Operation
+from banger.host import reserve
 
 Fact = CommandFinished | OwnerTerminated
 
@@ -61,6 +62,8 @@ class OwnerActor(pykka.ThreadingActor):
         with logger.contextualize(op=operation.id, owner=str(self.key)):
             level = "DEBUG" if command.background else "INFO"
             logger.log(level, "{} {}: begins", command.verb, command.subject)
+            if command.makes_room:
+                reserve.give_up(self.services.layout)
             try:
                 result = self.handle(command, operation)
             except BangerError as error:

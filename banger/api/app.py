@@ -160,4 +160,4 @@ async def _http(request: Request, error: Exception) -> Response:
 async def _unexpected(request: Request, error: Exception) -> Response:
     logger.opt(exception=error).error("{} {} failed", request.method, request.url.path)
     told = internal_error(error, f"answering {request.method} {request.url.path}")
-    return JSONResponse({"error": told.to_dict()}, status_code=500)
+    return JSONResponse({"error": told.to_dict()}, status_code=told.http_status)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 from starlette.requests import Request
@@ -157,7 +158,7 @@ async def access(request: Request) -> Response:
     check_running(vm)
     found = context.access(vm)
     known_hosts = context.layout.vm_dir(vm.id) / "known_hosts"
-    known_hosts.write_text(known_hosts_line(found))
+    _keep(known_hosts, known_hosts_line(found))
     return JSONResponse(
         {
             "host": found.host,
@@ -168,6 +169,16 @@ async def access(request: Request) -> Response:
             "host_key": found.host_key,
         }
     )
+
+
+def _keep(path: Path, text: str) -> None:
+    """Write a file unless it says so already: on a full disk it may be all that is left of it."""
+    with suppress(OSError):
+        if path.read_text() == text:
+            return
+    fresh = path.with_name(f".{path.name}")
+    fresh.write_text(text)
+    fresh.replace(path)
 
 
 async def wait_vm(request: Request) -> Response:

@@ -6,6 +6,7 @@ is text for people: whose fault, why, and what to type next.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
@@ -138,8 +139,24 @@ def cancelled(message: str = "cancelled") -> BangerError:
     return BangerError(ErrorKind.CANCELLED, message)
 
 
+_NO_ROOM = ("there was no room on the disk", "banger system df")
+_NO_DESCRIPTOR = ("there was no file descriptor left", "ulimit -n; banger daemon stop")
+_EXHAUSTED = {
+    errno.ENOSPC: _NO_ROOM,
+    errno.EDQUOT: _NO_ROOM,
+    errno.EMFILE: _NO_DESCRIPTOR,
+    errno.ENFILE: _NO_DESCRIPTOR,
+}
+
+
 def internal_error(error: BaseException, doing: str) -> BangerError:
-    """Wrap a bug so that its asker gets an answer; the traceback goes to the log, not to the user."""
+    """Wrap a bug so that its asker gets an answer; the traceback goes to the log, not to the user.
+
+    A full disk, or no descriptor left, may come up anywhere, and is no bug: it is told as what it is.
+    """
+    if isinstance(error, OSError) and error.errno in _EXHAUSTED:
+        message, hint = _EXHAUSTED[error.errno]
+        return BangerError(ErrorKind.EXHAUSTED, f"{message} while {doing}", cause=str(error), hint=hint)
     return BangerError(
         ErrorKind.INTERNAL,
         f"internal error while {doing}",

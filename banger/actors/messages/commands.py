@@ -35,6 +35,8 @@ class Command:
     joinable: ClassVar[bool] = True
     #: Housekeeping: not worth a log line when it finds nothing to do, and never worth waiting for a busy owner.
     background: ClassVar[bool] = False
+    #: It makes room on the disk, or ends what takes it: on a full one it may have what is kept in reserve.
+    makes_room: ClassVar[bool] = False
 
     @property
     def key(self) -> OwnerKey:

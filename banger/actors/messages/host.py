@@ -17,6 +17,7 @@ class Prune(Command):
     """
 
     verb: ClassVar[str] = "system.prune"
+    makes_room: ClassVar[bool] = True
     nouns: tuple[str, ...] = ("image", "kernel")
     unused: bool = False
     dry_run: bool = False

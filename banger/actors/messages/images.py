@@ -105,5 +105,6 @@ class DeleteImage(ImageCommand):
     """
 
     verb: ClassVar[str] = "image.delete"
+    makes_room: ClassVar[bool] = True
     image_id: str
     force: bool = False

@@ -45,5 +45,6 @@ class DeleteKernel(KernelCommand):
     """Delete the kernel with this name (or, for one that lost its name, this id); ``force`` as for images."""
 
     verb: ClassVar[str] = "kernel.delete"
+    makes_room: ClassVar[bool] = True
     kernel_id: str
     force: bool = False

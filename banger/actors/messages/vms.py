@@ -66,6 +66,7 @@ class StopVm(VmCommand):
     """Ask the guest to power off, wait ``timeout_s``, then kill."""
 
     verb: ClassVar[str] = "vm.stop"
+    makes_room: ClassVar[bool] = True
     timeout_s: float = 20.0
 
 
@@ -74,6 +75,7 @@ class KillVm(VmCommand):
     """End it at once."""
 
     verb: ClassVar[str] = "vm.kill"
+    makes_room: ClassVar[bool] = True
 
     @property
     def overtakes(self) -> bool:
@@ -86,6 +88,7 @@ class PauseVm(VmCommand):
     """Stop its CPUs where they are. ``by`` is ``user`` or ``guard``."""
 
     verb: ClassVar[str] = "vm.pause"
+    makes_room: ClassVar[bool] = True
     by: str = "user"
     reason: str = ""
 
@@ -115,6 +118,7 @@ class DeleteVm(VmCommand):
     """
 
     verb: ClassVar[str] = "vm.delete"
+    makes_room: ClassVar[bool] = True
     force: bool = False
     keep_home: bool = True
     lost: bool = False
