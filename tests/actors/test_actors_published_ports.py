@@ -37,6 +37,8 @@ def answers(port: int, address: str = "127.0.0.1") -> bool:
         socket.create_connection((address, port), timeout=5).close()
     except ConnectionRefusedError:
         return False
+    except ConnectionResetError:  # so soon that the connection was not even told yet
+        return True
     return True
 
 
