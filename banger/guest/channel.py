@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import logging
+import os
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
@@ -40,6 +41,8 @@ class GuestChannels:
         self._links: dict[str, GuestLink] = {}
         self._unwanted: set[asyncio.Task[Any]] = set()  # a task that nobody refers to may be collected half done
         asyncssh.set_log_level(logging.WARNING)  # at INFO it logs every command
+        # asyncssh wants to know the name of our user, which it has no use for here; in a container there may be none.
+        os.environ.setdefault("LOGNAME", str(os.getuid()))
 
     # -- for actors, from their threads ----------------------------------------------------------------
 

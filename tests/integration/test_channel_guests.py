@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import pwd
 import threading
 import time
 from collections.abc import Iterator
@@ -258,6 +259,14 @@ def test_session_guest_that_falls_silent_is_given_up(
     error = channel.do(scenario())
     assert error.kind is ErrorKind.UNKNOWN_OUTCOME
     assert "keepalive" in error.cause
+
+
+def test_connect_of_a_user_without_a_name_works(access: GuestAccess, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)
+    with channels() as nameless:
+        assert nameless.exec(access, "true").status.code == 0
 
 
 class _Deaf(asyncssh.SSHServer):
