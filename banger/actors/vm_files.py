@@ -84,9 +84,10 @@ class VmFiles:
 
 
 def _text(path: Path, offset: int, limit: int) -> str:
+    """From an offset on; from the begin if the log was cut since, and is shorter than that."""
     try:
         with path.open("rb") as file:
-            file.seek(offset)
+            file.seek(offset if offset <= os.fstat(file.fileno()).st_size else 0)
             return file.read(limit).decode(errors="replace")
     except FileNotFoundError:
         return ""

@@ -37,6 +37,13 @@ def bound(path: Path, limit_bytes: int = LIMIT_BYTES) -> bool:
     return True
 
 
+def make_room(*logs: Path) -> None:
+    """Cut logs before a start, so that what the boot prints is whole: none of it is cut by :func:`bound`."""
+    for log in logs:
+        with suppress(OSError):  # a full disk: the start has more to say about that
+            bound(log, LIMIT_BYTES // 2)
+
+
 def note_command(vmm_log: Path, version: str, argv: Sequence[str]) -> None:
     """Keep a VMM's command line and version beside its log. It only serves people, so a full disk does no harm."""
     path = vmm_log.with_name(COMMAND_FILE)

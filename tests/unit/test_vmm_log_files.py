@@ -49,3 +49,13 @@ def test_command_of_a_vmm_is_noted_beside_its_log_for_its_owner_alone(tmp_path: 
 
 def test_command_that_cannot_be_noted_keeps_no_vmm_from_starting(tmp_path: Path) -> None:
     log_files.note_command(tmp_path / "missing" / "vmm.log", "QEMU 7.2", [])
+
+
+def test_room_is_made_before_a_start_so_that_no_boot_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_files, "LIMIT_BYTES", 10)
+    console, log = tmp_path / "console.log", tmp_path / "vmm.log"
+    console.write_bytes(b"123456")
+    log.write_bytes(b"12345")
+    log_files.make_room(console, log, tmp_path / "none")
+    assert (console.read_bytes(), (tmp_path / "console.log.1").read_bytes()) == (b"", b"23456")
+    assert log.read_bytes() == b"12345"

@@ -20,7 +20,7 @@ from banger.vmm import kernel_log, probe
 from banger.vmm.cpu_time import cpu_seconds
 from banger.vmm.engines import QemuEngines
 from banger.vmm.exits import explain_exit
-from banger.vmm.log_files import log_tail, note_command
+from banger.vmm.log_files import log_tail, make_room, note_command
 from banger.vmm.qemu import failures, launch, qmp
 from banger.vmm.qemu.arguments import command_line
 from banger.vmm.qemu.binary import find_binary
@@ -53,6 +53,8 @@ class QemuVmm:
         """Start the process so that it outlives the daemon, and return once the machine runs."""
         binary = find_binary()
         tsc_khz = probe.tsc_khz(self._layout) if config.accelerator == "tcg" else 0
+
+        make_room(config.console_log, config.vmm_log)
 
         def noted(qmp_fd: int) -> Sequence[str]:
             argv = command_line(binary, config, qmp_fd, tsc_khz)
