@@ -24,7 +24,7 @@ test: setup-test check ## the whole suite, with real VMs (below 15 minutes on tw
 	@$(PYTHON) -m pytest -n auto --durations=20 --randomly-seed=$(SEED)
 
 test-fast: setup-test ## unit, actor and contract tests only (below a minute)
-	@$(PYTHON) -m pytest -n auto --no-boot tests/unit tests/actors tests/contract
+	@$(PYTHON) -m pytest -n auto --no-boot -m 'not slow' tests/unit tests/actors tests/contract
 
 check: setup-test ## ruff, format, strict mypy, import rules, file sizes
 	@$(PYTHON) -m ruff check .

@@ -20,6 +20,9 @@ from tests.support.crash_zygote import VM_ID, Zygote, step, world_at
 from tests.support.faulty_registry import faulty_registry
 from tests.support.host_drivers import NAMES, crash_world
 
+#: Hundreds of daemons live and die.
+pytestmark = pytest.mark.slow
+
 SCRIPTS = {
     "pull": ["pull"],
     "pull of a moved tag": ["pull", "move tag", "pull"],

@@ -17,6 +17,8 @@ from tests.support.cli import banger_process
 from tests.support.fake_api import FakeApi, FrameSession, event, image_json, vm_json
 
 pytest_plugins = ("tests.support.cli_fixtures",)
+#: Each case is a process of its own.
+pytestmark = pytest.mark.slow
 
 FULL = b"error: cannot write to standard output: no space left on device\n"
 CLOSED = b"error: cannot write to standard output: bad file descriptor\n"
