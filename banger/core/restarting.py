@@ -40,6 +40,14 @@ class RestartPolicy:
             raise BangerError(ErrorKind.USAGE, f'"{text}" is no restart policy', subject=text, hint=hint)
         return cls(match[1], int(match[2] or 0))
 
+    @classmethod
+    def kept(cls, text: str) -> RestartPolicy:
+        """Read what a row has; what this banger does not know starts nothing again, and hinders nothing."""
+        try:
+            return cls.parse(text)
+        except BangerError:
+            return cls()
+
     @property
     def is_lasting(self) -> bool:
         """It brings the machine back whatever ended it, the host's reboot too."""
@@ -74,7 +82,7 @@ def after_end(vm: Vm, reason: ExitReason, now: datetime) -> Restarts:
     if vm.state not in (VmState.RUNNING, VmState.PAUSED):
         return _after_interruption(vm, now)
     rebooted = reason is ExitReason.GUEST_REBOOT and vm.spec.on_reboot == "restart"
-    if not rebooted and not RestartPolicy.parse(vm.spec.restart).wants(reason, vm.restarts.count):
+    if not rebooted and not RestartPolicy.kept(vm.spec.restart).wants(reason, vm.restarts.count):
         return Restarts(vm.restarts.count)
     was_well = vm.started_at is not None and (now - vm.started_at).total_seconds() >= WELL_AFTER_S
     return _next(vm, now, was_well=was_well, counts=not rebooted)
@@ -82,7 +90,7 @@ def after_end(vm: Vm, reason: ExitReason, now: datetime) -> Restarts:
 
 def after_failed_start(vm: Vm, now: datetime) -> Restarts:
     """The same after a start that failed: one that banger itself had wished may be tried again."""
-    policy = RestartPolicy.parse(vm.spec.restart)
+    policy = RestartPolicy.kept(vm.spec.restart)
     if vm.restarts.due_at is None or not policy.wants(ExitReason.VMM_CRASH, vm.restarts.count):
         return Restarts(vm.restarts.count)
     return _next(vm, now, was_well=False, counts=True)
@@ -90,7 +98,7 @@ def after_failed_start(vm: Vm, now: datetime) -> Restarts:
 
 def _after_interruption(vm: Vm, now: datetime) -> Restarts:
     """The daemon ended in the middle of a start, a stop or a restart: what was to come up still is."""
-    if vm.restarts.due_at is None and vm.state is VmState.STARTING and RestartPolicy.parse(vm.spec.restart).is_lasting:
+    if vm.restarts.due_at is None and vm.state is VmState.STARTING and RestartPolicy.kept(vm.spec.restart).is_lasting:
         return replace(vm.restarts, due_at=now)
     return vm.restarts
 
@@ -103,7 +111,7 @@ def is_due(vm: Vm, now: datetime) -> bool:
 def comes_with_daemon(vm: Vm) -> bool:
     """A new daemon starts it although it was stopped by hand: the policy ``always``. Not if it was never started."""
     was_up = vm.stopped_at is not None and vm.restarts.due_at is None
-    return RestartPolicy.parse(vm.spec.restart).name == "always" and vm.state is VmState.STOPPED and was_up
+    return RestartPolicy.kept(vm.spec.restart).name == "always" and vm.state is VmState.STOPPED and was_up
 
 
 def _next(vm: Vm, now: datetime, *, was_well: bool, counts: bool) -> Restarts:

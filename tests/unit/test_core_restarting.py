@@ -54,6 +54,17 @@ def test_guest_that_reboots_stays_down_if_that_was_wished() -> None:
     assert after_end(vm_with("always", on_reboot="stop"), ExitReason.GUEST_REBOOT, NOW).due_at == NOW
 
 
+@pytest.mark.parametrize("policy", ["", "weekly", "on-failure:\n", "always:3", "no\0", "9" * 5000])
+def test_policy_of_a_row_that_is_none_starts_nothing_and_hinders_nothing(policy: str) -> None:
+    vm = vm_with(policy)
+    assert after_end(vm, ExitReason.GUEST_PANIC, NOW).due_at is None
+    assert after_end(replace(vm, state=VmState.STARTING), ExitReason.VMM_CRASH, NOW).due_at is None
+    assert after_failed_start(replace(vm, restarts=Restarts(due_at=NOW)), NOW).due_at is None
+    assert not comes_with_daemon(replace(vm, state=VmState.STOPPED, stopped_at=NOW))
+    with pytest.raises(BangerError):
+        check_restarting(vm.spec)
+
+
 def test_panic_is_no_reboot() -> None:
     assert after_end(vm_with(), ExitReason.GUEST_PANIC, NOW).due_at is None
 
