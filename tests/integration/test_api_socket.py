@@ -175,7 +175,8 @@ def test_api_description_covers_every_route_and_its_bodies(served):
     document = served.client.get("/v1/openapi.json")
 
     for entry in ROUTES:
-        assert entry.described.method.lower() in document["paths"][entry.described.path]
+        path = entry.described.path.replace("{query:path}", "{query}")  # the converter is Starlette's own
+        assert entry.described.method.lower() in document["paths"][path]
     assert set(document["components"]["schemas"]) >= {"Vm", "VmSpec", "Image", "Kernel", "Error"}
     spec = document["components"]["schemas"]["VmSpec"]
     assert spec["required"] == ["image"]
