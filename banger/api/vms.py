@@ -174,7 +174,7 @@ async def access(request: Request) -> Response:
 def _keep(path: Path, text: str) -> None:
     """Write a file unless it says so already: on a full disk it may be all that is left of it."""
     with suppress(OSError):
-        if path.read_text() == text:
+        if path.read_text(encoding="utf-8") == text:
             return
     fresh = path.with_name(f".{path.name}")
     fresh.write_text(text)
