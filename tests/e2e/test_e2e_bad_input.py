@@ -82,7 +82,7 @@ def test_ambiguous_prefix_lists_the_candidates(home: BangerHome, twins: tuple[st
 @pytest.mark.parametrize("noun", ["vm", "image", "kernel"])
 @pytest.mark.parametrize("verb", ["show", "delete"])
 def test_empty_name_is_a_usage_error(tidy: BangerHome, noun: str, verb: str) -> None:
-    check_refusal(tidy.run(noun, verb, ""), ErrorKind.USAGE, "name is empty")
+    check_refusal(tidy.run(noun, verb, ""), ErrorKind.USAGE, 'the name "" is empty')
 
 
 @pytest.mark.parametrize("name", ["Upper", "9lives", "under_score", "-dash", "a" * 41, "sp ace", "../up"])
