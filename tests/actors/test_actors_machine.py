@@ -39,6 +39,8 @@ from tests.support.fake_vmm import FakeVmm
 from tests.support.fakes import World
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.slow
+
 NAMES = st.sampled_from(["alpine", "debian", "fedora"])
 VERSIONS = st.sampled_from(["1", "2"])
 VM_NAMES = st.sampled_from(["one", "two", "three"])

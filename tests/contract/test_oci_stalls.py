@@ -31,6 +31,9 @@ from tests.support.oci_client import Puller
 from tests.support.registry import BuiltImage, Layer, Node, build_image
 from tests.support.waiting import eventually
 
+#: Each case waits for a time-out.
+pytestmark = pytest.mark.slow
+
 NAME = "test/app:1"
 LIMIT_S = 1.0
 #: Far more than that, for busy machines; those that never give up take for ever.
