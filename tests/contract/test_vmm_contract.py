@@ -158,7 +158,7 @@ def test_wait_exit_of_a_live_machine_gives_up_in_time(rig: Rig) -> None:
     identity = launch(rig)
     began = time.monotonic()
     assert not rig.vmm.wait_exit(identity, 0.05)
-    assert time.monotonic() - began < 2.0
+    assert time.monotonic() - began < 8.0
 
 
 @pytest.mark.parametrize("change", [{"start_ticks": 1}, {"boot_id": "another"}, {"marker": "banger-vm-other"}])
