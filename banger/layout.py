@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from banger.core.trusted_path import check_own, check_trusted
+from banger.trusted_path import check_own, check_trusted
 
 
 class ImagePlace(Protocol):

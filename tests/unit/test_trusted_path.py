@@ -15,8 +15,8 @@ import pytest
 from banger import autostart
 from banger.client.connection import connect
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.trusted_path import check_own, check_trusted
 from banger.layout import Layout
+from banger.trusted_path import check_own, check_trusted
 
 OTHER = 12345
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make what belongs to somebody else")
