@@ -73,6 +73,14 @@ class Patience:
         """The other side does something worthwhile: the clock begins anew."""
         self._since, self._bytes = time.monotonic(), 0
 
+    def mark(self) -> tuple[float, int]:
+        """Where the clock stands, for :meth:`restore`."""
+        return self._since, self._bytes
+
+    def restore(self, mark: tuple[float, int]) -> None:
+        """Forget what came since ``mark`` was taken: it was nothing new."""
+        self._since, self._bytes = mark
+
     def left_s(self) -> float:
         """Seconds until it is given up; 0 if that is now."""
         return max(0.0, self._since + self.limit_s - time.monotonic())

@@ -22,6 +22,7 @@ from banger.oci.artifact import LocalBlob, digest_of
 from banger.oci.documents import OCI_MANIFEST
 from banger.oci.patience import Patience
 from banger.oci.registry import RegistryClient
+from banger.oci.retry import TransientError
 
 Progress = Callable[[int], None]
 
@@ -46,7 +47,26 @@ class PushClient(RegistryClient):
                 ``unavailable`` or ``cancelled``.
         """
         retrier = self.retrier()
-        sent = retrier.run(lambda: self._push_once(blob, progress, retrier.patience))
+        furthest = 0
+
+        def attempt() -> bool:
+            nonlocal furthest
+            reached, before = 0, retrier.patience.mark()
+
+            def follow(sent: int) -> None:
+                nonlocal reached
+                reached = sent
+                progress(sent)
+
+            try:
+                return self._push_once(blob, follow, retrier.patience)
+            except TransientError:
+                if reached <= furthest:  # what fits into the buffers between here and there is always "sent" at once
+                    retrier.patience.restore(before)
+                furthest = max(furthest, reached)
+                raise
+
+        sent = retrier.run(attempt)
         progress(blob.size)
         return sent
 

@@ -105,7 +105,7 @@ class LyingKvm:
 
 def with_kvm(home: BangerHome, kind: str) -> BangerHome:
     """The same installation on a host whose ``/dev/kvm`` is ``none``, ``null`` (``/dev/null``) or ``denied`` (root's)."""
-    devices = home.path / f"devices-{kind}"
+    devices = home.path.parent / f"devices-{home.path.name}-{kind}"  # not in it: all there belongs to its user
     prefix = ("unshare", "-m", "sh", "-c", _DEVICES, "sh", str(devices), kind, *home.cli.prefix)
     return BangerHome(home.path, replace(home.cli, prefix=prefix))
 
