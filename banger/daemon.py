@@ -172,8 +172,8 @@ async def _reconcile_once(daemon: Daemon, *, at_start: bool) -> None:
     answered = asyncio.Event()
     loop = asyncio.get_running_loop()
     deadline = Deadline.after(FIRST_RECONCILE_S if at_start else None)
-    listener = daemon.context.supervisor.submit(Reconcile(at_start=at_start))
-    listener.when_answered(lambda: loop.call_soon_threadsafe(answered.set))
+    waiter = daemon.context.supervisor.submit(Reconcile(at_start=at_start))
+    waiter.when_answered(lambda: loop.call_soon_threadsafe(answered.set))
     with suppress(TimeoutError):
         await asyncio.wait_for(answered.wait(), deadline.remaining_s)
 

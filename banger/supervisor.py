@@ -31,9 +31,9 @@ from banger.actors.messages import (
 from banger.core.backoff import Backoff
 from banger.core.cancel import Deadline
 from banger.core.errors import BangerError, ErrorKind, cancelled
-from banger.core.listener import Listener
 from banger.core.operation import Operation
 from banger.core.operation_table import OperationTable
+from banger.core.waiter import Waiter
 
 Spawner = Callable[[OwnerKey, int, Callable[[Fact], None]], "pykka.ActorRef[OwnerActor]"]
 
@@ -67,8 +67,8 @@ class SupervisorActor(pykka.ThreadingActor):
         """Handle one message; a bug in here must not take all owners with it, so it is logged and survived."""
         try:
             match message:
-                case Submit(command, listener):
-                    self._submit(command, listener)
+                case Submit(command, waiter):
+                    self._submit(command, waiter)
                 case CommandFinished(key, generation, operation_id):
                     self._command_finished(key, generation, operation_id)
                 case OwnerTerminated(key, generation, error):
@@ -80,46 +80,46 @@ class SupervisorActor(pykka.ThreadingActor):
         except Exception as error:  # noqa: BLE001  # the last line of defence, see the docstring
             logger.opt(exception=error).error("supervisor: handling {} failed", type(message).__name__)
             if isinstance(message, Submit):
-                message.listener.refuse(BangerError(ErrorKind.INTERNAL, "the supervisor failed", cause=str(error)))
+                message.waiter.refuse(BangerError(ErrorKind.INTERNAL, "the supervisor failed", cause=str(error)))
 
     # -- requests --------------------------------------------------------------------------------------
 
-    def _submit(self, command: Command, listener: Listener) -> None:
-        if listener.left:
+    def _submit(self, command: Command, waiter: Waiter) -> None:
+        if waiter.left:
             return
         if self._shutting_down:
-            listener.refuse(BangerError(ErrorKind.UNAVAILABLE, "the daemon is shutting down", hint="try again"))
+            waiter.refuse(BangerError(ErrorKind.UNAVAILABLE, "the daemon is shutting down", hint="try again"))
             return
-        if self._refused(command.key, listener):
+        if self._refused(command.key, waiter):
             return
         slot = self._slots.get(command.key)
         if slot and slot.pending and command.yields:
-            listener.refuse(BangerError(ErrorKind.CONFLICT, f"{command.subject} is busy", subject=command.subject))
+            waiter.refuse(BangerError(ErrorKind.CONFLICT, f"{command.subject} is busy", subject=command.subject))
             return
         if slot and command.joinable and slot.pending:
             # Only the newest wish is joined: with a delete queued behind a pull, a new pull must come after it.
             newest, operation = next(reversed(slot.pending.values()))
-            if newest == command and operation.join(listener):
+            if newest == command and operation.join(waiter):
                 return
         if slot and command.overtakes:
             for _, waiting in slot.pending.values():
                 waiting.hurry(f"{command.verb} was wished meanwhile")
         operation = self._operations.open(command.verb, command.subject)
-        operation.join(listener)
+        operation.join(waiter)
         if slot is None:
             slot = self._slots[command.key] = self._open_slot(command.key)
         slot.pending[operation.id] = (command, operation)
         if slot.ref is not None:
             safe_tell(slot.ref, Perform(command, operation))
 
-    def _refused(self, key: OwnerKey, listener: Listener) -> bool:
+    def _refused(self, key: OwnerKey, waiter: Waiter) -> bool:
         reason = self._failed.get(key)
         if reason is None:
             return False
         if self._backoff.healthy(self._crashes[key], time.monotonic()):
             del self._failed[key], self._crashes[key]
             return False
-        listener.refuse(
+        waiter.refuse(
             BangerError(
                 ErrorKind.UNAVAILABLE,
                 f'the owner of {key.kind.value} "{key.name}" failed too often',
@@ -223,14 +223,14 @@ class Supervisor:
             spawn, operations, self._idle, backoff or Backoff()
         )
 
-    def submit(self, command: Command, deadline: Deadline | None = None) -> Listener:
-        """Ask for a command; returns at once. Wait on the listener, or leave it to lose interest."""
-        listener = Listener(deadline or Deadline.never())
+    def submit(self, command: Command, deadline: Deadline | None = None) -> Waiter:
+        """Ask for a command; returns at once. Wait on the waiter, or leave it to lose interest."""
+        waiter = Waiter(deadline or Deadline.never())
         with self._telling:  # a message told after the stop would stay unread: pykka only notices dead actors
-            told = not self._closed and safe_tell(self._ref, Submit(command, listener))
+            told = not self._closed and safe_tell(self._ref, Submit(command, waiter))
         if not told:
-            listener.refuse(cancelled("the daemon has stopped"))
-        return listener
+            waiter.refuse(cancelled("the daemon has stopped"))
+        return waiter
 
     def shutdown(self, timeout_s: float) -> bool:
         """Cancel what runs and wait until every owner is done; False if one did not end in time."""

@@ -79,9 +79,9 @@ class OwnerActor(pykka.ThreadingActor):
 
     def ask_owner(self, command: Command, operation: Operation) -> Any:
         """Wish something of another owner and wait, as long as ``operation`` is wanted; its steps become ours."""
-        listener = self.services.submit(command, operation.deadline)
-        listener.subscribe(operation.mirror)
-        return listener.wait(operation.token)
+        waiter = self.services.submit(command, operation.deadline)
+        waiter.subscribe(operation.mirror)
+        return waiter.wait(operation.token)
 
     def on_stop(self) -> None:
         """Tell the supervisor that this owner is gone, so that a new one may begin."""

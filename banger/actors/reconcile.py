@@ -103,10 +103,10 @@ class Reconciler:
         """Settle every VM that may need it, in parallel."""
         before = [vm for vm in self._services.store.vms.all() if self._may_need_settling(vm)]
         deadline = self._operation.deadline
-        listeners = [(vm, self._services.submit(SettleVm(vm.id, vm.name), deadline)) for vm in before]
-        for vm, listener in listeners:
+        waiters = [(vm, self._services.submit(SettleVm(vm.id, vm.name), deadline)) for vm in before]
+        for vm, waiter in waiters:
             try:
-                after = listener.wait(self._operation.token)
+                after = waiter.wait(self._operation.token)
             except BangerError as error:
                 if error.kind is not ErrorKind.CONFLICT:  # busy: whoever works on it leaves it settled
                     self._report.failed.append(f"{vm.name}: {error}")

@@ -10,7 +10,6 @@ from banger.actors.messages import Command, PullImage, PullKernel
 from banger.config import Config
 from banger.core.attendance import Attendance
 from banger.core.cancel import Deadline
-from banger.core.listener import Listener
 from banger.core.models import GuestAccess, Image, Kernel, ProcessIdentity, Vm
 from banger.core.ports import (
     Capability,
@@ -24,11 +23,12 @@ from banger.core.ports import (
     Vmm,
     Workshop,
 )
+from banger.core.waiter import Waiter
 from banger.host.ledger import Ledger
 from banger.layout import Layout
 from banger.store import Store
 
-Submitter = Callable[[Command, Deadline], Listener]
+Submitter = Callable[[Command, Deadline], Waiter]
 
 
 class Resolver(Protocol):

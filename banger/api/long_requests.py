@@ -15,10 +15,10 @@ from banger.api.ndjson import MEDIA_TYPE, line
 from banger.core import codec
 from banger.core.cancel import Deadline
 from banger.core.errors import BangerError
-from banger.core.listener import Listener
 from banger.core.operation import Operation
 from banger.core.progress import EventKind, OperationEvent
 from banger.core.units import parse_duration
+from banger.core.waiter import Waiter
 
 
 def operation_view(operation: Operation) -> dict[str, Any]:
@@ -54,14 +54,14 @@ async def perform(
     deadline: Deadline | None = None,
 ) -> Response:
     """Submit ``command`` and answer as the caller asked; ``present`` turns its result into JSON."""
-    listener = context_of(request).supervisor.submit(command, deadline or deadline_of(request))
+    waiter = context_of(request).supervisor.submit(command, deadline or deadline_of(request))
     if is_set(request, "wait"):
-        return StreamingResponse(_lines(listener, present), media_type=MEDIA_TYPE)
-    news = News(listener)
+        return StreamingResponse(_lines(waiter, present), media_type=MEDIA_TYPE)
+    news = News(waiter)
     await news.next()  # the first event, or the end, comes with the operation attached
-    operation = listener.operation
+    operation = waiter.operation
     if operation is None:
-        listener.outcome()
+        waiter.outcome()
     assert operation is not None
     return JSONResponse({"operation": operation_view(operation)}, status_code=202)
 
@@ -83,39 +83,39 @@ async def follow(operation: Operation) -> AsyncIterator[bytes]:
 
 
 class News:
-    """A listener's events, awaitable. ``None`` from :meth:`next` means that there is an outcome."""
+    """A waiter's events, awaitable. ``None`` from :meth:`next` means that there is an outcome."""
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, waiter: Waiter) -> None:
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[OperationEvent | None] = asyncio.Queue()
-        listener.subscribe(lambda event: _hand_over(self._loop, self._queue, event))
-        listener.when_answered(lambda: _hand_over(self._loop, self._queue, None))
+        waiter.subscribe(lambda event: _hand_over(self._loop, self._queue, event))
+        waiter.when_answered(lambda: _hand_over(self._loop, self._queue, None))
 
     async def next(self) -> OperationEvent | None:
         """The next event."""
         return await self._queue.get()
 
 
-async def _lines(listener: Listener, present: Callable[[Any], Any]) -> AsyncIterator[bytes]:
+async def _lines(waiter: Waiter, present: Callable[[Any], Any]) -> AsyncIterator[bytes]:
     """Events, then the result or the error. Closing the stream early is the caller hanging up."""
-    news = News(listener)
+    news = News(waiter)
     try:
-        async with asyncio.timeout(listener.deadline.remaining_s):
+        async with asyncio.timeout(waiter.deadline.remaining_s):
             while (event := await news.next()) is not None:
                 yield line({"event": codec.to_plain(event)})
-        yield line({"result": present(listener.outcome())})
+        yield line({"result": present(waiter.outcome())})
     except TimeoutError:
-        yield line({"error": timed_out(listener).to_dict()})
+        yield line({"error": timed_out(waiter).to_dict()})
     except BangerError as error:
         yield line({"error": error.to_dict()})
     finally:
-        listener.leave()
+        waiter.leave()
 
 
-def timed_out(listener: Listener) -> BangerError:
-    """The error of a listener whose deadline has passed."""
+def timed_out(waiter: Waiter) -> BangerError:
+    """The error of a waiter whose deadline has passed."""
     try:
-        listener.wait()
+        waiter.wait()
     except BangerError as error:
         return error
     raise AssertionError("the deadline had passed")

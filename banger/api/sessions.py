@@ -25,9 +25,9 @@ from banger.core import codec
 from banger.core.errors import BangerError, ErrorKind, internal_error
 from banger.core.frames import FrameType
 from banger.core.image_command import command_of_run
-from banger.core.listener import Listener
 from banger.core.models import ImageConfig, Vm, VmSpec
 from banger.core.states import check_running
+from banger.core.waiter import Waiter
 from banger.guest import files
 from banger.guest.command import ExecRequest, Terminal
 from banger.guest.session_output import Stream
@@ -83,10 +83,10 @@ async def run(context: ApiContext, channel: FrameChannel, request: Request) -> d
 
 
 async def _run(context: ApiContext, channel: FrameChannel, body: RunBody, command: CreateVm) -> dict[str, Any]:
-    listener = context.supervisor.submit(command)
+    waiter = context.supervisor.submit(command)
     lost: BangerError | None = None
     try:
-        vm = await _follow(listener, channel)
+        vm = await _follow(waiter, channel)
         if body.detach:
             await _say_started(channel, vm)
             return {"code": 0, "signal": ""}
@@ -99,7 +99,7 @@ async def _run(context: ApiContext, channel: FrameChannel, body: RunBody, comman
             lost = error
             outcome = {}
     finally:
-        listener.leave()
+        waiter.leave()
         if command.attended and context.store.vms.get(command.vm_id) is not None:
             await _delete(context, command.vm_id, command.vm_name, lost=lost is not None)
     if lost is not None:
@@ -166,12 +166,12 @@ async def _tool(context: ApiContext, channel: FrameChannel, request: Request, ar
     return await _converse(channel, session)
 
 
-async def _follow(listener: Listener, channel: FrameChannel) -> Vm:
+async def _follow(waiter: Waiter, channel: FrameChannel) -> Vm:
     """Send the operation's events as frames; the result is the VM."""
-    news = News(listener)
+    news = News(waiter)
     while (event := await news.next()) is not None:
         await channel.send_json(FrameType.EVENT, codec.to_plain(event))
-    vm = listener.outcome()
+    vm = waiter.outcome()
     assert isinstance(vm, Vm)
     return vm
 
@@ -254,12 +254,12 @@ async def _control(channel: FrameChannel, session: Session) -> None:
 
 async def _delete(context: ApiContext, vm_id: str, name: str, *, lost: bool) -> None:
     """Delete an ephemeral VM and wait until it is gone."""
-    listener = context.supervisor.submit(DeleteVm(vm_id, name, force=True, lost=lost))
-    news = News(listener)
+    waiter = context.supervisor.submit(DeleteVm(vm_id, name, force=True, lost=lost))
+    news = News(waiter)
     while await news.next() is not None:
         pass
     try:
-        listener.outcome()
+        waiter.outcome()
     except BangerError as error:
         if error.kind is not ErrorKind.NOT_FOUND:  # the creation was undone already
             logger.warning("ephemeral VM {} was not deleted: {}", name, error)

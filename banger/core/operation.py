@@ -1,8 +1,8 @@
 """Operations: one piece of work, its steps and progress, and everybody who waits for it.
 
-An :class:`Operation` is the work; a :class:`~banger.core.listener.Listener` is one caller's interest in it. Callers
-create the listener first and hand it to the supervisor, which attaches it to a new operation or to one in flight that
-grants the same wish. A listener that leaves detaches only itself; the last one leaving cancels the work.
+An :class:`Operation` is the work; a :class:`~banger.core.waiter.Waiter` is one caller's interest in it. Callers
+create the waiter first and hand it to the supervisor, which attaches it to a new operation or to one in flight that
+grants the same wish. A waiter that leaves detaches only itself; the last one leaving cancels the work.
 
 Thread-safe. Subscribers are called in the thread that made the news and must neither block nor raise.
 """
@@ -19,9 +19,9 @@ from typing import Any
 from banger.core import clock
 from banger.core.cancel import CancelToken, Deadline
 from banger.core.errors import BangerError, ErrorKind, cancelled
-from banger.core.listener import Listener
 from banger.core.names import new_id
 from banger.core.progress import EventKind, OperationEvent, OperationState, StepTiming, Subscriber
+from banger.core.waiter import Waiter
 
 _MIRRORED = (EventKind.STEP_STARTED, EventKind.PROGRESS, EventKind.STEP_FINISHED, EventKind.NOTE)
 
@@ -84,7 +84,7 @@ class Operation:
         self._ended = 0.0
         self._steps: list[StepTiming] = []
         self._events: list[OperationEvent] = []
-        self._listeners: list[Listener] = []
+        self._waiters: list[Waiter] = []
         self._subscribers: list[Subscriber] = []
         self._orphaned = False
         self.publish(EventKind.QUEUED, message=f"{kind} {subject}")
@@ -133,7 +133,7 @@ class Operation:
             )
 
     def note(self, message: str) -> None:
-        """Tell every listener one line of text that is not a step (a fallback taken, a warning)."""
+        """Tell every waiter one line of text that is not a step (a fallback taken, a warning)."""
         self.publish(EventKind.NOTE, message=message)
 
     def mirror(self, event: OperationEvent) -> None:
@@ -194,15 +194,15 @@ class Operation:
     def deadline(self) -> Deadline:
         """The latest deadline among those who listen: work goes on while anybody may still use it."""
         with self._lock:
-            if not self._listeners:
+            if not self._waiters:
                 return Deadline.never()
             latest: Deadline | None = None
-            for listener in self._listeners:
-                left = listener.deadline.remaining_s
+            for waiter in self._waiters:
+                left = waiter.deadline.remaining_s
                 if left is None:
                     return Deadline.never()
                 if latest is None or left > (latest.remaining_s or 0.0):
-                    latest = listener.deadline
+                    latest = waiter.deadline
             return latest or Deadline.never()
 
     def cancel(self, reason: str = "cancelled") -> None:
@@ -218,11 +218,11 @@ class Operation:
         self.haste.cancel(reason)
 
     def wait(self, timeout_s: float | None = None) -> bool:
-        """Block until there is an outcome; False on timeout. Listeners wait with :meth:`Listener.wait`."""
+        """Block until there is an outcome; False on timeout. Waiters wait with :meth:`Waiter.wait`."""
         return self._done.wait(timeout_s)
 
     def publish(self, kind: EventKind, **facts: Any) -> None:
-        """Tell every subscriber and listener; keeps all but progress for those who come later."""
+        """Tell every subscriber and waiter; keeps all but progress for those who come later."""
         event = OperationEvent(kind, self.id, clock.now(), **facts)
         with self._lock:
             if kind is not EventKind.PROGRESS:
@@ -248,24 +248,24 @@ class Operation:
 
     # -- joining ---------------------------------------------------------------------------------------
 
-    def join(self, listener: Listener) -> bool:
-        """Attach a listener; False if the work has ended or is being cancelled, so that it can't be shared."""
+    def join(self, waiter: Waiter) -> bool:
+        """Attach a waiter; False if the work has ended or is being cancelled, so that it can't be shared."""
         with self._lock:
             if self._orphaned or self.token.cancelled or self._done.is_set():
                 return False
-            listener.bind(self)  # before the operation can end: whoever is woken must find its outcome
-            self._listeners.append(listener)
-        listener.attached()
+            waiter.bind(self)  # before the operation can end: whoever is woken must find its outcome
+            self._waiters.append(waiter)
+        waiter.attached()
         return True
 
-    def detach(self, listener: Listener) -> None:
-        """Remove a listener; if it was the last one the work is cancelled."""
+    def detach(self, waiter: Waiter) -> None:
+        """Remove a waiter; if it was the last one the work is cancelled."""
         with self._lock:
-            if listener not in self._listeners:
+            if waiter not in self._waiters:
                 return
-            self._listeners.remove(listener)
+            self._waiters.remove(waiter)
             # Decided under the lock: who comes from now on is told that this work cannot be shared any more.
-            self._orphaned = not self._listeners and not self._done.is_set()
+            self._orphaned = not self._waiters and not self._done.is_set()
             orphaned = self._orphaned
         if orphaned:
             self.cancel("nobody waits for it any more")
@@ -277,7 +277,7 @@ class Operation:
             self._state, self.result, self.error = state, result, error
             self.finished_at, self._ended = clock.now(), time.monotonic()
             self._done.set()
-            listeners = list(self._listeners)
+            waiters = list(self._waiters)
         self.publish(EventKind.FINISHED, elapsed_s=self.elapsed_s, message=str(error) if error else "")
-        for listener in listeners:
-            listener.finished()
+        for waiter in waiters:
+            waiter.finished()

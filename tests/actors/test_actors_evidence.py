@@ -178,10 +178,10 @@ def test_full_disk_keeps_no_cascade_from_running(vm_world: World, monkeypatch: p
 def test_start_that_is_called_off_while_it_boots_leaves_evidence(vm_world: World) -> None:
     vm_world.vmm.console = "banger: init 0.1\n"
     vm = create(vm_world)
-    listener = vm_world.supervisor.submit(StartVm(vm.id, vm.name))
+    waiter = vm_world.supervisor.submit(StartVm(vm.id, vm.name))
     console = vm_world.layout.vm_dir(vm.id) / "console.log"
     eventually(lambda: console.exists() and "init" in console.read_text())
-    listener.leave()
+    waiter.leave()
     eventually(lambda: vm_world.vm("web").state is VmState.STOPPED)
     assert only(vm_world).error_kind == "cancelled"
 

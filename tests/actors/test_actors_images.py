@@ -39,11 +39,11 @@ def test_image_pull_publishes_files_and_row_together(world):
 
 def test_image_pull_by_a_hundred_callers_builds_once(world):
     world.images.gate.close()
-    listeners = [world.supervisor.submit(pull("alpine")) for _ in range(100)]
+    waiters = [world.supervisor.submit(pull("alpine")) for _ in range(100)]
     world.images.gate.wait_reached()
     world.images.gate.open()
 
-    ids = {listener.wait().id for listener in listeners}
+    ids = {waiter.wait().id for waiter in waiters}
 
     assert len(ids) == 1
     assert world.images.builds == ["alpine"]
@@ -72,10 +72,10 @@ def test_image_pulls_of_different_names_run_in_parallel(world):
 
 def test_image_pull_cancelled_by_its_only_caller_stops_and_leaves_nothing(world):
     world.images.gate.close()
-    listener = world.supervisor.submit(pull("alpine"))
+    waiter = world.supervisor.submit(pull("alpine"))
     world.images.gate.wait_reached()
 
-    listener.leave()
+    waiter.leave()
 
     eventually(lambda: not world.operations.active(), what="the pull ends")
     assert world.store.images.all() == []
@@ -127,14 +127,14 @@ def test_image_waiter_whose_deadline_passes_gets_a_timeout_and_the_pull_goes_on(
 def test_image_pull_that_fails_is_told_to_all_who_joined_and_not_cached(world):
     world.images.gate.close()
     world.images.failures.append(BangerError(ErrorKind.UNAVAILABLE, "registry down"))
-    listeners = [world.supervisor.submit(pull("alpine")) for _ in range(3)]
+    waiters = [world.supervisor.submit(pull("alpine")) for _ in range(3)]
     world.images.gate.wait_reached()
-    eventually(lambda: all(listener.operation for listener in listeners), what="all are joined")
+    eventually(lambda: all(waiter.operation for waiter in waiters), what="all are joined")
     world.images.gate.open()
 
-    for listener in listeners:
+    for waiter in waiters:
         with pytest.raises(BangerError, match="registry down"):
-            listener.wait()
+            waiter.wait()
     assert world.do(pull("alpine")).name == "alpine"
 
 
@@ -263,15 +263,15 @@ def test_home_directory_that_makes_no_seed_costs_the_seed_and_a_full_disk_the_im
         raise BangerError(kind, "the home directory is odd")
 
     world.workshop.seed = seed
-    listener = world.supervisor.submit(pull("alpine"))
+    waiter = world.supervisor.submit(pull("alpine"))
 
     if kind is ErrorKind.INVALID:
-        assert not listener.wait().has_seed
+        assert not waiter.wait().has_seed
         notes = []
-        listener.operation.subscribe(lambda event: notes.append(event.message))
+        waiter.operation.subscribe(lambda event: notes.append(event.message))
         assert "no work seed: the home directory is odd" in notes
     else:
         with pytest.raises(BangerError):
-            listener.wait()
+            waiter.wait()
         assert world.store.images.all() == []
     assert world.leftovers() == []

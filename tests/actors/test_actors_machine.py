@@ -143,10 +143,10 @@ class Owners(RuleBasedStateMachine):
         if name in self.registered:
             return
         self.world.images.gate.close()
-        listener = self.world.supervisor.submit(PullImage(name, ImageRequest(name), refresh=True))
-        eventually(lambda: self.world.images.gate.reached.is_set() or listener.answered)
-        done = listener.answered
-        listener.leave()
+        waiter = self.world.supervisor.submit(PullImage(name, ImageRequest(name), refresh=True))
+        eventually(lambda: self.world.images.gate.reached.is_set() or waiter.answered)
+        done = waiter.answered
+        waiter.leave()
         eventually(lambda: not self.world.operations.active(), what="the pull ends")
         self.world.images.gate.open()
         if done:

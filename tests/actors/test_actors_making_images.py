@@ -116,10 +116,10 @@ def test_promote_copies_into_the_store_with_a_seed_and_keeps_the_name(world, own
 def test_promote_that_is_cancelled_leaves_the_registered_image(world, own):
     before = world.do(RegisterImage("mine", str(own)))
     world.workshop.gate.close()
-    listener = world.supervisor.submit(PromoteImage("mine"))
+    waiter = world.supervisor.submit(PromoteImage("mine"))
     world.workshop.gate.wait_reached()
 
-    listener.leave()
+    waiter.leave()
 
     eventually(lambda: not world.operations.active(), what="it ends")
     assert world.store.images.by_name("mine") == before
@@ -172,7 +172,7 @@ def test_commit_makes_an_image_of_a_stopped_vm_and_refuses_a_running_one(world):
 def test_commit_of_a_vm_that_changes_while_it_is_read_publishes_nothing(world, meanwhile):
     vm = world.do(CreateVm(new_id(), "web", VmSpec("alpine")))
     world.workshop.gate.close()
-    listener = world.supervisor.submit(CommitVm("mine", vm.id))
+    waiter = world.supervisor.submit(CommitVm("mine", vm.id))
     world.workshop.gate.wait_reached()
 
     if meanwhile == "started":
@@ -181,7 +181,7 @@ def test_commit_of_a_vm_that_changes_while_it_is_read_publishes_nothing(world, m
         world.do(DeleteVm(vm.id, vm.name))
     world.workshop.gate.open()
 
-    error = failure_of(listener.wait)
+    error = failure_of(waiter.wait)
     assert (error.kind, error.message) == (ErrorKind.CONFLICT, f'VM "web" was {meanwhile} meanwhile')
     assert world.store.images.by_name("mine") is None
     assert world.leftovers() == []

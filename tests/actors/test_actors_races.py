@@ -50,9 +50,9 @@ def pull(name="alpine"):
     return PullImage(name, ImageRequest(name), refresh=True)
 
 
-def outcome(listener):
+def outcome(waiter):
     try:
-        return listener.wait()
+        return waiter.wait()
     except BangerError as error:
         assert error.kind is not ErrorKind.INTERNAL, error
         return error
@@ -73,10 +73,10 @@ def test_kernel_delete_and_pull_are_never_half_done(world, points, seed):
     chance = random.Random(seed)
     request = KernelRequest(source="default")
     world.do(PullKernel("default", request))
-    listeners = []
+    waiters = []
 
     def submit(command):
-        listeners.append(world.supervisor.submit(command))
+        waiters.append(world.supervisor.submit(command))
 
     def delete():
         kernel = world.store.kernels.by_name("default")
@@ -84,8 +84,8 @@ def test_kernel_delete_and_pull_are_never_half_done(world, points, seed):
             submit(DeleteKernel("default", kernel.id))
 
     def leave():
-        if listeners:  # the first may come by its points before this thread has noted it
-            chance.choice(listeners).leave()
+        if waiters:  # the first may come by its points before this thread has noted it
+            chance.choice(waiters).leave()
 
     deeds = [delete, delete, lambda: submit(PullKernel("default", request, refresh=True))]
     deeds += [lambda: submit(PullKernel("default", request)), leave]
@@ -98,12 +98,12 @@ def test_kernel_delete_and_pull_are_never_half_done(world, points, seed):
             [DeleteKernel("default", world.store.kernels.by_name("default").id), PullKernel("default", request, True)]
         )
     )
-    for listener in listeners:
-        outcome(listener)
+    for waiter in waiters:
+        outcome(waiter)
     eventually(lambda: not world.operations.active(), what="all is done")
     points.run_the_rest()
-    for listener in listeners:
-        outcome(listener)
+    for waiter in waiters:
+        outcome(waiter)
     eventually(lambda: not world.operations.active(), what="all is done")
     kernel_is_whole(world)
 
@@ -174,12 +174,12 @@ def test_image_delete_and_vm_create_at_random_instants_have_one_winner(world, po
     image, vm_id = world.do(pull()), new_id()
     commands = [DeleteImage("alpine", image.id), CreateVm(vm_id, "web", VmSpec("alpine"))]
     chance.shuffle(commands)
-    listeners = []
-    points.after(chance.randint(1, 8), lambda: listeners.append(world.supervisor.submit(commands[1])))
-    listeners.append(world.supervisor.submit(commands[0]))
-    outcomes = [outcome(listeners[0])]
+    waiters = []
+    points.after(chance.randint(1, 8), lambda: waiters.append(world.supervisor.submit(commands[1])))
+    waiters.append(world.supervisor.submit(commands[0]))
+    outcomes = [outcome(waiters[0])]
     points.run_the_rest()
-    outcomes += [outcome(listener) for listener in listeners[1:]]
+    outcomes += [outcome(waiter) for waiter in waiters[1:]]
 
     vm = world.store.vms.get(vm_id)
     if vm is None:

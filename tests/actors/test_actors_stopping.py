@@ -25,14 +25,14 @@ def deaf(vm_world: World, vmm: FakeVmm) -> Vm:
 
 def stopping(world: World, vm: Vm) -> object:
     """A stop that waits for the guest."""
-    listener = world.supervisor.submit(StopVm(vm.id, vm.name, LONG_S))
+    waiter = world.supervisor.submit(StopVm(vm.id, vm.name, LONG_S))
     eventually(lambda: world.vm(vm.name).state is VmState.STOPPING and "banger-poweroff" in world.guests.commands)
-    return listener
+    return waiter
 
 
 def test_stop_that_its_caller_gives_up_leaves_the_vm_running_and_watched(vm_world: World, deaf: Vm) -> None:
-    listener = stopping(vm_world, deaf)
-    listener.leave()  # type: ignore[attr-defined]
+    waiter = stopping(vm_world, deaf)
+    waiter.leave()  # type: ignore[attr-defined]
     eventually(lambda: vm_world.vm("web").state is VmState.RUNNING, what="it is left as it was")
     assert vm_world.vmm.is_alive(process_of(vm_world, deaf))
     assert deaf.id in vm_world.watcher.watched
@@ -42,9 +42,9 @@ def test_stop_that_its_caller_gives_up_leaves_the_vm_running_and_watched(vm_worl
 def test_kill_and_forced_delete_overtake_a_stop_whose_caller_gets_its_vm_stopped(
     vm_world: World, deaf: Vm, command: object
 ) -> None:
-    listener = stopping(vm_world, deaf)
+    waiter = stopping(vm_world, deaf)
     vm_world.do(command(deaf.id, deaf.name))  # type: ignore[operator]
-    stopped = listener.wait()  # type: ignore[attr-defined]
+    stopped = waiter.wait()  # type: ignore[attr-defined]
     assert (stopped.state, stopped.exit_reason) == (VmState.STOPPED, ExitReason.REQUESTED)
 
 

@@ -55,7 +55,7 @@ def test_owner_that_crashes_is_replaced_and_its_queue_delivered(world):
     world.supervisor.submit(wish("a", "bug"))
     later = [world.supervisor.submit(wish("a", f"ok-{number}")) for number in range(3)]
 
-    assert [listener.wait() for listener in later] == ["a", "a", "a"]
+    assert [waiter.wait() for waiter in later] == ["a", "a", "a"]
 
 
 def test_owner_that_crashes_takes_no_other_owner_down(world, gate):

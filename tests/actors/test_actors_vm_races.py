@@ -59,12 +59,12 @@ def a_command(chance: random.Random, vm_id: str) -> Command:
 
 def client(world: World, chance: random.Random, vm_id: str, surprises: list[BaseException]) -> None:
     for _ in range(4):
-        listener = world.supervisor.submit(a_command(chance, vm_id))
+        waiter = world.supervisor.submit(a_command(chance, vm_id))
         if chance.random() < 0.15:
-            listener.leave()
+            waiter.leave()
             continue
         try:
-            listener.wait()
+            waiter.wait()
         except BangerError as error:
             if error.kind not in EXPECTED:
                 surprises.append(error)

@@ -46,9 +46,9 @@ def test_vm_create_brings_image_and_kernel_and_leaves_it_stopped(world):
 
 
 def test_vm_creates_at_once_pull_a_missing_image_once(world):
-    listeners = [world.supervisor.submit(CreateVm(new_id(), f"vm-{n}", VmSpec("alpine"))) for n in range(8)]
+    waiters = [world.supervisor.submit(CreateVm(new_id(), f"vm-{n}", VmSpec("alpine"))) for n in range(8)]
 
-    assert len({listener.wait().image_id for listener in listeners}) == 1
+    assert len({waiter.wait().image_id for waiter in waiters}) == 1
     assert world.images.builds == ["alpine"]
     assert world.kernels.builds == ["default"]
 
@@ -168,10 +168,10 @@ def test_vm_that_does_not_let_us_in_is_undone(world):
 
 def test_vm_create_whose_caller_leaves_while_the_image_is_pulled_is_undone(world):
     world.images.gate.close()
-    listener = world.supervisor.submit(CreateVm(new_id(), "web", VmSpec("alpine"), start=True))
+    waiter = world.supervisor.submit(CreateVm(new_id(), "web", VmSpec("alpine"), start=True))
     world.images.gate.wait_reached()
 
-    listener.leave()
+    waiter.leave()
 
     eventually(lambda: not world.operations.active(), what="create and pull end")
     assert world.store.vms.all() == []
@@ -182,10 +182,10 @@ def test_vm_create_whose_caller_leaves_while_the_image_is_pulled_is_undone(world
 def test_vm_start_whose_caller_leaves_while_it_boots_kills_the_machine(world, vmm):
     vmm.console = "banger: init 0.1\n"
     vm = create(world)
-    listener = world.supervisor.submit(StartVm(vm.id, vm.name))
+    waiter = world.supervisor.submit(StartVm(vm.id, vm.name))
     handle = eventually(lambda: [h for h in world.ledger.of(vm.id).of("process") if h.detail], what="it is up")[0]
 
-    listener.leave()
+    waiter.leave()
 
     eventually(lambda: not world.operations.active(), what="the start ends")
     assert not processes.is_same(ProcessIdentity(**handle.detail))

@@ -69,7 +69,7 @@ def test_hundred_clients_of_a_missing_image_get_one_pull_and_one_row(tmp_path):
         try:
             with ThreadPoolExecutor(callers) as pool:
                 answers = pool.map(call, range(callers))
-                eventually(lambda: [len(op._listeners) for op in world.operations.active()] == [callers],
+                eventually(lambda: [len(op._waiters) for op in world.operations.active()] == [callers],
                            what="all callers share one operation")  # fmt: skip
                 gate.set()
                 assert len(set(answers)) == 1

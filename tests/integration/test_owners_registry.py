@@ -60,12 +60,12 @@ def test_hundred_callers_of_a_missing_image_fetch_each_blob_once(world, registry
     registry.on(image.layer_digests[1], gated(gate))
     answered: list[float] = []
 
-    listeners = [world.supervisor.submit(pull(registry, "test/app:1")) for _ in range(100)]
-    for listener in listeners:
-        listener.when_answered(lambda: answered.append(time.monotonic()))
-    eventually(lambda: all(listener.operation for listener in listeners), what="all hundred are taken")
+    waiters = [world.supervisor.submit(pull(registry, "test/app:1")) for _ in range(100)]
+    for waiter in waiters:
+        waiter.when_answered(lambda: answered.append(time.monotonic()))
+    eventually(lambda: all(waiter.operation for waiter in waiters), what="all hundred are taken")
     gate.set()
-    rows = {listener.wait().id for listener in listeners}
+    rows = {waiter.wait().id for waiter in waiters}
 
     assert len(rows) == 1
     assert blob_requests(registry, image) == [1, 1, 1]
@@ -91,12 +91,12 @@ def test_only_caller_who_leaves_stops_the_transfer_within_a_second_and_the_next_
     registry.serve("test/app:1", image)
     layer = image.layer_digests[0]
     registry.on(layer, stalled(after=400_000))
-    listener = world.supervisor.submit(pull(registry, "test/app:1"))
+    waiter = world.supervisor.submit(pull(registry, "test/app:1"))
     parts = world.layout.blobs / "sha256"
     eventually(lambda: any(part.stat().st_size >= 400_000 for part in parts.glob("*.part")), what="half has come")
 
     left_at = time.monotonic()
-    listener.leave()
+    waiter.leave()
     eventually(lambda: not world.operations.active(), what="the transfer ends")
 
     assert time.monotonic() - left_at < 1.0
@@ -125,11 +125,11 @@ def test_pull_that_failed_is_tried_anew_by_the_next_call(world, registry):
     image = image_of("one")
     registry.serve("test/app:1", image)
     registry.on("/manifests/", status(403))
-    listeners = [world.supervisor.submit(pull(registry, "test/app:1")) for _ in range(3)]
+    waiters = [world.supervisor.submit(pull(registry, "test/app:1")) for _ in range(3)]
 
-    for listener in listeners:
+    for waiter in waiters:
         with pytest.raises(BangerError) as caught:
-            listener.wait()
+            waiter.wait()
         assert caught.value.kind is ErrorKind.DENIED
     assert world.do(pull(registry, "test/app:1")).name == "test/app:1"
 
@@ -156,9 +156,9 @@ def test_images_that_share_a_base_fetch_and_keep_it_once(world, registry):
     for number, image in enumerate(images):
         registry.serve(f"test/app:{number}", image)
 
-    listeners = [world.supervisor.submit(pull(registry, f"test/app:{number}")) for number in range(10)]
-    for listener in listeners:
-        listener.wait()
+    waiters = [world.supervisor.submit(pull(registry, f"test/app:{number}")) for number in range(10)]
+    for waiter in waiters:
+        waiter.wait()
 
     assert len(registry.asked(images[0].layer_digests[0])) == 1
 

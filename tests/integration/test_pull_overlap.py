@@ -105,11 +105,11 @@ def failure(world: World, command: PullImage) -> BangerError:
 def test_layer_is_written_before_all_of_it_has_arrived(world: World, registry: FaultyRegistry) -> None:
     image = served(registry, noise("a", 5_000_000))
     registry.on(image.layer_digests[0], stalled(after=4_000_000))
-    listener = world.supervisor.submit(pull(registry))
+    waiter = world.supervisor.submit(pull(registry))
 
     eventually(lambda: written_bytes(world) >= 3_000_000, what="the first part is written")
-    assert not listener.answered
-    listener.leave()
+    assert not waiter.answered
+    waiter.leave()
     eventually(lambda: not world.operations.active(), what="the pull ends")
 
     assert world.store.images.all() == []
@@ -120,10 +120,10 @@ def test_layer_is_written_before_all_of_it_has_arrived(world: World, registry: F
 def test_layer_that_is_complete_is_written_while_another_stalls(world: World, registry: FaultyRegistry) -> None:
     image = served(registry, noise("quick", 5_000_000), noise("slow", 1_000_000))
     registry.on(image.layer_digests[1], stalled(after=1000))
-    listener = world.supervisor.submit(pull(registry))
+    waiter = world.supervisor.submit(pull(registry))
 
     eventually(lambda: written_bytes(world) >= 4_500_000, what="the quick layer is written")
-    listener.leave()
+    waiter.leave()
     eventually(lambda: not world.operations.active(), what="the pull ends")
 
 
@@ -166,10 +166,10 @@ def test_stale_part_that_was_written_already_leaves_no_trace(world: World, regis
     go_on = threading.Event()
     registry.on(image.layer_digests[0], held(go_on))
 
-    listener = world.supervisor.submit(pull(registry))
+    waiter = world.supervisor.submit(pull(registry))
     eventually(lambda: written_bytes(world) >= 3_000_000, what="what is stale is written")
     go_on.set()
-    pulled = listener.wait()
+    pulled = waiter.wait()
 
     assert files(world, pulled) == content(right)
     [stale] = content(other).values()

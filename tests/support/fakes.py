@@ -362,9 +362,9 @@ class World:
 
     def do(self, command):  # type: ignore[no-untyped-def]
         """Submit and wait."""
-        listener = self.supervisor.submit(command)
-        assert listener is not None
-        return listener.wait()
+        waiter = self.supervisor.submit(command)
+        assert waiter is not None
+        return waiter.wait()
 
     def settle(self, vm: Vm) -> Vm | None:
         result = self.do(SettleVm(vm.id, vm.name))

@@ -8,40 +8,40 @@ import pytest
 
 from banger.core.cancel import CancelToken, Deadline
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.listener import Listener
 from banger.core.operation import Operation
 from banger.core.progress import EventKind, OperationState
+from banger.core.waiter import Waiter
 
 
-def joined(operation: Operation, deadline: Deadline | None = None) -> Listener:
-    listener = Listener(deadline or Deadline.never())
-    assert operation.join(listener)
-    return listener
+def joined(operation: Operation, deadline: Deadline | None = None) -> Waiter:
+    waiter = Waiter(deadline or Deadline.never())
+    assert operation.join(waiter)
+    return waiter
 
 
-def test_listener_gets_the_result():
+def test_waiter_gets_the_result():
     operation = Operation("image.pull", "alpine")
-    listener = joined(operation)
+    waiter = joined(operation)
     operation.begin()
 
     operation.succeed(42)
 
-    assert listener.wait() == 42
+    assert waiter.wait() == 42
 
 
-def test_listeners_all_get_the_failure_with_the_operation_id():
+def test_waiters_all_get_the_failure_with_the_operation_id():
     operation = Operation("image.pull", "alpine")
-    listeners = [joined(operation) for _ in range(3)]
+    waiters = [joined(operation) for _ in range(3)]
 
     operation.fail(BangerError(ErrorKind.UNAVAILABLE, "registry down"))
 
-    for listener in listeners:
+    for waiter in waiters:
         with pytest.raises(BangerError) as caught:
-            listener.wait()
+            waiter.wait()
         assert caught.value.operation_id == operation.id
 
 
-def test_last_listener_leaving_cancels_a_queued_operation_at_once():
+def test_last_waiter_leaving_cancels_a_queued_operation_at_once():
     operation = Operation("image.pull", "alpine")
     first, last = joined(operation), joined(operation)
 
@@ -53,12 +53,12 @@ def test_last_listener_leaving_cancels_a_queued_operation_at_once():
     assert not operation.begin()
 
 
-def test_last_listener_leaving_sets_the_token_of_a_running_operation():
+def test_last_waiter_leaving_sets_the_token_of_a_running_operation():
     operation = Operation("image.pull", "alpine")
-    listener = joined(operation)
+    waiter = joined(operation)
     operation.begin()
 
-    listener.leave()
+    waiter.leave()
 
     assert operation.token.cancelled
     assert operation.state is OperationState.RUNNING
@@ -68,33 +68,33 @@ def test_operation_that_is_being_cancelled_cannot_be_joined():
     operation = Operation("image.pull", "alpine")
     joined(operation).leave()
 
-    assert not operation.join(Listener())
+    assert not operation.join(Waiter())
 
 
-def test_listener_that_left_before_it_was_attached_is_detached():
+def test_waiter_that_left_before_it_was_attached_is_detached():
     operation = Operation("image.pull", "alpine")
-    listener = Listener()
-    listener.leave()
+    waiter = Waiter()
+    waiter.leave()
 
-    operation.join(listener)
+    operation.join(waiter)
 
     assert operation.token.cancelled
 
 
-def test_operation_that_ends_while_a_listener_is_attached_gives_it_the_result(monkeypatch):
+def test_operation_that_ends_while_a_waiter_is_attached_gives_it_the_result(monkeypatch):
     operation = Operation("image.pull", "alpine")
     operation.begin()
-    listener = Listener()
-    monkeypatch.setattr(Listener, "attached", lambda self: operation.succeed(42))
+    waiter = Waiter()
+    monkeypatch.setattr(Waiter, "attached", lambda self: operation.succeed(42))
 
-    operation.join(listener)
+    operation.join(waiter)
 
-    assert listener.wait() == 42
+    assert waiter.wait() == 42
 
 
-def test_operation_whose_last_listener_is_just_leaving_cannot_be_joined(monkeypatch):
+def test_operation_whose_last_waiter_is_just_leaving_cannot_be_joined(monkeypatch):
     operation = Operation("image.pull", "alpine")
-    first, late = joined(operation), Listener()
+    first, late = joined(operation), Waiter()
     shared = []
     monkeypatch.setattr(operation, "cancel", lambda reason: shared.append(operation.join(late)))
 
@@ -103,29 +103,29 @@ def test_operation_whose_last_listener_is_just_leaving_cannot_be_joined(monkeypa
     assert shared == [False], "it would be cancelled although somebody waits for it"
 
 
-def test_listener_wait_is_left_when_its_own_token_is_set():
+def test_waiter_wait_is_left_when_its_own_token_is_set():
     operation = Operation("image.pull", "alpine")
-    other, listener = joined(operation), joined(operation)
+    other, waiter = joined(operation), joined(operation)
     token = CancelToken()
     token.cancel("caller gone")
 
     with pytest.raises(BangerError, match="caller gone"):
-        listener.wait(token)
+        waiter.wait(token)
 
     assert not other.answered
     assert not operation.token.cancelled
 
 
-def test_listener_wait_past_its_deadline_is_a_timeout():
-    listener = joined(Operation("image.pull", "alpine"), Deadline.after(0))
+def test_waiter_wait_past_its_deadline_is_a_timeout():
+    waiter = joined(Operation("image.pull", "alpine"), Deadline.after(0))
 
     with pytest.raises(BangerError) as caught:
-        listener.wait()
+        waiter.wait()
 
     assert caught.value.kind is ErrorKind.TIMEOUT
 
 
-def test_operation_deadline_is_that_of_the_most_patient_listener():
+def test_operation_deadline_is_that_of_the_most_patient_waiter():
     operation = Operation("image.pull", "alpine")
     joined(operation, Deadline.after(5))
     joined(operation, Deadline.after(500))
@@ -225,7 +225,7 @@ def test_join_and_leave_from_many_threads_cancel_exactly_when_nobody_is_left():
         operation = Operation("image.pull", "alpine")
         stayer = joined(operation)
         leavers = [joined(operation) for _ in range(8)]
-        threads = [threading.Thread(target=listener.leave) for listener in leavers]
+        threads = [threading.Thread(target=waiter.leave) for waiter in leavers]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from banger.actors.messages.commands import Command, OwnerKey
-from banger.core.listener import Listener
 from banger.core.operation import Operation
+from banger.core.waiter import Waiter
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +14,7 @@ class Submit:
     """A command and who waits for it."""
 
     command: Command
-    listener: Listener
+    waiter: Waiter
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(eq=False)
-class Listener:
+class Waiter:
     """One caller's interest in an operation. Created by the caller, attached by the supervisor."""
 
     deadline: Deadline = field(default_factory=Deadline.never)
@@ -35,7 +35,7 @@ class Listener:
 
     @property
     def operation(self) -> Operation | None:
-        """The operation this listener was attached to, once it was."""
+        """The operation this waiter was attached to, once it was."""
         return self._operation
 
     @property
@@ -130,7 +130,7 @@ class Listener:
             token: the waiter's own cancel token; when it is set, the wait is left at once.
 
         Raises:
-            BangerError: the operation's own error; ``timeout`` when this listener's deadline passed;
+            BangerError: the operation's own error; ``timeout`` when this waiter's deadline passed;
                 ``cancelled`` when ``token`` was set.
         """
         forget = token.on_cancel(self.leave) if token is not None else lambda: None
