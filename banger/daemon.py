@@ -18,7 +18,7 @@ import pykka
 from loguru import logger
 
 from banger import __version__, descriptors, logs
-from banger.actors.messages import DeleteVm, Reconcile
+from banger.actors.messages import DeleteVm, ReconcileHost
 from banger.api.app import make_app
 from banger.api.server import bind, make_server, wait_started
 from banger.config import Config
@@ -41,7 +41,7 @@ FIRST_RECONCILE_S = 10.0
 #: How often the logs of running machines, and our own, are kept from growing without end, in seconds.
 LOG_INTERVAL_S = 10.0
 #: How often VMs are looked at whose time may be over, in seconds.
-TEND_INTERVAL_S = 5.0
+HOUSEKEEPING_INTERVAL_S = 5.0
 #: What the process ends with if an owner did not end in time (``EX_SOFTWARE``, sysexits(3)).
 STUCK_EXIT_CODE = 70
 
@@ -112,7 +112,7 @@ async def _serve(layout: Layout, config: Config) -> int:
     daemon = wire(layout, config, loop, stop=lambda: loop.call_soon_threadsafe(stop.set))
     await asyncio.to_thread(daemon.dns.start)
     await _reconcile_once(daemon, at_start=True)
-    await asyncio.to_thread(daemon.tender.begin)
+    await asyncio.to_thread(daemon.housekeeper.begin)
     server = make_server(make_app(daemon.context))
     listener = bind(layout.socket)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
@@ -124,7 +124,7 @@ async def _serve(layout: Layout, config: Config) -> int:
     tasks = [
         asyncio.create_task(_reconcile(daemon, config.seconds("daemon.reconcile_interval_s"))),
         asyncio.create_task(_bound_logs(daemon)),
-        asyncio.create_task(_tend(daemon)),
+        asyncio.create_task(_keep_house(daemon)),
         asyncio.create_task(_watchdog()),
     ]
     await stop.wait()
@@ -161,18 +161,18 @@ def _end_attended(daemon: Daemon, timeout_s: float) -> None:
 
 
 async def _reconcile(daemon: Daemon, interval_s: float) -> None:
-    """Settle everything on a tick."""
+    """Reconcile everything on a tick."""
     while True:
         await asyncio.sleep(interval_s)
         await _reconcile_once(daemon, at_start=False)
 
 
 async def _reconcile_once(daemon: Daemon, *, at_start: bool) -> None:
-    """Settle everything. At the start nothing is served before it is done, unless it takes long."""
+    """Reconcile everything. At the start nothing is served before it is done, unless it takes long."""
     answered = asyncio.Event()
     loop = asyncio.get_running_loop()
     deadline = Deadline.after(FIRST_RECONCILE_S if at_start else None)
-    waiter = daemon.context.supervisor.submit(Reconcile(at_start=at_start))
+    waiter = daemon.context.supervisor.submit(ReconcileHost(at_start=at_start))
     waiter.when_answered(lambda: loop.call_soon_threadsafe(answered.set))
     with suppress(TimeoutError):
         await asyncio.wait_for(answered.wait(), deadline.remaining_s)
@@ -192,9 +192,9 @@ async def _bound_logs(daemon: Daemon) -> None:
     await _every(LOG_INTERVAL_S, lambda: (bound_all, lambda: reserve.set_aside(layout)))
 
 
-async def _tend(daemon: Daemon) -> None:
+async def _keep_house(daemon: Daemon) -> None:
     """Look after VMs whose time may be over."""
-    await _every(TEND_INTERVAL_S, lambda: daemon.tender.chores)
+    await _every(HOUSEKEEPING_INTERVAL_S, lambda: daemon.housekeeper.chores)
 
 
 async def _every(interval_s: float, chores: Callable[[], Sequence[Callable[[], None]]]) -> None:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 from banger.actors.base import Fact, OwnerActor
 from banger.actors.host_actor import HostActor
+from banger.actors.housekeeping import Housekeeper
 from banger.actors.image_actor import ImageActor
 from banger.actors.inventory import overview
 from banger.actors.kernel_actor import KernelActor
-from banger.actors.messages import OwnerKey, OwnerKind, SettleVm
+from banger.actors.messages import OwnerKey, OwnerKind, ReconcileVm
 from banger.actors.services import Services
-from banger.actors.tend import Tender
 from banger.actors.vm_actor import VmActor
 from banger.api.context import ApiContext
 from banger.bundle.source import BundleImageSource
@@ -65,7 +65,7 @@ class Daemon:
 
     context: ApiContext
     watcher: ExitWatcher
-    tender: Tender
+    housekeeper: Housekeeper
     dns: DnsService
 
     async def close(self) -> None:
@@ -93,7 +93,7 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
     hosting = make_hosting(layout, config, store, ledger, mark)
     storages = all_drivers(config, mark)
     parts: list[Services] = []
-    tenders: list[Tender] = []
+    housekeepers: list[Housekeeper] = []
 
     def spawn(key: OwnerKey, generation: int, report: Callable[[Fact], None]) -> pykka.ActorRef[OwnerActor]:
         return OWNERS[key.kind].start(key, generation, report, parts[0])
@@ -102,8 +102,8 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
 
     def on_exit(vm_id: str, identity: ProcessIdentity, _status: int | None) -> None:
         vm = store.vms.get(vm_id)
-        settled = supervisor.submit(SettleVm(vm_id, vm.name if vm else vm_id, exited=identity))
-        settled.when_answered(tenders[0].start_again)  # a reboot need not wait for the next look
+        reconciled = supervisor.submit(ReconcileVm(vm_id, vm.name if vm else vm_id, exited=identity))
+        reconciled.when_answered(housekeepers[0].start_again)  # a reboot need not wait for the next look
 
     watcher = ExitWatcher(on_exit)
     parts.append(
@@ -139,7 +139,7 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
             authorized_key=ensure_key(layout.ssh_key),
         )
     )
-    tenders.append(Tender(parts[0]))
+    housekeepers.append(Housekeeper(parts[0]))
     context = ApiContext(
         layout=layout,
         config=config,
@@ -159,4 +159,4 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
         started_at=clock.now(),
         stop=stop,
     )
-    return Daemon(context, watcher, tenders[0], hosting.dns)
+    return Daemon(context, watcher, housekeepers[0], hosting.dns)

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from banger.actors.base import OwnerActor
-from banger.actors.messages import Command, DeleteImage, DeleteKernel, Prune, Reconcile
+from banger.actors.host_reconcile import HostReconciler, ReconcileReport
+from banger.actors.messages import Command, DeleteImage, DeleteKernel, Prune, ReconcileHost
 from banger.actors.orphans import CACHED_GRACE_S, CACHED_S, Orphans, Stale, occupied
-from banger.actors.reconcile import Reconciler, ReconcileReport
 from banger.core.errors import BangerError
 from banger.core.models import Image, Kernel
 from banger.core.operation import Operation
@@ -38,9 +38,9 @@ class HostActor(OwnerActor):
     def handle(self, command: Command, operation: Operation) -> ReconcileReport | PruneReport:
         """Dispatch."""
         match command:
-            case Reconcile():
+            case ReconcileHost():
                 ask = lambda wish: self.ask_owner(wish, operation)  # noqa: E731  # bound to this operation
-                return Reconciler(self.services, command, operation, ask).run()
+                return HostReconciler(self.services, command, operation, ask).run()
             case Prune():
                 return self._prune(command, operation)
         raise TypeError(f"the host's owner cannot do {command.verb}")

@@ -51,7 +51,7 @@ class Watcher(Protocol):
     """Tells when a VMM process ends."""
 
     def watch(self, vm_id: str, identity: ProcessIdentity) -> None:
-        """Begin to watch; an exit comes back as a ``SettleVm``."""
+        """Begin to watch; an exit comes back as a ``ReconcileVm``."""
         ...
 
     def unwatch(self, vm_id: str) -> None:

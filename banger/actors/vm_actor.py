@@ -1,4 +1,4 @@
-"""The owner of one VM: create, start, stop, kill, delete, and settling after an exit or a restart."""
+"""The owner of one VM: create, start, stop, kill, delete, and reconciling after an exit or a restart."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from loguru import logger
 
 from banger.actors.base import OwnerActor
+from banger.actors.incident_recorder import LOST_S, IncidentRecorder
 from banger.actors.messages import (
     Command,
     CreateVm,
@@ -15,19 +16,18 @@ from banger.actors.messages import (
     GrowVm,
     KillVm,
     PauseVm,
+    ReconcileVm,
     RestartVm,
     ResumeVm,
-    SettleVm,
     StartVm,
     StopVm,
 )
 from banger.actors.vm_files import VmFiles
 from banger.actors.vm_keeper import VmKeeper
-from banger.actors.vm_settle import VmSettler
+from banger.actors.vm_reconcile import VmReconciler
 from banger.actors.vm_sizes import with_sizes
 from banger.actors.vm_start import VmStart
 from banger.actors.vm_teardown import recorded_identity
-from banger.actors.witness import LOST_S, Witness
 from banger.core import clock
 from banger.core.crashpoints import crashpoint
 from banger.core.egress import check_egress
@@ -48,7 +48,7 @@ class VmActor(OwnerActor):
     def handle(self, command: Command, operation: Operation) -> Any:
         """Dispatch."""
         self._keeper = VmKeeper(self.services, self.key.name)
-        self._witness = Witness(self.services, operation)
+        self._incidents = IncidentRecorder(self.services, operation)
         match command:
             case CreateVm():
                 return self._create(command, operation)
@@ -62,9 +62,9 @@ class VmActor(OwnerActor):
                 return self._kill_vm(self._keeper.load(command.vm_name), operation)
             case DeleteVm():
                 return self._delete(self._keeper.load(command.vm_name), command, operation)
-            case SettleVm():
+            case ReconcileVm():
                 vm = self.services.store.vms.get(command.vm_id)
-                return vm and VmSettler(self.services, self._keeper).run(vm, operation)
+                return vm and VmReconciler(self.services, self._keeper).run(vm, operation)
             case PauseVm():
                 return self._pause(self._keeper.load(command.vm_name), command)
             case ResumeVm():
@@ -113,7 +113,7 @@ class VmActor(OwnerActor):
             crashpoint("vm.create:done")
             return self._start_vm(vm, operation) if command.start else vm
         except BaseException as error:
-            self._witness.create_failed(self.services.store.vms.get(vm.id) or vm, error)
+            self._incidents.create_failed(self.services.store.vms.get(vm.id) or vm, error)
             self._undo_create(vm, error)
             raise
 
@@ -155,7 +155,7 @@ class VmActor(OwnerActor):
                 hint=f"banger vm delete {vm.name}",
             )  # fmt: skip
         vm = self._keeper.save(vm, state=VmState.STARTING, reason="", exit_reason=ExitReason.NONE)
-        start = VmStart(self.services, vm, image, kernel, operation, self._witness)
+        start = VmStart(self.services, vm, image, kernel, operation, self._incidents)
         try:
             vm = start.run()
         except BaseException as error:
@@ -207,7 +207,7 @@ class VmActor(OwnerActor):
 
     def _stopped(self, vm: Vm, timeout_s: float, operation: Operation, after: Restarts = NO_RESTARTS) -> Vm:
         identity = recorded_identity(self.services, vm.id)
-        ended = self._witness.if_ended(vm)
+        ended = self._incidents.if_ended(vm)
         was_paused = vm.state is VmState.PAUSED
         vm = self._keeper.moved(vm, VmState.STOPPING)
         crashpoint("vm.stop:begun")
@@ -217,7 +217,7 @@ class VmActor(OwnerActor):
             try:
                 self._let_power_off(vm, identity, timeout_s, operation)
             except BangerError:
-                if self.services.vmm.is_alive(identity):  # it may still hear, and end later: then it is settled
+                if self.services.vmm.is_alive(identity):  # it may still hear, and end later: then it is reconciled
                     self._keeper.save(vm, state=VmState.RUNNING, restarts=NO_RESTARTS)
                     raise
         if ended is not None:
@@ -255,7 +255,7 @@ class VmActor(OwnerActor):
     def _kill_vm(self, vm: Vm, operation: Operation) -> Vm:
         if vm.state is VmState.STOPPED:
             return self._stays_down(vm)
-        self._witness.if_ended(vm)
+        self._incidents.if_ended(vm)
         return self._keeper.down(self._keeper.moved(vm, VmState.STOPPING), ExitReason.KILLED, "", operation)
 
     def _delete(self, vm: Vm, command: DeleteVm, operation: Operation) -> dict[str, Any]:
@@ -267,7 +267,7 @@ class VmActor(OwnerActor):
                 hint=f"banger vm stop {vm.name}, or banger vm delete --force {vm.name}",
             )  # fmt: skip
         if vm.state in (VmState.RUNNING, VmState.PAUSED):
-            self._witness.if_ended(vm, LOST_S if command.lost else 0.0)
+            self._incidents.if_ended(vm, LOST_S if command.lost else 0.0)
         with operation.step("delete"):
             self._keeper.erase(vm, keep_home=command.keep_home)
         return {"id": vm.id, "name": vm.name}

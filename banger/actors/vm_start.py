@@ -8,12 +8,12 @@ from pathlib import Path
 from loguru import logger
 
 from banger.actors.boot_failure import Boot, boot_failed
+from banger.actors.incident_recorder import IncidentRecorder, Start
 from banger.actors.messages import CreateVm
 from banger.actors.services import Services
 from banger.actors.vm_boot import BootWatch, NotUpError
 from banger.actors.vm_files import VmFiles
 from banger.actors.vm_teardown import tear_down
-from banger.actors.witness import Start, Witness
 from banger.core.boot_pace import with_memory
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
@@ -45,14 +45,20 @@ class VmStart:
     """One start of one VM. ``run`` returns the facts of the running VM; nothing is left behind if it raises."""
 
     def __init__(
-        self, services: Services, vm: Vm, image: Image, kernel: Kernel, operation: Operation, witness: Witness
+        self,
+        services: Services,
+        vm: Vm,
+        image: Image,
+        kernel: Kernel,
+        operation: Operation,
+        incidents: IncidentRecorder,
     ) -> None:
         self._services = services
         self._vm = vm
         self._image = image
         self._kernel = kernel
         self._operation = operation
-        self._witness = witness
+        self._incidents = incidents
         self._files = VmFiles(services.layout, vm.id)
         self._ledger = services.ledger.of(vm.id)
         self._storage = services.storages[vm.storage]
@@ -98,7 +104,7 @@ class VmStart:
 
     def _failed(self, error: BaseException) -> None:
         start = Start(self._image, self._kernel, self._engine.accelerator, self._identity)
-        self._witness.start_failed(self._vm, error, start)
+        self._incidents.start_failed(self._vm, error, start)
 
     def _undo(self) -> None:
         tear_down(self._services, self._vm, self._identity)

@@ -54,7 +54,9 @@ _FRAMES = {"frames": True}
 ROUTES: tuple[Entry, ...] = (
     _entry("GET", "/v1/system", system.show_system, "the daemon"),
     _entry("POST", "/v1/system/shutdown", system.shutdown, "stop the daemon; VMs go on"),
-    _entry("POST", "/v1/system/reconcile", system.reconcile, "settle everything", long=True, query=("dry_run", "fix")),
+    _entry(
+        "POST", "/v1/system/reconcile", system.reconcile, "reconcile everything", long=True, query=("dry_run", "fix")
+    ),
     _entry("GET", "/v1/system/objects", system.list_objects, "what is on the host", query=("leaks",)),
     _entry("POST", "/v1/system/prune", system.prune, "remove what nothing needs", body=PruneBody, long=True),
     _entry("GET", "/v1/system/df", system.disk_usage, "disk usage"),

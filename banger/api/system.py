@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from banger import __version__
-from banger.actors.messages import Prune, Reconcile
+from banger.actors.messages import Prune, ReconcileHost
 from banger.api.bodies import PruneBody, read_body
 from banger.api.context import context_of
 from banger.api.long_requests import follow, is_set, operation_view, perform
@@ -57,8 +57,8 @@ async def shutdown(request: Request) -> Response:
 
 
 async def reconcile(request: Request) -> Response:
-    """Settle everything now; ``?dry_run=true`` only tells, ``?fix=true`` spares nothing that is nobody's."""
-    return await perform(request, Reconcile(dry_run=is_set(request, "dry_run"), fix=is_set(request, "fix")))
+    """Reconcile everything now; ``?dry_run=true`` only tells, ``?fix=true`` spares nothing that is nobody's."""
+    return await perform(request, ReconcileHost(dry_run=is_set(request, "dry_run"), fix=is_set(request, "fix")))
 
 
 async def list_objects(request: Request) -> Response:

@@ -109,10 +109,10 @@ def _newest(context: ApiContext, query: str) -> Evidence:
             raise
         return records[0]
     kept = [] if vm.state in LIVE else [one for one in context.evidence.all() if one.vm.id == vm.id]
-    return kept[0] if kept else gather(context.layout, _portrait(context, vm))
+    return kept[0] if kept else gather(context.layout, _incident_of(context, vm))
 
 
-def _portrait(context: ApiContext, vm: Vm) -> Incident:
+def _incident_of(context: ApiContext, vm: Vm) -> Incident:
     return Incident(
         happened=Happened.ASKED,
         vm=vm,

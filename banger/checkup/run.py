@@ -25,7 +25,7 @@ from banger.layout import Layout
 #: Marks the VMs of a check-up; the value is that of one run.
 LABEL = "banger.checkup"
 _RESTART = "this is what the daemon finds, and here it is otherwise: banger daemon stop, and try again"
-_SETTLE_S, _SETTLE_POLL_S = 10.0, 0.25
+_GONE_WITHIN_S, _GONE_POLL_S = 10.0, 0.25
 _SWEEP_TIMEOUT_S = 60.0
 
 
@@ -172,9 +172,9 @@ class Checkup:
             after = leftovers.look(self._client, self._layout)
             left = leftovers.left_behind(before, after, self._vm_ids, installation_id, others=others)
             elapsed_s = round(time.monotonic() - began, 3)
-            if not left or elapsed_s > _SETTLE_S:
+            if not left or elapsed_s > _GONE_WITHIN_S:
                 break
-            time.sleep(_SETTLE_POLL_S)
+            time.sleep(_GONE_POLL_S)
         if left:
             hint = "banger doctor --leaks --fix; if it stays, report it with banger daemon logs"
             detail = f"{len(left)} thing{'s' if len(left) > 1 else ''} of the VMs left behind"

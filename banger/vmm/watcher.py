@@ -93,7 +93,7 @@ class ExitWatcher:
                     if descriptor == self._wake:
                         self._drain()
                     else:
-                        self._settle(descriptor)
+                        self._report(descriptor)
         finally:
             self._epoll.close()
             os.close(self._wake)
@@ -108,7 +108,7 @@ class ExitWatcher:
             processes.wait_gone(watched.identity, 0.0)
             self._tell(watched, processes.exit_status(watched.identity))
 
-    def _settle(self, pidfd: int) -> None:
+    def _report(self, pidfd: int) -> None:
         with self._lock:
             watched = self._watched.get(pidfd)
             # The number may belong to another process by now: unwatched and reused since the event was queued.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from banger.actors.messages import CreateVm, Reconcile
+from banger.actors.messages import CreateVm, ReconcileHost
 from banger.core.models import Vm, VmSpec, VmState
 from banger.core.names import new_id
 from tests.support.fakes import World
@@ -13,7 +13,7 @@ def attended(world: World) -> Vm:
     command = CreateVm(new_id(), "held", VmSpec("alpine", ephemeral=True), start=True, attended=True)
     with world.attendance.held(command.vm_id, command.vm_name):
         vm: Vm = world.do(command)
-        world.do(Reconcile())
+        world.do(ReconcileHost())
         assert world.vm("held").state is VmState.RUNNING, "its session lasts"
     return vm
 
@@ -22,7 +22,7 @@ def test_vm_whose_session_went_with_its_daemon_is_removed_by_the_next(vm_world: 
     vm = attended(vm_world)
     identity = process_of(vm_world, vm)
     vm_world.restart()
-    vm_world.do(Reconcile(at_start=True))
+    vm_world.do(ReconcileHost(at_start=True))
     assert vm_world.store.vms.get(vm.id) is None
     assert not vm_world.vmm.is_alive(identity)
     assert vm_world.leftovers() == []
@@ -31,14 +31,14 @@ def test_vm_whose_session_went_with_its_daemon_is_removed_by_the_next(vm_world: 
 def test_detached_ephemeral_vm_goes_on_under_the_next_daemon(vm_world: World) -> None:
     create(vm_world, start=True, ephemeral=True)
     vm_world.restart()
-    vm_world.do(Reconcile(at_start=True))
+    vm_world.do(ReconcileHost(at_start=True))
     assert vm_world.vm("web").state is VmState.RUNNING
 
 
 def test_dry_run_tells_what_would_become_of_it(vm_world: World) -> None:
     attended(vm_world)
-    report = vm_world.do(Reconcile(dry_run=True))
+    report = vm_world.do(ReconcileHost(dry_run=True))
     assert report.removed == ["VM held"]
     assert report.stopped == []
     assert vm_world.vm("held").state is VmState.RUNNING
-    assert vm_world.do(Reconcile()).removed == report.removed
+    assert vm_world.do(ReconcileHost()).removed == report.removed

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from banger.actors.messages import CreateVm, DeleteVm, KillVm, Reconcile, StartVm
+from banger.actors.messages import CreateVm, DeleteVm, KillVm, ReconcileHost, StartVm
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import VmSpec, VmState
 from banger.core.names import new_id
@@ -69,11 +69,11 @@ def test_what_could_not_be_cleaned_is_cleaned_by_the_next_reconcile(world, capab
         world.do(KillVm(vm.id, vm.name))
 
     capabilities[broken].failing = 0
-    world.do(Reconcile())
+    world.do(ReconcileHost())
 
     assert world.vm("web").state is VmState.STOPPED
     assert world.ledger.all() == []
-    again = world.do(Reconcile())
+    again = world.do(ReconcileHost())
     assert str(again) == ""
 
 
@@ -87,7 +87,7 @@ def test_delete_that_could_not_clean_up_keeps_the_vm_and_is_resumed(world, capab
     assert world.store.vms.get(vm.id) is not None
 
     capabilities[broken].failing = 0
-    world.do(Reconcile())
+    world.do(ReconcileHost())
 
     assert world.store.vms.get(vm.id) is None
     assert world.leftovers() == []
@@ -155,12 +155,12 @@ def test_reconcile_removes_objects_that_no_ledger_names_once_they_are_old_enough
     vm = running(world)
     capabilities["tap"].object_of("0123456789ab").touch()
 
-    young = world.do(Reconcile())
+    young = world.do(ReconcileHost())
     assert young.removed == []
-    told = world.do(Reconcile(dry_run=True, fix=True))
+    told = world.do(ReconcileHost(dry_run=True, fix=True))
     assert told.removed == ["tap tap-0123456789ab"]
     assert capabilities["tap"].object_of("0123456789ab").exists()
-    fixed = world.do(Reconcile(fix=True))
+    fixed = world.do(ReconcileHost(fix=True))
 
     assert fixed.removed == ["tap tap-0123456789ab"]
     assert [found.key for found in capabilities["tap"].host_objects()] == [f"tap-{vm.id}"]
@@ -169,7 +169,7 @@ def test_reconcile_removes_objects_that_no_ledger_names_once_they_are_old_enough
 def test_reconcile_refreshes_what_is_shared_with_the_vms_that_run(world, capabilities):
     running(world)
     world.do(CreateVm(new_id(), "idle", VmSpec("alpine")))
-    world.do(Reconcile())
+    world.do(ReconcileHost())
     assert capabilities["nat"].refreshed[-1] == {"web"}
 
 
@@ -205,7 +205,7 @@ def test_host_that_cannot_be_looked_over_keeps_nothing_else_from_being_reconcile
     orphan = world.layout.vm_dir("0123456789ab")
     orphan.mkdir()
     object.__setattr__(world.services, "host_objects", (refuse,))
-    report = world.do(Reconcile(at_start=True))
+    report = world.do(ReconcileHost(at_start=True))
     assert report.failed == ["objects on the host: cannot list taps"]
     assert not orphan.exists()
     assert world.layout.vm_dir(vm.id).exists()
@@ -220,10 +220,10 @@ def test_objects_of_a_live_vmm_that_nobody_can_place_are_reported_and_left(world
     world.store.database.execute("DELETE FROM handles")
     world.store.vms.delete(vm.id)
 
-    report = world.do(Reconcile(at_start=True))
+    report = world.do(ReconcileHost(at_start=True))
 
     assert all(one.object_of(vm.id).exists() for one in capabilities.values())
     assert any(line.startswith(f"tap tap-{vm.id}: process {handle.detail['pid']}") for line in report.failed)
     assert report.removed == []
     journal.write_bytes(whole)
-    assert world.do(Reconcile(at_start=True)).recovered == ["web"]
+    assert world.do(ReconcileHost(at_start=True)).recovered == ["web"]

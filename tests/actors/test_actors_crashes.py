@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from banger.actors.inventory import overview
-from banger.actors.messages import DeleteVm, Reconcile
+from banger.actors.messages import DeleteVm, ReconcileHost
 from banger.core import crashpoints
 from banger.core.models import ProcessIdentity, VmState
 from banger.core.names import vmm_marker
@@ -117,10 +117,10 @@ def test_crash_at_every_point_leaves_nothing_that_a_restart_does_not_mend(name, 
 def _check_mended(home, script, point, *, real):
     world = world_at(home, real=real)
     try:
-        world.do(Reconcile(at_start=True))
+        world.do(ReconcileHost(at_start=True))
         _check_invariants(world, point, real=real)
         assert all(_is_whole(blob) for blob in _blobs(world) if blob.suffix != ".part"), point
-        again = world.do(Reconcile())
+        again = world.do(ReconcileHost())
         assert (again.stopped, again.removed, again.failed) == ([], [], []), point
         step(world, script[-1])  # the same command again succeeds
         _check_invariants(world, point, real=real)

@@ -8,8 +8,8 @@ from itertools import count
 
 import pytest
 
-from banger.actors.messages import CreateVm, Reconcile, StartVm, StopVm
-from banger.actors.tend import Tender
+from banger.actors.housekeeping import Housekeeper
+from banger.actors.messages import CreateVm, ReconcileHost, StartVm, StopVm
 from banger.core.boot_pace import BootPace
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import ExitReason, VmSpec, VmState
@@ -113,10 +113,10 @@ def test_machine_that_kvm_drops_while_it_runs_ends_with_that_reason(vm_world: Wo
     vm = create(vm_world, start=True)
     identity = process_of(vm_world, vm)
     (vm_world.layout.vm_dir(vm.id) / "vmm.log").write_text(f"{BROKEN}\n")
-    Tender(vm_world.services).check_vmms()
-    eventually(lambda: vm_world.vm("web").state is VmState.STOPPED, what="it is settled")
-    settled = vm_world.vm("web")
-    assert (settled.exit_reason, settled.reason) == (ExitReason.KVM_FAILURE, BROKEN)
+    Housekeeper(vm_world.services).check_vmms()
+    eventually(lambda: vm_world.vm("web").state is VmState.STOPPED, what="it is reconciled")
+    reconciled = vm_world.vm("web")
+    assert (reconciled.exit_reason, reconciled.reason) == (ExitReason.KVM_FAILURE, BROKEN)
     assert not vmm.is_alive(identity)
     assert vmm.engines.forgotten == [KERNEL]
 
@@ -126,7 +126,7 @@ def test_machine_that_kvm_dropped_while_no_daemon_ran_is_found_at_its_start(vm_w
     vm = create(vm_world, start=True)
     (vm_world.layout.vm_dir(vm.id) / "vmm.log").write_text(f"{BROKEN}\n")
     vm_world.restart()
-    vm_world.do(Reconcile(at_start=True))
+    vm_world.do(ReconcileHost(at_start=True))
     assert vm_world.vm("web").exit_reason is ExitReason.KVM_FAILURE
 
 

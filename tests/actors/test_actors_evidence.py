@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from banger.actors.messages import CreateVm, DeleteVm, KillVm, Prune, Reconcile, StartVm, StopVm
+from banger.actors.messages import CreateVm, DeleteVm, KillVm, Prune, ReconcileHost, StartVm, StopVm
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.evidence import Happened
 from banger.core.models import ExitReason, VmSpec, VmState
@@ -82,12 +82,12 @@ def test_slip_of_the_pen_is_no_incident(vm_world: World) -> None:
 def test_vm_that_ends_by_itself_leaves_evidence(vm_world: World, ephemeral: bool) -> None:
     vm = create(vm_world, start=True, ephemeral=ephemeral)
     end(vm_world, vm, signal.SIGSEGV)
-    vm_world.settle(vm)
+    vm_world.reconcile(vm)
     record = only(vm_world)
     assert record.happened is Happened.EXIT
     assert record.exit_reason is ExitReason.VMM_CRASH
     assert (vm_world.store.vms.get(vm.id) is None) is ephemeral
-    vm_world.do(Reconcile())
+    vm_world.do(ReconcileHost())
     assert len(vm_world.evidence.all()) == 1
 
 
@@ -98,7 +98,7 @@ def test_vm_that_ended_while_the_daemon_was_down_leaves_evidence(vm_world: World
     processes.kill(identity)
     eventually(lambda: not processes.is_same(identity))
     vm_world.start()
-    vm_world.do(Reconcile(at_start=True))
+    vm_world.do(ReconcileHost(at_start=True))
     assert only(vm_world).vm.name == "web"
     assert vm_world.store.vms.all() == []
 
@@ -112,7 +112,7 @@ def test_vm_of_a_session_that_went_with_its_daemon_leaves_evidence_only_if_it_di
         processes.kill(identity)
         eventually(lambda: not processes.is_same(identity))
     vm_world.start()
-    vm_world.do(Reconcile(at_start=True))
+    vm_world.do(ReconcileHost(at_start=True))
     assert vm_world.store.vms.all() == []
     assert [one.happened for one in vm_world.evidence.all()] == [Happened.EXIT] * dies
 
@@ -157,7 +157,7 @@ def test_what_was_wished_leaves_nothing(vm_world: World) -> None:
         vm_world.do(wish(vm.id, vm.name, *extra))
     vm = create(vm_world, start=True)
     vm_world.vmm.exit(vm_world.layout.vm_run_dir(vm.id), 0)
-    eventually(lambda: vm_world.settle(vm).state is VmState.STOPPED)  # type: ignore[union-attr]
+    eventually(lambda: vm_world.reconcile(vm).state is VmState.STOPPED)  # type: ignore[union-attr]
     assert vm_world.vm("web").exit_reason is ExitReason.GUEST_POWEROFF
     assert vm_world.evidence.all() == []
 
@@ -192,9 +192,9 @@ def test_reconcile_removes_what_is_too_old_and_says_so(vm_world: World) -> None:
         create(vm_world, start=True)
     (record,) = vm_world.layout.evidence.iterdir()
     record.rename(record.with_name(f"20200101T000000.000000-{record.name.partition('-')[2]}"))
-    assert [one for one in vm_world.do(Reconcile(dry_run=True)).removed if one.startswith("evidence ")]
+    assert [one for one in vm_world.do(ReconcileHost(dry_run=True)).removed if one.startswith("evidence ")]
     assert vm_world.evidence.all() != []
-    assert [one for one in vm_world.do(Reconcile()).removed if one.startswith("evidence ")]
+    assert [one for one in vm_world.do(ReconcileHost()).removed if one.startswith("evidence ")]
     assert vm_world.evidence.all() == []
 
 

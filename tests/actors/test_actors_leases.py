@@ -13,7 +13,7 @@ import pytest
 
 from banger.actors import orphans
 from banger.actors.leases import leased
-from banger.actors.messages import Prune, PullImage, PushImage, Reconcile
+from banger.actors.messages import Prune, PullImage, PushImage, ReconcileHost
 from banger.core import clock
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.operation import Operation
@@ -133,9 +133,9 @@ def test_reconcile_spares_what_is_being_built_however_old_and_takes_what_a_faile
     pulling = world.supervisor.submit(PullImage("alpine", ImageRequest("alpine")))
     world.images.gate.wait_reached()
 
-    report = world.do(Reconcile())
+    report = world.do(ReconcileHost())
     assert report.removed == [str(left)]
-    world.do(Reconcile(at_start=True))  # a start that takes long is overtaken by its first pull
+    world.do(ReconcileHost(at_start=True))  # a start that takes long is overtaken by its first pull
     world.images.gate.open()
 
     image = pulling.wait()
@@ -159,7 +159,7 @@ def test_reconcile_spares_what_a_push_has_packed(world, no_grace):
     world.workshop.push = push
     pushing = world.supervisor.submit(PushImage("alpine", image.id, PushRequest("r/x:1")))
     assert packing.wait(10)
-    assert world.do(Reconcile()).removed == []
+    assert world.do(ReconcileHost()).removed == []
     go_on.set()
 
     assert pushing.wait() == {"digest": "sha256:x"}
@@ -177,7 +177,7 @@ def test_directory_renamed_into_place_but_without_its_row_yet_is_spared(world, n
     monkeypatch.setattr("banger.actors.artifact_owner.crashpoint", stop_there)
     pulling = world.supervisor.submit(PullImage("alpine", ImageRequest("alpine")))
     assert reached.wait(10)
-    assert world.do(Reconcile()).removed == []
+    assert world.do(ReconcileHost()).removed == []
     go_on.set()
 
     assert world.layout.image_rootfs(pulling.wait()).exists()
@@ -223,13 +223,13 @@ def age(path, monkeypatch, seconds):
 
 def test_reconcile_takes_stale_partial_downloads_and_leaves_whole_ones(world, monkeypatch):
     part, whole = put_blob(world, f"{HEX}.part"), put_blob(world, "cd" * 32)
-    assert world.do(Reconcile()).removed == []
+    assert world.do(ReconcileHost()).removed == []
 
     age(part, monkeypatch, orphans.CACHED_S + 1)
 
-    assert world.do(Reconcile()).removed == [f"download {HEX[:12]}"]
+    assert world.do(ReconcileHost()).removed == [f"download {HEX[:12]}"]
     assert whole.exists()
-    assert world.do(Reconcile()).removed == []
+    assert world.do(ReconcileHost()).removed == []
 
 
 def test_prune_takes_stale_downloads_and_toolboxes_and_says_what_they_freed(world, monkeypatch):

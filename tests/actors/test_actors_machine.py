@@ -23,7 +23,7 @@ from banger.actors.messages import (
     Prune,
     PullImage,
     PullKernel,
-    Reconcile,
+    ReconcileHost,
     RegisterImage,
     TagImage,
 )
@@ -299,7 +299,7 @@ class Owners(RuleBasedStateMachine):
         point = points[chance % len(points)]
         status, _ = zygote().run(self.home, [f"{verb}={subject}"], point, digests=self.world.images.digests)
         self.world.start()
-        self.world.do(Reconcile(at_start=True))
+        self.world.do(ReconcileHost(at_start=True))
         assert status in (0, 1, EXIT_CODE)  # 1: refused, as it should be
         self._accept(verb, subject, before, done=status == 0)
 
@@ -338,8 +338,8 @@ class Owners(RuleBasedStateMachine):
     @rule()
     def restart(self):
         self.world.restart()
-        self.world.do(Reconcile(at_start=True))
-        again = self.world.do(Reconcile())
+        self.world.do(ReconcileHost(at_start=True))
+        again = self.world.do(ReconcileHost())
         assert (again.stopped, again.removed, again.failed) == ([], [], [])
 
     @invariant()

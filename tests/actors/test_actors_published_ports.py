@@ -8,7 +8,7 @@ import time
 import pytest
 
 from banger.actors.inventory import overview
-from banger.actors.messages import CreateVm, KillVm, Reconcile, StartVm, StopVm
+from banger.actors.messages import CreateVm, KillVm, ReconcileHost, StartVm, StopVm
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import PortForward, ProcessIdentity, VmSpec
 from banger.core.names import new_id
@@ -64,7 +64,7 @@ def test_forwarder_goes_on_over_a_restart_of_the_daemon(world):
     vm = create(world, start=True, ports=(PortForward(80),))
     before = forwarder_of(world, vm)
     world.restart()
-    world.do(Reconcile(at_start=True))
+    world.do(ReconcileHost(at_start=True))
     assert forwarder_of(world, vm) == before
     assert answers(vm.ports[0].host_port)
 
@@ -76,7 +76,7 @@ def test_forwarder_that_was_killed_is_replaced_at_the_same_ports(world):
     assert processes.wait_gone(before, 10)
     assert not answers(vm.ports[0].host_port)
 
-    world.do(Reconcile())
+    world.do(ReconcileHost())
 
     assert forwarder_of(world, vm) != before
     assert all(answers(one.host_port) for one in vm.ports[:2])
@@ -89,7 +89,7 @@ def test_forwarder_ends_with_a_machine_that_nobody_looks_after(world):
     processes.kill(machine)
     eventually(lambda: not processes.is_same(forwarder), what="it is gone")
     world.start()
-    world.do(Reconcile(at_start=True))
+    world.do(ReconcileHost(at_start=True))
 
 
 def test_conflict_names_protocol_port_and_vm_and_leaves_the_other_alone(world):

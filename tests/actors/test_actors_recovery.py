@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from banger.actors.messages import CreateVm, DeleteImage, DeleteVm, PauseVm, Reconcile, ResumeVm
+from banger.actors.messages import CreateVm, DeleteImage, DeleteVm, PauseVm, ReconcileHost, ResumeVm
 from banger.core.models import ExitReason, ProcessIdentity, VmSpec, VmState
 from banger.core.names import new_id, vmm_marker
 from banger.vmm import identity as processes
@@ -73,7 +73,7 @@ def test_vm_made_since_the_backup_is_found_and_goes_on(world, tmp_path):
     identity = process_of(world, vm)
 
     restart_with_the_store_of(world, backup)
-    report = world.do(Reconcile(at_start=True))
+    report = world.do(ReconcileHost(at_start=True))
 
     assert report.recovered == ["web"]
     assert report.adopted == ["web"]
@@ -81,19 +81,19 @@ def test_vm_made_since_the_backup_is_found_and_goes_on(world, tmp_path):
     assert (found.id, found.state, found.pid) == (vm.id, VmState.RUNNING, identity.pid)
     assert (found.address, found.ssh_port) == (vm.address, vm.ssh_port)
     assert processes.is_same(identity)
-    assert str(world.do(Reconcile(at_start=True))) == "adopted web"
+    assert str(world.do(ReconcileHost(at_start=True))) == "adopted web"
 
 
 def test_vm_started_anew_since_the_backup_is_adopted_with_its_present_process(world, tmp_path):
     vm = create(world)
     backup = backup_of(world, tmp_path)
     world.vmm.kill(process_of(world, vm))
-    world.settle(vm)
+    world.reconcile(vm)
     vm = world.do(_start(vm))
     identity = process_of(world, vm)
 
     restart_with_the_store_of(world, backup)
-    world.do(Reconcile(at_start=True))
+    world.do(ReconcileHost(at_start=True))
 
     assert process_of(world, vm) == identity
     assert processes.is_same(identity)
@@ -107,7 +107,7 @@ def test_vm_that_runs_although_the_store_takes_it_for_stopped_is_adopted_and_not
     identity = process_of(world, vm)
 
     restart_with_the_store_of(world, backup)
-    report = world.do(Reconcile(at_start=True))
+    report = world.do(ReconcileHost(at_start=True))
 
     assert report.adopted == ["web"]
     found = world.vm("web")
@@ -121,11 +121,11 @@ def test_vm_started_anew_since_the_backup_is_reached_at_its_present_port(world, 
     vm = create(world)
     backup = backup_of(world, tmp_path)
     world.vmm.kill(process_of(world, vm))
-    world.settle(vm)
+    world.reconcile(vm)
     vm = world.do(_start(vm))
 
     restart_with_the_store_of(world, backup)
-    world.do(Reconcile(at_start=True))
+    world.do(ReconcileHost(at_start=True))
 
     assert (world.vm("web").pid, world.vm("web").ssh_port) == (vm.pid, vm.ssh_port)
 
@@ -134,7 +134,7 @@ def test_file_among_the_directories_of_vms_stops_no_reconcile(world):
     (world.layout.data / "vms" / "stray").touch()
     vm = create(world)
     world.vmm.kill(process_of(world, vm))
-    world.do(Reconcile(at_start=True))
+    world.do(ReconcileHost(at_start=True))
     assert world.vm("web").state is VmState.STOPPED
     (world.layout.data / "vms" / "stray").unlink(missing_ok=True)
 
@@ -151,11 +151,11 @@ def test_vm_deleted_since_the_backup_is_taken_down_without_harm(world, tmp_path,
     world.do(DeleteVm(vm.id, vm.name, force=True))
 
     restart_with_the_store_of(world, backup)
-    world.do(Reconcile(at_start=True))
+    world.do(ReconcileHost(at_start=True))
 
     assert world.vm("web").state is VmState.STOPPED
     assert world.ledger.all() == []
-    assert str(world.do(Reconcile(at_start=True))) == ""
+    assert str(world.do(ReconcileHost(at_start=True))) == ""
 
 
 def test_lost_vm_whose_name_is_taken_gets_another(world, tmp_path):
@@ -164,7 +164,7 @@ def test_lost_vm_whose_name_is_taken_gets_another(world, tmp_path):
     restart_with_the_store_of(world, backup)
     create(world, start=False)
 
-    report = world.do(Reconcile(at_start=True))
+    report = world.do(ReconcileHost(at_start=True))
 
     assert report.recovered == ["web"]
     assert world.store.vms.get(lost.id).name == f"web-{lost.id[:4]}"
@@ -176,12 +176,12 @@ def test_dry_run_tells_what_a_reconcile_would_do_and_does_nothing(world, tmp_pat
     vm = create(world)
     restart_with_the_store_of(world, backup)
 
-    told = world.do(Reconcile(dry_run=True))
+    told = world.do(ReconcileHost(dry_run=True))
 
     assert told.recovered == ["web"]
     assert world.store.vms.all() == []
     assert world.layout.vm_dir(vm.id).exists()
-    world.do(Reconcile(at_start=True))
+    world.do(ReconcileHost(at_start=True))
 
 
 def test_vms_made_while_a_reconcile_looks_around_are_neither_recovered_nor_removed(world, monkeypatch):
@@ -197,7 +197,7 @@ def test_vms_made_while_a_reconcile_looks_around_are_neither_recovered_nor_remov
         return rows
 
     monkeypatch.setattr(type(table), "all", look_and_then_create)
-    report = world.do(Reconcile(at_start=True))
+    report = world.do(ReconcileHost(at_start=True))
     monkeypatch.undo()
 
     assert made
@@ -215,7 +215,7 @@ def test_journal_cut_at_any_byte_neither_loses_the_vm_nor_its_process(world):
     data = journal.read_bytes()
     for cut in {*range(0, len(data), 13), len(data) - 1}:
         journal.write_bytes(data[:cut])
-        world.do(Reconcile(at_start=True))
+        world.do(ReconcileHost(at_start=True))
         assert process_of(world, vm) == identity
         assert world.vm("web").state is VmState.RUNNING
     journal.write_bytes(data)
@@ -231,7 +231,7 @@ def test_journal_cut_at_any_byte_with_the_row_lost_never_kills_and_never_strands
         world.store.database.execute("DELETE FROM handles")
         world.store.vms.delete(vm.id)
         journal.write_bytes(data[:cut])
-        report = world.do(Reconcile(at_start=True))
+        report = world.do(ReconcileHost(at_start=True))
         known = world.store.vms.get(vm.id)
         if known is None:
             assert any(f"process {identity.pid}" in line for line in report.failed)
@@ -244,7 +244,7 @@ def test_journal_cut_at_any_byte_with_the_row_lost_never_kills_and_never_strands
             break
     if world.store.vms.get(vm.id) is None:
         journal.write_bytes(data)
-        world.do(Reconcile(at_start=True))
+        world.do(ReconcileHost(at_start=True))
 
 
 # -- a pid that is somebody else's -----------------------------------------------------------------------
@@ -263,9 +263,9 @@ def test_recorded_pid_of_another_process_is_never_killed_and_never_adopted(world
     world.vmm.kill(true)
     world.ledger.of(vm.id).activate("process", true.marker, asdict(lie))
 
-    settled = world.settle(vm)
+    reconciled = world.reconcile(vm)
 
-    assert settled.state is VmState.STOPPED
+    assert reconciled.state is VmState.STOPPED
     assert world.ledger.of(vm.id).of() == []
 
 
@@ -275,7 +275,7 @@ def test_wrong_pid_in_the_record_does_not_hide_the_live_process(world, bystander
     true = process_of(world, vm)
     world.ledger.of(vm.id).activate("process", true.marker, asdict(replace(true, pid=bystander.pid)))
 
-    assert world.settle(vm).state is VmState.RUNNING
+    assert world.reconcile(vm).state is VmState.RUNNING
     world.do(DeleteVm(vm.id, vm.name, force=True))
 
     assert not processes.is_same(true)
@@ -287,7 +287,7 @@ def test_host_reboot_is_told_and_only_files_are_cleaned(world, bystander):
     world.vmm.kill(true)
     lie = replace(processes.identify(bystander.pid, true.marker), boot_id="another-boot")
     world.ledger.of(vm.id).activate("process", true.marker, asdict(lie))
-    assert world.settle(vm).exit_reason is ExitReason.HOST_REBOOT
+    assert world.reconcile(vm).exit_reason is ExitReason.HOST_REBOOT
 
 
 # -- standing still --------------------------------------------------------------------------------------
@@ -313,7 +313,7 @@ def test_paused_vm_is_still_paused_after_a_restart(world):
     world.do(PauseVm(vm.id, vm.name))
     world.vmm.resume(process_of(world, vm), Path())  # as if the daemon had died between the row and the deed
     world.restart()
-    world.do(Reconcile(at_start=True))
+    world.do(ReconcileHost(at_start=True))
     assert world.vm("web").state is VmState.PAUSED
     eventually(lambda: state_of(process_of(world, vm)) == "T", what="it stands still")
 
@@ -323,7 +323,7 @@ def test_image_of_a_lost_vm_cannot_be_deleted_once_it_is_found(world, tmp_path):
     backup = backup_of(world, tmp_path)
     vm = create(world)
     restart_with_the_store_of(world, backup)
-    world.do(Reconcile(at_start=True))
+    world.do(ReconcileHost(at_start=True))
     from banger.core.errors import BangerError
 
     with pytest.raises(BangerError, match="in use"):

@@ -8,8 +8,8 @@ from datetime import timedelta
 import pytest
 from freezegun import freeze_time
 
-from banger.actors.messages import DeleteVm, KillVm, Reconcile, RestartVm, SettleVm, StartVm, StopVm
-from banger.actors.tend import Tender
+from banger.actors.housekeeping import Housekeeper
+from banger.actors.messages import DeleteVm, KillVm, ReconcileHost, ReconcileVm, RestartVm, StartVm, StopVm
 from banger.core import clock
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import ExitReason, PortForward, Restarts, VmState
@@ -29,13 +29,13 @@ def ends(world, vm, how="reboot"):
     identity = process_of(world, vm)
     world.vmm.exit(world.layout.vm_run_dir(vm.id), how)
     assert processes.wait_gone(identity, 10.0)
-    return world.do(SettleVm(vm.id, vm.name, exited=identity))
+    return world.do(ReconcileVm(vm.id, vm.name, exited=identity))
 
 
 def starts_again(world, **later):
     with freeze_time(clock.now() + timedelta(**later), tick=True):
-        Tender(world.services).start_again()
-        world.do(Reconcile())
+        Housekeeper(world.services).start_again()
+        world.do(ReconcileHost())
         # The owner looks at the clock too, when its turn comes.
         eventually(lambda: not world.operations.active(), what="whatever was wished is done")
 
@@ -64,9 +64,9 @@ def test_guest_that_reboots_while_the_daemon_is_down_comes_back_with_the_daemon(
     world.vmm.exit(world.layout.vm_run_dir(vm.id), "reboot")
     assert processes.wait_gone(identity, 10.0)
     world.start()
-    world.do(Reconcile(at_start=True))
+    world.do(ReconcileHost(at_start=True))
 
-    Tender(world.services).begin()
+    Housekeeper(world.services).begin()
 
     eventually(lambda: is_running(world), what="it runs again")
 
@@ -104,9 +104,9 @@ def test_vm_stopped_by_hand_stays_down_and_only_always_comes_with_the_next_daemo
     assert world.vm("web").state is VmState.STOPPED
 
     world.restart()
-    world.do(Reconcile(at_start=True))
-    Tender(world.services).begin()
-    world.do(Reconcile())
+    world.do(ReconcileHost(at_start=True))
+    Housekeeper(world.services).begin()
+    world.do(ReconcileHost())
 
     if policy == "always":
         eventually(lambda: is_running(world), what="it runs again")
@@ -166,9 +166,9 @@ def test_restart_whose_daemon_ends_in_between_is_finished_by_the_next(world):
     due = Restarts(due_at=clock.now())
     world.store.vms.update(replace(world.vm("web"), state=VmState.STOPPING, restarts=due))  # as a crash leaves it
     world.restart()
-    world.do(Reconcile(at_start=True))
+    world.do(ReconcileHost(at_start=True))
     assert world.vm("web").state is VmState.STOPPED
-    Tender(world.services).begin()
+    Housekeeper(world.services).begin()
     eventually(lambda: is_running(world), what="it runs again")
     assert world.vm("web").pid != vm.pid
 
@@ -182,8 +182,8 @@ def test_host_that_reboots_brings_back_only_what_is_to_last(world):
         processes.kill(identity)
         processes.wait_gone(identity, 5)
     world.restart()
-    world.do(Reconcile(at_start=True))
-    Tender(world.services).begin()
+    world.do(ReconcileHost(at_start=True))
+    Housekeeper(world.services).begin()
     eventually(lambda: is_running(world), what="it runs again")
     assert [world.vm(name).state for name in ("plain", "fails")] == [VmState.STOPPED] * 2
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from banger.actors.messages import DeleteVm, KillVm, PauseVm, Reconcile, StartVm, StopVm
+from banger.actors.messages import DeleteVm, KillVm, PauseVm, ReconcileHost, StartVm, StopVm
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import ExitReason, Vm, VmState
 from tests.support.fake_vmm import FakeVmm, Fault
@@ -58,7 +58,7 @@ def test_delete_without_force_waits_its_turn(vm_world: World, deaf: Vm, vmm: Fak
 def test_shutdown_of_the_daemon_is_not_kept_up_by_a_slow_stop(vm_world: World, deaf: Vm) -> None:
     stopping(vm_world, deaf)
     vm_world.restart()
-    vm_world.do(Reconcile(at_start=True))
+    vm_world.do(ReconcileHost(at_start=True))
     assert vm_world.vm("web").state is VmState.RUNNING
 
 
@@ -96,11 +96,11 @@ def test_paused_vm_that_cannot_be_paused_again_is_watched_all_the_same(
         raise BangerError(ErrorKind.UNAVAILABLE, "it does not stand still")
 
     monkeypatch.setattr(vmm, "pause", refuse)
-    vm_world.do(Reconcile(at_start=True))
+    vm_world.do(ReconcileHost(at_start=True))
     assert vm.id in vm_world.watcher.watched
 
 
-def test_cleanup_that_fails_at_settling_is_an_answer_and_no_crash(
+def test_cleanup_that_fails_at_reconcile_is_an_answer_and_no_crash(
     vm_world: World, vmm: FakeVmm, tmp_path: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Six crashes in a row, and the owner would be given up although the device is free again."""
@@ -110,7 +110,7 @@ def test_cleanup_that_fails_at_settling_is_an_answer_and_no_crash(
     vm_world.ledger.of(vm.id).intend("unit", vm.id)
     vmm.kill(process_of(vm_world, vm))
     for _ in range(8):
-        vm_world.do(Reconcile())
+        vm_world.do(ReconcileHost())
     assert vm_world.vm("web").state in (VmState.FAILED, VmState.DELETING)
     vmm.release_error = None
     vm_world.do(DeleteVm(vm.id, vm.name, force=True))

@@ -15,9 +15,9 @@ from banger.actors.messages import (
     DeleteVm,
     KillVm,
     PauseVm,
-    Reconcile,
+    ReconcileHost,
+    ReconcileVm,
     ResumeVm,
-    SettleVm,
     StartVm,
     StopVm,
 )
@@ -48,7 +48,7 @@ def world(tmp_path: Path):
 
 
 def a_command(chance: random.Random, vm_id: str) -> Command:
-    kinds = (StartVm, StartVm, KillVm, SettleVm, PauseVm, ResumeVm)
+    kinds = (StartVm, StartVm, KillVm, ReconcileVm, PauseVm, ResumeVm)
     kind = chance.choice((*kinds, StopVm, DeleteVm))
     if kind is StopVm:
         return StopVm(vm_id, "web", 5.0)
@@ -85,7 +85,7 @@ def test_random_interleavings_end_in_a_legal_state_and_leak_nothing(world: World
             thread.start()
         for thread in threads:
             thread.join()
-        world.do(Reconcile())  # after everything that was queued
+        world.do(ReconcileHost())  # after everything that was queued
         assert surprises == [], number
         check(world, vm.id, number)
         if world.store.vms.get(vm.id) is not None:

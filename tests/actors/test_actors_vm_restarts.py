@@ -10,8 +10,8 @@ from banger.actors.messages import (
     CreateVm,
     DeleteVm,
     PullImage,
-    Reconcile,
-    SettleVm,
+    ReconcileHost,
+    ReconcileVm,
     StartVm,
     StopVm,
 )
@@ -28,15 +28,15 @@ def world(vm_world):
     return vm_world
 
 
-def test_vm_that_powers_itself_off_is_settled_as_such(world, vmm):
+def test_vm_that_powers_itself_off_is_recorded_as_such(world, vmm):
     vm = create(world, start=True)
     identity = process_of(world, vm)
     vmm.exit(world.layout.vm_run_dir(vm.id), 0)
     eventually(lambda: not processes.is_same(identity), what="it is gone")
 
-    settled = world.do(SettleVm(vm.id, vm.name, exited=identity))
+    reconciled = world.do(ReconcileVm(vm.id, vm.name, exited=identity))
 
-    assert (settled.state, settled.exit_reason) == (VmState.STOPPED, ExitReason.GUEST_POWEROFF)
+    assert (reconciled.state, reconciled.exit_reason) == (VmState.STOPPED, ExitReason.GUEST_POWEROFF)
     assert world.ledger.of(vm.id).of() == []
 
 
@@ -49,7 +49,7 @@ def test_vm_killed_after_an_earlier_boot_powered_off_is_not_taken_for_powered_of
     processes.kill(identity)
     processes.wait_gone(identity, 5)
 
-    assert world.do(SettleVm(vm.id, vm.name, exited=identity)).exit_reason is ExitReason.KILLED
+    assert world.do(ReconcileVm(vm.id, vm.name, exited=identity)).exit_reason is ExitReason.KILLED
 
 
 def test_vm_that_is_ephemeral_is_gone_after_its_own_exit(world, vmm):
@@ -58,7 +58,7 @@ def test_vm_that_is_ephemeral_is_gone_after_its_own_exit(world, vmm):
     processes.kill(identity)
     processes.wait_gone(identity, 5)
 
-    world.do(SettleVm(vm.id, vm.name, exited=identity))
+    world.do(ReconcileVm(vm.id, vm.name, exited=identity))
 
     assert world.store.vms.all() == []
 
@@ -69,7 +69,7 @@ def test_restart_adopts_what_lives_and_a_second_reconcile_changes_nothing(world)
     world.watcher.watched.clear()
 
     world.restart()
-    first, second = world.do(Reconcile(at_start=True)), world.do(Reconcile())
+    first, second = world.do(ReconcileHost(at_start=True)), world.do(ReconcileHost())
 
     assert first.adopted == ["web"]
     assert (second.adopted, second.stopped, second.removed, second.failed) == ([], [], [], [])
@@ -85,7 +85,7 @@ def test_restart_marks_what_died_meanwhile(world):
     processes.wait_gone(identity, 5)
     world.start()
 
-    report = world.do(Reconcile(at_start=True))
+    report = world.do(ReconcileHost(at_start=True))
 
     assert report.stopped
     assert world.vm("web").state is VmState.STOPPED
@@ -98,9 +98,9 @@ def test_restart_after_a_host_reboot_says_so_and_touches_no_process(world):
     detail = {**world.ledger.of(vm.id).of("process")[0].detail, "boot_id": "another-boot"}
     world.ledger.of(vm.id).activate("process", identity.marker, detail)
 
-    settled = world.settle(vm)
+    reconciled = world.reconcile(vm)
 
-    assert (settled.state, settled.exit_reason) == (VmState.STOPPED, ExitReason.HOST_REBOOT)
+    assert (reconciled.state, reconciled.exit_reason) == (VmState.STOPPED, ExitReason.HOST_REBOOT)
     assert processes.is_same(identity)
     processes.kill(identity)
     processes.wait_gone(identity, 5)
@@ -112,7 +112,7 @@ def test_restart_removes_what_was_half_created_or_half_deleted(world, state):
     world.store.vms.update(replace(vm, state=state))
 
     world.restart()
-    report = world.do(Reconcile(at_start=True))
+    report = world.do(ReconcileHost(at_start=True))
 
     assert report.removed == ["VM web"]
     assert world.store.vms.all() == []
@@ -126,7 +126,7 @@ def test_restart_finishes_a_start_or_stop_that_nobody_waits_for(world, state):
     world.store.vms.update(replace(vm, state=state))
 
     world.restart()
-    world.do(Reconcile(at_start=True))
+    world.do(ReconcileHost(at_start=True))
 
     assert world.vm("web").state is VmState.STOPPED
     assert not processes.is_same(identity)
@@ -140,7 +140,7 @@ def test_restart_finds_a_process_that_was_intended_but_never_recorded(world):
     world.store.vms.update(replace(vm, state=VmState.STARTING))
 
     world.restart()
-    world.do(Reconcile(at_start=True))
+    world.do(ReconcileHost(at_start=True))
 
     assert not processes.is_same(identity)
     assert world.vm("web").state is VmState.STOPPED
@@ -153,10 +153,10 @@ def test_reconcile_sweeps_orphans_at_start_and_spares_young_ones_on_a_tick(world
     for path in (*orphans, staged):
         path.mkdir()
 
-    world.do(Reconcile())
+    world.do(ReconcileHost())
     assert all(path.exists() for path in (*orphans, staged))
 
-    world.do(Reconcile(at_start=True))
+    world.do(ReconcileHost(at_start=True))
     assert not any(path.exists() for path in (*orphans, staged))
     assert [image.name for image in world.store.images.all()] == ["alpine"]
 
@@ -166,7 +166,7 @@ def test_reconcile_does_not_wait_for_a_busy_vm(world):
     busy = world.supervisor.submit(CreateVm(new_id(), "slow", VmSpec("alpine")))
     world.images.gate.wait_reached()
 
-    report = world.do(Reconcile())
+    report = world.do(ReconcileHost())
 
     assert report.failed == []
     assert not busy.answered
@@ -178,7 +178,7 @@ def test_restart_collects_content_that_lost_its_name_when_its_last_vm_is_gone(wo
     world.do(PullImage("alpine", ImageRequest("alpine"), refresh=True))
     world.do(DeleteVm(vm.id, vm.name))
 
-    world.do(Reconcile())
+    world.do(ReconcileHost())
 
     assert world.store.images.nameless() == []
     assert world.leftovers() == []

@@ -9,7 +9,7 @@ from banger.actors.messages import (
     DeleteImage,
     DeleteVm,
     KillVm,
-    Reconcile,
+    ReconcileHost,
     StartVm,
     StopVm,
 )
@@ -107,7 +107,7 @@ def test_vm_whose_unit_does_not_go_keeps_it_in_the_ledger_for_the_next_reconcile
         world.do(KillVm(vm.id, vm.name))
     assert [(h.kind, h.key) for h in world.ledger.of(vm.id).of()] == [("unit", vm.id)]
     vmm.release_error = None
-    world.do(Reconcile())
+    world.do(ReconcileHost())
     assert world.ledger.of(vm.id).of() == []
 
 

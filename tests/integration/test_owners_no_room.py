@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from banger.actors.messages import DeleteImage, DeleteKernel, PullImage, PullKernel, Reconcile
+from banger.actors.messages import DeleteImage, DeleteKernel, PullImage, PullKernel, ReconcileHost
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.ports import ImageRequest, KernelRequest
 from tests.support import origins
@@ -104,7 +104,7 @@ def test_no_room_at_any_write_of_a_pull_is_told_and_leaves_nothing(kind, small, 
 
     assert len(failures) > 1  # at writes of several parts
     assert world.do(command).name == "big"
-    assert world.do(Reconcile()).removed == []
+    assert world.do(ReconcileHost()).removed == []
 
 
 def _forget_blobs(world):

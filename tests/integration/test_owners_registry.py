@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from banger.actors.messages import CreateVm, DeleteVm, PullImage, Reconcile
+from banger.actors.messages import CreateVm, DeleteVm, PullImage, ReconcileHost
 from banger.config import Config
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import VmSpec
@@ -146,7 +146,7 @@ def test_moved_tag_is_seen_built_beside_and_collected_when_its_last_vm_is_gone(w
     assert (new.digest, new.name) == (moved.digest, "test/app:1")
     assert world.layout.image_rootfs(old).exists()
     world.do(DeleteVm(vm.id, "user"))
-    world.do(Reconcile())
+    world.do(ReconcileHost())
     assert [image.id for image in world.store.images.all()] == [new.id]
 
 

@@ -99,7 +99,7 @@ def step(world: World, script: str) -> None:  # noqa: C901, PLR0912  # one line 
             world.vmm.exit(world.layout.vm_run_dir(VM_ID), "reboot")
             identity = process_of(world, vm)
             assert processes.wait_gone(identity, 10.0)
-            world.do(m.SettleVm(VM_ID, "web", exited=identity))
+            world.do(m.ReconcileVm(VM_ID, "web", exited=identity))
             world.do(m.StartVm(VM_ID, "web", again=True))
         case "pause" if vm is not None:
             world.do(m.PauseVm(VM_ID, "web"))
@@ -117,7 +117,7 @@ def step(world: World, script: str) -> None:  # noqa: C901, PLR0912  # one line 
         case "prune":
             world.do(m.Prune(unused=True))
         case "reconcile":
-            world.do(m.Reconcile(at_start=True))
+            world.do(m.ReconcileHost(at_start=True))
 
 
 def world_at(home: Path, *, real: bool) -> World:

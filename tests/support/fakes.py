@@ -12,7 +12,7 @@ from banger.actors.base import Fact, OwnerActor
 from banger.actors.host_actor import HostActor
 from banger.actors.image_actor import ImageActor
 from banger.actors.kernel_actor import KernelActor
-from banger.actors.messages import OwnerKey, OwnerKind, PullImage, PullKernel, SettleVm
+from banger.actors.messages import OwnerKey, OwnerKind, PullImage, PullKernel, ReconcileVm
 from banger.actors.services import Resolver, Services
 from banger.actors.vm_actor import VmActor
 from banger.config import Config
@@ -366,8 +366,8 @@ class World:
         assert waiter is not None
         return waiter.wait()
 
-    def settle(self, vm: Vm) -> Vm | None:
-        result = self.do(SettleVm(vm.id, vm.name))
+    def reconcile(self, vm: Vm) -> Vm | None:
+        result = self.do(ReconcileVm(vm.id, vm.name))
         assert result is None or isinstance(result, Vm)
         return result
 

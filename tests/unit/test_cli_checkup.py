@@ -36,7 +36,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> None:
     found = Accelerator("tcg", "there is no /dev/kvm", "modprobe kvm-intel")
     monkeypatch.setattr(probe, "accelerator", lambda *_: found)
     monkeypatch.setattr(leftovers, "look", lambda *_: {"process": frozenset({"1 other"}), "setting": frozenset()})
-    monkeypatch.setattr(checkup_run, "_SETTLE_S", 0.0)
+    monkeypatch.setattr(checkup_run, "_GONE_WITHIN_S", 0.0)
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ def test_guard_looks_even_if_looking_after_time_fails_every_time(monkeypatch) ->
         raise RuntimeError("a bug")
 
     async def main() -> None:
-        monkeypatch.setattr(daemon, "TEND_INTERVAL_S", 0.001)
+        monkeypatch.setattr(daemon, "HOUSEKEEPING_INTERVAL_S", 0.001)
         loop, enough = asyncio.get_running_loop(), asyncio.Event()
 
         def guard() -> None:
@@ -38,8 +38,8 @@ def test_guard_looks_even_if_looking_after_time_fails_every_time(monkeypatch) ->
             if len(guarded) == 3:
                 loop.call_soon_threadsafe(enough.set)
 
-        tender = SimpleNamespace(chores=(look, guard))
-        task = asyncio.create_task(daemon._tend(SimpleNamespace(tender=tender)))
+        housekeeper = SimpleNamespace(chores=(look, guard))
+        task = asyncio.create_task(daemon._keep_house(SimpleNamespace(housekeeper=housekeeper)))
         await enough.wait()
         task.cancel()
 

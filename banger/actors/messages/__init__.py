@@ -6,7 +6,7 @@ first is in flight the second joins it, unless the command says ``joinable = Fal
 
 from banger.actors.messages.commands import Command, OwnerKey, OwnerKind
 from banger.actors.messages.facts import BeginShutdown, CommandFinished, OwnerTerminated, Perform, Respawn, Submit
-from banger.actors.messages.host import Prune, Reconcile
+from banger.actors.messages.host import Prune, ReconcileHost
 from banger.actors.messages.images import (
     CommitVm,
     DeleteImage,
@@ -25,9 +25,9 @@ from banger.actors.messages.vms import (
     GrowVm,
     KillVm,
     PauseVm,
+    ReconcileVm,
     RestartVm,
     ResumeVm,
-    SettleVm,
     StartVm,
     StopVm,
     VmCommand,
@@ -58,12 +58,12 @@ __all__ = [
     "PullKernel",
     "PushImage",
     "PushKernel",
-    "Reconcile",
+    "ReconcileHost",
+    "ReconcileVm",
     "RegisterImage",
     "Respawn",
     "RestartVm",
     "ResumeVm",
-    "SettleVm",
     "StartVm",
     "StopVm",
     "Submit",

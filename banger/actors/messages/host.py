@@ -29,8 +29,8 @@ class Prune(Command):
 
 
 @dataclass(frozen=True, slots=True)
-class Reconcile(Command):
-    """Settle every VM and collect what belongs to nobody; answers a ``ReconcileReport``.
+class ReconcileHost(Command):
+    """Reconcile every VM and collect what belongs to nobody; answers a ``ReconcileReport``.
 
     ``at_start``: nothing is being built, so staging is swept too. ``dry_run``: only tell what would be done.
     ``fix``: take down what is nobody's however young it is.

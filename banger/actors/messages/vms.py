@@ -130,14 +130,14 @@ class DeleteVm(VmCommand):
 
 
 @dataclass(frozen=True, slots=True)
-class SettleVm(VmCommand):
+class ReconcileVm(VmCommand):
     """Make row, ledger and host agree: adopt what lives, finish or undo what was half done.
 
     ``exited`` names a process that is known to have ended. Without it the
-    command is refused while the owner is busy: whoever works on the VM leaves it settled.
+    command is refused while the owner is busy: whoever works on the VM leaves it in order.
     """
 
-    verb: ClassVar[str] = "vm.settle"
+    verb: ClassVar[str] = "vm.reconcile"
     background: ClassVar[bool] = True
     exited: ProcessIdentity | None = None
 

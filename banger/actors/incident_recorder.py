@@ -1,4 +1,4 @@
-"""What an owner says for the record when its VM does not come up or ends by itself."""
+"""What an owner records when its VM does not come up or ends by itself."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Start:
     identity: ProcessIdentity
 
 
-class Witness:
-    """Speaks for one command of one VM's owner, before anything is taken down. What goes wrong is kept once.
+class IncidentRecorder:
+    """Records what goes wrong during one command of one VM's owner, once, and before anything is taken down.
 
     Nothing here may keep a cleanup from running: what fails is logged.
     """
@@ -38,7 +38,7 @@ class Witness:
     def __init__(self, services: Services, operation: Operation) -> None:
         self._services = services
         self._operation = operation
-        self._has_spoken = False
+        self._has_recorded = False
 
     def start_failed(self, vm: Vm, error: BaseException, start: Start) -> None:
         """A start failed; its VMM may run still. The error's hint is made to name the record."""
@@ -54,12 +54,12 @@ class Witness:
     def interrupted(self, vm: Vm) -> None:
         """The daemon ended while the VM was being made or started."""
         words = f"the daemon ended while it was {vm.state.value}"
-        self._speak(Happened.START, vm, words, ended=self._end_of(vm))
+        self._record(Happened.START, vm, words, ended=self._end_of(vm))
 
     def ended(self, vm: Vm, record: ExitRecord) -> None:
         """It ended by itself."""
         if is_failure(record.reason):
-            self._speak(Happened.EXIT, vm, record.words, ended=record)
+            self._record(Happened.EXIT, vm, record.words, ended=record)
 
     def if_ended(self, vm: Vm, wait_s: float = 0.0) -> ExitRecord | None:
         """How it ended, and kept, if it is not there any more although nobody wished so; else None."""
@@ -74,9 +74,9 @@ class Witness:
         if not failure_is_kept(error, was_launched=was_launched):
             return
         known = error if isinstance(error, BangerError) else internal_error(error, f'making VM "{vm.name}"')
-        self._speak(happened, vm, known.message, known, self._end_of(vm) if was_launched else None, start)
+        self._record(happened, vm, known.message, known, self._end_of(vm) if was_launched else None, start)
 
-    def _speak(
+    def _record(
         self,
         happened: Happened,
         vm: Vm,
@@ -85,9 +85,9 @@ class Witness:
         ended: ExitRecord | None = None,
         start: Start | None = None,
     ) -> None:
-        if self._has_spoken:
+        if self._has_recorded:
             return
-        self._has_spoken = True
+        self._has_recorded = True
         services = self._services
         try:
             incident = Incident(

@@ -1,4 +1,4 @@
-"""Reconciling the whole installation: every VM settled, what is shared made right, what belongs to nobody collected."""
+"""Reconciling the whole installation: every VM, what is shared made right, what belongs to nobody collected."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 from loguru import logger
 
 from banger.actors.inventory import is_held, leaks
-from banger.actors.messages import Command, DeleteImage, DeleteKernel, Reconcile, SettleVm
+from banger.actors.messages import Command, DeleteImage, DeleteKernel, ReconcileHost, ReconcileVm
 from banger.actors.orphans import CACHED_S, GRACE_S, Orphans
 from banger.actors.services import Services
-from banger.actors.vm_settle import look_at, self_portrait
+from banger.actors.vm_reconcile import observe, recorded_vm
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import Vm, VmState
 from banger.core.names import vmm_marker
 from banger.core.operation import Operation
 from banger.core.ports import HostObject
-from banger.core.settling import Settlement
+from banger.core.reconcile_action import ReconcileAction
 from banger.host import publish
 
 
@@ -38,11 +38,11 @@ class ReconcileReport:
         return "; ".join(f"{name} {', '.join(lines)}" for name, lines in parts if lines)
 
 
-class Reconciler:
+class HostReconciler:
     """One reconcile, in the host owner's thread."""
 
     def __init__(
-        self, services: Services, command: Reconcile, operation: Operation, ask: Callable[[Command], object]
+        self, services: Services, command: ReconcileHost, operation: Operation, ask: Callable[[Command], object]
     ) -> None:
         self._services = services
         self._operation = operation
@@ -57,8 +57,8 @@ class Reconciler:
         """Do all of it; a part that fails is reported and does not keep the others from being done."""
         with self._operation.step("find lost VMs"):
             self._recover_rows()
-        with self._operation.step("settle VMs"):
-            self._forecast_vms() if self._dry else self._settle_vms()
+        with self._operation.step("reconcile VMs"):
+            self._forecast_vms() if self._dry else self._reconcile_vms()
         with self._operation.step("refresh what is shared"):
             self._refresh()
         with self._operation.step("collect orphans"):
@@ -79,7 +79,7 @@ class Reconciler:
         there = sorted(path.name for path in _entries(layout.data / "vms"))
         known = {vm.id for vm in store.vms.all()}
         for vm_id in there:
-            vm = self_portrait(self._services, vm_id) if vm_id not in known else None
+            vm = recorded_vm(self._services, vm_id) if vm_id not in known else None
             if vm is None:
                 continue
             with self._reported(f"VM {vm.name}"):
@@ -99,16 +99,16 @@ class Reconciler:
             kernel_id=vm.kernel_id if store.kernels.get(vm.kernel_id) else "",
         )
 
-    def _settle_vms(self) -> None:
-        """Settle every VM that may need it, in parallel."""
-        before = [vm for vm in self._services.store.vms.all() if self._may_need_settling(vm)]
+    def _reconcile_vms(self) -> None:
+        """Reconcile every VM that may need it, in parallel."""
+        before = [vm for vm in self._services.store.vms.all() if self._may_need_it(vm)]
         deadline = self._operation.deadline
-        waiters = [(vm, self._services.submit(SettleVm(vm.id, vm.name), deadline)) for vm in before]
+        waiters = [(vm, self._services.submit(ReconcileVm(vm.id, vm.name), deadline)) for vm in before]
         for vm, waiter in waiters:
             try:
                 after = waiter.wait(self._operation.token)
             except BangerError as error:
-                if error.kind is not ErrorKind.CONFLICT:  # busy: whoever works on it leaves it settled
+                if error.kind is not ErrorKind.CONFLICT:  # busy: whoever works on it leaves it in order
                     self._report.failed.append(f"{vm.name}: {error}")
                 continue
             if after is None:
@@ -121,15 +121,15 @@ class Reconciler:
 
     def _forecast_vms(self) -> None:
         for vm in self._services.store.vms.all():
-            what = look_at(self._services, vm).settlement if self._may_need_settling(vm) else Settlement.NOTHING
-            if what in (Settlement.ERASE, Settlement.FORSAKE):
+            what = observe(self._services, vm).action if self._may_need_it(vm) else ReconcileAction.NOTHING
+            if what in (ReconcileAction.ERASE, ReconcileAction.REMOVE_ABANDONED):
                 self._report.removed.append(f"VM {vm.name}")
-            elif what is Settlement.ADOPT and self._at_start:
+            elif what is ReconcileAction.ADOPT and self._at_start:
                 self._report.adopted.append(vm.name)
-            elif what not in (Settlement.NOTHING, Settlement.ADOPT):
+            elif what not in (ReconcileAction.NOTHING, ReconcileAction.ADOPT):
                 self._report.stopped.append(f"{vm.name} ({what.value})")
 
-    def _may_need_settling(self, vm: Vm) -> bool:
+    def _may_need_it(self, vm: Vm) -> bool:
         if vm.state is not VmState.STOPPED or vm.attended or self._services.ledger.of(vm.id).of():
             return True
         # A store that is older than the disk may take a VM for stopped that runs.

@@ -1,48 +1,48 @@
-"""Settling: a VM's row, ledger and host are made to agree, after an exit or a restart of the daemon."""
+"""Reconciling one VM: its row, ledger and host are made to agree, after an exit or a restart of the daemon."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from banger.actors.incident_recorder import IncidentRecorder, cause_of_exit
 from banger.actors.services import Services
 from banger.actors.vm_files import VmFiles
 from banger.actors.vm_keeper import VmKeeper
 from banger.actors.vm_teardown import find_process
-from banger.actors.witness import Witness, cause_of_exit
 from banger.core import clock, codec
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError
 from banger.core.exits import ExitRecord
 from banger.core.models import ExitReason, ProcessIdentity, Restarts, Vm, VmState
 from banger.core.operation import Operation
+from banger.core.reconcile_action import ReconcileAction, choose_action
 from banger.core.restarting import after_end
-from banger.core.settling import Settlement, settle
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Observation:
     """What one look at a VM's row, ledger and host saw."""
 
-    settlement: Settlement
+    action: ReconcileAction
     identity: ProcessIdentity | None
 
 
-def look_at(services: Services, vm: Vm) -> Look:
-    """What settling this VM would do now. Changes nothing."""
+def observe(services: Services, vm: Vm) -> Observation:
+    """What reconciling this VM would do now. Changes nothing."""
     handles = services.ledger.of(vm.id).of()
     identity, is_alive = find_process(services, [handle for handle in handles if handle.kind == "process"])
     goes_on = is_alive and not breakdown(services, vm, identity)
-    what = settle(
+    action = choose_action(
         vm.state,
         has_handles=bool(handles),
         has_process=identity is not None,
         goes_on=goes_on,
-        forsaken=is_forsaken(services, vm),
+        abandoned=is_abandoned(services, vm),
     )
-    return Look(what, identity)
+    return Observation(action, identity)
 
 
-def is_forsaken(services: Services, vm: Vm) -> bool:
+def is_abandoned(services: Services, vm: Vm) -> bool:
     """True for a VM that a session held which is over: one of a daemon that is gone."""
     return vm.attended and not services.attendance.holds(vm.id)
 
@@ -55,7 +55,7 @@ def breakdown(services: Services, vm: Vm, identity: ProcessIdentity | None) -> s
     return services.vmm.breakdown(identity, files.run_dir, files.vmm_log)
 
 
-def self_portrait(services: Services, vm_id: str) -> Vm | None:
+def recorded_vm(services: Services, vm_id: str) -> Vm | None:
     """What a VM's own file says of it, if that is whole and of this version's form."""
     try:
         vm = codec.from_plain(Vm, services.ledger.recorded(vm_id).vm, tolerant=True)
@@ -64,68 +64,68 @@ def self_portrait(services: Services, vm_id: str) -> Vm | None:
     return vm if vm.id == vm_id else None
 
 
-class VmSettler:
-    """Settles one VM, in its owner's thread."""
+class VmReconciler:
+    """Reconciles one VM, in its owner's thread."""
 
     def __init__(self, services: Services, keeper: VmKeeper) -> None:
         self._services = services
         self._keeper = keeper
 
     def run(self, vm: Vm, operation: Operation) -> Vm | None:
-        """Do what :func:`look_at` says, and tell as the operation's note; None if the VM is gone then."""
+        """Do what :func:`observe` says, and tell as the operation's note; None if the VM is gone then."""
         if self._services.ledger.recover(vm.id):
             vm = self._brought_up_to_date(vm)
-        look = look_at(self._services, vm)
-        if look.settlement is not Settlement.NOTHING and vm.state in (VmState.CREATING, VmState.STARTING):
-            Witness(self._services, operation).interrupted(vm)
-        match look.settlement:
-            case Settlement.NOTHING:
+        seen = observe(self._services, vm)
+        if seen.action is not ReconcileAction.NOTHING and vm.state in (VmState.CREATING, VmState.STARTING):
+            IncidentRecorder(self._services, operation).interrupted(vm)
+        match seen.action:
+            case ReconcileAction.NOTHING:
                 return vm
-            case Settlement.ERASE:
+            case ReconcileAction.ERASE:
                 operation.note(f"{vm.name}: half {'deleted' if vm.state == 'deleting' else 'created'}, removed")
                 self._keeper.erase(vm)
                 return None
-            case Settlement.FORSAKE:
+            case ReconcileAction.REMOVE_ABANDONED:
                 operation.note(f"{vm.name}: its session is over, removed")
                 if vm.state in (VmState.RUNNING, VmState.PAUSED):
-                    Witness(self._services, operation).if_ended(vm)
+                    IncidentRecorder(self._services, operation).if_ended(vm)
                 self._keeper.erase(vm)
                 return None
-            case Settlement.CLEAN:
+            case ReconcileAction.CLEAN:
                 operation.note(f"{vm.name}: half started, cleaned up")
                 words, after = "the daemon ended while it was starting", self._after(vm, ExitReason.NONE)
                 return self._keeper.down(vm, ExitReason.NONE, words, operation, after)
-            case Settlement.ADOPT:
-                return self._adopt(vm, look.identity)
-            case Settlement.FINISH_STOP:
+            case ReconcileAction.ADOPT:
+                return self._adopt(vm, seen.identity)
+            case ReconcileAction.FINISH_STOP:
                 # Nobody waits for a start or a stop that an earlier daemon began: finish it the safe way.
                 operation.note(f"{vm.name}: was {vm.state.value} when the daemon ended, stopped")
                 words = f"the daemon ended while it was {vm.state.value}"
                 return self._keeper.down(vm, ExitReason.KILLED, words, operation, self._after(vm, ExitReason.KILLED))
-            case Settlement.RECORD_EXIT:
-                return self._record_exit(vm, look.identity, operation)
+            case ReconcileAction.RECORD_EXIT:
+                return self._record_exit(vm, seen.identity, operation)
 
     def _brought_up_to_date(self, vm: Vm) -> Vm:
         """A row that is older than a process that runs is given what the VM's own file says about that process."""
-        portrait = self_portrait(self._services, vm.id)
+        recorded = recorded_vm(self._services, vm.id)
         identity, is_alive = find_process(self._services, self._services.ledger.of(vm.id).of("process"))
-        runs = is_alive and identity is not None and portrait is not None and portrait.pid == identity.pid
-        if not runs or portrait is None or vm.state in (VmState.CREATING, VmState.DELETING):
+        runs = is_alive and identity is not None and recorded is not None and recorded.pid == identity.pid
+        if not runs or recorded is None or vm.state in (VmState.CREATING, VmState.DELETING):
             return vm
         return self._keeper.save(
             vm,
-            state=portrait.state,
-            reason=portrait.reason,
-            exit_reason=portrait.exit_reason,
-            started_at=portrait.started_at,
+            state=recorded.state,
+            reason=recorded.reason,
+            exit_reason=recorded.exit_reason,
+            started_at=recorded.started_at,
             stopped_at=None,
-            address=portrait.address,
-            ports=portrait.ports,
-            ssh_port=portrait.ssh_port,
-            accelerator=portrait.accelerator,
-            pid=portrait.pid,
-            timings=portrait.timings,
-            restarts=portrait.restarts,
+            address=recorded.address,
+            ports=recorded.ports,
+            ssh_port=recorded.ssh_port,
+            accelerator=recorded.accelerator,
+            pid=recorded.pid,
+            timings=recorded.timings,
+            restarts=recorded.restarts,
         )
 
     def _adopt(self, vm: Vm, identity: ProcessIdentity | None) -> Vm:
@@ -143,10 +143,10 @@ class VmSettler:
         record = self._cause(vm, identity)
         operation.note(f"{vm.name}: {record.words}")
         if vm.state in (VmState.RUNNING, VmState.PAUSED):
-            Witness(self._services, operation).ended(vm, record)
+            IncidentRecorder(self._services, operation).ended(vm, record)
         after = self._after(vm, record.reason)
         vm = self._keeper.down(vm, record.reason, record.words, operation, after)
-        crashpoint("vm.settle:exit-recorded")
+        crashpoint("vm.reconcile:exit-recorded")
         if vm.spec.ephemeral and after.due_at is None:
             self._keeper.erase(vm)
         return vm

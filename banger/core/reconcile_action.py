@@ -8,7 +8,7 @@ from banger.core.models import VmState
 from banger.core.states import LIVE
 
 
-class Settlement(StrEnum):
+class ReconcileAction(StrEnum):
     """What to do. The values read as what a dry run says would be done."""
 
     NOTHING = "nothing"
@@ -17,12 +17,12 @@ class Settlement(StrEnum):
     CLEAN = "clean up what a start left"
     RECORD_EXIT = "record that it ended, and clean up"
     ERASE = "remove: it is half created or half deleted"
-    FORSAKE = "remove: the session that held it is over"
+    REMOVE_ABANDONED = "remove: the session that held it is over"
 
 
-def settle(
-    state: VmState, *, has_handles: bool, has_process: bool, goes_on: bool, forsaken: bool = False
-) -> Settlement:
+def choose_action(
+    state: VmState, *, has_handles: bool, has_process: bool, goes_on: bool, abandoned: bool = False
+) -> ReconcileAction:
     """Decide.
 
     Args:
@@ -30,14 +30,14 @@ def settle(
         has_handles: the ledger names anything at all.
         has_process: the ledger names a VMM process.
         goes_on: that very process lives, and so does its machine.
-        forsaken: it was held by a session that is over.
+        abandoned: it was held by a session that is over.
     """
     if state in (VmState.CREATING, VmState.DELETING):
-        return Settlement.ERASE
-    if forsaken:
-        return Settlement.FORSAKE
+        return ReconcileAction.ERASE
+    if abandoned:
+        return ReconcileAction.REMOVE_ABANDONED
     if not has_process:
-        return Settlement.CLEAN if state in LIVE or has_handles else Settlement.NOTHING
+        return ReconcileAction.CLEAN if state in LIVE or has_handles else ReconcileAction.NOTHING
     if not goes_on:
-        return Settlement.RECORD_EXIT
-    return Settlement.ADOPT if state in (VmState.RUNNING, VmState.PAUSED) else Settlement.FINISH_STOP
+        return ReconcileAction.RECORD_EXIT
+    return ReconcileAction.ADOPT if state in (VmState.RUNNING, VmState.PAUSED) else ReconcileAction.FINISH_STOP

@@ -9,8 +9,8 @@ from datetime import timedelta
 import pytest
 from freezegun import freeze_time
 
-from banger.actors.messages import CreateVm, DeleteVm, KillVm, PauseVm, Reconcile, ResumeVm
-from banger.actors.tend import Tender
+from banger.actors.housekeeping import Housekeeper
+from banger.actors.messages import CreateVm, DeleteVm, KillVm, PauseVm, ReconcileHost, ResumeVm
 from banger.core import clock
 from banger.core.errors import BangerError
 from banger.core.models import VmSpec, VmState
@@ -36,64 +36,64 @@ def running(world, **spec):
     return world.do(CreateVm(new_id(), "web", VmSpec("alpine", **spec), start=True))
 
 
-def look_in(world, tender: Tender, **later) -> None:
+def look_in(world, housekeeper: Housekeeper, **later) -> None:
     with freeze_time(clock.now() + timedelta(**later)):
-        tender.look()
-    world.do(Reconcile())  # behind whatever was wished
+        housekeeper.look()
+    world.do(ReconcileHost())  # behind whatever was wished
 
 
 def test_vm_is_deleted_when_its_time_to_live_is_over(world):
     running(world, ttl_s=3600.0)
-    tender = Tender(world.services)
-    look_in(world, tender, minutes=59)
+    housekeeper = Housekeeper(world.services)
+    look_in(world, housekeeper, minutes=59)
     assert world.vm("web").state is VmState.RUNNING
-    look_in(world, tender, minutes=61)
+    look_in(world, housekeeper, minutes=61)
     eventually(lambda: world.store.vms.by_name("web") is None, what="it is deleted")
 
 
 def test_stopped_vm_is_deleted_too_also_after_a_restart_of_the_daemon(world):
     world.do(CreateVm(new_id(), "web", VmSpec("alpine", ttl_s=3600.0)))
     world.restart()
-    look_in(world, Tender(world.services), hours=2)
+    look_in(world, Housekeeper(world.services), hours=2)
     eventually(lambda: world.store.vms.by_name("web") is None, what="it is deleted")
 
 
 def test_idle_vm_is_stopped_and_keeps_its_disk(world):
     running(world, idle_s=600.0)
-    tender = Tender(world.services)
-    look_in(world, tender, minutes=9)
+    housekeeper = Housekeeper(world.services)
+    look_in(world, housekeeper, minutes=9)
     assert world.vm("web").state is VmState.RUNNING
-    look_in(world, tender, minutes=11)
+    look_in(world, housekeeper, minutes=11)
     eventually(lambda: world.vm("web").state is VmState.STOPPED, what="it is stopped")
 
 
 def test_vm_in_use_is_not_idle_and_the_time_counts_from_its_end(world):
     vm = running(world, idle_s=600.0)
-    tender = Tender(world.services)
+    housekeeper = Housekeeper(world.services)
     world.guests.busy[vm.id] = 1
-    look_in(world, tender, minutes=30)
+    look_in(world, housekeeper, minutes=30)
     world.guests.busy.clear()
-    look_in(world, tender, minutes=35)
+    look_in(world, housekeeper, minutes=35)
     assert world.vm("web").state is VmState.RUNNING
-    look_in(world, tender, minutes=41)
+    look_in(world, housekeeper, minutes=41)
     eventually(lambda: world.vm("web").state is VmState.STOPPED, what="it is stopped")
 
 
 def test_vm_whose_snapshot_is_nearly_full_stands_still_until_there_is_room(world):
     vm = running(world)
-    tender = Tender(world.services)
+    housekeeper = Housekeeper(world.services)
     fills = world.services.storages["fake"].fills
     fills[vm.id] = Fill(used_bytes=96, total_bytes=100, can_overflow=True)
-    tender.guard()
+    housekeeper.guard()
     eventually(lambda: world.vm("web").state is VmState.PAUSED, what="it stands still")
     assert world.vm("web").paused_by == "guard"
     assert "its snapshot holds" in world.vm("web").reason
     fills[vm.id] = Fill(used_bytes=93, total_bytes=100, can_overflow=True)
-    tender.guard()
-    world.do(Reconcile())
+    housekeeper.guard()
+    world.do(ReconcileHost())
     assert world.vm("web").state is VmState.PAUSED, "between the thresholds nothing changes"
     fills[vm.id] = Fill(used_bytes=10, total_bytes=100, can_overflow=True)
-    tender.guard()
+    housekeeper.guard()
     eventually(lambda: world.vm("web").state is VmState.RUNNING, what="it goes on")
     assert (world.vm("web").paused_by, world.vm("web").reason) == ("", "")
 
@@ -101,30 +101,30 @@ def test_vm_whose_snapshot_is_nearly_full_stands_still_until_there_is_room(world
 def test_vm_that_its_user_paused_is_not_the_guards_to_resume(world):
     vm = running(world)
     world.do(PauseVm(vm.id, vm.name))
-    Tender(world.services).guard()
-    world.do(Reconcile())
+    Housekeeper(world.services).guard()
+    world.do(ReconcileHost())
     assert world.vm("web").state is VmState.PAUSED
 
 
 def test_full_host_pauses_every_vm(world, monkeypatch):
     running(world)
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr("banger.actors.tend.shutil.disk_usage", lambda path: usage(1 << 40, 1 << 40, 1 << 20))
-    tender = Tender(world.services)
-    tender.guard()
+    monkeypatch.setattr("banger.actors.housekeeping.shutil.disk_usage", lambda path: usage(1 << 40, 1 << 40, 1 << 20))
+    housekeeper = Housekeeper(world.services)
+    housekeeper.guard()
     eventually(lambda: world.vm("web").state is VmState.PAUSED, what="it stands still")
     assert "free on the host's disk" in world.vm("web").reason
     monkeypatch.undo()
-    tender.guard()
+    housekeeper.guard()
     eventually(lambda: world.vm("web").state is VmState.RUNNING, what="it goes on")
 
 
 def test_restart_of_the_daemon_counts_as_a_use(world):
     running(world, idle_s=600.0)
     with freeze_time(clock.now() + timedelta(hours=1)):
-        tender = Tender(world.services)
-        tender.look()
-    world.do(Reconcile())
+        housekeeper = Housekeeper(world.services)
+        housekeeper.look()
+    world.do(ReconcileHost())
     assert world.vm("web").state is VmState.RUNNING
 
 
@@ -133,7 +133,7 @@ def test_vm_that_its_user_pauses_too_does_not_go_on_when_there_is_room(world):
     world.do(PauseVm(vm.id, vm.name, "guard", "no room"))
     world.do(PauseVm(vm.id, vm.name))
     assert world.vm("web").paused_by == "user"
-    Tender(world.services).guard()
+    Housekeeper(world.services).guard()
     world.do(ResumeVm(vm.id, vm.name, "guard"))  # wished before the user came
     assert world.vm("web").state is VmState.PAUSED
     assert world.do(ResumeVm(vm.id, vm.name)).state is VmState.RUNNING
@@ -144,9 +144,9 @@ def test_guard_leaves_alone_what_it_once_paused_and_what_does_not_run_any_more(w
     world.do(KillVm(vm.id, vm.name))
     world.store.vms.update(replace(world.vm("web"), state=VmState.FAILED, paused_by="guard"))
     monkeypatch.setattr(
-        "banger.actors.tend.decide", lambda free, watched, thresholds: watched and pytest.fail("watched")
+        "banger.actors.housekeeping.decide", lambda free, watched, thresholds: watched and pytest.fail("watched")
     )
-    Tender(world.services).guard()
+    Housekeeper(world.services).guard()
 
 
 def test_vm_whose_start_did_not_end_is_not_running_because_somebody_resumes_it(world):
@@ -154,4 +154,4 @@ def test_vm_whose_start_did_not_end_is_not_running_because_somebody_resumes_it(w
     world.store.vms.update(replace(vm, state=VmState.STARTING))
     with pytest.raises(BangerError, match="not paused"):
         world.do(ResumeVm(vm.id, vm.name))
-    world.settle(vm)
+    world.reconcile(vm)

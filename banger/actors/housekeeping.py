@@ -8,9 +8,9 @@ from datetime import datetime
 
 from loguru import logger
 
-from banger.actors.messages import Command, DeleteVm, PauseVm, ResumeVm, SettleVm, StartVm, StopVm
+from banger.actors.messages import Command, DeleteVm, PauseVm, ReconcileVm, ResumeVm, StartVm, StopVm
 from banger.actors.services import Services
-from banger.actors.vm_settle import breakdown
+from banger.actors.vm_reconcile import breakdown
 from banger.actors.vm_teardown import recorded_identity
 from banger.core import clock
 from banger.core.cancel import Deadline
@@ -23,7 +23,7 @@ from banger.host.activity import Connection, established, into_guest
 from banger.host.disk_guard import PAUSED_BY, Move, Thresholds, Watched, decide
 
 
-class Tender:
+class Housekeeper:
     """Remembers when each VM was last seen in use. A restart of the daemon counts as a use: better late than wrong."""
 
     def __init__(self, services: Services) -> None:
@@ -80,7 +80,7 @@ class Tender:
         services.submit(wish, Deadline.never())
 
     def check_vmms(self) -> None:
-        """Have VMs settled whose machine broke down: their VMM lives on, so that nobody hears of it otherwise."""
+        """Have VMs reconciled whose machine broke down: their VMM lives on, so that nobody hears of it otherwise."""
         services = self._services
         for vm in services.store.vms.all():
             if vm.state not in (VmState.RUNNING, VmState.PAUSED):
@@ -92,7 +92,7 @@ class Tender:
                 continue
             if words:
                 logger.warning("{}: its machine broke down: {}", vm.name, words)
-                services.submit(SettleVm(vm.id, vm.name), Deadline.never())
+                services.submit(ReconcileVm(vm.id, vm.name), Deadline.never())
 
     def guard(self) -> None:
         """Pause VMs before the host or their snapshot runs out of room, and let them go on when there is some."""
