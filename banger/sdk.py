@@ -313,7 +313,7 @@ def machine(image: str, *, name: str = "", **spec: Unpack[SpecOptions]) -> Machi
 
 def _starter(layout: Layout) -> Callable[[], None]:
     def start() -> None:
-        from banger.autostart import start_daemon  # noqa: PLC0415  # brings subprocess
+        from banger.client.autostart import start_daemon  # noqa: PLC0415  # brings subprocess
 
         start_daemon(layout)
 

@@ -27,7 +27,7 @@ HEAVY = frozenset(
 )
 #: Arrows that the table forbids, allowed inside functions only, each with its reason.
 LAZY_EXCEPTIONS = {
-    ("banger.commands.daemon", "banger.daemon"): "`banger daemon` is the daemon: it becomes that process",
+    ("banger.commands.daemon", "banger.daemon.main"): "`banger daemon` is the daemon: it becomes that process",
 }
 
 

@@ -119,14 +119,14 @@ class ImageActor(ArtifactOwner):
 
     def _register(self, command: RegisterImage, operation: Operation) -> Image:
         self._check_free()
-        workshop = self.services.workshop
+        image_tools = self.services.image_tools
         with operation.step("validate"):
-            facts = workshop.validate(Path(command.rootfs_path), operation)
+            facts = image_tools.validate(Path(command.rootfs_path), operation)
         with self.building("register", operation) as staged:
             crashpoint("image.register:staging-made")
             if command.seed_path:
-                workshop.validate(Path(command.seed_path), operation)
-                workshop.copy(Path(command.seed_path), staged / "seed.ext4", operation)
+                image_tools.validate(Path(command.seed_path), operation)
+                image_tools.copy(Path(command.seed_path), staged / "seed.ext4", operation)
             self._seed(Path(command.rootfs_path), staged, operation)
             crashpoint("image.register:seeded")
             image = self._image(
@@ -141,19 +141,19 @@ class ImageActor(ArtifactOwner):
         if present.managed:
             operation.note(f"{command.name} is managed already")
             return present
-        workshop, source = self.services.workshop, Path(present.rootfs_path)
+        image_tools, source = self.services.image_tools, Path(present.rootfs_path)
         with self.building("promote", operation) as staged:
             with operation.step("validate"):
-                workshop.validate(source, operation)
+                image_tools.validate(source, operation)
             with operation.step("copy"):
-                workshop.copy(source, staged / "rootfs.ext4", operation)
+                image_tools.copy(source, staged / "rootfs.ext4", operation)
             crashpoint("image.promote:copied")
             with operation.step("make work seed"):
                 if present.has_seed:
-                    workshop.copy(self.services.layout.image_seed(present), staged / "seed.ext4", operation)
+                    image_tools.copy(self.services.layout.image_seed(present), staged / "seed.ext4", operation)
                 else:
-                    workshop.seed(staged / "rootfs.ext4", staged / "seed.ext4", operation)
-            facts = workshop.validate(staged / "rootfs.ext4", operation)
+                    image_tools.seed(staged / "rootfs.ext4", staged / "seed.ext4", operation)
+            facts = image_tools.validate(staged / "rootfs.ext4", operation)
             image = self._image(
                 facts, staged, source=present.source, owner_uid=present.owner_uid, **_inherited(present)
             )
@@ -172,7 +172,9 @@ class ImageActor(ArtifactOwner):
         with self.building("tag", operation) as staged:
             crashpoint("image.tag:staging-made")
             if twin.managed and not self._link(twin, staged):
-                self.services.workshop.copy(self.services.layout.image_rootfs(twin), staged / "rootfs.ext4", operation)
+                self.services.image_tools.copy(
+                    self.services.layout.image_rootfs(twin), staged / "rootfs.ext4", operation
+                )
             image = replace(
                 twin, id=new_id(), name=command.name, created_at=clock.now(), owner_uid=command.owner_uid,
                 has_seed=(staged / "seed.ext4").exists(),
@@ -194,13 +196,13 @@ class ImageActor(ArtifactOwner):
             )  # fmt: skip
         with self.building("commit", operation) as staged:
             rootfs = staged / "rootfs.ext4"
-            facts = self.services.workshop.commit(
+            facts = self.services.image_tools.commit(
                 layout.image_rootfs(base), layout.vm_dir(vm.id), rootfs, command.keep, operation
             )
             self._check_untouched(vm)
             crashpoint("image.commit:merged")
             with operation.step("make work seed"):
-                self.services.workshop.seed(rootfs, staged / "seed.ext4", operation)
+                self.services.image_tools.seed(rootfs, staged / "seed.ext4", operation)
             image = self._image(
                 facts, staged, source=f"commit:{vm.name}", owner_uid=command.owner_uid, **_inherited(base)
             )
@@ -221,13 +223,13 @@ class ImageActor(ArtifactOwner):
     def _export(self, command: ExportImage, operation: Operation) -> dict[str, Any]:
         image = self._suggesting(self._present(command.image_id), command.defaults)
         target = Path(command.target)
-        self.services.workshop.export(image, self._kernel_of(image), target, command.form, operation)
+        self.services.image_tools.export(image, self._kernel_of(image), target, command.form, operation)
         return {"path": command.target, "size_bytes": target.stat().st_size}
 
     def _push(self, command: PushImage, operation: Operation) -> dict[str, Any]:
         image = self._suggesting(self._present(command.image_id), command.defaults)
         with leased(self.services.store.leases, operation):
-            return {"digest": self.services.workshop.push(image, self._kernel_of(image), command.push, operation)}
+            return {"digest": self.services.image_tools.push(image, self._kernel_of(image), command.push, operation)}
 
     def _suggesting(self, image: Image, sizes: DefaultSizes) -> Image:
         """The image with sizes for its VMs that were asked for now; what was not stays."""
@@ -282,7 +284,7 @@ class ImageActor(ArtifactOwner):
             return
         with operation.step("make work seed"):
             try:
-                self.services.workshop.seed(rootfs, seed, operation)
+                self.services.image_tools.seed(rootfs, seed, operation)
             except BangerError as error:
                 if error.kind is not ErrorKind.INVALID:
                     raise

@@ -88,7 +88,7 @@ class KernelActor(ArtifactOwner):
             raise lookup.not_found(command.name, "kernel", [])
         directory = self.services.layout.kernel_dir(kernel.id)
         with leased(self.services.store.leases, operation):
-            return {"digest": self.services.workshop.push_kernel(kernel, directory, command.push, operation)}
+            return {"digest": self.services.image_tools.push_kernel(kernel, directory, command.push, operation)}
 
     def _delete(self, command: DeleteKernel, operation: Operation) -> dict[str, Any]:
         store = self.services.store

@@ -18,10 +18,10 @@ from banger.core.ports import (
     Guests,
     HostObject,
     ImageSource,
+    ImageTools,
     KernelSource,
     Storage,
     Vmm,
-    Workshop,
 )
 from banger.core.waiter import Waiter
 from banger.host.ledger import Ledger
@@ -80,7 +80,7 @@ class Services:
     resolver: Resolver
     image_sources: Sequence[ImageSource]
     kernel_sources: Sequence[KernelSource]
-    workshop: Workshop
+    image_tools: ImageTools
     ledger: Ledger
     evidence: EvidenceKeeper
     storages: Mapping[str, Storage]

@@ -20,7 +20,6 @@ from banger.actors.messages import (
     RegisterImage,
     TagImage,
 )
-from banger.api.beside import run_beside
 from banger.api.bodies import (
     CommitBody,
     ExportImageBody,
@@ -36,6 +35,7 @@ from banger.api.bodies import (
 from banger.api.context import context_of
 from banger.api.long_requests import is_set, perform
 from banger.api.peer import peer_uid
+from banger.api.threads import run_in_thread
 from banger.api.views import image_view, kernel_view
 from banger.catalog.refresh import CatalogWish, refresh
 from banger.core import codec
@@ -207,5 +207,5 @@ async def refresh_catalog(request: Request) -> Response:
     wish = CatalogWish.parse(body.source, body.digest, body.name)
     operation = Operation("catalog.refresh", wish.source)
     registries = Registries(context.config)
-    done = await run_beside(request, operation.token, lambda: refresh(context.catalog, registries, wish, operation))
+    done = await run_in_thread(request, operation.token, lambda: refresh(context.catalog, registries, wish, operation))
     return JSONResponse(codec.to_plain(done))

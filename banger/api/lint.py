@@ -12,8 +12,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from banger.api.artifacts import show_image
-from banger.api.beside import run_beside
 from banger.api.context import ApiContext, context_of
+from banger.api.threads import run_in_thread
 from banger.core import codec
 from banger.core.cancel import CancelToken
 from banger.core.models import Image, Kernel
@@ -38,7 +38,7 @@ async def lint_image(request: Request) -> Response:
     wanted = request.query_params.get("kernel")
     kernel = context.store.kernels.find(wanted) if wanted else _own_kernel(context, image)
     token = CancelToken()
-    return JSONResponse(await run_beside(request, token, lambda: _report(context, image, kernel, token)))
+    return JSONResponse(await run_in_thread(request, token, lambda: _report(context, image, kernel, token)))
 
 
 def _own_kernel(context: ApiContext, image: Image) -> Kernel | None:

@@ -37,7 +37,7 @@ def run(background: Annotated[bool, Option("--background", hidden=True)] = False
 
 
 def _become_daemon(*, foreground: bool, dev: bool) -> int:
-    from banger.daemon import main
+    from banger.daemon.main import main
 
     return main(foreground=foreground, dev=dev)
 

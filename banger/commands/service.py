@@ -10,11 +10,11 @@ from typing import Annotated
 
 from typer import Context, Option
 
-from banger.autostart import daemon_command, daemon_environment
+from banger.client.autostart import daemon_command, daemon_environment
 from banger.commands.daemon import stop_daemon
 from banger.commands.session import Session
+from banger.commands.systemd_unit import UNIT_NAME, render_unit
 from banger.core.errors import BangerError, ErrorKind
-from banger.systemd_unit import UNIT_NAME, render_unit
 
 _SYSTEM_UNITS = Path("/etc/systemd/system")
 _SYSTEMD_RUNS = Path("/run/systemd/system")  # sd_booted(3)

@@ -47,7 +47,7 @@ class Session:
         return Client(self.layout.socket)
 
     def _start_daemon(self) -> None:
-        from banger.autostart import start_daemon
+        from banger.client.autostart import start_daemon
 
         start_daemon(self.layout)
 

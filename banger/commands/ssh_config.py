@@ -57,7 +57,7 @@ def ssh_config(
 
 
 def _section(layout: Layout) -> tuple[str, str]:
-    from banger.autostart import banger_command, daemon_environment
+    from banger.client.autostart import banger_command, daemon_environment
     from banger.config import Config
     from banger.core.names import check_dns_suffix
 

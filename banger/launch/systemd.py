@@ -24,7 +24,7 @@ _TIMEOUT_S = 30.0
 _SETTLE_TIMEOUT_S = 3.0
 _SETTLE_INTERVAL_S = 0.02
 _CLD_EXITED = 1
-#: Hardened as the daemon's own unit (banger.systemd_unit), which does not reach what the manager starts.
+#: Hardened as the daemon's own unit (banger.commands.systemd_unit), which does not reach what the manager starts.
 _PROPERTIES = (
     "Type=exec",
     "RemainAfterExit=yes",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from banger.rootfs.lanes import StaleLayerError
+from banger.rootfs.parallel_layers import StaleLayerError
 
 #: How often a reader that waits for bytes looks whether it is still wanted.
 _POLL_S = 0.1

@@ -24,9 +24,9 @@ from banger.rootfs.directory import read_directory
 from banger.rootfs.ext4.blocks import ImageFullError
 from banger.rootfs.ext4.image import Ext4Image, open_image
 from banger.rootfs.ext4.skeleton import host_error, make_empty
-from banger.rootfs.lanes import LaneReaders, Layer, Progress, StaleLayerError
 from banger.rootfs.limits import Budget, Limits
 from banger.rootfs.nodes import Directory, File
+from banger.rootfs.parallel_layers import Layer, ParallelLayers, Progress, StaleLayerError
 from banger.rootfs.refusals import refused
 from banger.rootfs.tools import check_file_system
 from banger.rootfs.tree import Tree
@@ -99,7 +99,7 @@ def build_rootfs(
         budget = Budget(limits, lambda: shutil.disk_usage(target.parent).free)
         tree = Tree(budget)
         try:
-            read = LaneReaders(image, budget, progress, operation.token).read(layers)
+            read = ParallelLayers(image, budget, progress, operation.token).read(layers)
         except StaleLayerError:
             # Once is enough: the next attempt reads what is verified.
             for layer in layers:

@@ -116,11 +116,11 @@ def test_export_and_push_suggest_what_is_asked_for_and_keep_the_rest(world, tmp_
     image = with_defaults(world, kernel="default")
     kernel = world.do(PullKernel("default", KernelRequest(source="default")))
     given = []
-    world.workshop.export = lambda image, kernel, target, form, operation: (
+    world.image_tools.export = lambda image, kernel, target, form, operation: (
         given.append((image, kernel)),
         target.touch(),
     )
-    world.workshop.push = lambda image, kernel, push, operation: given.append((image, kernel)) or "sha256:x"
+    world.image_tools.push = lambda image, kernel, push, operation: given.append((image, kernel)) or "sha256:x"
     asked = DefaultSizes(cpus=4)
 
     world.do(ExportImage("alpine", image.id, str(tmp_path / "out"), "bundle", asked))

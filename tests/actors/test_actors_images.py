@@ -262,7 +262,7 @@ def test_home_directory_that_makes_no_seed_costs_the_seed_and_a_full_disk_the_im
     def seed(rootfs, target, operation):
         raise BangerError(kind, "the home directory is odd")
 
-    world.workshop.seed = seed
+    world.image_tools.seed = seed
     waiter = world.supervisor.submit(pull("alpine"))
 
     if kind is ErrorKind.INVALID:

@@ -156,7 +156,7 @@ def test_reconcile_spares_what_a_push_has_packed(world, no_grace):
         scratch.rmdir()  # fails if somebody took it
         return "sha256:x"
 
-    world.workshop.push = push
+    world.image_tools.push = push
     pushing = world.supervisor.submit(PushImage("alpine", image.id, PushRequest("r/x:1")))
     assert packing.wait(10)
     assert world.do(ReconcileHost()).removed == []

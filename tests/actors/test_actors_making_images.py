@@ -35,7 +35,7 @@ def world(tmp_path):
     world = World(tmp_path / "home", FakeVmm())
     yield world
     world.images.gate.open()
-    world.workshop.gate.open()
+    world.image_tools.gate.open()
     assert world.leftovers() == []
     world.stop()
 
@@ -115,9 +115,9 @@ def test_promote_copies_into_the_store_with_a_seed_and_keeps_the_name(world, own
 
 def test_promote_that_is_cancelled_leaves_the_registered_image(world, own):
     before = world.do(RegisterImage("mine", str(own)))
-    world.workshop.gate.close()
+    world.image_tools.gate.close()
     waiter = world.supervisor.submit(PromoteImage("mine"))
-    world.workshop.gate.wait_reached()
+    world.image_tools.gate.wait_reached()
 
     waiter.leave()
 
@@ -171,15 +171,15 @@ def test_commit_makes_an_image_of_a_stopped_vm_and_refuses_a_running_one(world):
 @pytest.mark.parametrize("meanwhile", ["started", "deleted"])
 def test_commit_of_a_vm_that_changes_while_it_is_read_publishes_nothing(world, meanwhile):
     vm = world.do(CreateVm(new_id(), "web", VmSpec("alpine")))
-    world.workshop.gate.close()
+    world.image_tools.gate.close()
     waiter = world.supervisor.submit(CommitVm("mine", vm.id))
-    world.workshop.gate.wait_reached()
+    world.image_tools.gate.wait_reached()
 
     if meanwhile == "started":
         world.store.vms.update(replace(vm, started_at=clock.now()))  # started, and stopped again since
     else:
         world.do(DeleteVm(vm.id, vm.name))
-    world.workshop.gate.open()
+    world.image_tools.gate.open()
 
     error = failure_of(waiter.wait)
     assert (error.kind, error.message) == (ErrorKind.CONFLICT, f'VM "web" was {meanwhile} meanwhile')

@@ -34,7 +34,7 @@ ROUNDS = 200 if os.environ.get("HYPOTHESIS_PROFILE") == "soak" else 30
 def world(tmp_path):
     world = World(tmp_path / "home", FakeVmm())
     yield world
-    for gate in (world.images.gate, world.workshop.gate, world.kernels.gate):
+    for gate in (world.images.gate, world.image_tools.gate, world.kernels.gate):
         gate.open()
     eventually(lambda: not world.operations.active(), what="all is done")
     assert world.leftovers() == []

@@ -17,9 +17,9 @@ from banger.config import Config
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import Image
 from banger.core.ports import ImageRequest
+from banger.image_tools import LocalImageTools
 from banger.layout import Layout
 from banger.oci.source import OciImageSource
-from banger.workshop import LocalWorkshop
 from tests.support.ext4_reader import listing, needs_e2fsprogs
 from tests.support.fakes import WAIT_S, World
 from tests.support.faulty_registry import (
@@ -52,7 +52,7 @@ def world(tmp_path: Path) -> Iterator[World]:
     layout = Layout.from_environment({"BANGER_HOME": str(tmp_path)})
     config = Config.load(layout.config_file, {})
     source = OciImageSource(layout, config, env={})
-    world = World(tmp_path, image_sources=(source,), workshop=LocalWorkshop(layout, config))
+    world = World(tmp_path, image_sources=(source,), image_tools=LocalImageTools(layout, config))
     yield world
     assert world.leftovers() == []
     world.stop()

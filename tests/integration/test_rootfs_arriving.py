@@ -13,7 +13,7 @@ from banger.core.errors import BangerError, ErrorKind
 from banger.core.operation import Operation
 from banger.core.units import MIB
 from banger.rootfs.build import Layer, build_rootfs
-from banger.rootfs.lanes import StaleLayerError
+from banger.rootfs.parallel_layers import StaleLayerError
 from tests.support.ext4_reader import listing, needs_e2fsprogs
 from tests.support.rootfs import archive, file
 

@@ -34,13 +34,13 @@ from banger.core.ports import (
     GuestConfig,
     ImageRequest,
     ImageSource,
+    ImageTools,
     KernelRequest,
     KernelSource,
     PushRequest,
     ResolvedImage,
     RootfsFacts,
     VmLedger,
-    Workshop,
 )
 from banger.forwarding.forwarders import Forwarders
 from banger.forwarding.host_ports import Taken
@@ -178,7 +178,7 @@ class FakeBoot:
         return "banger-poweroff"
 
 
-class FakeWorkshop:
+class FakeImageTools:
     """Images are text files; making one copies text."""
 
     def __init__(self) -> None:
@@ -290,7 +290,7 @@ class World:
         owners: dict[OwnerKind, type[OwnerActor]] | None = None,
         image_sources: tuple[ImageSource, ...] = (),
         capabilities: tuple[Capability, ...] | Callable[[World], tuple[Capability, ...]] = (),
-        workshop: Workshop | None = None,
+        image_tools: ImageTools | None = None,
     ) -> None:
         self.layout = Layout.from_environment({"BANGER_HOME": str(home)})
         self.layout.make_directories()
@@ -300,8 +300,8 @@ class World:
         self.capabilities = capabilities
         self.kernel_sources: tuple[KernelSource, ...] = (self.kernels,)
         self.guests = FakeGuests()
-        self.workshop = FakeWorkshop()
-        self.chosen_workshop = workshop or self.workshop
+        self.image_tools = FakeImageTools()
+        self.chosen_image_tools = image_tools or self.image_tools
         self.watcher = FakeWatcher()
         self.vmm = vmm
         self.owners = owners or {
@@ -338,7 +338,7 @@ class World:
             resolver=self.make_resolver(self.store),
             image_sources=self.image_sources,
             kernel_sources=self.kernel_sources,
-            workshop=self.chosen_workshop,
+            image_tools=self.chosen_image_tools,
             ledger=self.ledger,
             evidence=self.evidence,
             attendance=self.attendance,

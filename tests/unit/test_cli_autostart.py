@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from banger import autostart
+from banger.client import autostart
 from banger.client.connection import connect
 from banger.core.errors import BangerError, ErrorKind
 from banger.layout import Layout
@@ -158,7 +158,7 @@ def test_state_directory_of_somebody_else_is_denied(layout: Layout, home: Path) 
 
 
 def test_command_finds_this_package_from_anywhere(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = Path(autostart.__file__).parent.parent
+    root = Path(autostart.__file__).parents[2]
     monkeypatch.setattr(sys, "path", [str(root), *sys.path])
     env = autostart.daemon_environment({"BANGER_HOME": "relative", "HOME": "/root", "XDG_DATA_HOME": "/d"})
     assert env == {"BANGER_HOME": str(Path("relative").absolute()), "XDG_DATA_HOME": "/d", "PYTHONPATH": str(root)}

@@ -14,8 +14,8 @@ import pytest
 from banger.commands import daemon as daemon_commands
 from banger.commands import service
 from banger.commands.logfile import read_log
+from banger.commands.systemd_unit import render_unit
 from banger.core.errors import BangerError
-from banger.systemd_unit import render_unit
 from tests.support.cli import Cli
 from tests.support.fake_api import FakeApi
 

@@ -18,7 +18,9 @@ HEAVY = frozenset(
     "sqlite3 ssl starlette tarfile tomllib uvicorn xml".split()
 )
 #: The daemon's world, and what only other commands need.
-OURS = frozenset("banger.sdk banger.daemon banger.core.codec banger.core.models banger.autostart banger.doctor".split())
+OURS = frozenset(
+    "banger.sdk banger.daemon banger.core.codec banger.core.models banger.client.autostart banger.doctor".split()
+)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["version"], ["vm", "list"], ["vm", "--help"]], ids=" ".join)

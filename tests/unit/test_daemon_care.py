@@ -7,7 +7,7 @@ import errno
 from pathlib import Path
 from types import SimpleNamespace
 
-from banger import daemon
+from banger.daemon import main as daemon
 
 
 def test_console_that_cannot_be_cut_does_not_keep_the_others_from_being(monkeypatch) -> None:

@@ -8,7 +8,7 @@ import sys
 
 from loguru import logger
 
-from banger import descriptors
+from banger.daemon import descriptors
 
 
 def test_daemon_that_can_accept_nobody_says_so_once_a_minute_and_other_errors_always() -> None:
@@ -37,7 +37,7 @@ def test_daemon_that_can_accept_nobody_says_so_once_a_minute_and_other_errors_al
 
 def test_limit_is_raised_to_what_the_host_grants_and_no_further() -> None:
     script = (
-        "import resource; from banger import descriptors;"
+        "import resource; from banger.daemon import descriptors;"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (64, 512)); descriptors.raise_limit();"
         "print(*resource.getrlimit(resource.RLIMIT_NOFILE))"
     )

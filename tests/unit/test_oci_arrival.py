@@ -12,7 +12,7 @@ import pytest
 
 from banger.core.errors import BangerError, ErrorKind
 from banger.oci.arrival import Arrival
-from banger.rootfs.lanes import StaleLayerError
+from banger.rootfs.parallel_layers import StaleLayerError
 
 CONTENT = b"0123456789"
 MISMATCH = BangerError(ErrorKind.INVALID, "the digest is another")

@@ -15,7 +15,7 @@ MAP = """
 | `core/` | vocabulary | nothing |
 | `cli.py`, `commands/` | parse | `core` |
 | `store/` | SQL | `core` |
-| `daemon.py` | wiring | everything but `cli` |
+| `daemon/` | wiring | everything but `cli` |
 
 ## Next
 | `GET /v1/x` | | nothing of the sort |
@@ -31,11 +31,12 @@ def tree(tmp_path: Path) -> Path:
         "cli.py": "def main():\n    from banger.commands import vm\n",
         "commands/__init__.py": "",
         "commands/vm.py": "import banger.core.models\n",
-        "commands/daemon.py": "def run():\n    from banger import daemon\n",
+        "commands/daemon.py": "def run():\n    from banger.daemon import main\n",
         "core/__init__.py": "",
+        "daemon/__init__.py": "",
         "core/models.py": "import json\n",
         "store/__init__.py": "from banger.core import models\nimport pysqlite3\n",
-        "daemon.py": "from banger import store\nimport loguru\n",
+        "daemon/main.py": "from banger import store\nimport loguru\n",
     }.items():
         path = tmp_path / "banger" / name
         path.parent.mkdir(exist_ok=True, parents=True)
@@ -69,7 +70,7 @@ def test_allowed_arrows_pass(tree: Path) -> None:
         ("core/models.py", "def f():\n    from banger.store import x\n", "banger.core.models:3: core may not import banger.store"),
         ("store/__init__.py", "from . import daemon\nfrom .. import daemon\n", "store may not import banger.daemon"),
         ("commands/vm.py", "def f():\n    import banger.daemon\n", "commands may not import banger.daemon"),
-        ("daemon.py", "from banger.commands import vm\n", "daemon may not import banger.commands.vm"),
+        ("daemon/main.py", "from banger.commands import vm\n", "daemon may not import banger.commands.vm"),
         ("core/models.py", "import requests.adapters\n", "start-up loads requests.adapters: banger.commands.vm -> banger.core.models"),
     ],
 )  # fmt: skip

@@ -15,8 +15,8 @@ from banger.rootfs.ext4.extents import BLOCK_ENTRIES, extent_tree, inline_extent
 from banger.rootfs.ext4.inodes import XATTR_ROOM, InodeContent, device_field, pack_inode
 from banger.rootfs.ext4.metadata import number_nodes
 from banger.rootfs.ext4.xattrs import XattrSet
-from banger.rootfs.lanes import share_out
 from banger.rootfs.nodes import Device, Directory, Extent, File, Symlink
+from banger.rootfs.parallel_layers import share_out
 from banger.rootfs.reader import ChunkReader
 
 BLOCK = 4096
@@ -191,7 +191,7 @@ def test_xattrs_malformed_acl_is_refused(value: bytes) -> None:
         XattrSet({b"system.posix_acl_access": value})
 
 
-def test_free_blocks_lanes_take_from_opposite_ends_until_they_meet() -> None:
+def test_free_blocks_writers_take_from_opposite_ends_until_they_meet() -> None:
     free = FreeBlocks([(100, 10), (200, 5)])
 
     assert free.take(0, 4) == (100, 4)
@@ -222,8 +222,8 @@ def test_share_out_balances_and_never_depends_on_chance(sizes: list[int], shares
 class FakeSupply(FreeBlocks):
     """Blocks in small reservations."""
 
-    def take(self, lane: int, wanted: int = 3) -> tuple[int, int]:
-        return super().take(lane, wanted)
+    def take(self, writer: int, wanted: int = 3) -> tuple[int, int]:
+        return super().take(writer, wanted)
 
 
 def stored(tmp_path_factory: pytest.TempPathFactory, data: bytes, chunk: int) -> tuple[list[Extent], bytes]:

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from banger import autostart
+from banger.client import autostart
 from banger.client.connection import connect
 from banger.core.errors import BangerError, ErrorKind
 from banger.layout import Layout

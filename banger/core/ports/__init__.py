@@ -4,10 +4,10 @@ from banger.core.ports.engines import Engine, EngineError, Engines
 from banger.core.ports.evidence import EvidenceKeeper
 from banger.core.ports.guest import GuestBoot, GuestConfig, GuestNetwork, Guests
 from banger.core.ports.host import Capability, Contribution, Fill, Handle, HostObject, Storage, VmLedger
+from banger.core.ports.image_tools import ImageTools, PushRequest, RootfsFacts
 from banger.core.ports.images import BuiltImage, ImageRequest, ImageSource, KernelReference, Leases, ResolvedImage
 from banger.core.ports.kernels import BuiltKernel, KernelRequest, KernelSource
 from banger.core.ports.machine import Drive, Nic, TapNic, UserNic, Vmm, VmmConfig
-from banger.core.ports.workshop import PushRequest, RootfsFacts, Workshop
 
 __all__ = [
     "BuiltImage",
@@ -28,6 +28,7 @@ __all__ = [
     "HostObject",
     "ImageRequest",
     "ImageSource",
+    "ImageTools",
     "KernelReference",
     "KernelRequest",
     "KernelSource",
@@ -42,5 +43,4 @@ __all__ = [
     "VmLedger",
     "Vmm",
     "VmmConfig",
-    "Workshop",
 ]

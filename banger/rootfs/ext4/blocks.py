@@ -11,7 +11,7 @@ from banger.rootfs.ext4.checksum import crc32c
 from banger.rootfs.ext4.geometry import Geometry
 from banger.rootfs.ext4.skeleton import BLOCK_BYTES
 
-#: Blocks that a lane takes at a time: 16 MiB.
+#: Blocks that a writer takes at a time: 16 MiB.
 _RESERVATION = 4096
 
 Run = tuple[int, int]
@@ -99,20 +99,20 @@ class BlockMap:
 
 
 class FreeBlocks:
-    """The free blocks as a supply for two lanes, each a thread that takes from its own end.
+    """The free blocks as a supply for two writers, each a thread that takes from its own end.
 
-    Where a lane's data lands depends only on what this lane stored before, not on how the threads raced: equal
+    Where a writer's data lands depends only on what it stored before, not on how the threads raced: equal
     layers give equal images.
     """
 
-    LANES = 2
+    WRITERS = 2
 
     def __init__(self, runs: Iterable[Run]) -> None:
         self._runs = deque(runs)
         self._lock = threading.Lock()
 
-    def take(self, lane: int, wanted: int = _RESERVATION) -> Run:
-        """Up to ``wanted`` blocks from the low end (lane 0) or the high end (lane 1).
+    def take(self, writer: int, wanted: int = _RESERVATION) -> Run:
+        """Up to ``wanted`` blocks from the low end (writer 0) or the high end (writer 1).
 
         Raises:
             ImageFullError: if there is none left.
@@ -120,23 +120,23 @@ class FreeBlocks:
         with self._lock:
             if not self._runs:
                 raise ImageFullError
-            end = -1 if lane else 0
+            end = -1 if writer else 0
             start, count = self._runs[end]
             taken = min(wanted, count)
             if taken == count:
                 del self._runs[end]
                 return start, count
-            if lane:
+            if writer:
                 self._runs[end] = (start, count - taken)
                 return start + count - taken, taken
             self._runs[end] = (start + taken, count - taken)
             return start, taken
 
-    def give_back(self, lane: int, run: Run) -> None:
-        """Return what a lane took last and did not use."""
+    def give_back(self, writer: int, run: Run) -> None:
+        """Return what a writer took last and did not use."""
         if run[1]:
             with self._lock:
-                (self._runs.append if lane else self._runs.appendleft)(run)
+                (self._runs.append if writer else self._runs.appendleft)(run)
 
 
 def _bits(run: Run) -> int:

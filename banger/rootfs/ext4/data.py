@@ -24,13 +24,13 @@ _ZEROS = memoryview(bytes(BLOCK_BYTES))
 
 
 class DataWriter:
-    """The data of one lane's files, one after the other. Used by a single thread."""
+    """The data of one thread's files, one after the other. Used by a single thread."""
 
-    def __init__(self, descriptor: int, free: FreeBlocks, lane: int) -> None:
+    def __init__(self, descriptor: int, free: FreeBlocks, writer: int) -> None:
         self._descriptor = descriptor
         self._free = free
-        self._lane = lane
-        self._next = self._end = 0  # the lane's reservation: first unused block, and where it ends
+        self._writer = writer
+        self._next = self._end = 0  # its reservation: first unused block, and where it ends
         self._views: list[memoryview] = []
         self._pending_bytes = 0
         self._pending_block = 0
@@ -70,7 +70,7 @@ class DataWriter:
     def close(self) -> None:
         """Write what is pending and give back the blocks that were reserved but not needed."""
         self.flush()
-        self._free.give_back(self._lane, (self._next, self._end - self._next))
+        self._free.give_back(self._writer, (self._next, self._end - self._next))
         self._next = self._end = 0
 
     def flush(self) -> None:
@@ -87,7 +87,7 @@ class DataWriter:
         while length > 0:
             if self._next == self._end:
                 self.flush()
-                first, count = self._free.take(self._lane)
+                first, count = self._free.take(self._writer)
                 self._next, self._end = first, first + count
             if not self._views:
                 self._pending_block = self._next

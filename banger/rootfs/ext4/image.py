@@ -33,9 +33,9 @@ class Ext4Image:
             self._map.mark_free((extent.physical, extent.length) for extent in inline_extents(field))
         self._free = FreeBlocks(self._map.free_runs())
 
-    def data_writer(self, lane: int) -> DataWriter:
+    def data_writer(self, writer: int) -> DataWriter:
         """The writer for one thread's files; to be closed before :meth:`finish`."""
-        return DataWriter(self._descriptor, self._free, lane)
+        return DataWriter(self._descriptor, self._free, writer)
 
     def finish(self, root: Directory, token: CancelToken) -> int:
         """Write the tree and everything that counts or sums it; returns how many inodes it has.

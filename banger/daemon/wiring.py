@@ -25,6 +25,8 @@ from banger.core import clock
 from banger.core.attendance import Attendance
 from banger.core.models import ProcessIdentity
 from banger.core.operation_table import OperationTable
+from banger.daemon.capabilities import make_capabilities
+from banger.daemon.installation import installation_id
 from banger.dns.service import DnsService
 from banger.guest.access import guest_access
 from banger.guest.boot import LinuxGuestBoot
@@ -32,7 +34,7 @@ from banger.guest.channel import GuestChannels
 from banger.guest.sshkeys import ensure_key
 from banger.host.evidence.room import EvidenceRoom
 from banger.host.ledger import Ledger
-from banger.hosting import installation_id, make_hosting
+from banger.image_tools import LocalImageTools
 from banger.kernels import sources as kernel_sources
 from banger.launch import Launching
 from banger.layout import Layout
@@ -46,7 +48,6 @@ from banger.store import Store
 from banger.supervisor import Supervisor
 from banger.vmm.qemu.driver import QemuVmm
 from banger.vmm.watcher import ExitWatcher
-from banger.workshop import LocalWorkshop
 
 if TYPE_CHECKING:
     import pykka
@@ -90,7 +91,7 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
     attendance = Attendance()
     mark = installation_id(layout)
     vmm = QemuVmm(config, layout, Launching(config, mark))
-    hosting = make_hosting(layout, config, store, ledger, mark)
+    capabilities = make_capabilities(layout, config, store, ledger, mark)
     storages = all_drivers(config, mark)
     parts: list[Services] = []
     housekeepers: list[Housekeeper] = []
@@ -119,15 +120,15 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
                 OciImageSource(layout, config, bundles=bundles, blobs=blobs),
             ),
             kernel_sources=kernel_sources(layout, config, blobs),
-            workshop=LocalWorkshop(layout, config),
+            image_tools=LocalImageTools(layout, config),
             ledger=ledger,
             evidence=evidence,
             storages=storages,
             storage=choose(storages, layout, config),
-            capabilities=hosting.capabilities,
+            capabilities=capabilities.all,
             host_objects=[
                 vmm.host_objects,
-                *(one.host_objects for one in hosting.capabilities),
+                *(one.host_objects for one in capabilities.all),
                 StorageObjects(layout, mark),
             ],
             vmm=vmm,
@@ -153,10 +154,10 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
         ledger=ledger,
         evidence=evidence,
         attendance=attendance,
-        dns=hosting.dns,
-        homes=hosting.homes,
+        dns=capabilities.dns,
+        homes=capabilities.homes,
         inventory=lambda: overview(parts[0]),
         started_at=clock.now(),
         stop=stop,
     )
-    return Daemon(context, watcher, housekeepers[0], hosting.dns)
+    return Daemon(context, watcher, housekeepers[0], capabilities.dns)

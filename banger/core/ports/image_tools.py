@@ -20,7 +20,7 @@ class RootfsFacts:
     digest: str
 
 
-class Workshop(Protocol):
+class ImageTools(Protocol):
     """What can be done with root file systems that are here already. Nothing is ever mounted on the host."""
 
     def validate(self, rootfs: Path, operation: Operation) -> RootfsFacts:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from banger.core.errors import BangerError
-from banger.hosting import installation_id
+from banger.daemon.installation import installation_id
 from banger.layout import Layout
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pykka
 from loguru import logger
 
-from banger import __version__, descriptors, logs
+from banger import __version__
 from banger.actors.messages import DeleteVm, ReconcileHost
 from banger.api.app import make_app
 from banger.api.server import bind, make_server, wait_started
@@ -25,11 +25,12 @@ from banger.config import Config
 from banger.core.cancel import Deadline
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.states import LIVE
+from banger.daemon import descriptors, logs
+from banger.daemon.notify import notify, watchdog_interval_s
+from banger.daemon.wiring import Daemon, wire
 from banger.host import reserve
 from banger.layout import Layout
-from banger.notify import notify, watchdog_interval_s
 from banger.vmm.log_files import bound
-from banger.wiring import Daemon, wire
 
 #: Half a thousand actors with pykka's default stack would map gigabytes.
 THREAD_STACK_BYTES = 512 * 1024

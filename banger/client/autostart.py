@@ -81,7 +81,7 @@ def daemon_environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
     needed = {name: env[name] for name in ("BANGER_HOME", *_XDG_VARIABLES) if env.get(name)}
     if "BANGER_HOME" in needed:
         needed["BANGER_HOME"] = str(Path(needed["BANGER_HOME"]).absolute())
-    package_parent = str(Path(__file__).resolve().parent.parent)
+    package_parent = str(Path(__file__).resolve().parents[2])
     if Path(sys.path[0] or ".").resolve() == Path(package_parent):  # a checkout that is run in place
         needed["PYTHONPATH"] = package_parent
     elif env.get("PYTHONPATH"):

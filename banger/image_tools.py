@@ -1,4 +1,4 @@
-"""What can be done with root file systems that are here: the ``Workshop`` port on the ext4 reader and writer."""
+"""What can be done with root file systems that are here: the ``ImageTools`` port on the ext4 reader and writer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from banger.host.copying import copy_file
 from banger.layout import Layout
 
 
-class LocalWorkshop:
+class LocalImageTools:
     """See the module. The heavy parts are imported by the work that needs them."""
 
     def __init__(self, layout: Layout, config: Config) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -12,8 +10,9 @@ from ipaddress import IPv4Address
 from loguru import logger
 
 from banger.config import Config
-from banger.core.errors import BangerError, ErrorKind
+from banger.core.errors import BangerError
 from banger.core.ports import Capability
+from banger.daemon.vm_names import VmNames
 from banger.dns.model import DnsSettings
 from banger.dns.service import DnsService
 from banger.forwarding.forwarders import Forwarders
@@ -28,19 +27,20 @@ from banger.network.resolver import Resolver, host_resolver
 from banger.network.tap import TapNetwork, TapSettings
 from banger.storage.home_disk import HomeDisk
 from banger.store import Store
-from banger.vm_names import VmNames
 
 
 @dataclass(frozen=True, slots=True)
-class Hosting:
+class Capabilities:
     """The capabilities in the order in which a start prepares them, and the resolver that some of them need."""
 
-    capabilities: Sequence[Capability]
+    all: Sequence[Capability]
     homes: HomeDisk
     dns: DnsService
 
 
-def make_hosting(layout: Layout, config: Config, store: Store, ledger: Ledger, installation_id: str) -> Hosting:
+def make_capabilities(
+    layout: Layout, config: Config, store: Store, ledger: Ledger, installation_id: str
+) -> Capabilities:
     """Make every capability that this daemon has the rights for. The resolver is made, not started."""
 
     def taken(besides: str) -> Taken:
@@ -76,32 +76,4 @@ def make_hosting(layout: Layout, config: Config, store: Store, ledger: Ledger, i
             )
         )
     homes = HomeDisk(layout, config)
-    return Hosting([*capabilities, *taps, homes], homes, dns)
-
-
-def installation_id(layout: Layout) -> str:
-    """Twelve hex digits that mark every host object of this installation; made at the first start.
-
-    Raises:
-        BangerError: ``unavailable`` if the file holds anything else: with another mark nothing of ours would be found.
-    """
-    file = layout.installation_id_file
-    try:
-        known = file.read_text(errors="replace").strip()
-    except FileNotFoundError:
-        known = secrets.token_hex(6)
-        fresh = file.with_suffix(".new")
-        with fresh.open("w") as out:
-            out.write(f"{known}\n")
-            out.flush()
-            os.fsync(out.fileno())
-        fresh.replace(file)
-    if not re.fullmatch("[0-9a-f]{12}", known):
-        raise BangerError(
-            ErrorKind.UNAVAILABLE,
-            f'"{file}" does not hold an installation\'s id',
-            subject=str(file),
-            cause=f'twelve hex digits are expected, "{known[:40]}" is there',
-            hint="put the file back; the names of this installation's taps and devices carry the id",
-        )
-    return known
+    return Capabilities([*capabilities, *taps, homes], homes, dns)

@@ -1,4 +1,4 @@
-"""Blocking work of a request, beside the event loop."""
+"""Blocking work of a request, in a thread of its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from banger.core.cancel import CancelToken
 T = TypeVar("T")
 
 
-async def run_beside(request: Request, token: CancelToken, work: Callable[[], T]) -> T:
+async def run_in_thread(request: Request, token: CancelToken, work: Callable[[], T]) -> T:
     """Run ``work`` in a thread and wait for it; ``token`` is cancelled when the caller hangs up meanwhile.
 
     Args:

@@ -120,10 +120,10 @@ class Progress:
 
 
 class _AbandonedError(Exception):
-    """This lane stopped because the other one failed."""
+    """This thread stopped because the other one failed."""
 
 
-class LaneReaders:
+class ParallelLayers:
     """Reads the layers of one image into it, on two threads."""
 
     def __init__(self, image: Ext4Image, budget: Budget, progress: Progress, token: CancelToken) -> None:
@@ -144,12 +144,12 @@ class LaneReaders:
         if not layers:
             return []
         changes: list[LayerChanges | None] = [None] * len(layers)
-        lanes = share_out([layer.compressed_bytes for layer in layers], FreeBlocks.LANES)
-        writers = [self._image.data_writer(index) for index in range(len(lanes))]
-        with ThreadPoolExecutor(len(lanes), thread_name_prefix="layers") as pool:
+        shares = share_out([layer.compressed_bytes for layer in layers], FreeBlocks.WRITERS)
+        writers = [self._image.data_writer(index) for index in range(len(shares))]
+        with ThreadPoolExecutor(len(shares), thread_name_prefix="layers") as pool:
             futures = [
-                pool.submit(self._run, layers, lane, writer, changes)
-                for lane, writer in zip(lanes, writers, strict=True)
+                pool.submit(self._run, layers, share, writer, changes)
+                for share, writer in zip(shares, writers, strict=True)
             ]
         errors = [error for error in (future.exception() for future in futures) if error is not None]
         if errors:
@@ -159,10 +159,10 @@ class LaneReaders:
         return [change for change in changes if change is not None]
 
     def _run(
-        self, layers: Sequence[Layer], lane: Sequence[int], writer: DataWriter, changes: list[LayerChanges | None]
+        self, layers: Sequence[Layer], share: Sequence[int], writer: DataWriter, changes: list[LayerChanges | None]
     ) -> None:
         try:
-            for index in lane:
+            for index in share:
                 changes[index] = self._read_one(layers[index], index, len(layers), writer)
             writer.flush()
         except BaseException:
@@ -233,15 +233,15 @@ def _require_diff_id(layer: Layer, found: str) -> None:
         raise refused(f"it unpacks to {found}, but the image's configuration has {layer.diff_id} (diff_id)")
 
 
-def share_out(sizes: Sequence[int], lanes: int) -> list[list[int]]:
-    """Which indices of ``sizes`` each lane works on: the largest first, always to the lane with the least to do.
+def share_out(sizes: Sequence[int], count: int) -> list[list[int]]:
+    """Which indices of ``sizes`` each of ``count`` threads reads: the largest go first, to the least loaded.
 
     The shares are decided beforehand, so that what ends up where in the image never depends on timing.
     """
-    shares: list[list[int]] = [[] for _ in range(lanes)]
-    loads = [0] * lanes
+    shares: list[list[int]] = [[] for _ in range(count)]
+    loads = [0] * count
     for index in sorted(range(len(sizes)), key=lambda index: -sizes[index]):
-        lane = loads.index(min(loads))
-        shares[lane].append(index)
-        loads[lane] += max(sizes[index], 1)
+        least = loads.index(min(loads))
+        shares[least].append(index)
+        loads[least] += max(sizes[index], 1)
     return [share for share in shares if share]

@@ -1,0 +1,38 @@
+"""The mark of an installation: what its taps, devices and processes carry, and by which they are found again."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+
+from banger.core.errors import BangerError, ErrorKind
+from banger.layout import Layout
+
+
+def installation_id(layout: Layout) -> str:
+    """Twelve hex digits that mark every host object of this installation; made at the first start.
+
+    Raises:
+        BangerError: ``unavailable`` if the file holds anything else: with another mark nothing of ours would be found.
+    """
+    file = layout.installation_id_file
+    try:
+        known = file.read_text(errors="replace").strip()
+    except FileNotFoundError:
+        known = secrets.token_hex(6)
+        fresh = file.with_suffix(".new")
+        with fresh.open("w") as out:
+            out.write(f"{known}\n")
+            out.flush()
+            os.fsync(out.fileno())
+        fresh.replace(file)
+    if not re.fullmatch("[0-9a-f]{12}", known):
+        raise BangerError(
+            ErrorKind.UNAVAILABLE,
+            f'"{file}" does not hold an installation\'s id',
+            subject=str(file),
+            cause=f'twelve hex digits are expected, "{known[:40]}" is there',
+            hint="put the file back; the names of this installation's taps and devices carry the id",
+        )
+    return known
