@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from banger.commands.session import Session
+from banger.commands.session import CliSession
 from banger.core.errors import EXIT_CODES, BangerError, ErrorKind
 from banger.render.streams import OUTPUT_FAILED, READER_LEFT, OutputError, discard_output, prepare_streams
 
@@ -15,7 +15,7 @@ def main() -> int:
     """Run the command line that the process was started with; the exit code."""
     prepare_streams()
     arguments = sys.argv[1:]
-    session = Session()
+    session = CliSession()
     code = 0
     try:
         code = _run(arguments, session)
@@ -31,7 +31,7 @@ def main() -> int:
     return code
 
 
-def _run(arguments: list[str], session: Session) -> int:
+def _run(arguments: list[str], session: CliSession) -> int:
     from banger import cli  # noqa: PLC0415  # inside the boundary: a broken installation is reported too
 
     try:
@@ -47,7 +47,7 @@ def _run(arguments: list[str], session: Session) -> int:
         return _report(_unexpected(error), arguments, session)
 
 
-def _report(error: BangerError, arguments: list[str], session: Session) -> int:
+def _report(error: BangerError, arguments: list[str], session: CliSession) -> int:
     before_command = arguments[: arguments.index("--")] if "--" in arguments else arguments
     session.json = session.json or "--json" in before_command  # the parser may have failed before it got there
     if session.debug or "--debug" in before_command:

@@ -18,7 +18,7 @@ from typer.main import get_command
 
 from banger.commands import vocabulary
 from banger.commands.hints import exists, meant_command, swapped_words, typed
-from banger.commands.session import Session
+from banger.commands.session import CliSession
 from banger.commands.vocabulary import ELSEWHERE
 from banger.core.errors import BangerError, ErrorKind
 
@@ -321,7 +321,7 @@ def root() -> LazyGroup:
     return group
 
 
-def run(arguments: list[str], session: Session) -> int:
+def run(arguments: list[str], session: CliSession) -> int:
     """Parse and run one command line; the exit code.
 
     Raises:

@@ -25,7 +25,7 @@ _NO_SPACE = 200 * MIB
 _SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 
-class Verdict(StrEnum):
+class Status(StrEnum):
     """How a question was answered."""
 
     OK = "ok"
@@ -44,7 +44,7 @@ class Check:
     """
 
     name: str
-    verdict: Verdict
+    verdict: Status
     detail: str
     remedy: str = ""
 
@@ -88,7 +88,7 @@ def diagnose(layout: Layout) -> Iterator[Check]:
     config: Config | None = None
     try:
         config = Config.load(layout.config_file)
-        yield Check("settings", Verdict.OK, str(layout.config_file) if layout.config_file.exists() else "defaults")
+        yield Check("settings", Status.OK, str(layout.config_file) if layout.config_file.exists() else "defaults")
     except BangerError as error:
         yield _from_error("settings", error)
     for program in PROGRAMS:
@@ -110,8 +110,8 @@ def check_program(program: Program, find: Callable[[str], str | None] | None = N
     find = find or _find
     found = next(filter(None, map(find, program.places)), None)
     if found:
-        return Check(program.name, Verdict.OK, found)
-    verdict = Verdict.FAILED if program.needed else Verdict.WARNING
+        return Check(program.name, Status.OK, found)
+    verdict = Status.FAILED if program.needed else Status.WARNING
     return Check(program.name, verdict, f"not installed: {program.use}", f"apt-get install {program.package}")
 
 
@@ -120,14 +120,14 @@ def check_directories(layout: Layout) -> Iterator[Check]:
     for name, path in (("data", layout.data), ("run", layout.run), ("cache", layout.cache)):
         existing = _nearest_existing(path)
         if os.access(existing, os.W_OK | os.X_OK, effective_ids=True):
-            yield Check(f"{name} directory", Verdict.OK, str(path))
+            yield Check(f"{name} directory", Status.OK, str(path))
         else:
             remedy = "set BANGER_HOME to a directory of yours"
-            yield Check(f"{name} directory", Verdict.FAILED, f"{existing} cannot be written", remedy)
+            yield Check(f"{name} directory", Status.FAILED, f"{existing} cannot be written", remedy)
     length = len(os.fsencode(layout.vm_run_dir("0" * 12) / "qmp.sock"))
     if length > 107:
         detail = f"paths of sockets below {layout.run} would have {length} bytes, Linux takes 107"
-        yield Check("socket paths", Verdict.FAILED, detail, "set BANGER_HOME to a shorter directory")
+        yield Check("socket paths", Status.FAILED, detail, "set BANGER_HOME to a shorter directory")
 
 
 def check_space(layout: Layout, free_bytes: int | None = None) -> Check:
@@ -136,8 +136,8 @@ def check_space(layout: Layout, free_bytes: int | None = None) -> Check:
     if free_bytes is None:
         free_bytes = shutil.disk_usage(where).free
     detail = f"{format_size(free_bytes)} free below {where}"
-    verdict = Verdict.FAILED if free_bytes < _NO_SPACE else Verdict.WARNING if free_bytes < _LOW_SPACE else Verdict.OK
-    return Check("disk space", verdict, detail, "" if verdict is Verdict.OK else "banger system df")
+    verdict = Status.FAILED if free_bytes < _NO_SPACE else Status.WARNING if free_bytes < _LOW_SPACE else Status.OK
+    return Check("disk space", verdict, detail, "" if verdict is Status.OK else "banger system df")
 
 
 def check_sqlite(version: tuple[int, ...] | None = None) -> Check:
@@ -150,9 +150,9 @@ def check_sqlite(version: tuple[int, ...] | None = None) -> Check:
         version = sqlite.sqlite_version_info
     text = ".".join(map(str, version))
     if version >= SAFE_SQLITE:
-        return Check("sqlite", Verdict.OK, text)
+        return Check("sqlite", Status.OK, text)
     wanted = ".".join(map(str, SAFE_SQLITE))
-    return Check("sqlite", Verdict.WARNING, f"{text} is older than {wanted}", "pip install --upgrade pysqlite3")
+    return Check("sqlite", Status.WARNING, f"{text} is older than {wanted}", "pip install --upgrade pysqlite3")
 
 
 def check_accelerator(layout: Layout, config: Config) -> Check:
@@ -164,24 +164,27 @@ def check_accelerator(layout: Layout, config: Config) -> Check:
     except BangerError as error:
         return _from_error("kvm", error)
     if found.name == "kvm":
-        return Check("kvm", Verdict.OK, found.reason)
+        return Check("kvm", Status.OK, found.reason)
     detail = f"VMs are emulated, some 20 times slower: {found.reason}"
-    return Check("kvm", Verdict.WARNING, detail, found.hint or "use hardware, or a host with nested virtualisation")
+    return Check("kvm", Status.WARNING, detail, found.hint or "use hardware, or a host with nested virtualisation")
 
 
 def check_agreement(layout: Layout, here: Check) -> Iterator[Check]:
     """Whether the daemon that runs finds the same: it has the rights, groups and settings of when it was started."""
-    if not layout.socket.exists() or here.verdict is Verdict.FAILED:
+    if not layout.socket.exists() or here.verdict is Status.FAILED:
         return
     try:
         system = _ask_daemon(layout)
     except BangerError:
         return  # told by the daemon's own check
     there, reason = system.get("accelerator"), system.get("accelerator_reason")
-    if there and there != ("kvm" if here.verdict is Verdict.OK else "tcg"):
+    if there and there != ("kvm" if here.verdict is Status.OK else "tcg"):
         detail = f"the daemon does not find the same: its VMs run on {there} ({reason})"
         yield Check(
-            "kvm", Verdict.WARNING, detail, "banger daemon stop; the next command starts it with your present rights"
+            "kvm",
+            Status.WARNING,
+            detail,
+            "banger daemon stop; the next command starts it with your present rights",
         )
 
 
@@ -192,10 +195,10 @@ def check_storage(layout: Layout) -> Iterator[Check]:
     if not layout.data.is_dir() or not os.access(layout.data, os.W_OK):
         return
     found = list(survey(layout))
-    yield Check("storage", Verdict.OK, ", ".join(one.name for one in found if one.works))
+    yield Check("storage", Status.OK, ", ".join(one.name for one in found if one.works))
     for one in found:
         if not one.works:
-            yield Check("storage", Verdict.OK, f"not {one.name}: {one.reason}")
+            yield Check("storage", Status.OK, f"not {one.name}: {one.reason}")
 
 
 def check_network(layout: Layout) -> Iterator[Check]:
@@ -204,34 +207,34 @@ def check_network(layout: Layout) -> Iterator[Check]:
 
     can, reason = probe.available()
     if not can:
-        yield Check("taps", Verdict.OK, f"user-mode networking only: {reason}")
+        yield Check("taps", Status.OK, f"user-mode networking only: {reason}")
         return
-    yield Check("taps", Verdict.OK, reason or "bridged networking works")
+    yield Check("taps", Status.OK, reason or "bridged networking works")
     try:
         installation = layout.installation_id_file.read_text().strip()
         findings = coexistence.find(installation, layout.data / "network.json")
     except (OSError, BangerError):
         return  # no daemon has run yet, so there is nothing of ours to get along with
     for finding in findings:
-        verdict = Verdict.WARNING if finding.remedy else Verdict.OK
+        verdict = Status.WARNING if finding.remedy else Status.OK
         yield Check(finding.name, verdict, finding.problem, finding.remedy)
 
 
 def check_daemon(layout: Layout) -> Check:
     """Whether a daemon answers; that none runs is fine, as the next command starts one."""
     if not layout.socket.exists():
-        return Check("daemon", Verdict.OK, "not running; started when it is needed")
+        return Check("daemon", Status.OK, "not running; started when it is needed")
     try:
         system = _ask_daemon(layout)
     except BangerError as error:
         return _from_error("daemon", error)
-    return Check("daemon", Verdict.OK, f"pid {system.get('pid')} answers at {layout.socket}")
+    return Check("daemon", Status.OK, f"pid {system.get('pid')} answers at {layout.socket}")
 
 
 def check_launcher(layout: Layout) -> Check:
     """How VMMs are started and whether they are limited, which depends on how the daemon itself was started."""
     if not layout.socket.exists():
-        return Check("launcher", Verdict.OK, "chosen when the daemon starts")
+        return Check("launcher", Status.OK, "chosen when the daemon starts")
     try:
         return explain_launcher(_ask_daemon(layout).get("launcher"))
     except BangerError as error:
@@ -241,12 +244,12 @@ def check_launcher(layout: Layout) -> Check:
 def explain_launcher(facts: object) -> Check:
     """The daemon's answer in words."""
     if not isinstance(facts, Mapping):
-        return Check("launcher", Verdict.OK, "the daemon does not tell")
+        return Check("launcher", Status.OK, "the daemon does not tell")
     if problem := facts.get("error"):
-        return Check("launcher", Verdict.FAILED, str(problem), "set vmm.launcher to auto")
+        return Check("launcher", Status.FAILED, str(problem), "set vmm.launcher to auto")
     what = "services of systemd" if facts.get("name") == "systemd" else "sessions of their own"
     limits = "limited" if facts.get("limited") else f"not limited: {facts.get('unlimited_because')}"
-    return Check("launcher", Verdict.OK, f"VMs run in {what} ({facts.get('reason')}), {limits}")
+    return Check("launcher", Status.OK, f"VMs run in {what} ({facts.get('reason')}), {limits}")
 
 
 def _ask_daemon(layout: Layout) -> Mapping[str, object]:
@@ -255,7 +258,7 @@ def _ask_daemon(layout: Layout) -> Mapping[str, object]:
 
 
 def _from_error(name: str, error: BangerError) -> Check:
-    return Check(name, Verdict.FAILED, str(error), error.hint)
+    return Check(name, Status.FAILED, str(error), error.hint)
 
 
 def _find(place: str) -> str | None:

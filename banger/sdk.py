@@ -17,7 +17,7 @@ from typing import Any, TypedDict, Unpack
 
 from banger.client import Client, OnEvent, path_of
 from banger.client.artifacts import Images, Kernels, typed
-from banger.client.channel import FrameChannel
+from banger.client.channel import ClientFrameChannel
 from banger.client.conversation import converse
 from banger.config import Config
 from banger.core.codec import to_plain
@@ -335,7 +335,9 @@ def _exec_config(argv: Sequence[str], options: ExecOptions) -> dict[str, Any]:
     }
 
 
-def _converse(channel: FrameChannel, argv: Sequence[str], options: ExecOptions, on_event: OnEvent | None) -> Completed:
+def _converse(
+    channel: ClientFrameChannel, argv: Sequence[str], options: ExecOptions, on_event: OnEvent | None
+) -> Completed:
     ended = converse(channel, options.get("input", b""), on_event)
     done = Completed(tuple(argv), ended.code, ended.stdout, ended.stderr)
     return done.check() if options.get("check") else done

@@ -15,7 +15,7 @@ from banger.actors.vm_teardown import recorded_identity
 from banger.core import clock
 from banger.core.cancel import Deadline
 from banger.core.errors import BangerError
-from banger.core.expiry import Verdict, due
+from banger.core.expiry import ExpiryAction, due
 from banger.core.models import Vm, VmState
 from banger.core.ports import Fill
 from banger.core.restarting import comes_with_daemon, is_due
@@ -71,10 +71,10 @@ class Housekeeper:
         found = due(vm, now, self._last_use(vm))
         if found is None:
             return
-        logger.info("{}: {}: {}", vm.name, found.verdict.value, found.reason)
+        logger.info("{}: {}: {}", vm.name, found.action.value, found.reason)
         wish: Command = (
             DeleteVm(vm.id, vm.name, force=True)
-            if found.verdict is Verdict.DELETE
+            if found.action is ExpiryAction.DELETE
             else StopVm(vm.id, vm.name, services.config.seconds("vm.stop_timeout_s"))
         )
         services.submit(wish, Deadline.never())
@@ -100,13 +100,13 @@ class Housekeeper:
         vms = {vm.id: vm for vm in services.store.vms.all() if _is_guarded(vm)}
         watched = [Watched(vm.id, vm.name, self._fill(vm), is_paused=vm.state is VmState.PAUSED) for vm in vms.values()]
         free = shutil.disk_usage(services.layout.data).free
-        for verdict in decide(free, watched, Thresholds.of(services.config.number)):
-            logger.warning("{}", verdict.reason)
-            name = vms[verdict.vm_id].name
+        for decision in decide(free, watched, Thresholds.of(services.config.number)):
+            logger.warning("{}", decision.reason)
+            name = vms[decision.vm_id].name
             wish: Command = (
-                PauseVm(verdict.vm_id, name, PAUSED_BY, verdict.reason)
-                if verdict.move is Move.PAUSE
-                else ResumeVm(verdict.vm_id, name, PAUSED_BY)
+                PauseVm(decision.vm_id, name, PAUSED_BY, decision.reason)
+                if decision.move is Move.PAUSE
+                else ResumeVm(decision.vm_id, name, PAUSED_BY)
             )
             services.submit(wish, Deadline.never())
 

@@ -16,7 +16,7 @@ from banger.core.models import GuestAccess, Vm
 from banger.core.ports import Vmm
 from banger.dns.service import DnsService
 from banger.guest.channel import GuestChannels
-from banger.host.evidence.room import EvidenceRoom
+from banger.host.evidence.store import EvidenceStore
 from banger.host.ledger import Ledger
 from banger.layout import Layout
 from banger.resolver import StoreResolver
@@ -39,7 +39,7 @@ class ApiContext:
     access: Callable[[Vm], GuestAccess]
     vmm: Vmm
     ledger: Ledger
-    evidence: EvidenceRoom
+    evidence: EvidenceStore
     attendance: Attendance
     dns: DnsService | None
     homes: HomeDisk

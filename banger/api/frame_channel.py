@@ -24,7 +24,7 @@ from banger.core.frames import (
 _MAX_CONTROLS = 1024
 
 
-class FrameChannel:
+class ServerFrameChannel:
     """Both directions. :meth:`pump` must run as a task for anything to arrive.
 
     Attributes:

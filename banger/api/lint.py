@@ -20,7 +20,7 @@ from banger.core.models import Image, Kernel
 from banger.lint.finding import Severity
 from banger.lint.kernel import KernelFacts
 from banger.lint.rootfs import lint_rootfs
-from banger.rootfs.ext4.reader import Ext4Image
+from banger.rootfs.ext4.reader import Ext4Reader
 
 #: A kernel's build configuration, if it came with one, lies beside it.
 _CONFIG = "config"
@@ -51,7 +51,7 @@ def _own_kernel(context: ApiContext, image: Image) -> Kernel | None:
 
 def _report(context: ApiContext, image: Image, kernel: Kernel | None, token: CancelToken) -> dict[str, Any]:
     facts = _facts(context.layout.kernel_dir(kernel.id), kernel) if kernel else None
-    with Ext4Image(context.layout.image_rootfs(image)) as rootfs:
+    with Ext4Reader(context.layout.image_rootfs(image)) as rootfs:
         findings = lint_rootfs(rootfs, facts, machine=platform.machine(), check=token.raise_if_cancelled)
     return {
         "image": image.name or image.id,

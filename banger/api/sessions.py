@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 from banger.actors.messages import CreateVm, DeleteVm
 from banger.api.bodies import CreateVmBody, ExecBody, RunBody, decode
 from banger.api.context import ApiContext, context_of
-from banger.api.frame_channel import FrameChannel
+from banger.api.frame_channel import ServerFrameChannel
 from banger.api.long_requests import News
 from banger.api.peer import peer_uid
 from banger.api.vms import create_command
@@ -31,9 +31,9 @@ from banger.core.waiter import Waiter
 from banger.guest import files
 from banger.guest.command import ExecRequest, Terminal
 from banger.guest.session_output import Stream
-from banger.guest.sessions import Session
+from banger.guest.sessions import GuestSession
 
-Work = Callable[[ApiContext, FrameChannel, Request], Awaitable[dict[str, Any]]]
+Work = Callable[[ApiContext, ServerFrameChannel, Request], Awaitable[dict[str, Any]]]
 
 
 class FrameEndpoint:
@@ -45,7 +45,7 @@ class FrameEndpoint:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run until the work is done or the caller hangs up, whichever is first."""
         request = Request(scope)
-        channel = FrameChannel(receive, send)
+        channel = ServerFrameChannel(receive, send)
         pump = asyncio.create_task(channel.pump())
         work = asyncio.create_task(self._answer(request, channel))
         hang_up = asyncio.create_task(channel.hung_up.wait())
@@ -59,7 +59,7 @@ class FrameEndpoint:
             with suppress(OSError):
                 await channel.finish({"error": channel.fault.to_dict()})
 
-    async def _answer(self, request: Request, channel: FrameChannel) -> None:
+    async def _answer(self, request: Request, channel: ServerFrameChannel) -> None:
         try:
             outcome = await self._work(context_of(request), channel, request)
         except BangerError as error:
@@ -71,7 +71,7 @@ class FrameEndpoint:
             await channel.finish(outcome)
 
 
-async def run(context: ApiContext, channel: FrameChannel, request: Request) -> dict[str, Any]:
+async def run(context: ApiContext, channel: ServerFrameChannel, request: Request) -> dict[str, Any]:
     """Make and start a VM, run a command in it; an ephemeral one is deleted however the session ends."""
     body = decode(await channel.config(), RunBody)
     spec = _with_boot_command(body) if body.detach else body.spec
@@ -82,7 +82,7 @@ async def run(context: ApiContext, channel: FrameChannel, request: Request) -> d
         return await _run(context, channel, body, replace(command, attended=True))
 
 
-async def _run(context: ApiContext, channel: FrameChannel, body: RunBody, command: CreateVm) -> dict[str, Any]:
+async def _run(context: ApiContext, channel: ServerFrameChannel, body: RunBody, command: CreateVm) -> dict[str, Any]:
     waiter = context.supervisor.submit(command)
     lost: BangerError | None = None
     try:
@@ -129,7 +129,7 @@ def _told(context: ApiContext, vm_id: str, lost: BangerError) -> BangerError:
     return BangerError(lost.kind, message, subject=name, cause=kept.words, hint=hint)
 
 
-async def exec_(context: ApiContext, channel: FrameChannel, request: Request) -> dict[str, Any]:
+async def exec_(context: ApiContext, channel: ServerFrameChannel, request: Request) -> dict[str, Any]:
     """Run a command in a running VM."""
     vm = context.store.vms.find(request.path_params["query"])
     body = decode(await channel.config(), ExecBody)
@@ -137,12 +137,12 @@ async def exec_(context: ApiContext, channel: FrameChannel, request: Request) ->
     return await _exec(context, channel, vm, body)
 
 
-async def put_files(context: ApiContext, channel: FrameChannel, request: Request) -> dict[str, Any]:
+async def put_files(context: ApiContext, channel: ServerFrameChannel, request: Request) -> dict[str, Any]:
     """Unpack the tar stream that comes as STDIN into ``?directory=``."""
     return await _tool(context, channel, request, files.receive(request.query_params.get("directory", "")))
 
 
-async def get_files(context: ApiContext, channel: FrameChannel, request: Request) -> dict[str, Any]:
+async def get_files(context: ApiContext, channel: ServerFrameChannel, request: Request) -> dict[str, Any]:
     """Send ``?path=`` as a tar stream with one top-level entry."""
     return await _tool(context, channel, request, files.send(request.query_params.get("path", "")))
 
@@ -158,7 +158,7 @@ async def stat(request: Request) -> Response:
     return JSONResponse({"path": path, **asdict(files.seen(answer.stdout))})
 
 
-async def _tool(context: ApiContext, channel: FrameChannel, request: Request, args: list[str]) -> dict[str, Any]:
+async def _tool(context: ApiContext, channel: ServerFrameChannel, request: Request, args: list[str]) -> dict[str, Any]:
     vm = context.store.vms.find(request.path_params["query"])
     await channel.config()
     check_running(vm)
@@ -166,7 +166,7 @@ async def _tool(context: ApiContext, channel: FrameChannel, request: Request, ar
     return await _converse(channel, session)
 
 
-async def _follow(waiter: Waiter, channel: FrameChannel) -> Vm:
+async def _follow(waiter: Waiter, channel: ServerFrameChannel) -> Vm:
     """Send the operation's events as frames; the result is the VM."""
     news = News(waiter)
     while (event := await news.next()) is not None:
@@ -176,7 +176,7 @@ async def _follow(waiter: Waiter, channel: FrameChannel) -> Vm:
     return vm
 
 
-async def _exec(context: ApiContext, channel: FrameChannel, vm: Vm, body: ExecBody) -> dict[str, Any]:
+async def _exec(context: ApiContext, channel: ServerFrameChannel, vm: Vm, body: ExecBody) -> dict[str, Any]:
     session = await context.channels.open_session(context.access(vm), exec_request(context, vm, body))
     try:
         await _say_started(channel, vm)
@@ -190,7 +190,7 @@ async def _exec(context: ApiContext, channel: FrameChannel, vm: Vm, body: ExecBo
         await session.close()
 
 
-async def _say_started(channel: FrameChannel, vm: Vm) -> None:
+async def _say_started(channel: ServerFrameChannel, vm: Vm) -> None:
     """From here on a failure is the command's, not banger's."""
     await channel.send_json(FrameType.STARTED, {"vm_id": vm.id, "vm_name": vm.name})
 
@@ -211,7 +211,7 @@ def exec_request(context: ApiContext, vm: Vm, body: ExecBody) -> ExecRequest:
     return ExecRequest(argv=body.argv, env=body.env, user=user, workdir=workdir, tty=tty)
 
 
-async def _converse(channel: FrameChannel, session: Session) -> dict[str, Any]:
+async def _converse(channel: ServerFrameChannel, session: GuestSession) -> dict[str, Any]:
     """Carry input one way and output the other until the command has ended and its output is sent."""
     tasks = [asyncio.create_task(work(channel, session)) for work in (_feed, _control)]
     try:
@@ -226,7 +226,7 @@ async def _converse(channel: FrameChannel, session: Session) -> dict[str, Any]:
     return {"code": status.code, "signal": status.signal}
 
 
-async def _feed(channel: FrameChannel, session: Session) -> None:
+async def _feed(channel: ServerFrameChannel, session: GuestSession) -> None:
     """Pass standard input on as fast as the command takes it; what it will never read is thrown away."""
     wanted = True
     while (data := await channel.next_input()) is not None:
@@ -235,7 +235,7 @@ async def _feed(channel: FrameChannel, session: Session) -> None:
     session.write_eof()
 
 
-async def _control(channel: FrameChannel, session: Session) -> None:
+async def _control(channel: ServerFrameChannel, session: GuestSession) -> None:
     """Pass signals and sizes on. One that makes no sense is told in the log, and the next is heard all the same."""
     while (frame := await channel.next_control()) is not None:
         kind, payload = frame

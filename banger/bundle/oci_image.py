@@ -15,7 +15,7 @@ from banger.oci.artifact import LocalBlob, to_json
 from banger.oci.artifact_zstd import ZstdBlob
 from banger.oci.documents import OCI_MANIFEST
 from banger.oci.platform import Platform
-from banger.rootfs.ext4.reader import Ext4Image
+from banger.rootfs.ext4.reader import Ext4Reader
 from banger.rootfs.tree_tar import TreeTar
 
 _CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
@@ -37,7 +37,7 @@ def pack_oci_image(image: Image, image_dir: Path, place: BlobPlace, operation: O
     """
     diff_id = hashlib.sha256()
 
-    with operation.step("pack") as step, Ext4Image(rootfs_of(image, image_dir)) as tree:
+    with operation.step("pack") as step, Ext4Reader(rootfs_of(image, image_dir)) as tree:
         superblock = tree.superblock
         total = (superblock.blocks - superblock.free_blocks) * superblock.block_bytes
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from banger.client import Client, path_of
-from banger.client.channel import FrameChannel
+from banger.client.channel import ClientFrameChannel
 from banger.client.conversation import Ended, converse
 from banger.core.console import last_lines
 from banger.core.errors import BangerError, ErrorKind
@@ -72,7 +72,7 @@ class Guest:
             errors="replace"
         )
 
-    def _channel(self, script: str, args: tuple[str, ...], timeout_s: float) -> FrameChannel:
+    def _channel(self, script: str, args: tuple[str, ...], timeout_s: float) -> ClientFrameChannel:
         config = {
             "argv": [BUSYBOX, "sh", "-c", f"B={BUSYBOX}\n{script}", "doctor", *args],
             "env": [],
@@ -87,7 +87,7 @@ class Guest:
 class Talk:
     """A script that answers every line it is sent with one. Use as a context manager."""
 
-    def __init__(self, channel: FrameChannel, timeout_s: float) -> None:
+    def __init__(self, channel: ClientFrameChannel, timeout_s: float) -> None:
         self._channel = channel
         self._timeout_s = timeout_s
         self._heard = bytearray()

@@ -17,7 +17,7 @@ from banger.client.connection import Exchange, connect, error_of
 from banger.core.errors import BangerError, ErrorKind
 
 if TYPE_CHECKING:
-    from banger.client.channel import FrameChannel
+    from banger.client.channel import ClientFrameChannel
 
 #: Seconds that the daemon may take to answer what is not a long request.
 DEFAULT_TIMEOUT_S = 30.0
@@ -136,11 +136,11 @@ class Client:
         finally:
             exchange.close()
 
-    def frames(self, path: str, config: Mapping[str, Any], query: Query | None = None) -> FrameChannel:
+    def frames(self, path: str, config: Mapping[str, Any], query: Query | None = None) -> ClientFrameChannel:
         """Open a frame stream with its first frame."""
-        from banger.client.channel import FrameChannel  # noqa: PLC0415  # most commands open none
+        from banger.client.channel import ClientFrameChannel  # noqa: PLC0415  # most commands open none
 
-        return FrameChannel(self._connected(lambda: connect(self._socket)), _target(path, query), config)
+        return ClientFrameChannel(self._connected(lambda: connect(self._socket)), _target(path, query), config)
 
     def _open(self, method: str, path: str, query: Query | None, body: Any) -> Exchange:
         data = b"" if body is None else json.dumps(body, separators=(",", ":")).encode()

@@ -26,7 +26,7 @@ _RECEIVE_BYTES = 256 * 1024
 Frame = tuple[FrameType, bytes]
 
 
-class FrameChannel:
+class ClientFrameChannel:
     """A POST whose request and response bodies are frames. Closing it is hanging up."""
 
     def __init__(self, sock: socket.socket, target: str, config: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from banger.client.channel import FrameChannel, exit_of
+from banger.client.channel import ClientFrameChannel, exit_of
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.frames import FrameType
 
@@ -23,7 +23,7 @@ class Ended:
 
 
 def converse(
-    channel: FrameChannel,
+    channel: ClientFrameChannel,
     stdin: bytes | Iterable[bytes] = b"",
     on_event: Callable[[Mapping[str, Any]], None] | None = None,
     timeout_s: float | None = None,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from posixpath import normpath
 
 from banger.client import Client, path_of
-from banger.client.channel import FrameChannel, exit_of
+from banger.client.channel import ClientFrameChannel, exit_of
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.frames import FrameType
 
@@ -74,7 +74,7 @@ class Transfer:
         self, client: Client, vm: str, direction: str, query: dict[str, str], on_bytes: OnBytes = ignore_bytes
     ) -> None:
         """Begin; ``direction`` is ``put`` or ``get``."""
-        self._channel: FrameChannel = client.frames(path_of("vms", vm, "files", direction), {}, query)
+        self._channel: ClientFrameChannel = client.frames(path_of("vms", vm, "files", direction), {}, query)
         self._on_bytes = on_bytes
         self._count = 0
         self._errors = bytearray()

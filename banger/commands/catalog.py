@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Argument, Context, Option
 
-from banger.commands.session import Session
+from banger.commands.session import CliSession
 
 #: A server that answers slowly is asked again a few times.
 _TIMEOUT_S = 120.0
@@ -27,7 +27,7 @@ def refresh(
     Nothing changes unless the whole catalog is sound. Signatures are not verified: the digest has to come to you by a
     way that you trust.
     """
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     body = {"source": catalog_source, "digest": digest, "name": name}
     done = session.client.call("POST", "/v1/catalog/refresh", body=body, timeout_s=_TIMEOUT_S)
     session.show_document(done, "".join(f"{entry}\n" for entry in [*done["images"], *done["kernels"]]))

@@ -8,7 +8,7 @@ from typing import Any
 from banger.checkup.plan import Candidate
 from banger.checkup.report import Row
 from banger.checkup.run import Checkup, Wishes
-from banger.commands.session import Session
+from banger.commands.session import CliSession
 from banger.commands.spec import one_of
 from banger.config import Config
 from banger.core.codec import to_plain
@@ -19,7 +19,7 @@ from banger.render.terminal import Terminal
 _NETWORKS = ("user", "tap", "none")
 
 
-def check_up(session: Session, *, image: str, kernel: str, networks: Sequence[str], reach: str) -> int:
+def check_up(session: CliSession, *, image: str, kernel: str, networks: Sequence[str], reach: str) -> int:
     """Boot throw-away VMs and prove that they work; 0 if everything works that should."""
     wishes = Wishes(
         image,
@@ -49,7 +49,7 @@ def parse_reach(text: str) -> tuple[str, int]:
 class _Shown:
     """A check-up on the terminal: rows on standard output as they end, what runs now on standard error."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: CliSession) -> None:
         self._session = session
         self._terminal = Terminal.stdout()
         self._live = Terminal.stderr().can_move

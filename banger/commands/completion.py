@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from typer import Argument, Context
 
 from banger.client import Client
-from banger.commands.session import Session
+from banger.commands.session import CliSession
 from banger.core.errors import BangerError, ErrorKind
 from banger.layout import Layout
 
@@ -61,7 +61,7 @@ complete --command banger --condition '__fish_seen_subcommand_from cp export imp
 
 def completion(ctx: Context, shell: Annotated[str, Argument(metavar="SHELL", help="bash, zsh or fish.")]) -> None:
     """Print the completion script of a shell."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     if shell not in SCRIPTS:
         message = f'there is no completion for "{shell}"'
         raise BangerError(ErrorKind.USAGE, message, subject=shell, hint=f"banger completion {'|'.join(SCRIPTS)}")
@@ -74,7 +74,7 @@ def complete(
     words: Annotated[list[str] | None, Argument()] = None,
 ) -> None:
     """Print completions of a command line."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     typed = words or [""]
     if shell == "bash":  # which cuts words at colons, so it hands over the line
         typed = typed[0].split(" ")

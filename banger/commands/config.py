@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typer import Context
 
-from banger.commands.session import Session
+from banger.commands.session import CliSession
 from banger.config import Config, Setting, variable_of
 from banger.render.table import Column, render_table
 
@@ -18,7 +18,7 @@ _COLUMNS = (
 
 def show(ctx: Context) -> None:
     """Print every setting, its value and its origin."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     rows = [_row(setting) for setting in Config.load(session.layout.config_file)]
     session.show_document(rows, lambda terminal: render_table(_COLUMNS, rows, terminal))
 
@@ -38,7 +38,7 @@ def _row(setting: Setting) -> dict[str, object]:
 
 def path(ctx: Context) -> None:
     """Print the paths of this installation."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     layout = session.layout
     paths = {
         "config_file": layout.config_file,

@@ -13,7 +13,7 @@ from typer import Argument, Context, Option
 from banger.client import Client
 from banger.client.copying import CopyOptions, copy_across, copy_in, copy_out, directory_in_guest, guest_source
 from banger.client.transfer import Transfer
-from banger.commands.session import Session
+from banger.commands.session import CliSession
 from banger.core.errors import EXIT_CODES, BangerError, ErrorKind
 from banger.render.terminal import printable
 
@@ -29,7 +29,7 @@ Archive = Annotated[bool, Option("--archive", "-a", help="Keep owners and groups
 
 def cp(ctx: Context, source: Source, target: Target, follow_link: FollowLink = False, archive: Archive = False) -> int:
     """Copy files between this host and a VM, or two VMs."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     from_vm, from_path = split_location(source)
     to_vm, to_path = split_location(target)
     if not from_vm and not to_vm:
@@ -63,7 +63,7 @@ def split_location(text: str) -> tuple[str, str]:
     return (vm, path or "/") if colon and vm and "/" not in vm else ("", text)
 
 
-def _report(session: Session, source: str, target: str, left_out: list[str]) -> int:
+def _report(session: CliSession, source: str, target: str, left_out: list[str]) -> int:
     if session.json and target != "-":
         session.show_document({"source": source, "target": target, "left_out": left_out}, "")
     for line in left_out[:_SHOWN]:

@@ -10,7 +10,7 @@ from typer import Context, Option
 
 from banger.commands.logfile import read_log
 from banger.commands.options import FollowFlag, Tail
-from banger.commands.session import Session
+from banger.commands.session import CliSession
 from banger.core.clock import now, parse_rfc3339
 from banger.core.errors import EXIT_CODES, BangerError, ErrorKind
 from banger.core.units import format_age
@@ -44,18 +44,18 @@ def _become_daemon(*, foreground: bool, dev: bool) -> int:
 
 def start(ctx: Context) -> None:
     """Start the daemon in the background."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     _show_status(session, session.client.get("/v1/system"))
 
 
 def stop(ctx: Context) -> None:
     """Stop the daemon; VMs go on running."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     session.tell("the daemon has stopped" if stop_daemon(session) else "the daemon is not running")
     session.show_document({"running": False}, "")
 
 
-def stop_daemon(session: Session) -> bool:
+def stop_daemon(session: CliSession) -> bool:
     """Stop the daemon and wait until its process is gone; False if there was none.
 
     Raises:
@@ -79,7 +79,7 @@ def stop_daemon(session: Session) -> bool:
 
 def status(ctx: Context) -> int:
     """Tell whether the daemon runs, and how."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     try:
         _show_status(session, session.running_client.get("/v1/system"))
     except BangerError as error:
@@ -93,12 +93,12 @@ def status(ctx: Context) -> int:
 
 def logs(ctx: Context, follow: FollowFlag = False, tail: Tail = None) -> None:
     """Print what the daemon logged."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     for line in read_log(session.layout.daemon_log, tail, follow=follow):
         session.show_line({"line": line}, line)
 
 
-def _show_status(session: Session, system: dict[str, Any]) -> None:
+def _show_status(session: CliSession, system: dict[str, Any]) -> None:
     started = system.get("started_at")
     up = f", up {format_age(parse_rfc3339(started), now())}" if started else ""
     lines = [

@@ -6,14 +6,14 @@ from typing import Annotated
 
 from typer import Context, Option
 
-from banger.commands.session import Session
+from banger.commands.session import CliSession
 from banger.core.codec import to_plain
 from banger.core.errors import EXIT_CODES, BangerError, ErrorKind
-from banger.doctor import Check, Verdict, diagnose
+from banger.doctor import Check, Status, diagnose
 from banger.render.terminal import Terminal, printable
 from banger.render.views import OBJECT_COLUMNS
 
-_COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.FAILED: "red"}
+_COLOURS = {Status.OK: "green", Status.WARNING: "yellow", Status.FAILED: "red"}
 
 
 def doctor(
@@ -32,7 +32,7 @@ def doctor(
     ] = "",
 ) -> int:
     """Check whether this host can run VMs; say what to do if not."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     if fix and not leaks:
         raise BangerError(ErrorKind.USAGE, "--fix goes with --leaks", hint="banger doctor --leaks --fix")
     if boot and leaks:
@@ -54,11 +54,11 @@ def doctor(
             terminal.write(_lines(check, terminal))
     if session.json:
         session.show_document(to_plain(checks), "")
-    failed = any(check.verdict is Verdict.FAILED for check in checks)
+    failed = any(check.verdict is Status.FAILED for check in checks)
     return EXIT_CODES[ErrorKind.UNAVAILABLE] if failed else 0
 
 
-def _leaks(session: Session, *, fix: bool) -> int:
+def _leaks(session: CliSession, *, fix: bool) -> int:
     """What is on the host; exit code 1 if something of it is nobody's and stays."""
     if fix:
         session.long("POST", "/v1/system/reconcile", {"fix": True})
@@ -73,6 +73,6 @@ def _leaks(session: Session, *, fix: bool) -> int:
 def _lines(check: Check, terminal: Terminal) -> str:
     verdict = terminal.paint(f"{check.verdict.value:<8}", _COLOURS[check.verdict])
     line = f"{verdict} {check.name:<15} {printable(check.detail)}\n"
-    if check.remedy and check.verdict is not Verdict.OK:
+    if check.remedy and check.verdict is not Status.OK:
         line += f"{'':<24} {terminal.paint('hint:', 'cyan')} {printable(check.remedy)}\n"
     return line

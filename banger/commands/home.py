@@ -7,12 +7,12 @@ from typing import Annotated
 from typer import Argument, Context
 
 from banger.client import path_of
-from banger.commands.session import Session
+from banger.commands.session import CliSession
 
 
 def delete(ctx: Context, homes: Annotated[list[str], Argument(metavar="HOME...", help="Names of home disks.")]) -> None:
     """Delete home disks that no VM has."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     for home in homes:
         session.client.call("DELETE", path_of("homes", home))
     session.show_document([{"name": home} for home in homes], "".join(f"{home}\n" for home in homes))

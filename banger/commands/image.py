@@ -9,7 +9,7 @@ from typer import Argument, Context, Option
 
 from banger.client import path_of
 from banger.commands.options import ForceArtifactFlag, PlainHttpFlag, SeveralImages, StoredImage, VmArgument
-from banger.commands.session import Session
+from banger.commands.session import CliSession
 from banger.core.units import MIB, parse_size
 
 Reference = Annotated[str, Argument(metavar="REFERENCE", help="docker.io/library/alpine:3, python:3.12, debian, …")]
@@ -24,7 +24,7 @@ def pull(
     size: Annotated[str, Option("--size", metavar="SIZE", help="Size of the file system.")] = "",
 ) -> None:
     """Fetch an image from a registry or the catalog."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     body: dict[str, object] = {"reference": reference}
     if name:
         body["name"] = name
@@ -48,7 +48,7 @@ def register(
     name: Annotated[str, Option(metavar="NAME", help="What to call it; the file's name without its ending.")] = "",
 ) -> None:
     """Use an ext4 file of your own as an image, where it is."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     body = {"name": name or rootfs.stem, "rootfs_path": str(rootfs.absolute())}
     if kernel:
         body["kernel"] = kernel
@@ -59,7 +59,7 @@ def register(
 
 def promote(ctx: Context, images: SeveralImages) -> int:
     """Copy registered images into banger's own store."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     return session.each(images, "POST", lambda image: path_of("images", image, "promote"))
 
 
@@ -69,7 +69,7 @@ def tag(
     new_name: Annotated[str, Argument(metavar="NEW", help="The other name.")],
 ) -> None:
     """Give an image one more name."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     session.show_results([session.long("POST", path_of("images", stored_image, "tag"), body={"name": new_name})])
 
 
@@ -83,12 +83,12 @@ def commit(
     ] = None,
 ) -> None:
     """Make an image of a stopped VM's disk."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     body = {"name": name, "keep": keep or []}
     session.show_results([session.long("POST", path_of("vms", vm, "commit"), body=body)])
 
 
 def delete(ctx: Context, images: SeveralImages, *, force: ForceArtifactFlag = False) -> int:
     """Delete images that no VM uses."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     return session.each(images, "DELETE", lambda image: path_of("images", image), {"force": True} if force else None)

@@ -9,7 +9,7 @@ from typer import Argument, Context, Option
 
 from banger.client import path_of
 from banger.commands.options import ForceArtifactFlag, SeveralKernels
-from banger.commands.session import Session
+from banger.commands.session import CliSession
 from banger.core.errors import BangerError, ErrorKind
 
 _URLS = ("https://", "http://")
@@ -27,7 +27,7 @@ def pull(
     sha256: Annotated[str, Option(metavar="HEX", help="What a file from a URL has to be.")] = "",
 ) -> int:
     """Fetch kernels from the catalog, a registry, a URL or the distribution."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     if len(kernel_names) > 1 and (name or sha256):
         raise BangerError(ErrorKind.USAGE, "--name and --sha256 are for one kernel at a time")
     if sha256 and not kernel_names[0].startswith(_URLS):
@@ -57,7 +57,7 @@ def import_(
     cmdline: Annotated[str, Option(metavar="ARGS", help="Arguments that it wants.")] = "",
 ) -> None:
     """Take in a kernel from local files."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     file = kernel or kernel_path
     if file is None or (kernel and kernel_path):
         message = "name one kernel file" if file else "the kernel file is missing"
@@ -74,7 +74,7 @@ def import_(
 
 def delete(ctx: Context, kernels: SeveralKernels, *, force: ForceArtifactFlag = False) -> int:
     """Delete kernels that no VM uses."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     return session.each(
         kernels, "DELETE", lambda kernel: path_of("kernels", kernel), {"force": True} if force else None
     )

@@ -8,7 +8,7 @@ from typer import Context, Option
 
 from banger.client import path_of
 from banger.commands.options import StoredImage
-from banger.commands.session import Session
+from banger.commands.session import CliSession
 from banger.core.errors import EXIT_CODES, ErrorKind
 from banger.render.views import finding_columns
 
@@ -22,7 +22,7 @@ def lint(
     stored_kernel: Annotated[str, Option("--kernel", metavar="KERNEL", help="Kernel that is to boot it.")] = "",
 ) -> int:
     """Tell what will not work in VMs of an image."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     query = {"kernel": stored_kernel}
     report = session.client.call("GET", path_of("images", stored_image, "lint"), query, timeout_s=_TIMEOUT_S)
     if session.json:

@@ -7,7 +7,7 @@ from typing import Annotated
 from typer import Context, Option
 
 from banger.commands.options import LabelFilter
-from banger.commands.session import Session
+from banger.commands.session import CliSession
 from banger.render import views
 
 #: ``ps -a`` and ``image ls -a`` of other tools.
@@ -21,31 +21,31 @@ def list_vms(
     _all: AllListed = False,
 ) -> None:
     """List VMs."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     session.show_list(session.client.get("/v1/vms", {"state": state, "label": label}), views.VM_COLUMNS)
 
 
 def list_homes(ctx: Context) -> None:
     """List home disks."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     session.show_list(session.client.get("/v1/homes"), views.HOME_COLUMNS, key="name")
 
 
 def list_images(ctx: Context, _all: AllListed = False) -> None:
     """List images."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     session.show_list(session.client.get("/v1/images"), views.ARTIFACT_COLUMNS)
 
 
 def list_kernels(ctx: Context, _all: AllListed = False) -> None:
     """List kernels."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     session.show_list(session.client.get("/v1/kernels"), views.ARTIFACT_COLUMNS)
 
 
 def list_catalog(ctx: Context) -> None:
     """List the images and kernels that the catalog knows."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     catalog = session.client.get("/v1/catalog")
     if session.json:
         session.show_document(catalog, "")
@@ -56,5 +56,5 @@ def list_catalog(ctx: Context) -> None:
 
 def list_operations(ctx: Context) -> None:
     """List operations."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     session.show_list(session.client.get("/v1/operations"), views.OPERATION_COLUMNS)

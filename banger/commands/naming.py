@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from banger.commands.hints import typed
-from banger.commands.session import Session
+from banger.commands.session import CliSession
 from banger.core.errors import BangerError, ErrorKind
 
 
-def check_name(session: Session, name: str) -> None:
+def check_name(session: CliSession, name: str) -> None:
     """See that ``name`` may name a VM; an empty one is made up later.
 
     Raises:

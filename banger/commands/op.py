@@ -9,13 +9,13 @@ from typer import Context
 
 from banger.client import path_of
 from banger.commands.options import Operation, SeveralOperations
-from banger.commands.session import Session
+from banger.commands.session import CliSession
 from banger.render.streams import check_reader
 
 
 def follow(ctx: Context, operation: Operation) -> None:
     """Watch an operation until it ends."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     path = path_of("operations", operation, "events")
     if not session.json:
         session.long("GET", path)
@@ -32,5 +32,5 @@ def follow(ctx: Context, operation: Operation) -> None:
 
 def cancel(ctx: Context, operations: SeveralOperations) -> None:
     """Cancel operations."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     session.show_results([session.client.call("POST", path_of("operations", name, "cancel")) for name in operations])

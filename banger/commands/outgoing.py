@@ -10,7 +10,7 @@ from typer import Argument, Context, Option
 
 from banger.client import path_of
 from banger.commands.options import Destination, FormOption, PlainHttpFlag, StoredImage, StoredKernel
-from banger.commands.session import Session
+from banger.commands.session import CliSession
 from banger.commands.spec import mebibytes, one_of
 from banger.render.views import size
 
@@ -31,7 +31,7 @@ def export_image(
     disk: Disk = "",
 ) -> None:
     """Write an image to a file that banger or other tools can read."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     body = {"path": str(file.absolute()), "form": one_of("--form", form, _FORMS), **_sizes(cpus, memory, disk)}
     written = session.long("POST", path_of("images", stored_image, "export"), body=body)
     session.show_document(written, f"{written['path']}\n")
@@ -73,6 +73,6 @@ def _sizes(cpus: int | None, memory: str, disk: str) -> dict[str, Any]:
     return {"defaults": sizes} if sizes else {}
 
 
-def _push(session: Session, collection: str, name: str, body: Mapping[str, Any]) -> None:
+def _push(session: CliSession, collection: str, name: str, body: Mapping[str, Any]) -> None:
     pushed = session.long("POST", path_of(collection, name, "push"), body=body)
     session.show_document(pushed, f"{pushed['digest']}\n")

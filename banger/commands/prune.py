@@ -10,7 +10,7 @@ from typer import Context, Option
 
 from banger.client import path_of
 from banger.commands.options import DryRunFlag, UnusedFlag
-from banger.commands.session import Session
+from banger.commands.session import CliSession
 from banger.commands.targets import state_of
 from banger.core.errors import BangerError, ErrorKind, cancelled
 from banger.render.terminal import Terminal, printable
@@ -38,7 +38,7 @@ def prune_vms(
     dry_run: DryRunFlag = False,
 ) -> int:
     """Delete every VM that is stopped."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     stopped = [vm for vm in session.client.get("/v1/vms", {"state": "stopped"}) if state_of(vm) == "stopped"]
     if dry_run:
         session.show_list(stopped, VM_COLUMNS)
@@ -50,7 +50,7 @@ def prune_vms(
     return session.each([vm["id"] for vm in stopped], "DELETE", lambda vm: path_of("vms", vm))
 
 
-def _prune(session: Session, nouns: Sequence[str], *, unused: bool, dry_run: bool) -> None:
+def _prune(session: CliSession, nouns: Sequence[str], *, unused: bool, dry_run: bool) -> None:
     body = {"nouns": nouns, "unused": unused, "dry_run": dry_run}
     report = session.long("POST", "/v1/system/prune", body=body)
     session.show_document(report, "".join(f"{printable(line)}\n" for line in report["removed"]))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from banger.client import path_of
-from banger.commands.session import Session
+from banger.commands.session import CliSession
 from banger.commands.spec import one_of
 
 
-def bring_image(session: Session, image: str, when: str) -> None:
+def bring_image(session: CliSession, image: str, when: str) -> None:
     """Fetch ``image`` anew (``always``), or see that it is here (``never``); the daemon brings what is missing.
 
     Raises:

@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import Any
 
 from banger.client import TICK_S
-from banger.client.channel import HIGH_WATER, FrameChannel, exit_of
+from banger.client.channel import HIGH_WATER, ClientFrameChannel, exit_of
 from banger.commands import signals
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.frames import FrameType
@@ -51,7 +51,7 @@ class Relay:
 
     def __init__(
         self,
-        channel: FrameChannel,
+        channel: ClientFrameChannel,
         progress: Callable[[Mapping[str, Any] | None], None],
         close_progress: Callable[[], None],
         *,

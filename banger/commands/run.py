@@ -16,7 +16,7 @@ from banger.commands.naming import check_name
 from banger.commands.options import VmArgument
 from banger.commands.pulling import bring_image
 from banger.commands.relay import Relay, is_interactive, terminal_size
-from banger.commands.session import Session
+from banger.commands.session import CliSession
 from banger.commands.trailing import TrailingCommand
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.units import parse_duration
@@ -73,7 +73,7 @@ def run(
     tty: Tty = None,
 ) -> int:
     """Run a command in a fresh VM; ends as the command ends."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     if rm and keep:
         raise BangerError(ErrorKind.USAGE, "--rm and --keep exclude each other")
     if detach and timeout:
@@ -158,7 +158,7 @@ def _as_not_run() -> Iterator[None]:
 
 
 def _converse(
-    session: Session, path: str, config: Mapping[str, Any], execution: Mapping[str, Any], *, stdin: bool
+    session: CliSession, path: str, config: Mapping[str, Any], execution: Mapping[str, Any], *, stdin: bool
 ) -> tuple[Mapping[str, Any], int]:
     """Hold the session; the payload of STARTED and the exit code."""
     with _as_not_run():

@@ -12,7 +12,7 @@ from typer import Context, Option
 
 from banger.client.autostart import daemon_command, daemon_environment
 from banger.commands.daemon import stop_daemon
-from banger.commands.session import Session
+from banger.commands.session import CliSession
 from banger.commands.systemd_unit import UNIT_NAME, render_unit
 from banger.core.errors import BangerError, ErrorKind
 
@@ -26,7 +26,7 @@ SystemFlag = Annotated[
 
 def install(ctx: Context, *, system: SystemFlag = None) -> None:
     """Let systemd run the daemon."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     is_system = _is_system(system, "install")
     path = _unit_path(is_system=is_system)
     assignments = [f"{name}={value}" for name, value in daemon_environment().items() if name != "XDG_RUNTIME_DIR"]
@@ -47,7 +47,7 @@ def install(ctx: Context, *, system: SystemFlag = None) -> None:
 
 def uninstall(ctx: Context, *, system: SystemFlag = None) -> None:
     """Take the daemon away from systemd."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     is_system = _is_system(system, "uninstall")
     path = _unit_path(is_system=is_system)
     if not path.exists():

@@ -22,7 +22,7 @@ from banger.render.terminal import Terminal
 _AT_ONCE = 16
 
 
-class Session:
+class CliSession:
     """One run of ``banger``: made before the command line is parsed, filled in by its common flags."""
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ from typer import Argument, Context
 
 from banger.client import path_of
 from banger.commands.options import Operation, SeveralImages, SeveralKernels, SeveralVms
-from banger.commands.session import Session
+from banger.commands.session import CliSession
 from banger.core.errors import BangerError, ErrorKind
 from banger.render import details
 from banger.render.terminal import Terminal
@@ -40,7 +40,7 @@ def show_kernels(ctx: Context, kernels: SeveralKernels) -> None:
 
 def inspect(ctx: Context, objects: Annotated[list[str], Argument(metavar="NAME...", help="Names or ids.")]) -> None:
     """Show all that is known about VMs, images or kernels."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     found = [_find(session, name) for name in objects]
     session.show_document(
         [item for item, _ in found] if len(found) > 1 else found[0][0],
@@ -48,7 +48,7 @@ def inspect(ctx: Context, objects: Annotated[list[str], Argument(metavar="NAME..
     )
 
 
-def _find(session: Session, name: str) -> tuple[Mapping[str, Any], Page]:
+def _find(session: CliSession, name: str) -> tuple[Mapping[str, Any], Page]:
     """A VM of that name, or else an image, or else a kernel."""
     missing: BangerError | None = None
     for collection, page in _PAGES.items():
@@ -66,7 +66,7 @@ def show_operation(ctx: Context, operation: Operation) -> None:
     _show(ctx.obj, "operations", [operation], details.operation_page)
 
 
-def _show(session: Session, collection: str, names: Sequence[str], page: Page) -> None:
+def _show(session: CliSession, collection: str, names: Sequence[str], page: Page) -> None:
     found = [session.client.get(path_of(collection, name)) for name in names]
     session.show_document(
         found[0] if len(found) == 1 else found,

@@ -12,7 +12,7 @@ from typer import Argument, Context
 from banger.client import path_of
 from banger.commands.openssh import quoted_path
 from banger.commands.options import VmArgument
-from banger.commands.session import Session
+from banger.commands.session import CliSession
 from banger.commands.trailing import TrailingCommand
 from banger.core.errors import BangerError, ErrorKind
 
@@ -23,7 +23,7 @@ def ssh(
     command: Annotated[list[str] | None, Argument(metavar="[--] ARGS...", help="More arguments for ssh.")] = None,
 ) -> None:
     """Log in to a VM with your own ssh."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     access = session.client.get(path_of("vms", vm, "access"))
     options, remote = split_ssh_arguments(command or [])
     argv = ["ssh", *ssh_options(access), *options, f"{access['user']}@{access['host']}", *remote]

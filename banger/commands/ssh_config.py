@@ -19,7 +19,7 @@ from banger.commands.openssh import (
     without_line,
 )
 from banger.commands.rewriting import locked, read_or_none, replace_file
-from banger.commands.session import Session
+from banger.commands.session import CliSession
 from banger.core.errors import BangerError, ErrorKind
 from banger.layout import Layout
 
@@ -35,7 +35,7 @@ def ssh_config(
     ] = False,
 ) -> None:
     """Print what makes `ssh NAME.vm` work with your own ssh, or install it."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     if install and uninstall:
         raise BangerError(
             ErrorKind.USAGE, "--install and --uninstall exclude each other", hint="banger ssh-config --help"
@@ -156,7 +156,7 @@ def _made(record_path: Path, user_config: Path) -> list[str]:
         return []  # not ours: then nothing of the user's is taken away
 
 
-def _warn_of_other_home(session: Session, user_config: Path) -> None:
+def _warn_of_other_home(session: CliSession, user_config: Path) -> None:
     """OpenSSH reads the home directory of the account, whatever HOME says."""
     try:
         home = pwd.getpwuid(os.getuid()).pw_dir

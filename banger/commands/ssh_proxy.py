@@ -12,7 +12,7 @@ from typer import Argument, Context
 from banger.client import path_of
 from banger.commands.openssh import check_host, with_host_key
 from banger.commands.rewriting import locked, read_or_none, replace_file
-from banger.commands.session import Session
+from banger.commands.session import CliSession
 from banger.commands.ssh_config import known_hosts_file
 from banger.core.errors import BangerError, ErrorKind
 
@@ -22,7 +22,7 @@ _STDOUT = 1
 
 def ssh_proxy(ctx: Context, host: Annotated[str, Argument(metavar="HOST", help="Name of a VM, and a suffix.")]) -> None:
     """Connect to a VM for ssh, as its ProxyCommand with ProxyUseFdpass."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     name = check_host(host).partition(".")[0]
     access = session.client.get(path_of("vms", name, "access"))
     _remember(known_hosts_file(session.layout), host, str(access["host_key"]))

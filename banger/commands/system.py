@@ -7,7 +7,7 @@ from typing import Annotated
 from typer import Context, Option
 
 from banger import __version__
-from banger.commands.session import Session
+from banger.commands.session import CliSession
 from banger.render.details import fields_text
 from banger.render.views import size
 
@@ -20,7 +20,7 @@ def reconcile(
     dry_run: Annotated[bool, Option("--dry-run", "-n", help="Only tell what would be done.")] = False,
 ) -> None:
     """Compare the records with the host and repair what differs."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     done = session.long("POST", "/v1/system/reconcile", {"dry_run": True} if dry_run else None)
     fields = [(what, ", ".join(names)) for what, names in done.items() if names]
     session.show_document(done, fields_text(fields) or "nothing to repair\n")
@@ -28,7 +28,7 @@ def reconcile(
 
 def df(ctx: Context) -> None:
     """Show where the disk space went."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     usage = session.client.get("/v1/system/df")
     used = [(name, size(usage.get(f"{name}_bytes"))) for name in _USAGE]
     session.show_document(usage, fields_text([*used, ("free", size(usage.get("free_bytes")))]))
@@ -36,5 +36,5 @@ def df(ctx: Context) -> None:
 
 def version(ctx: Context) -> None:
     """Print the version."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     session.show_document({"version": __version__}, f"banger {__version__}\n")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from banger.commands.session import Session
+from banger.commands.session import CliSession
 from banger.core.errors import BangerError, ErrorKind
 
 
 def select(
-    session: Session,
+    session: CliSession,
     names: Sequence[str] | None,
     labels: Sequence[str] | None,
     states: Collection[str],

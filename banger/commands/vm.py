@@ -13,7 +13,7 @@ from banger.commands import options
 from banger.commands import spec as specs
 from banger.commands.naming import check_name
 from banger.commands.pulling import bring_image
-from banger.commands.session import Session
+from banger.commands.session import CliSession
 from banger.commands.targets import lines_of, select
 from banger.core.units import parse_duration
 from banger.render.streams import check_reader
@@ -35,7 +35,7 @@ def create(
     start: Annotated[bool, Option("--start", help="Start it too.")] = False,
 ) -> None:
     """Make a VM without running a command in it."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     check_name(session, wish.name)
     spec = wish.spec(session.layout, image)
     bring_image(session, spec["image"], wish.pull)
@@ -103,7 +103,7 @@ def grow(
     disk: Annotated[str, Option("--disk", metavar="SIZE", help="Its new size, file system included.")],
 ) -> None:
     """Make the disk of a stopped VM larger."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     body = {"disk_mib": specs.mebibytes(disk)}
     session.show_results([session.long("POST", path_of("vms", vm, "grow"), body=body)])
 
@@ -145,7 +145,7 @@ def logs(
     tail: options.Tail = None,
 ) -> None:
     """Print what a VM wrote to its console."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     specs.one_of("--source", log_source, ("console", "vmm"))
     query = {"source": log_source, "follow": follow or None, "tail": tail}
     pieces = session.client.stream(path_of("vms", vm, "logs"), query, on_wait=check_reader if follow else None)
@@ -159,7 +159,7 @@ def logs(
 
 
 def _each(
-    session: Session, method: str, action: str, targets: Sequence[str], query: Mapping[str, object] | None = None
+    session: CliSession, method: str, action: str, targets: Sequence[str], query: Mapping[str, object] | None = None
 ) -> int:
     tail = (action,) if action else ()
     return session.each(targets, method, lambda vm: path_of("vms", vm, *tail), query)

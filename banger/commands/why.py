@@ -12,7 +12,7 @@ from typer import Context, Option
 
 from banger.client import path_of
 from banger.commands.options import VmArguments
-from banger.commands.session import Session
+from banger.commands.session import CliSession
 from banger.core.errors import BangerError, ErrorKind
 from banger.render import details
 from banger.render.views import size
@@ -23,7 +23,7 @@ Bundle = Annotated[Path | None, Option("--bundle", metavar="FILE", help="Write i
 
 def why(ctx: Context, vms: VmArguments = None, *, last: Last = False, bundle: Bundle = None) -> None:
     """Tell why VMs are as they are, or how they went, and what to do next."""
-    session: Session = ctx.obj
+    session: CliSession = ctx.obj
     queries = list(vms or ())
     if last == bool(queries):
         message = "name VMs, or ask for the last one that went wrong, not both" if last else "no VM is named"
@@ -40,7 +40,7 @@ def why(ctx: Context, vms: VmArguments = None, *, last: Last = False, bundle: Bu
     )
 
 
-def _last(session: Session) -> str:
+def _last(session: CliSession) -> str:
     """The id of the newest evidence."""
     kept = session.client.get("/v1/evidence")
     if not kept:
@@ -49,7 +49,7 @@ def _last(session: Session) -> str:
     return str(kept[0]["id"])
 
 
-def _write_bundle(session: Session, queries: list[str], target: Path) -> None:
+def _write_bundle(session: CliSession, queries: list[str], target: Path) -> None:
     if len(queries) != 1:
         raise BangerError(ErrorKind.USAGE, "a bundle is of one VM", hint="banger vm why VM --bundle FILE")
     written = _write_new(target, session.client.stream(path_of("vms", queries[0], "why", "archive")))

@@ -10,7 +10,7 @@ from banger.core.models import Vm, VmState
 from banger.core.units import LONGEST_S, format_duration
 
 
-class Verdict(StrEnum):
+class ExpiryAction(StrEnum):
     """What is due."""
 
     DELETE = "delete"
@@ -21,7 +21,7 @@ class Verdict(StrEnum):
 class Due:
     """What is to be done with a VM whose time is over, and why, for people."""
 
-    verdict: Verdict
+    action: ExpiryAction
     reason: str
 
 
@@ -36,8 +36,8 @@ def due(vm: Vm, now: datetime, last_used: datetime) -> Due | None:
     """What is due now, if anything. ``last_used`` is when somebody was last seen using the guest."""
     end = expires_at(vm)
     if end is not None and now >= end and vm.state not in (VmState.CREATING, VmState.DELETING):
-        return Due(Verdict.DELETE, f"its time of {format_duration(vm.spec.ttl_s)} is over")
+        return Due(ExpiryAction.DELETE, f"its time of {format_duration(vm.spec.ttl_s)} is over")
     idle_s = vm.spec.idle_s
     if 0 < idle_s <= LONGEST_S and vm.state is VmState.RUNNING and now >= last_used + timedelta(seconds=idle_s):
-        return Due(Verdict.STOP, f"nobody has used it for {format_duration(idle_s)}")
+        return Due(ExpiryAction.STOP, f"nobody has used it for {format_duration(idle_s)}")
     return None

@@ -32,7 +32,7 @@ from banger.guest.access import guest_access
 from banger.guest.boot import LinuxGuestBoot
 from banger.guest.channel import GuestChannels
 from banger.guest.sshkeys import ensure_key
-from banger.host.evidence.room import EvidenceRoom
+from banger.host.evidence.store import EvidenceStore
 from banger.host.ledger import Ledger
 from banger.image_tools import LocalImageTools
 from banger.kernels import sources as kernel_sources
@@ -87,7 +87,7 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
     blobs = BlobStore(layout.blobs, leases=store.leases)
     bundles = BundleImageSource(layout, config, blobs=blobs)
     ledger = Ledger(store.handles, layout)
-    evidence = EvidenceRoom(layout)
+    evidence = EvidenceStore(layout)
     attendance = Attendance()
     mark = installation_id(layout)
     vmm = QemuVmm(config, layout, Launching(config, mark))

@@ -12,8 +12,8 @@ import time
 from collections import OrderedDict
 from contextlib import suppress
 
+from banger.forwarding.dialers import Dialer
 from banger.forwarding.loop import READ, Loop
-from banger.forwarding.ways import Way
 
 #: As long as the kernel's connection tracking keeps a stream of datagrams.
 SILENT_S = 120.0
@@ -35,16 +35,16 @@ class Senders:
         self._known: OrderedDict[tuple[int, object], Sender] = OrderedDict()
         loop.later(SILENT_S / 4, self._sweep)
 
-    def add(self, port: socket.socket, way: Way) -> None:
+    def add(self, port: socket.socket, dialer: Dialer) -> None:
         """Take datagrams from a bound socket."""
         port.settimeout(0)
         if port.family == socket.AF_INET6:
             port.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
         else:
             port.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-        self._loop.watch(port.fileno(), READ, lambda _: self._take(port, way))
+        self._loop.watch(port.fileno(), READ, lambda _: self._take(port, dialer))
 
-    def _take(self, port: socket.socket, way: Way) -> None:
+    def _take(self, port: socket.socket, dialer: Dialer) -> None:
         for _ in range(_BURST):
             try:
                 data, control, _, address = port.recvmsg(_MOST_BYTES, 256)
@@ -54,7 +54,7 @@ class Senders:
             sender = self._known.get(key)
             if sender is None:
                 try:
-                    sender = Sender(self._loop, port, address, answers_from(control), way.datagrams())
+                    sender = Sender(self._loop, port, address, answers_from(control), dialer.datagrams())
                 except OSError:
                     return
                 self._known[key] = sender

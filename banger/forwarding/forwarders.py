@@ -38,11 +38,11 @@ class Target:
     """Where connections to one port of the host are to go.
 
     Attributes:
-        way: ``stack`` or ``direct``, see :mod:`banger.forwarding.ways`.
-        address, port: what the way dials.
+        dialer: ``stack`` or ``direct``, see :mod:`banger.forwarding.dialers`.
+        address, port: what the dialer dials.
     """
 
-    way: str
+    dialer: str
     address: str
     port: int
 

@@ -14,9 +14,9 @@ import socket
 import sys
 
 from banger.forwarding.datagrams import Senders
+from banger.forwarding.dialers import dialer_of
 from banger.forwarding.loop import READ, Loop
 from banger.forwarding.streams import Listeners
-from banger.forwarding.ways import way_of
 
 _MOST_DESCRIPTORS = 65536
 
@@ -38,7 +38,7 @@ def main() -> None:
     for port in config["ports"]:
         taken = socket.socket(fileno=port["fd"])
         target = listeners if port["protocol"] == "tcp" else senders
-        target.add(taken, way_of(port))
+        target.add(taken, dialer_of(port))
     loop.watch(pipe_fd, READ, lambda _: _hear(loop, pipe_fd))
     loop.run()
 

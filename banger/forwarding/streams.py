@@ -11,8 +11,8 @@ import socket
 import struct
 from contextlib import suppress
 
+from banger.forwarding.dialers import Dialer, RefusedError
 from banger.forwarding.loop import READ, WRITE, Loop
-from banger.forwarding.ways import RefusedError, Way
 
 CHUNK_BYTES = 64 * 1024
 MOST_CONNECTIONS = 1024
@@ -32,15 +32,15 @@ class Listeners:
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self._ports: dict[int, tuple[socket.socket, Way]] = {}
+        self._ports: dict[int, tuple[socket.socket, Dialer]] = {}
         self._open = 0
         self._resting = False
 
-    def add(self, listener: socket.socket, way: Way) -> None:
+    def add(self, listener: socket.socket, dialer: Dialer) -> None:
         """Accept from a socket that listens already."""
         listener.settimeout(0)
         listener.listen(BACKLOG)
-        self._ports[listener.fileno()] = (listener, way)
+        self._ports[listener.fileno()] = (listener, dialer)
         self._watch(listener.fileno())
 
     def closed(self) -> None:
@@ -64,7 +64,7 @@ class Listeners:
                 self._watch(descriptor)
 
     def _accept(self, descriptor: int) -> None:
-        listener, way = self._ports[descriptor]
+        listener, dialer = self._ports[descriptor]
         if self._open >= MOST_CONNECTIONS:
             self._rest()
             return
@@ -78,12 +78,12 @@ class Listeners:
         client.settimeout(0)
         _keep_alive(client)
         try:
-            guest = way.dial()
+            guest = dialer.dial()
         except (RefusedError, OSError):
             reset(client)
             return
         self._open += 1
-        Connection(self._loop, self, way, client, guest)
+        Connection(self._loop, self, dialer, client, guest)
 
 
 class Direction:
@@ -133,8 +133,10 @@ class Direction:
 class Connection:
     """A client and the guest's side of it."""
 
-    def __init__(self, loop: Loop, listeners: Listeners, way: Way, client: socket.socket, guest: socket.socket) -> None:
-        self._loop, self._listeners, self._way = loop, listeners, way
+    def __init__(
+        self, loop: Loop, listeners: Listeners, dialer: Dialer, client: socket.socket, guest: socket.socket
+    ) -> None:
+        self._loop, self._listeners, self._dialer = loop, listeners, dialer
         self._client, self._guest = client, guest
         self._inward, self._outward = Direction(client, guest), Direction(guest, client)
         self._is_open = False
@@ -153,7 +155,7 @@ class Connection:
     def _guest_ready(self, events: int) -> None:
         if not self._is_open:
             try:
-                self._is_open = self._way.is_open(self._guest)
+                self._is_open = self._dialer.is_open(self._guest)
             except (RefusedError, OSError):
                 self._end(by_reset=True)
                 return
@@ -187,7 +189,7 @@ class Connection:
     def _was_refused(self) -> bool:
         if self._outward.carried_bytes:
             return False
-        return self._way.was_refused(self._guest, self._inward.carried_bytes)
+        return self._dialer.was_refused(self._guest, self._inward.carried_bytes)
 
     def _update(self) -> None:
         """Wait for what each direction needs next.

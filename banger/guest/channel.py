@@ -22,7 +22,7 @@ from banger.core.names import new_id
 from banger.core.operation import Operation
 from banger.guest.channel_link import GuestLink
 from banger.guest.command import ExecRequest, Terminal, exec_command, tool_command
-from banger.guest.sessions import Session
+from banger.guest.sessions import GuestSession
 
 #: What :meth:`GuestChannels.run` keeps of a command's output, in bytes; the rest is read and dropped.
 MAX_RUN_OUTPUT = 1 << 20
@@ -78,7 +78,7 @@ class GuestChannels:
 
     # -- for the HTTP layer, in the loop ---------------------------------------------------------------
 
-    async def open_session(self, access: GuestAccess, request: ExecRequest) -> Session:
+    async def open_session(self, access: GuestAccess, request: ExecRequest) -> GuestSession:
         """Start a command of the user's. A connection that was lost is made anew, once.
 
         Raises:
@@ -88,7 +88,7 @@ class GuestChannels:
         exec_id = new_id()
         return await self._open(access, exec_command(request, exec_id), request.tty, exec_id)
 
-    async def open_tool(self, access: GuestAccess, args: Sequence[str]) -> Session:
+    async def open_tool(self, access: GuestAccess, args: Sequence[str]) -> GuestSession:
         """Start a toolbox applet with its arguments (``tar``, say); raises what :meth:`open_session` raises."""
         return await self._open(access, tool_command(args))
 
@@ -107,7 +107,9 @@ class GuestChannels:
     async def _connect(self, access: GuestAccess, timeout_s: float) -> None:
         await self._link(access).connect(timeout_s)
 
-    async def _open(self, access: GuestAccess, command: str, tty: Terminal | None = None, exec_id: str = "") -> Session:
+    async def _open(
+        self, access: GuestAccess, command: str, tty: Terminal | None = None, exec_id: str = ""
+    ) -> GuestSession:
         opening = asyncio.create_task(self._link(access).open(command, tty, exec_id))
         try:
             return await asyncio.shield(opening)
@@ -116,7 +118,7 @@ class GuestChannels:
             opening.add_done_callback(self._close_unwanted)
             raise
 
-    def _close_unwanted(self, opening: asyncio.Task[Session]) -> None:
+    def _close_unwanted(self, opening: asyncio.Task[GuestSession]) -> None:
         """End a command whose caller left while it was being started."""
         self._unwanted.discard(opening)
         if not opening.cancelled() and opening.exception() is None:

@@ -21,7 +21,7 @@ from banger.guest.command import (
     launcher_script,
     upload_command,
 )
-from banger.guest.sessions import ANSWER_TIMEOUT_S, Session
+from banger.guest.sessions import ANSWER_TIMEOUT_S, GuestSession
 
 #: How long a guest may take to kill what an abandoned command has started.
 _END_TIMEOUT_S = 10.0
@@ -42,7 +42,7 @@ class GuestLink:
         """Connect to a guest that may still be booting; nothing to do if there is a live connection."""
         await self._pool.connect(timeout_s)
 
-    async def open(self, command: str, tty: Terminal | None = None, exec_id: str = "") -> Session:
+    async def open(self, command: str, tty: Terminal | None = None, exec_id: str = "") -> GuestSession:
         """Start ``command``, which carries ``exec_id``; raises what :meth:`GuestChannels.open_session` raises."""
         if not fits_one_request(command):
             command = await self._upload(command)
@@ -79,7 +79,7 @@ class GuestLink:
                 finally:
                     await session.close()
 
-    async def _open(self, command: str, tty: Terminal | None = None, exec_id: str = "") -> Session:
+    async def _open(self, command: str, tty: Terminal | None = None, exec_id: str = "") -> GuestSession:
         """Start a command that fits.
 
         A connection can be dead before anybody notices. As long as the guest has not given the command a channel it
@@ -94,9 +94,9 @@ class GuestLink:
         except _NotBegunError as error:
             raise self._error(ErrorKind.UNAVAILABLE, "the guest does not take commands", error) from error
 
-    async def _start(self, command: str, tty: Terminal | None, exec_id: str) -> Session:
+    async def _start(self, command: str, tty: Terminal | None, exec_id: str) -> GuestSession:
         connection = await self._pool.take()
-        session = Session(
+        session = GuestSession(
             self.access.vm_id,
             lambda clean: self._pool.give_back(connection, clean=clean),
             (lambda: self._end_all(exec_id)) if exec_id else None,

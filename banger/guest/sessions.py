@@ -35,7 +35,7 @@ class Answer:
     stderr: bytes
 
 
-class Session:
+class GuestSession:
     """A command that runs in a guest.
 
     Read :meth:`output` to its end, then ask :meth:`wait`. A reader that does not keep up stops the command, so that a

@@ -62,7 +62,7 @@ class Watched:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Decision:
     """What to do with one VM, and the sentence that tells its user why."""
 
     vm_id: str
@@ -70,7 +70,7 @@ class Verdict:
     reason: str
 
 
-def decide(free_bytes: int, vms: Sequence[Watched], thresholds: Thresholds) -> list[Verdict]:
+def decide(free_bytes: int, vms: Sequence[Watched], thresholds: Thresholds) -> list[Decision]:
     """What to do now; empty if all is well.
 
     Args:
@@ -78,15 +78,15 @@ def decide(free_bytes: int, vms: Sequence[Watched], thresholds: Thresholds) -> l
         vms: all that the guard may pause or resume.
         thresholds: when to act.
     """
-    return [verdict for vm in vms for verdict in _judge(free_bytes, vm, thresholds)]
+    return [decision for vm in vms for decision in _judge(free_bytes, vm, thresholds)]
 
 
-def _judge(free_bytes: int, vm: Watched, thresholds: Thresholds) -> Iterator[Verdict]:
+def _judge(free_bytes: int, vm: Watched, thresholds: Thresholds) -> Iterator[Decision]:
     if vm.is_paused:
         if not _trouble(free_bytes, vm, thresholds.resume_free_bytes, thresholds.resume_fill):
-            yield Verdict(vm.vm_id, Move.RESUME, f'"{vm.name}" goes on: there is room again')
+            yield Decision(vm.vm_id, Move.RESUME, f'"{vm.name}" goes on: there is room again')
     elif reason := _trouble(free_bytes, vm, thresholds.pause_free_bytes, thresholds.pause_fill):
-        yield Verdict(vm.vm_id, Move.PAUSE, reason)
+        yield Decision(vm.vm_id, Move.PAUSE, reason)
 
 
 def _trouble(free_bytes: int, vm: Watched, least_free_bytes: int, most_fill: float) -> str:

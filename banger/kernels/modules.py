@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from banger.kernels.compression import decompress
-from banger.rootfs.ext4.reader import Ext4Image
+from banger.rootfs.ext4.reader import Ext4Reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def read_modules(image: Path, wanted: Iterable[str]) -> list[Module]:
     """
     if not image.exists():
         return []
-    with Ext4Image(image) as tree:
+    with Ext4Reader(image) as tree:
         index = tree.find(b"modules.dep")
         if index is None:
             return []
@@ -76,5 +76,5 @@ def read_modules(image: Path, wanted: Iterable[str]) -> list[Module]:
         return [Module(f"{module_name(path)}.ko", decompress(_content(tree, path))) for path in paths]
 
 
-def _content(tree: Ext4Image, path: str) -> bytes:
+def _content(tree: Ext4Reader, path: str) -> bytes:
     return tree.open(tree.resolve(path.encode())).readall()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from banger.core.units import format_size
 from banger.lint.finding import Finding, Severity
-from banger.rootfs.ext4.reader import Ext4Image
+from banger.rootfs.ext4.reader import Ext4Reader
 from banger.rootfs.refusals import shown
 
 _SHOWN_PROGRAMS = 5
@@ -29,7 +29,7 @@ class Census:
     privileged: tuple[bytes, ...]
 
 
-def take_census(image: Ext4Image, check: Callable[[], None]) -> Census:
+def take_census(image: Ext4Reader, check: Callable[[], None]) -> Census:
     """Walk through the image.
 
     Args:
@@ -53,7 +53,7 @@ def take_census(image: Ext4Image, check: Callable[[], None]) -> Census:
     return Census(entries, file_bytes, tuple(privileged))
 
 
-def check_census(image: Ext4Image, census: Census) -> Iterator[Finding]:
+def check_census(image: Ext4Reader, census: Census) -> Iterator[Finding]:
     """Say how much there is in the image."""
     superblock = image.superblock
     size, free = (blocks * superblock.block_bytes for blocks in (superblock.blocks, superblock.free_blocks))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from banger.lint.finding import Finding, Severity
 from banger.lint.programs import Init, executable
-from banger.rootfs.ext4.reader import Ext4Image
+from banger.rootfs.ext4.reader import Ext4Reader
 from banger.rootfs.refusals import shown
 
 _DIRECTORIES = (b"/bin", b"/sbin", b"/lib")
@@ -19,7 +19,7 @@ _TEXT_BYTES = 64 << 10
 _NAME_CHARACTERS = 200
 
 
-def check_directories(image: Ext4Image) -> Iterator[Finding]:
+def check_directories(image: Ext4Reader) -> Iterator[Finding]:
     """Say whether the places of programs are there, and whether they are the merged ones of ``/usr``."""
     links = 0
     for path in _DIRECTORIES:
@@ -37,7 +37,7 @@ def check_directories(image: Ext4Image) -> Iterator[Finding]:
         yield Finding(Severity.INFO, "usr-merged", "/bin, /sbin and /lib are links into /usr")
 
 
-def check_accounts(image: Ext4Image) -> Iterator[Finding]:
+def check_accounts(image: Ext4Reader) -> Iterator[Finding]:
     """Say whether root can log in."""
     text = read_text(image, _PASSWD)
     if text is None:
@@ -56,7 +56,7 @@ def check_accounts(image: Ext4Image) -> Iterator[Finding]:
     yield Finding(Severity.WARNING, "root-missing", f"{shown(_PASSWD)} has no line for root")
 
 
-def check_resolver(image: Ext4Image, init: Init) -> Iterator[Finding]:
+def check_resolver(image: Ext4Reader, init: Init) -> Iterator[Finding]:
     """Say whether names will resolve: with an init of the image's own a link is taken for its resolver's."""
     inode = image.find(_RESOLVER, follow=False)
     if inode is None or not inode.is_symlink or image.find(_RESOLVER) is not None:
@@ -70,7 +70,7 @@ def check_resolver(image: Ext4Image, init: Init) -> Iterator[Finding]:
         yield Finding(Severity.WARNING, "resolver-dangling", message)
 
 
-def check_release(image: Ext4Image) -> Iterator[Finding]:
+def check_release(image: Ext4Reader) -> Iterator[Finding]:
     """Say which distribution it is (os-release(5))."""
     for path in _OS_RELEASE:
         text = read_text(image, path)
@@ -83,7 +83,7 @@ def check_release(image: Ext4Image) -> Iterator[Finding]:
         return
 
 
-def read_text(image: Ext4Image, path: bytes) -> str | None:
+def read_text(image: Ext4Reader, path: bytes) -> str | None:
     """The first 64 KiB of a small text file, links followed; ``None`` if there is none."""
     inode = image.find(path)
     if inode is None or not inode.is_file:

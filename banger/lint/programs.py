@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from banger.lint.elf import ElfFacts, read_elf
 from banger.lint.finding import Finding, Severity
-from banger.rootfs.ext4.reader import Ext4Image, Inode
+from banger.rootfs.ext4.reader import Ext4Reader, Inode
 from banger.rootfs.refusals import shown
 
 INIT = b"/sbin/init"
@@ -43,7 +43,7 @@ class Program:
     elf: ElfFacts | None
 
 
-def find_init(image: Ext4Image) -> Init:
+def find_init(image: Ext4Reader) -> Init:
     """Which init the image has. By what the file *is* (under any of its names), not by what it is called."""
     init = executable(image, INIT)
     if init is None:
@@ -57,7 +57,7 @@ def find_init(image: Ext4Image) -> Init:
     return Init.SYSVINIT if image.find(b"/etc/inittab") else Init.OTHER
 
 
-def check_init(image: Ext4Image, init: Init) -> Iterator[Finding]:
+def check_init(image: Ext4Reader, init: Init) -> Iterator[Finding]:
     """Say what will be process 1."""
     if init is not Init.NONE:
         yield Finding(Severity.INFO, f"init-{init}", f"the image's init is {init}")
@@ -69,7 +69,7 @@ def check_init(image: Ext4Image, init: Init) -> Iterator[Finding]:
         yield Finding(Severity.INFO, "init-none", message)
 
 
-def check_shell(image: Ext4Image) -> Iterator[Finding]:
+def check_shell(image: Ext4Reader) -> Iterator[Finding]:
     """Say whether there is a shell."""
     if executable(image, SHELL) is not None:
         return
@@ -82,7 +82,7 @@ def check_shell(image: Ext4Image) -> Iterator[Finding]:
     )
 
 
-def sample(image: Ext4Image) -> Sequence[Program]:
+def sample(image: Ext4Reader) -> Sequence[Program]:
     """A few of the image's programs, those that a VM needs first."""
     found: dict[int, Program] = {}
     for path in _SAMPLES:
@@ -97,7 +97,7 @@ def sample(image: Ext4Image) -> Sequence[Program]:
     return list(found.values())
 
 
-def check_programs(image: Ext4Image, programs: Sequence[Program], machine: str) -> Iterator[Finding]:
+def check_programs(image: Ext4Reader, programs: Sequence[Program], machine: str) -> Iterator[Finding]:
     """Say which libc the programs use, and what keeps them from running on ``machine`` (as ``uname -m`` says)."""
     for program in programs:
         elf = program.elf
@@ -115,7 +115,7 @@ def check_programs(image: Ext4Image, programs: Sequence[Program], machine: str) 
         yield Finding(Severity.INFO, f"libc-{libc.split()[0]}", f"the image's programs use {libc}")
 
 
-def executable(image: Ext4Image, path: bytes) -> Inode | None:
+def executable(image: Ext4Reader, path: bytes) -> Inode | None:
     """The file at ``path``, links followed, if root can run it."""
     inode = image.find(path)
     return inode if inode is not None and inode.is_file and inode.mode & _ANY_EXECUTE else None
@@ -143,5 +143,5 @@ def _runs(machine: str) -> tuple[str, ...]:
     return (machine, "i386") if machine == "x86_64" else (machine,)
 
 
-def _is_any(image: Ext4Image, inode: Inode, paths: Sequence[bytes]) -> bool:
+def _is_any(image: Ext4Reader, inode: Inode, paths: Sequence[bytes]) -> bool:
     return any(other.number == inode.number for path in paths if (other := image.find(path)) is not None)

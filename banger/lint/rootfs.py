@@ -7,14 +7,14 @@ from collections.abc import Callable, Iterator
 from banger.lint import census, files, programs
 from banger.lint.finding import Finding, Severity
 from banger.lint.kernel import KernelFacts, check_kernel
-from banger.rootfs.ext4.reader import Ext4Image
+from banger.rootfs.ext4.reader import Ext4Reader
 from banger.rootfs.refusals import shown
 
 _SEVERITIES = list(Severity)
 
 
 def lint_rootfs(
-    image: Ext4Image,
+    image: Ext4Reader,
     kernel: KernelFacts | None = None,
     *,
     machine: str = "x86_64",
@@ -39,7 +39,7 @@ def lint_rootfs(
 
 
 def _findings(
-    image: Ext4Image, kernel: KernelFacts | None, machine: str, check: Callable[[], None]
+    image: Ext4Reader, kernel: KernelFacts | None, machine: str, check: Callable[[], None]
 ) -> Iterator[Finding]:
     init = programs.find_init(image)
     samples = programs.sample(image)
@@ -57,7 +57,7 @@ def _findings(
     yield from census.check_census(image, census.take_census(image, check))
 
 
-def _check_modules(image: Ext4Image, kernel: KernelFacts) -> Iterator[Finding]:
+def _check_modules(image: Ext4Reader, kernel: KernelFacts) -> Iterator[Finding]:
     """Say whose modules the VM will use: those of the image, if it has any for this very kernel."""
     if not kernel.version:
         return

@@ -17,7 +17,7 @@ from banger.oci.artifact import CREATED, TITLE, VERSION, LocalBlob, manifest_byt
 from banger.oci.artifact_client import Registries
 from banger.oci.artifact_zstd import ZstdBlob
 from banger.oci.reference import Reference
-from banger.rootfs.ext4.reader import Ext4Image
+from banger.rootfs.ext4.reader import Ext4Reader
 from banger.rootfs.tree_tar import TreeTar
 
 _IMAGE, _MODULES, _INITRD = "vmlinuz", "modules.ext4", "initrd"
@@ -78,7 +78,7 @@ def _layers(kernel: Kernel, kernel_dir: Path, scratch: Path, token: CancelToken)
 
 def _modules(disk: Path, packed: Path, token: CancelToken) -> LocalBlob:
     """The module tree as an archive, which says nothing of how its file system was laid out."""
-    with packed.open("wb") as sink, Ext4Image(disk) as tree:
+    with packed.open("wb") as sink, Ext4Reader(disk) as tree:
         archive = ZstdBlob(sink, token)
         TreeTar(tree, token=token).write_to(archive)
         digest, size = archive.finish()

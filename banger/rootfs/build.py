@@ -22,8 +22,8 @@ from banger.core.operation import Operation
 from banger.core.units import GIB, MIB, format_size
 from banger.rootfs.directory import read_directory
 from banger.rootfs.ext4.blocks import ImageFullError
-from banger.rootfs.ext4.image import Ext4Image, open_image
 from banger.rootfs.ext4.skeleton import host_error, make_empty
+from banger.rootfs.ext4.writer import Ext4Writer, open_image
 from banger.rootfs.limits import Budget, Limits
 from banger.rootfs.nodes import Directory, File
 from banger.rootfs.parallel_layers import Layer, ParallelLayers, Progress, StaleLayerError
@@ -95,7 +95,7 @@ def build_rootfs(
         raise BangerError(ErrorKind.INTERNAL, "a streamed layer must be the only one")
     total = sum(layer.compressed_bytes for layer in layers)
 
-    def fill(image: Ext4Image, progress: Progress) -> Directory:
+    def fill(image: Ext4Writer, progress: Progress) -> Directory:
         budget = Budget(limits, lambda: shutil.disk_usage(target.parent).free)
         tree = Tree(budget)
         try:
@@ -127,7 +127,7 @@ def build_from_directory(directory: Path, target: Path, *, operation: Operation,
         BangerError: ``invalid`` if there is anything else in it, such as a socket.
     """
 
-    def fill(image: Ext4Image, progress: Progress) -> Directory:
+    def fill(image: Ext4Writer, progress: Progress) -> Directory:
         writer = image.data_writer(0)
         root = read_directory(directory, writer, progress.add, operation.token)
         writer.close()
@@ -137,7 +137,7 @@ def build_from_directory(directory: Path, target: Path, *, operation: Operation,
     return _build(target, operation, sizes, 0, fill, None)
 
 
-Filler = Callable[[Ext4Image, Progress], Directory]
+Filler = Callable[[Ext4Writer, Progress], Directory]
 """Writes the data of files into an image; returns the tree that names them."""
 
 
@@ -209,7 +209,7 @@ def _disk_bytes(path: Path) -> int:
 
 
 @contextmanager
-def _filling(path: Path) -> Iterator[Ext4Image]:
+def _filling(path: Path) -> Iterator[Ext4Writer]:
     """Open the empty image; meanwhile the host's disk takes what is in it so far, so that in the end little is left."""
     done = threading.Event()
 

@@ -19,7 +19,7 @@ from banger.core.ports import RootfsFacts
 from banger.core.units import KIB, MIB
 from banger.rootfs.build import Layer, build_rootfs
 from banger.rootfs.commit_rules import CommitRules, Treatment
-from banger.rootfs.ext4.reader import Ext4Image, Inode
+from banger.rootfs.ext4.reader import Ext4Reader, Inode
 from banger.rootfs.overlay import OverlayImage
 from banger.rootfs.separate import SeparateImage
 from banger.rootfs.tools import run_tool
@@ -83,19 +83,19 @@ def commit_rootfs(
             copy(disk, merged, operation)
             _replay_journal(merged, disk, operation)
         kind = CommittedDisk if whole else CommittedImage
-        with Ext4Image(rootfs) as base, kind(base, merged, CommitRules(keep)) as image:
+        with Ext4Reader(rootfs) as base, kind(base, merged, CommitRules(keep)) as image:
             return _write(image, base, target, operation)
     finally:
         merged.unlink(missing_ok=True)
 
 
-class _Committed(Ext4Image):
+class _Committed(Ext4Reader):
     """A tree as it goes into an image: with the rules applied to what :meth:`walk` finds.
 
     Inodes of the base have their own numbers, those of the tree larger ones.
     """
 
-    _base: Ext4Image
+    _base: Ext4Reader
     _rules: CommitRules
 
     def walk(self, start: Inode | None = None, keep: Keep = _keep_all) -> Iterator[tuple[bytes, Inode]]:
@@ -122,7 +122,7 @@ class _Committed(Ext4Image):
 class CommittedImage(_Committed, OverlayImage):
     """The tree that a base and a layer over it add up to."""
 
-    def __init__(self, base: Ext4Image, disk: Path, rules: CommitRules) -> None:
+    def __init__(self, base: Ext4Reader, disk: Path, rules: CommitRules) -> None:
         super().__init__(base, disk)
         self._rules = rules
 
@@ -130,7 +130,7 @@ class CommittedImage(_Committed, OverlayImage):
 class CommittedDisk(_Committed, SeparateImage):
     """The tree of a whole root file system."""
 
-    def __init__(self, base: Ext4Image, disk: Path, rules: CommitRules) -> None:
+    def __init__(self, base: Ext4Reader, disk: Path, rules: CommitRules) -> None:
         super().__init__(base, disk)
         self._rules = rules
 
@@ -149,7 +149,7 @@ class _Extent:
     fingerprint: str
 
 
-def _write(image: _Committed, base: Ext4Image, target: Path, operation: Operation) -> RootfsFacts:
+def _write(image: _Committed, base: Ext4Reader, target: Path, operation: Operation) -> RootfsFacts:
     extent = _measure(image, operation)
     digest = hashlib.sha256()
 

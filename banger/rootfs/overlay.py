@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from banger.core.errors import BangerError, ErrorKind
 from banger.rootfs.ext4.metadata import ROOT_INODE
-from banger.rootfs.ext4.reader import Ext4Image, Inode
+from banger.rootfs.ext4.reader import Ext4Reader, Inode
 from banger.rootfs.ext4.reader_directory import Entry
 from banger.rootfs.ext4.reader_file import FileReader
 from banger.rootfs.limits import Limits
@@ -47,10 +47,10 @@ class _Place(NamedTuple):
 _NOWHERE = _Place(0, 0)
 
 
-class OverlayImage(Ext4Image):
+class OverlayImage(Ext4Reader):
     """The merged tree. It is read like any image; only ``superblock`` and ``path`` are those of the disk alone."""
 
-    def __init__(self, base: Ext4Image, disk: Path, upper: bytes = b"upper") -> None:
+    def __init__(self, base: Ext4Reader, disk: Path, upper: bytes = b"upper") -> None:
         """Open ``disk`` over ``base``, which stays the caller's to close.
 
         Args:
@@ -61,7 +61,7 @@ class OverlayImage(Ext4Image):
         Raises:
             BangerError: ``invalid`` if the disk cannot be read or has no such directory; ``not_found``; ``denied``.
         """
-        with Ext4Image(disk) as plain:
+        with Ext4Reader(disk) as plain:
             found = plain.find(upper, follow=False)
         if found is None or not found.is_directory:
             raise BangerError(

@@ -16,7 +16,7 @@ from banger.core.operation import Step
 from banger.rootfs.decompress import Compression, Source, decompressed
 from banger.rootfs.ext4.blocks import FreeBlocks, ImageFullError
 from banger.rootfs.ext4.data import DataWriter
-from banger.rootfs.ext4.image import Ext4Image
+from banger.rootfs.ext4.writer import Ext4Writer
 from banger.rootfs.layer import LayerChanges, read_layer
 from banger.rootfs.layer_hash import LayerHash, layer_hash
 from banger.rootfs.limits import Budget
@@ -126,7 +126,7 @@ class _AbandonedError(Exception):
 class ParallelLayers:
     """Reads the layers of one image into it, on two threads."""
 
-    def __init__(self, image: Ext4Image, budget: Budget, progress: Progress, token: CancelToken) -> None:
+    def __init__(self, image: Ext4Writer, budget: Budget, progress: Progress, token: CancelToken) -> None:
         self._image = image
         self._budget = budget
         self._progress = progress

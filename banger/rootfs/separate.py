@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from banger.rootfs.ext4.metadata import ROOT_INODE
-from banger.rootfs.ext4.reader import Ext4Image, Inode
+from banger.rootfs.ext4.reader import Ext4Reader, Inode
 from banger.rootfs.ext4.reader_directory import Entry
 from banger.rootfs.ext4.reader_file import FileReader
 
@@ -15,10 +15,10 @@ from banger.rootfs.ext4.reader_file import FileReader
 _DISK = 1 << 32
 
 
-class SeparateImage(Ext4Image):
+class SeparateImage(Ext4Reader):
     """The disk's tree. What is given an inode of the base works as well, though no directory leads there."""
 
-    def __init__(self, base: Ext4Image, disk: Path) -> None:
+    def __init__(self, base: Ext4Reader, disk: Path) -> None:
         """Open ``disk``, an ext4 whose journal needs no replaying; ``base`` stays the caller's to close."""
         super().__init__(disk)
         self._base = base

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from banger.core.cancel import CancelToken
 from banger.core.units import format_size
-from banger.rootfs.ext4.reader import Ext4Image, Inode
+from banger.rootfs.ext4.reader import Ext4Reader, Inode
 from banger.rootfs.limits import Limits
 from banger.rootfs.nodes import NO_XATTRS
 from banger.rootfs.refusals import refused, shown
@@ -74,7 +74,7 @@ class TreeTar:
         max_bytes: the most that all files together may hold, holes included.
     """
 
-    image: Ext4Image
+    image: Ext4Reader
     start: Inode | None = None
     keep: Callable[[bytes, Inode], bool] | None = None
     token: CancelToken = field(default_factory=CancelToken)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.operation import Operation
-from banger.rootfs.ext4.reader import Ext4Image, Superblock
+from banger.rootfs.ext4.reader import Ext4Reader, Superblock
 from banger.rootfs.ext4.reader_device import open_image_file
 from banger.rootfs.tools import run_tool
 
@@ -60,7 +60,7 @@ def validate_rootfs(
         before = _facts(path)
         # First of all: what is said below about a journal to replay would be bad advice for a mounted one.
         _check_unused(path, before, mountinfo, sys_block)
-        with Ext4Image(path) as image:
+        with Ext4Reader(path) as image:
             superblock = image.superblock
         _check_clean(path, superblock)
         _check_consistent(path, operation)

@@ -15,7 +15,7 @@ from typing import BinaryIO, cast
 from banger.core.operation import Operation
 from banger.core.units import GIB, KIB, MIB, format_size
 from banger.rootfs.build import Layer, build_rootfs
-from banger.rootfs.ext4.reader import Ext4Image, Inode
+from banger.rootfs.ext4.reader import Ext4Reader, Inode
 from banger.rootfs.refusals import refused, shown
 from banger.rootfs.tree_tar import ChunkStream, TreeTar, empty_tar
 
@@ -72,7 +72,7 @@ def make_work_seed(
         BangerError: ``invalid`` if the image cannot be read or its home directory is unreasonably large; ``exhausted``
             if the content does not fit or the host's disk is full; ``unavailable`` without e2fsprogs; ``cancelled``.
     """
-    with Ext4Image(rootfs) as image:
+    with Ext4Reader(rootfs) as image:
         start = image.find(source)
         if start is None or not start.is_directory:
             archive, wanted = None, _DEFAULT_BYTES
@@ -96,7 +96,7 @@ def _keep(path: bytes, inode: Inode) -> bool:
     return inode.is_directory or not _LEFT_OUT.match(path)
 
 
-def _generous_size(image: Ext4Image, start: Inode, operation: Operation) -> int:
+def _generous_size(image: Ext4Reader, start: Inode, operation: Operation) -> int:
     """A size that the directory's content fits into for sure: twice its data, and room for as many inodes."""
     wanted = 0
     for path, inode in image.walk(start):

@@ -18,8 +18,8 @@ from pathlib import Path
 from banger.config import Config
 from banger.core.errors import BangerError, ErrorKind
 from banger.layout import Layout
+from banger.vmm.findings_cache import FindingsCache
 from banger.vmm.identity import current_boot_id
-from banger.vmm.kept import Kept
 from banger.vmm.qemu.arguments import Binary
 from banger.vmm.qemu.binary import find_binary
 from banger.vmm.qemu.proof import Proof, prove
@@ -154,12 +154,12 @@ def _proof(
         return proofs[name]
 
 
-def _kept(layout: Layout, binary: Binary) -> Kept:
+def _kept(layout: Layout, binary: Binary) -> FindingsCache:
     circumstances = [current_boot_id(), os.uname().release, binary.path, binary.version, sha256(image()).hexdigest()]
-    return Kept(layout.cache / "proofs.json", circumstances, "proofs")
+    return FindingsCache(layout.cache / "proofs.json", circumstances, "proofs")
 
 
-def _load(kept: Kept) -> dict[str, Proof]:
+def _load(kept: FindingsCache) -> dict[str, Proof]:
     """The proofs; of another form they count as none."""
     try:
         return {name: Proof(**fields) for name, fields in kept.load().items()}
@@ -167,5 +167,5 @@ def _load(kept: Kept) -> dict[str, Proof]:
         return {}
 
 
-def _save(kept: Kept, proofs: dict[str, Proof]) -> None:
+def _save(kept: FindingsCache, proofs: dict[str, Proof]) -> None:
     kept.save({name: asdict(proof) for name, proof in proofs.items()})

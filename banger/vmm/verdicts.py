@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from banger.vmm.kept import Kept
+from banger.vmm.findings_cache import FindingsCache
 
 _lock = threading.Lock()
 
@@ -33,7 +33,7 @@ class KernelVerdicts:
 
     def __init__(self, file: Path, circumstances: Sequence[str]) -> None:
         """Read and write ``file``; what was found under other ``circumstances`` counts as nothing."""
-        self._kept = Kept(file, circumstances, "kernels")
+        self._kept = FindingsCache(file, circumstances, "kernels")
 
     def get(self, digest: str) -> KernelVerdict | None:
         """What is known of a kernel; ``None`` if it was never tried here."""

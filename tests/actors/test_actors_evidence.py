@@ -166,7 +166,7 @@ def test_full_disk_keeps_no_cascade_from_running(vm_world: World, monkeypatch: p
     def full(*_: object, **__: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("banger.host.evidence.room.gather", full)
+    monkeypatch.setattr("banger.host.evidence.store.gather", full)
     vm_world.vmm.console = PANIC
     with pytest.raises(BangerError, match="Unable to mount root"):
         create(vm_world, start=True, ephemeral=True)

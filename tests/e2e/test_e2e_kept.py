@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from banger.rootfs.ext4.reader import Ext4Image
+from banger.rootfs.ext4.reader import Ext4Reader
 from tests.support.daemon import BangerHome
 from tests.support.tars import archive, entry
 
@@ -57,7 +57,7 @@ def test_what_was_copied_or_synced_outlives_every_kill(home: BangerHome, kept: s
     home.run("vm", "grow", kept, "--disk", "20G").ok()
     home.run("image", "commit", kept, "--name", "after-kill").ok()
     rootfs = home.data / "images" / home.json("image", "show", "after-kill")["id"] / "rootfs.ext4"
-    with Ext4Image(rootfs) as image:
+    with Ext4Reader(rootfs) as image:
         for number in range(3):
             with image.open(image.resolve(f"/small-{number}".encode())) as file:
                 assert file.readall().decode() == f"{number}\n" * 10, "the commit sees what the journal holds"
@@ -83,7 +83,7 @@ def test_what_was_copied_or_synced_outlives_every_kill(home: BangerHome, kept: s
     home.run("vm", "wait", kept, "--until", "stopped").ok()
     home.run("image", "commit", kept, "--name", "after-crash").ok()
     rootfs = home.data / "images" / home.json("image", "show", "after-crash")["id"] / "rootfs.ext4"
-    with Ext4Image(rootfs) as image, image.open(image.resolve(b"/srv/from-tar")) as file:
+    with Ext4Reader(rootfs) as image, image.open(image.resolve(b"/srv/from-tar")) as file:
         assert file.readall() == b"tar" * 100_000
     home.run("image", "delete", "after-crash").ok()
 

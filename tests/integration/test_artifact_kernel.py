@@ -31,7 +31,7 @@ from banger.oci import artifact_kernel as formats
 from banger.oci.artifact import LocalBlob, manifest_bytes
 from banger.oci.documents import OCI_INDEX, OCI_MANIFEST
 from banger.oci.push_kernel import push_kernel
-from banger.rootfs.ext4.reader import Ext4Image
+from banger.rootfs.ext4.reader import Ext4Reader
 from banger.rootfs.tree_tar import TreeTar
 from tests.support.faulty_registry import FaultyRegistry, corrupted, faulty_registry, stalled, truncated
 from tests.support.registry import LocalRegistry, needs_registry, running_registry, to_json
@@ -111,7 +111,7 @@ def content(directory: Path) -> dict[str, str]:
     """Name to digest of the files; the module disk counts by what is in it."""
     found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in directory.glob("[vi]*")}
     if (directory / "modules.ext4").exists():
-        with Ext4Image(directory / "modules.ext4") as tree:
+        with Ext4Reader(directory / "modules.ext4") as tree:
             digest = hashlib.sha256()
             for chunk in TreeTar(tree).chunks():
                 digest.update(chunk)
@@ -120,7 +120,7 @@ def content(directory: Path) -> dict[str, str]:
 
 
 def modules_in(directory: Path) -> list[str]:
-    with Ext4Image(directory / "modules.ext4") as tree:
+    with Ext4Reader(directory / "modules.ext4") as tree:
         return [path.decode() for path, _ in tree.walk() if path]
 
 

@@ -17,7 +17,7 @@ from banger.core.operation import Operation
 from banger.core.ports import BuiltKernel, KernelRequest
 from banger.kernels.url_source import UrlKernelSource
 from banger.layout import Layout
-from banger.rootfs.ext4.reader import Ext4Image
+from banger.rootfs.ext4.reader import Ext4Reader
 from tests.support.faulty_registry import (
     Content,
     Exchange,
@@ -122,7 +122,7 @@ def test_archive_of_each_known_shape_is_taken_apart(
         "modules.ext4",
         "vmlinuz",
     ]
-    with Ext4Image(machine.staged / "modules.ext4") as tree:
+    with Ext4Reader(machine.staged / "modules.ext4") as tree:
         assert tree.find(b"modules.dep") is not None
     assert built.has_modules
     assert built.has_initrd

@@ -18,7 +18,7 @@ from banger.guest import sessions
 from banger.guest.command import ExecRequest
 from banger.guest.session_output import HIGH_WATER
 from banger.guest.session_wire import ExitStatus
-from banger.guest.sessions import HANGUP_GRACE_S, RECEIVE_WINDOW, Session
+from banger.guest.sessions import HANGUP_GRACE_S, RECEIVE_WINDOW, GuestSession
 from tests.support.channels import TERMINAL, Channels, channels, finish, read_until
 from tests.support.dropbear import Guest, dropbear, needs_dropbear
 from tests.support.leaks import all_pids
@@ -393,7 +393,7 @@ def test_open_session_caller_gone_meanwhile_leaves_no_command_behind(
 
     async def scenario() -> None:
         request = ExecRequest(("sh", "-c", "while :; do sleep 0.05; done", marker))
-        opening: asyncio.Task[Session] = asyncio.create_task(channel.guests.open_session(access, request))
+        opening: asyncio.Task[GuestSession] = asyncio.create_task(channel.guests.open_session(access, request))
         await asyncio.sleep(0)  # it is on its way now
         opening.cancel()
         with pytest.raises(asyncio.CancelledError):

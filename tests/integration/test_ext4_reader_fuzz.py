@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from banger.core.errors import BangerError, ErrorKind
 from banger.lint.rootfs import lint_rootfs
-from banger.rootfs.ext4.reader import Ext4Image
+from banger.rootfs.ext4.reader import Ext4Reader
 from banger.rootfs.tree_tar import TreeTar
 from tests.support.ext4_reader import mke2fs, needs_e2fsprogs, set_times
 
@@ -49,24 +49,24 @@ class Victim:
         started = time.monotonic()
         for use in (self._archive, self._look_up, self._lint):
             try:
-                with Ext4Image(self.path) as image:
+                with Ext4Reader(self.path) as image:
                     use(image)
             except BangerError as error:
                 assert error.kind in (ErrorKind.INVALID, ErrorKind.NOT_FOUND)
         assert time.monotonic() - started < PATIENCE_S
 
     @staticmethod
-    def _archive(image: Ext4Image) -> None:
+    def _archive(image: Ext4Reader) -> None:
         for chunk in TreeTar(image, max_bytes=64 << 20).chunks():
             assert len(chunk) <= 1 << 20
 
     @staticmethod
-    def _look_up(image: Ext4Image) -> None:
+    def _look_up(image: Ext4Reader) -> None:
         for path in (b"etc/passwd", b"link/../link/passwd", b"crowd/%098d" % 50, b"deep/" + b"d/" * 20):
             image.resolve(path)
 
     @staticmethod
-    def _lint(image: Ext4Image) -> None:
+    def _lint(image: Ext4Reader) -> None:
         lint_rootfs(image)
 
 
@@ -142,14 +142,14 @@ def test_image_cut_anywhere_is_read_or_refused(victim: Victim, tmp_path: Path) -
     for size in range(0, len(victim.original), 50_021):
         short.write_bytes(victim.original[:size])
         with pytest.raises(BangerError) as caught:
-            Ext4Image(short)
+            Ext4Reader(short)
         assert caught.value.kind is ErrorKind.INVALID
 
 
 def test_image_cut_while_it_is_open_is_refused(victim: Victim, tmp_path: Path) -> None:
     shrinking = tmp_path / "image"
     shrinking.write_bytes(victim.original)
-    with Ext4Image(shrinking) as image:
+    with Ext4Reader(shrinking) as image:
         os.truncate(shrinking, 4096)
         with pytest.raises(BangerError, match="shorter"):
             list(image.walk())

@@ -11,7 +11,7 @@ import pytest
 
 from banger.core.errors import BangerError, ErrorKind
 from banger.rootfs.ext4 import reader
-from banger.rootfs.ext4.reader import Ext4Image
+from banger.rootfs.ext4.reader import Ext4Reader
 from banger.rootfs.limits import Limits
 from tests.support.ext4_reader import debugfs, listing, mke2fs, needs_e2fsprogs, run, set_times
 from tests.support.rootfs import archive, build, differences, directory, file, header, read_image, read_tree, symlink
@@ -116,7 +116,7 @@ def hashed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def test_directory_with_a_hash_tree_is_read_whole(hashed: Path) -> None:
     assert "Indirect levels: 1" in run("debugfs", "-R", "htree_dump /many", hashed)
-    with Ext4Image(hashed) as image:
+    with Ext4Reader(hashed) as image:
         names = [name for name, _, _ in image.listdir(image.resolve(b"many"))]
         assert sorted(names) == [b"name-%060d" % index for index in range(2500)]
         assert image.resolve(b"/many/name-%060d" % 1234).is_file
@@ -129,7 +129,7 @@ def test_extents_are_those_that_debugfs_tells(tmp_path: Path, tree: Path) -> Non
     lines = [line.split() for line in run("debugfs", "-R", "ex -l /fragmented", path).splitlines()[1:]]
     assert lines[0][:2] == ["2/", "2"], "the tree is flat"
     told = [(int(line[4]), int(line[7]), int(line[10])) for line in lines]
-    with Ext4Image(path) as image:
+    with Ext4Reader(path) as image:
         inode = image.resolve(b"fragmented")
         assert [(e.logical, e.physical, e.length) for e in image.extents(inode)] == told
 
@@ -145,7 +145,7 @@ def test_image_of_banger_is_what_debugfs_dumps(tmp_path: Path) -> None:
     build(tmp_path, archive(*members), size_bytes=64 << 20)
     (tmp_path / "out").mkdir()
     run("debugfs", "-R", f"rdump d {tmp_path}/out", tmp_path / "rootfs.ext4")
-    with Ext4Image(tmp_path / "rootfs.ext4") as image:
+    with Ext4Reader(tmp_path / "rootfs.ext4") as image:
         dumped = read_tree(tmp_path / "out")
         found = listing(tmp_path / "rootfs.ext4")
         for path in (b"d", b"d/f"):
@@ -161,7 +161,7 @@ def test_image_of_banger_is_what_debugfs_dumps(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def links(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ext4Image]:
+def links(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ext4Reader]:
     """An image full of links."""
     root = tmp_path_factory.mktemp("links")
     (root / "usr/bin").mkdir(parents=True)
@@ -183,7 +183,7 @@ def links(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ext4Image]:
         (root / name).symlink_to(target)
     for index in range(50):
         (root / f"chain{index}").symlink_to(f"chain{index + 1}" if index < 49 else "etc/passwd")
-    with Ext4Image(mke2fs(tmp_path_factory.mktemp("image") / "image", source=root)) as image:
+    with Ext4Reader(mke2fs(tmp_path_factory.mktemp("image") / "image", source=root)) as image:
         yield image
 
 
@@ -202,7 +202,7 @@ def links(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ext4Image]:
         (b"chain10", b"inside"),
     ],
 )
-def test_path_is_resolved_inside_the_image(links: Ext4Image, path: bytes, content: bytes) -> None:
+def test_path_is_resolved_inside_the_image(links: Ext4Reader, path: bytes, content: bytes) -> None:
     with links.open(links.resolve(path)) as reader:
         assert reader.readall() == content
 
@@ -211,27 +211,27 @@ def test_path_is_resolved_inside_the_image(links: Ext4Image, path: bytes, conten
     "path",
     [b"none", b"loop", b"ping", b"dangling", b"through", b"etc/passwd/", b"etc/passwd/..", b"chain9", b"a" * 5000],
 )
-def test_path_that_leads_nowhere_is_not_found(links: Ext4Image, path: bytes) -> None:
+def test_path_that_leads_nowhere_is_not_found(links: Ext4Reader, path: bytes) -> None:
     assert links.find(path) is None
     with pytest.raises(BangerError) as caught:
         links.resolve(path)
     assert caught.value.kind is ErrorKind.NOT_FOUND
 
 
-def test_path_of_a_link_is_the_link_itself_unless_followed(links: Ext4Image) -> None:
+def test_path_of_a_link_is_the_link_itself_unless_followed(links: Ext4Reader) -> None:
     assert links.readlink(links.resolve(b"bin", follow=False)) == b"usr/bin"
     assert links.resolve(b"bin").is_directory
     assert links.resolve(b"bin/", follow=False).is_directory
     assert links.resolve(b"") == links.root == links.resolve(b"/") == links.resolve(b"/..")
 
 
-def test_walk_goes_only_where_it_may(links: Ext4Image) -> None:
+def test_walk_goes_only_where_it_may(links: Ext4Reader) -> None:
     paths = [path for path, _ in links.walk(links.resolve(b"usr"), lambda path, _: path != b"bin")]
     assert paths == [b"", b"absolute", b"up"]
 
 
 def test_path_that_leads_through_large_directories_over_and_over_is_refused(
-    links: Ext4Image, monkeypatch: pytest.MonkeyPatch
+    links: Ext4Reader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert links.resolve(b"usr/../" * 200).is_directory
     monkeypatch.setattr(reader, "_LOOKUP_BYTES", 100 * 1024)
@@ -247,7 +247,7 @@ def test_path_that_leads_through_large_directories_over_and_over_is_refused(
     ],
 )
 def test_walk_of_more_than_an_image_may_hold_is_refused(
-    links: Ext4Image, monkeypatch: pytest.MonkeyPatch, limits: Limits, complaint: str
+    links: Ext4Reader, monkeypatch: pytest.MonkeyPatch, limits: Limits, complaint: str
 ) -> None:
     everything = len(list(links.walk()))
     assert everything == 1 + 66
@@ -263,14 +263,14 @@ def test_walk_of_a_directory_that_contains_itself_ends(tmp_path: Path) -> None:
     (tmp_path / "tree/a/b").mkdir(parents=True)
     image = mke2fs(tmp_path / "image", source=tmp_path / "tree")
     debugfs(image, "ln a a/b/again")
-    with Ext4Image(image) as opened, pytest.raises(BangerError, match="two names"):
+    with Ext4Reader(image) as opened, pytest.raises(BangerError, match="two names"):
         list(opened.walk())
 
 
 def test_directory_that_names_the_journal_is_refused(tmp_path: Path) -> None:
     image = mke2fs(tmp_path / "image", "-t", "ext4", size="32M")
     debugfs(image, "ln <8> journal")
-    with Ext4Image(image) as opened, pytest.raises(BangerError, match="inode 8, which no file can have"):
+    with Ext4Reader(image) as opened, pytest.raises(BangerError, match="inode 8, which no file can have"):
         opened.resolve(b"journal")
 
 
@@ -310,12 +310,12 @@ def test_image_with_a_file_of_absurd_size_is_read_in_pieces(tmp_path: Path) -> N
     (root / "f").write_bytes(b"data")
     image = mke2fs(tmp_path / "image", "-t", "ext4", "-b", "4096", source=root)
     debugfs(image, f"sif /f size {(1 << 44) - 1}")
-    with Ext4Image(image) as opened, opened.open(opened.resolve(b"f")) as reader:
+    with Ext4Reader(image) as opened, opened.open(opened.resolve(b"f")) as reader:
         assert reader.read(6) == b"data\0\0"
         assert reader.seek(-1, os.SEEK_END) == (1 << 44) - 2
         assert reader.read(100) == b"\0"
     debugfs(image, f"sif /f size {(1 << 44) + 1}")
-    with Ext4Image(image) as opened, pytest.raises(BangerError, match="larger than any"):
+    with Ext4Reader(image) as opened, pytest.raises(BangerError, match="larger than any"):
         opened.open(opened.resolve(b"f"))
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError, ErrorKind
-from banger.rootfs.ext4.reader import Ext4Image
+from banger.rootfs.ext4.reader import Ext4Reader
 from banger.rootfs.tree_tar import ChunkStream, TarStats, TreeTar, empty_tar
 from tests.support.ext4_reader import debugfs, listing, mke2fs, needs_e2fsprogs, set_times
 from tests.support.rootfs import (
@@ -76,7 +76,7 @@ def everything() -> bytes:
 
 
 def tar_of(path: Path, start: bytes = b"") -> tuple[bytes, TarStats]:
-    with Ext4Image(path) as image:
+    with Ext4Reader(path) as image:
         target = io.BytesIO()
         stats = TreeTar(image, image.resolve(start)).write_to(target)
         return target.getvalue(), stats
@@ -164,7 +164,7 @@ def test_tar_leaves_out_what_a_layer_cannot_hold(tmp_path: Path) -> None:
 
 def test_tar_of_more_than_is_allowed_is_refused_before_it_is_written(tmp_path: Path) -> None:
     build(tmp_path, archive(file(b"a", bytes(1000)), file(b"b", bytes(1000))), size_bytes=64 << 20)
-    with Ext4Image(tmp_path / "rootfs.ext4") as image:
+    with Ext4Reader(tmp_path / "rootfs.ext4") as image:
         assert TreeTar(image, max_bytes=2000).write_to(io.BytesIO()).file_bytes == 2000
         with pytest.raises(BangerError, match='with "b" the files hold more') as caught:
             TreeTar(image, max_bytes=1999).write_to(io.BytesIO())
@@ -174,14 +174,14 @@ def test_tar_of_more_than_is_allowed_is_refused_before_it_is_written(tmp_path: P
 def test_tar_of_a_huge_sparse_file_is_refused_at_once(tmp_path: Path) -> None:
     build(tmp_path, archive(file(b"a", b"x")), size_bytes=64 << 20)
     debugfs(tmp_path / "rootfs.ext4", f"sif /a size {1 << 43}")
-    with Ext4Image(tmp_path / "rootfs.ext4") as image, pytest.raises(BangerError, match="hold more"):
+    with Ext4Reader(tmp_path / "rootfs.ext4") as image, pytest.raises(BangerError, match="hold more"):
         TreeTar(image).write_to(io.BytesIO())
 
 
 def test_tar_that_is_cancelled_stops_at_the_next_piece(tmp_path: Path) -> None:
     build(tmp_path, archive(file(b"a", bytes(4 << 20))), size_bytes=64 << 20)
     token = CancelToken()
-    with Ext4Image(tmp_path / "rootfs.ext4") as image:
+    with Ext4Reader(tmp_path / "rootfs.ext4") as image:
         chunks = TreeTar(image, token=token).chunks()
         for _ in range(4):
             next(chunks)

@@ -15,7 +15,7 @@ from banger.guest.channel import GuestChannels
 from banger.guest.command import ExecRequest, Terminal
 from banger.guest.session_output import Stream
 from banger.guest.session_wire import ExitStatus
-from banger.guest.sessions import Session
+from banger.guest.sessions import GuestSession
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ class Channels:
             await session.close()
 
 
-async def finish(session: Session, stdin: bytes = b"") -> Finished:
+async def finish(session: GuestSession, stdin: bytes = b"") -> Finished:
     """Feed ``stdin`` and read to the end at the same time."""
 
     async def feed() -> None:
@@ -69,7 +69,7 @@ async def finish(session: Session, stdin: bytes = b"") -> Finished:
     return Finished(status, bytes(collected[Stream.STDOUT]), bytes(collected[Stream.STDERR]))
 
 
-async def read_until(session: Session, text: bytes) -> bytes:
+async def read_until(session: GuestSession, text: bytes) -> bytes:
     """Read output until ``text`` is in it."""
     seen = b""
     async for _, data in session.output():

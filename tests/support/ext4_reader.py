@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from banger.rootfs.ext4.reader import Ext4Image
+from banger.rootfs.ext4.reader import Ext4Reader
 from banger.rootfs.ext4.reader_superblock import Superblock, read_superblock
 from banger.rootfs.refusals import refused
 from tests.support.rootfs import Facts, Listing, _with_links
@@ -45,11 +45,11 @@ def debugfs(image: Path, *requests: str) -> None:
 
 def listing(path: Path) -> Listing:
     """All that the reader finds in an image, ``lost+found`` aside."""
-    with Ext4Image(path) as image:
+    with Ext4Reader(path) as image:
         return listing_of(image)
 
 
-def listing_of(image: Ext4Image) -> Listing:
+def listing_of(image: Ext4Reader) -> Listing:
     """All that the reader finds."""
     found: Listing = {}
     inodes: dict[bytes, int] = {}

@@ -45,7 +45,7 @@ from banger.core.ports import (
 from banger.forwarding.forwarders import Forwarders
 from banger.forwarding.host_ports import Taken
 from banger.forwarding.publisher import Publisher, held_ports
-from banger.host.evidence.room import EvidenceRoom
+from banger.host.evidence.store import EvidenceStore
 from banger.host.ledger import Ledger
 from banger.host.user_network import UserNetwork
 from banger.layout import Layout
@@ -321,7 +321,7 @@ class World:
     def start(self) -> None:
         self.store = Store(self.layout.database)
         self.ledger = Ledger(self.store.handles, self.layout)
-        self.evidence = EvidenceRoom(self.layout)
+        self.evidence = EvidenceStore(self.layout)
         self.operations = OperationTable()
         storage = FakeStorage()
         mark = hashlib.sha256(str(self.layout.data).encode()).hexdigest()[:12]

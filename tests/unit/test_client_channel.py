@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 
 from banger.client import Client
-from banger.client.channel import FrameChannel, exit_of
+from banger.client.channel import ClientFrameChannel, exit_of
 from banger.client.http1 import encode_chunk
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.frames import MAX_PAYLOAD, STDIN_WINDOW, FrameReader, FrameType, encode_json
@@ -87,7 +87,7 @@ def test_sender_keeps_to_the_window_of_a_command_that_reads_late() -> None:
     most_under_way: list[int] = []
     server = threading.Thread(target=_take_late, args=(theirs, most_under_way))
     server.start()
-    channel = FrameChannel(ours, PATH, {})
+    channel = ClientFrameChannel(ours, PATH, {})
     sent = channel.send_stdin(bytes(5 * STDIN_WINDOW))
     channel.close()
     server.join()

@@ -10,7 +10,7 @@ import pytest
 from banger import doctor
 from banger.config import Config
 from banger.core.errors import BangerError, ErrorKind
-from banger.doctor import PROGRAMS, Check, Verdict
+from banger.doctor import PROGRAMS, Check, Status
 from banger.layout import Layout
 from banger.vmm import probe
 from tests.support.cli import Cli
@@ -27,44 +27,49 @@ def layout(home: Path) -> Layout:
 @pytest.fixture
 def no_guest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Asking about KVM starts a guest: not in unit tests."""
-    monkeypatch.setattr(doctor, "check_accelerator", lambda *_: Check("kvm", Verdict.OK, "a test guest ran on it"))
+    monkeypatch.setattr(doctor, "check_accelerator", lambda *_: Check("kvm", Status.OK, "a test guest ran on it"))
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.name)
 def test_missing_program_names_its_package(program: doctor.Program) -> None:
     check = doctor.check_program(program, lambda _place: None)
-    assert check.verdict is (Verdict.FAILED if program.needed else Verdict.WARNING)
+    assert check.verdict is (Status.FAILED if program.needed else Status.WARNING)
     assert check.remedy == f"apt-get install {program.package}"
 
 
 def test_any_place_of_a_program_will_do() -> None:
     program = doctor.Program("x", ("a", "b"), "p", needed=True, use="u")
     check = doctor.check_program(program, lambda place: "/bin/b" if place == "b" else None)
-    assert (check.verdict, check.detail) == (Verdict.OK, "/bin/b")
+    assert (check.verdict, check.detail) == (Status.OK, "/bin/b")
 
 
 @pytest.mark.parametrize(
     ("free_bytes", "verdict"),
-    [(1 << 40, Verdict.OK), (1 << 30, Verdict.WARNING), (1 << 20, Verdict.FAILED)],
+    [(1 << 40, Status.OK), (1 << 30, Status.WARNING), (1 << 20, Status.FAILED)],
 )
-def test_disk_space_is_judged(layout: Layout, free_bytes: int, verdict: Verdict) -> None:
+def test_disk_space_is_judged(layout: Layout, free_bytes: int, verdict: Status) -> None:
     check = doctor.check_space(layout, free_bytes)
     assert check.verdict is verdict
-    assert bool(check.remedy) is (verdict is not Verdict.OK)
+    assert bool(check.remedy) is (verdict is not Status.OK)
 
 
 @pytest.mark.parametrize(
     ("version", "verdict"),
-    [((3, 51, 3), Verdict.OK), ((3, 60, 0), Verdict.OK), ((3, 51, 2), Verdict.WARNING), ((3, 9), Verdict.WARNING)],
+    [
+        ((3, 51, 3), Status.OK),
+        ((3, 60, 0), Status.OK),
+        ((3, 51, 2), Status.WARNING),
+        ((3, 9), Status.WARNING),
+    ],
 )
-def test_sqlite_with_the_wal_bug_is_a_warning(version: tuple[int, ...], verdict: Verdict) -> None:
+def test_sqlite_with_the_wal_bug_is_a_warning(version: tuple[int, ...], verdict: Status) -> None:
     assert doctor.check_sqlite(version).verdict is verdict
 
 
 def test_long_run_directory_is_found_before_a_socket_fails() -> None:
     deep = Path("/tmp") / ("x" * 90)
     checks = list(doctor.check_directories(Layout(deep, deep, deep, deep)))
-    assert [check.name for check in checks if check.verdict is Verdict.FAILED] == ["socket paths"]
+    assert [check.name for check in checks if check.verdict is Status.FAILED] == ["socket paths"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs another user to be")
@@ -75,25 +80,25 @@ def test_directory_of_somebody_else_fails(layout: Layout, home: Path) -> None:
         checks = list(doctor.check_directories(layout))
     finally:
         os.seteuid(0)
-    assert {check.verdict for check in checks} == {Verdict.FAILED}
+    assert {check.verdict for check in checks} == {Status.FAILED}
     assert all("BANGER_HOME" in check.remedy for check in checks)
 
 
 def test_daemon_that_does_not_run_is_fine(layout: Layout) -> None:
-    assert doctor.check_daemon(layout).verdict is Verdict.OK
+    assert doctor.check_daemon(layout).verdict is Status.OK
 
 
 def test_socket_that_nobody_serves_is_a_failure(layout: Layout) -> None:
     layout.run.mkdir()
     layout.socket.touch()
     check = doctor.check_daemon(layout)
-    assert (check.verdict, check.remedy) == (Verdict.FAILED, "banger daemon start")
+    assert (check.verdict, check.remedy) == (Status.FAILED, "banger daemon start")
 
 
 def test_emulation_is_a_warning_that_says_why(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "accelerator", lambda *_: probe.Accelerator("tcg", "no /dev/kvm", "modprobe kvm"))
     check = doctor.check_accelerator(layout, Config.load(layout.config_file))
-    assert (check.verdict, check.remedy) == (Verdict.WARNING, "modprobe kvm")
+    assert (check.verdict, check.remedy) == (Status.WARNING, "modprobe kvm")
     assert "no /dev/kvm" in check.detail
 
     def fail(*_: object) -> None:
@@ -101,7 +106,7 @@ def test_emulation_is_a_warning_that_says_why(layout: Layout, monkeypatch: pytes
 
     monkeypatch.setattr(probe, "accelerator", fail)
     check = doctor.check_accelerator(layout, Config.load(layout.config_file))
-    assert (check.verdict, check.remedy) == (Verdict.FAILED, "apt-get install qemu-system-x86")
+    assert (check.verdict, check.remedy) == (Status.FAILED, "apt-get install qemu-system-x86")
 
 
 @pytest.mark.usefixtures("no_guest")
@@ -143,22 +148,20 @@ def test_doctor_exits_7_only_for_what_is_needed(cli: Cli, api: FakeApi, monkeypa
 )
 def test_launcher_is_explained(facts: object, words: str) -> None:
     check = doctor.explain_launcher(facts)
-    assert check.verdict is Verdict.OK
+    assert check.verdict is Status.OK
     assert words in check.detail
 
 
-@pytest.mark.parametrize(("here", "there"), [(Verdict.OK, "tcg"), (Verdict.WARNING, "kvm")])
-def test_daemon_that_finds_another_accelerator_is_told(api: FakeApi, layout: Layout, here: Verdict, there: str) -> None:
+@pytest.mark.parametrize(("here", "there"), [(Status.OK, "tcg"), (Status.WARNING, "kvm")])
+def test_daemon_that_finds_another_accelerator_is_told(api: FakeApi, layout: Layout, here: Status, there: str) -> None:
     api.on("GET", "/v1/system", {"accelerator": there, "accelerator_reason": "no permission for /dev/kvm"})
     (check,) = doctor.check_agreement(layout, Check("kvm", here, ""))
-    assert check.verdict is Verdict.WARNING
+    assert check.verdict is Status.WARNING
     assert "no permission for /dev/kvm" in check.detail
     assert "banger daemon stop" in check.remedy
 
 
-@pytest.mark.parametrize(("here", "there"), [(Verdict.OK, "kvm"), (Verdict.WARNING, "tcg")])
-def test_daemon_that_finds_the_same_is_not_worth_a_line(
-    api: FakeApi, layout: Layout, here: Verdict, there: str
-) -> None:
+@pytest.mark.parametrize(("here", "there"), [(Status.OK, "kvm"), (Status.WARNING, "tcg")])
+def test_daemon_that_finds_the_same_is_not_worth_a_line(api: FakeApi, layout: Layout, here: Status, there: str) -> None:
     api.on("GET", "/v1/system", {"accelerator": there, "accelerator_reason": ""})
     assert list(doctor.check_agreement(layout, Check("kvm", here, ""))) == []

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from banger.core.errors import BangerError, ErrorKind
-from banger.rootfs.ext4.reader import Ext4Image
+from banger.rootfs.ext4.reader import Ext4Reader
 from banger.rootfs.ext4.reader_superblock import read_superblock
 from tests.support.ext4_reader import superblock, superblock_bytes
 
@@ -87,16 +87,16 @@ def test_superblock_of_more_blocks_than_the_file_has_is_refused_as_truncated() -
 def test_image_that_is_no_file_system_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "image").write_bytes(content)
     with pytest.raises(BangerError, match="not an ext4") as caught:
-        Ext4Image(tmp_path / "image")
+        Ext4Reader(tmp_path / "image")
     assert caught.value.kind is ErrorKind.INVALID
 
 
 def test_image_that_is_not_there_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(BangerError) as caught:
-        Ext4Image(tmp_path / "image")
+        Ext4Reader(tmp_path / "image")
     assert caught.value.kind is ErrorKind.NOT_FOUND
 
 
 def test_image_that_is_a_directory_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BangerError, match="not a regular file"):
-        Ext4Image(tmp_path)
+        Ext4Reader(tmp_path)

@@ -21,9 +21,9 @@ from banger.core.models import ExitReason, Vm, VmSpec, VmState
 from banger.core.ports import Handle
 from banger.core.progress import StepTiming
 from banger.core.redaction import REDACTED
-from banger.host.evidence import gathering, room
+from banger.host.evidence import gathering, store
 from banger.host.evidence.archive import archive
-from banger.host.evidence.room import EvidenceRoom
+from banger.host.evidence.store import EvidenceStore
 from banger.layout import Layout
 
 VM = Vm("feedfacecafe", "web", VmSpec("debian", env=("SECRET=open sesame",)), VmState.STARTING, clock.now())
@@ -62,8 +62,8 @@ def kept(layout: Layout) -> list[Path]:
 
 
 def test_record_holds_everything_and_no_secret(layout: Layout, incident: Incident) -> None:
-    EvidenceRoom(layout).keep(incident)
-    (record,) = EvidenceRoom(layout).all()
+    EvidenceStore(layout).keep(incident)
+    (record,) = EvidenceStore(layout).all()
     assert record.vm.spec.env == (f"SECRET={REDACTED}",)
     assert record.console == f"banger: init 1\nthe app: {REDACTED}\n"
     assert record.vmm_log == "qemu-system-x86_64: oh no\n"
@@ -81,22 +81,22 @@ def test_record_holds_everything_and_no_secret(layout: Layout, incident: Inciden
 
 
 def test_last_ones_are_kept_and_no_more(layout: Layout, incident: Incident) -> None:
-    place = EvidenceRoom(layout)
-    for number in range(room.KEPT + 3):
+    place = EvidenceStore(layout)
+    for number in range(store.KEPT + 3):
         place.keep(replace(incident, vm=replace(VM, id=f"{number:012x}"), words=f"number {number}"))
-    assert [record.words for record in place.all()] == [f"number {room.KEPT + 2 - n}" for n in range(room.KEPT)]
+    assert [record.words for record in place.all()] == [f"number {store.KEPT + 2 - n}" for n in range(store.KEPT)]
 
 
 def test_vm_that_fails_again_and_again_pushes_out_no_other(layout: Layout, incident: Incident) -> None:
-    place = EvidenceRoom(layout)
+    place = EvidenceStore(layout)
     place.keep(replace(incident, vm=replace(VM, id="c0ffeec0ffee", name="db")))
-    for _ in range(room.KEPT + 1):
+    for _ in range(store.KEPT + 1):
         place.keep(incident)
-    assert [record.vm.name for record in place.all()] == ["web"] * room.KEPT_OF_ONE + ["db"]
+    assert [record.vm.name for record in place.all()] == ["web"] * store.KEPT_OF_ONE + ["db"]
 
 
 def test_old_ones_go_with_time(layout: Layout, incident: Incident, monkeypatch: pytest.MonkeyPatch) -> None:
-    place = EvidenceRoom(layout)
+    place = EvidenceStore(layout)
     place.keep(incident)
     later = clock.now() + timedelta(days=8)
     monkeypatch.setattr(clock, "now", lambda: later)
@@ -109,9 +109,9 @@ def test_old_ones_go_with_time(layout: Layout, incident: Incident, monkeypatch: 
 
 
 def test_large_ones_push_out_earlier_ones(layout: Layout, incident: Incident, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "KEPT_BYTES", 200_000)
+    monkeypatch.setattr(store, "KEPT_BYTES", 200_000)
     (layout.vm_dir(VM.id) / "console.log").write_text("x" * 1_000_000)
-    place = EvidenceRoom(layout)
+    place = EvidenceStore(layout)
     for _ in range(5):
         place.keep(incident)
     assert 1 <= len(kept(layout)) <= 3
@@ -120,7 +120,7 @@ def test_large_ones_push_out_earlier_ones(layout: Layout, incident: Incident, mo
 
 def test_long_log_keeps_its_begin_and_its_end(layout: Layout, incident: Incident) -> None:
     (layout.vm_dir(VM.id) / "console.log").write_text("begin " + "x" * 1_000_000 + " end")
-    place = EvidenceRoom(layout)
+    place = EvidenceStore(layout)
     place.keep(replace(incident, handles=()))
     (record,) = place.all()
     assert record.console.startswith("begin ")
@@ -143,7 +143,7 @@ def test_full_disk_costs_the_evidence_and_nothing_else(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    EvidenceRoom(layout).keep(incident)  # does not raise
+    EvidenceStore(layout).keep(incident)  # does not raise
     assert kept(layout) == []
 
 
@@ -159,13 +159,13 @@ def test_record_is_kept_whatever_the_locale_says(
         return fdopen(descriptor, mode, encoding=encoding, **options)
 
     monkeypatch.setattr(os, "fdopen", latin)
-    EvidenceRoom(layout).keep(incident)
-    (record,) = EvidenceRoom(layout).all()
+    EvidenceStore(layout).keep(incident)
+    (record,) = EvidenceStore(layout).all()
     assert "naïve ✓" in record.console
 
 
 def test_record_that_a_crash_left_half_written_is_removed_and_never_read(layout: Layout, incident: Incident) -> None:
-    place = EvidenceRoom(layout)
+    place = EvidenceStore(layout)
     place.keep(incident)
     (layout.evidence / "20261128T000000.000000-0123456789ab.new").write_text("{")
     (layout.evidence / "20261128T000000.000000-0123456789ac.json").write_text("{ damaged")
@@ -175,7 +175,7 @@ def test_record_that_a_crash_left_half_written_is_removed_and_never_read(layout:
 
 
 def test_records_are_found_by_name_id_and_prefix_the_newest_first(layout: Layout, incident: Incident) -> None:
-    place = EvidenceRoom(layout)
+    place = EvidenceStore(layout)
     place.keep(replace(incident, words="first"))
     place.keep(replace(incident, vm=replace(VM, id="beefbeefbeef"), words="second"))
     place.keep(replace(incident, vm=replace(VM, id="c0ffeec0ffee", name="store"), words="third"))
@@ -190,7 +190,7 @@ def test_records_are_found_by_name_id_and_prefix_the_newest_first(layout: Layout
 
 
 def test_archive_of_the_same_record_is_the_same_and_tells_no_home(layout: Layout, incident: Incident) -> None:
-    place = EvidenceRoom(layout)
+    place = EvidenceStore(layout)
     (layout.vm_dir(VM.id) / "vmm.log").write_text("/home/alice/.local/share/banger/disk: gone\n")
     place.keep(incident)
     (record,) = place.all()

@@ -13,7 +13,7 @@ from banger.core.units import MIB
 from banger.lint.finding import Finding, Severity
 from banger.lint.kernel import KernelFacts
 from banger.lint.rootfs import lint_rootfs
-from banger.rootfs.ext4.reader import Ext4Image
+from banger.rootfs.ext4.reader import Ext4Reader
 from tests.support.ext4_reader import needs_e2fsprogs
 from tests.support.lint_programs import GLIBC, MUSL, program
 from tests.support.rootfs import archive, build, directory, file, hard_link, symlink
@@ -33,7 +33,7 @@ def lint(tmp_path: Path) -> Lint:
 
     def run(*members: bytes, kernel: KernelFacts | None = None, machine: str = "x86_64") -> dict[str, Finding]:
         build(tmp_path, archive(*members), size_bytes=16 * MIB)
-        with Ext4Image(tmp_path / "rootfs.ext4") as image:
+        with Ext4Reader(tmp_path / "rootfs.ext4") as image:
             return {found.code: found for found in lint_rootfs(image, kernel, machine=machine)}
 
     return run
@@ -205,6 +205,6 @@ def test_lint_that_is_cancelled_stops(tmp_path: Path) -> None:
     build(tmp_path, archive(directory(b"etc")), size_bytes=16 * MIB)
     token = CancelToken()
     token.cancel("enough")
-    with Ext4Image(tmp_path / "rootfs.ext4") as image, pytest.raises(BangerError) as caught:
+    with Ext4Reader(tmp_path / "rootfs.ext4") as image, pytest.raises(BangerError) as caught:
         lint_rootfs(image, check=token.raise_if_cancelled)
     assert caught.value.kind is ErrorKind.CANCELLED

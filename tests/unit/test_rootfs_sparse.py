@@ -34,7 +34,7 @@ needs_e2fsprogs = pytest.mark.skipif(
 )
 
 
-class Kept:
+class FindingsCache:
     """A sink that keeps the last sparse file's pieces."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Kept:
 
 def read(data: bytes, limits: Limits | None = None) -> tuple[list[tuple[bytes, int]], list[tuple[int, bytes]]]:
     """Names and sizes of the members, and the pieces of the last sparse one."""
-    sink, budget = Kept(), Budget(limits or Limits())
+    sink, budget = FindingsCache(), Budget(limits or Limits())
     reader = ChunkReader(iter([data[at : at + 700] for at in range(0, len(data), 700)]))
     changes = read_layer(TarReader(reader, budget.limits, end_marker=True, sparse=True), reader, sink, budget)
     return [(path, getattr(node, "size", 0)) for path, node in changes.entries], sink.pieces

@@ -22,7 +22,7 @@ from banger.rootfs.ext4.reader_superblock import Superblock
 from banger.rootfs.limits import FOLLOWED_LINKS, Limits
 from banger.rootfs.refusals import refused, shown
 
-__all__ = ["Ext4Image", "Inode", "Superblock"]
+__all__ = ["Ext4Reader", "Inode", "Superblock"]
 
 #: Directories that one path may lead through, sizes added up: a hostile path visits a large one thousands of times.
 _LOOKUP_BYTES = 128 << 20
@@ -36,7 +36,7 @@ def _keep_all(_path: bytes, _inode: Inode) -> bool:
     return True
 
 
-class Ext4Image(ContentReader):
+class Ext4Reader(ContentReader):
     """An image file, open for reading; a context manager. Not thread-safe.
 
     Paths are bytes, relative to the image's root whether or not they begin with a slash.

@@ -1,6 +1,6 @@
-"""Ways into a guest: what a forwarder dials when somebody connects to a published port.
+"""Dialers: what a forwarder dials when somebody connects to a published port.
 
-A way is told apart from the relaying so that another one (a guest's agent behind a byte stream) is a class here and
+A dialer is told apart from the relaying so that another one (a guest's agent behind a byte stream) is a class here and
 nothing elsewhere. Every socket is non-blocking.
 """
 
@@ -19,7 +19,7 @@ class RefusedError(Exception):
     """Nobody in the guest takes the connection."""
 
 
-class Way(Protocol):
+class Dialer(Protocol):
     """How connections and datagrams for one port of the guest get there."""
 
     def dial(self) -> socket.socket:
@@ -39,7 +39,7 @@ class Way(Protocol):
         ...
 
 
-class DirectWay:
+class DirectDialer:
     """The host routes to the guest: its kernel answers for itself."""
 
     def __init__(self, address: str, port: int) -> None:
@@ -77,7 +77,7 @@ class DirectWay:
         return found
 
 
-class StackWay(DirectWay):
+class StackDialer(DirectDialer):
     """Through a loopback port that the VMM's user-mode stack listens on and forwards.
 
     That stack (libslirp) accepts every connection first and asks the guest then; a refusal by the guest it can only
@@ -93,7 +93,7 @@ class StackWay(DirectWay):
         return stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _TCP_CLOSE
 
 
-def way_of(config: dict[str, Any]) -> Way:
+def dialer_of(config: dict[str, Any]) -> Dialer:
     """Read what :func:`banger.forwarding.forwarders.Target.config` wrote."""
-    kinds = {"direct": DirectWay, "stack": StackWay}
-    return kinds[config["way"]](config["address"], config["port"])
+    kinds = {"direct": DirectDialer, "stack": StackDialer}
+    return kinds[config["dialer"]](config["address"], config["port"])

@@ -21,7 +21,7 @@ _LOST_AND_FOUND_INODE = 11
 _BLOCK_FIELD_OFFSET = 40
 
 
-class Ext4Image:
+class Ext4Writer:
     """Data of files first, from up to two threads, then the tree that names them. Made by :func:`open_image`."""
 
     def __init__(self, descriptor: int) -> None:
@@ -54,10 +54,10 @@ class Ext4Image:
 
 
 @contextmanager
-def open_image(path: Path) -> Iterator[Ext4Image]:
+def open_image(path: Path) -> Iterator[Ext4Writer]:
     """Open the empty file system at ``path`` for writing."""
     descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     try:
-        yield Ext4Image(descriptor)
+        yield Ext4Writer(descriptor)
     finally:
         os.close(descriptor)

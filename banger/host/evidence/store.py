@@ -30,7 +30,7 @@ _STAMP = "%Y%m%dT%H%M%S.%f"
 _UNFINISHED = ".new"
 
 
-class EvidenceRoom:
+class EvidenceStore:
     """Implements :class:`banger.core.ports.EvidenceKeeper`, and reads what it kept. Thread-safe."""
 
     def __init__(self, layout: Layout) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from loguru import logger
 
 
-class Kept:
+class FindingsCache:
     """Findings by name."""
 
     def __init__(self, file: Path, circumstances: Sequence[str], title: str) -> None:
