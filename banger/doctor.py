@@ -50,7 +50,7 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
-class Program:
+class RequiredProgram:
     """Something that must be installed.
 
     Attributes:
@@ -66,20 +66,20 @@ class Program:
 
 
 PROGRAMS = (
-    Program("qemu", ("qemu-system-x86_64",), "qemu-system-x86", needed=True, use="runs the VMs"),
-    Program("mke2fs", ("mke2fs",), "e2fsprogs", needed=True, use="makes file systems"),
-    Program("e2fsck", ("e2fsck",), "e2fsprogs", needed=True, use="checks file systems"),
-    Program("busybox", ("busybox", "busybox.static"), "busybox-static", needed=True, use="boots guests"),
-    Program("dropbear", ("dropbear",), "dropbear-bin", needed=True, use="lets us into guests"),
-    Program(
+    RequiredProgram("qemu", ("qemu-system-x86_64",), "qemu-system-x86", needed=True, use="runs the VMs"),
+    RequiredProgram("mke2fs", ("mke2fs",), "e2fsprogs", needed=True, use="makes file systems"),
+    RequiredProgram("e2fsck", ("e2fsck",), "e2fsprogs", needed=True, use="checks file systems"),
+    RequiredProgram("busybox", ("busybox", "busybox.static"), "busybox-static", needed=True, use="boots guests"),
+    RequiredProgram("dropbear", ("dropbear",), "dropbear-bin", needed=True, use="lets us into guests"),
+    RequiredProgram(
         "sftp-server",
         ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/lib/ssh/sftp-server"),
         "openssh-sftp-server",
         needed=True,
         use="lets sftp into guests",
     ),
-    Program("ssh", ("ssh",), "openssh-client", needed=False, use="banger vm ssh"),
-    Program("mmdebstrap", ("mmdebstrap",), "mmdebstrap", needed=False, use="images made from Debian packages"),
+    RequiredProgram("ssh", ("ssh",), "openssh-client", needed=False, use="banger vm ssh"),
+    RequiredProgram("mmdebstrap", ("mmdebstrap",), "mmdebstrap", needed=False, use="images made from Debian packages"),
 )
 
 
@@ -105,7 +105,7 @@ def diagnose(layout: Layout) -> Iterator[Check]:
     yield check_launcher(layout)
 
 
-def check_program(program: Program, find: Callable[[str], str | None] | None = None) -> Check:
+def check_program(program: RequiredProgram, find: Callable[[str], str | None] | None = None) -> Check:
     """Whether a program is installed."""
     find = find or _find
     found = next(filter(None, map(find, program.places)), None)

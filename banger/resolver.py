@@ -96,10 +96,10 @@ class StoreResolver:
         refresh: bool = True,
     ) -> PullImage:
         """The command that pulls ``reference`` (a catalog name or an OCI reference) under ``name``."""
-        wish = resolve_image(reference, self._catalog)
+        location = resolve_image(reference, self._catalog)
         size_bytes = (size_mib or self._config.number("image.size_mib")) << 20
-        request = ImageRequest(wish.source, platform, plain_http, size_bytes)
-        chosen = check_artifact_name(name or wish.name, "image")
+        request = ImageRequest(location.source, platform, plain_http, size_bytes)
+        chosen = check_artifact_name(name or location.name, "image")
         return PullImage(chosen, request, refresh, owner_uid)
 
     def pull_kernel(self, name: str, *, source: str = "", owner_uid: int = 0, refresh: bool = True) -> PullKernel:
@@ -114,12 +114,14 @@ class StoreResolver:
         Raises:
             BangerError: ``not_found`` or ``usage``.
         """
-        wish = resolve_kernel(source or name, self._catalog)
-        chosen = (source and name) or wish.name
+        location = resolve_kernel(source or name, self._catalog)
+        chosen = (source and name) or location.name
         if not chosen:
             message = f'a kernel from "{source}" needs a name'
             raise BangerError(ErrorKind.USAGE, message, subject=source, hint="add --name NAME")
-        return PullKernel(check_artifact_name(chosen, "kernel"), KernelRequest(source=wish.source), refresh, owner_uid)
+        return PullKernel(
+            check_artifact_name(chosen, "kernel"), KernelRequest(source=location.source), refresh, owner_uid
+        )
 
 
 def _another(image: Image) -> str:

@@ -97,7 +97,7 @@ class SupervisorActor(pykka.ThreadingActor):
             waiter.refuse(BangerError(ErrorKind.CONFLICT, f"{command.subject} is busy", subject=command.subject))
             return
         if slot and command.joinable and slot.pending:
-            # Only the newest wish is joined: with a delete queued behind a pull, a new pull must come after it.
+            # Only the newest request is joined: with a delete queued behind a pull, a new pull must come after it.
             newest, operation = next(reversed(slot.pending.values()))
             if newest == command and operation.join(waiter):
                 return

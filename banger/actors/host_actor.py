@@ -39,7 +39,7 @@ class HostActor(OwnerActor):
         """Dispatch."""
         match command:
             case ReconcileHost():
-                ask = lambda wish: self.ask_owner(wish, operation)  # noqa: E731  # bound to this operation
+                ask = lambda wanted: self.ask_owner(wanted, operation)  # noqa: E731  # bound to this operation
                 return HostReconciler(self.services, command, operation, ask).run()
             case Prune():
                 return self._prune(command, operation)

@@ -52,7 +52,7 @@ class Housekeeper:
                 self._services.submit(StartVm(vm.id, vm.name, again=True), Deadline.never())
 
     def look(self) -> None:
-        """Look once, and wish what is due. Nobody waits for it: the next look sees whether it was done."""
+        """Look once, and ask for what is due. Nobody waits for it: the next look sees whether it was done."""
         services = self._services
         vms = services.store.vms.all()
         self._last_used = {vm.id: self._last_used[vm.id] for vm in vms if vm.id in self._last_used}
@@ -72,12 +72,12 @@ class Housekeeper:
         if found is None:
             return
         logger.info("{}: {}: {}", vm.name, found.action.value, found.reason)
-        wish: Command = (
+        command: Command = (
             DeleteVm(vm.id, vm.name, force=True)
             if found.action is ExpiryAction.DELETE
             else StopVm(vm.id, vm.name, services.config.seconds("vm.stop_timeout_s"))
         )
-        services.submit(wish, Deadline.never())
+        services.submit(command, Deadline.never())
 
     def check_vmms(self) -> None:
         """Have VMs reconciled whose machine broke down: their VMM lives on, so that nobody hears of it otherwise."""
@@ -103,12 +103,12 @@ class Housekeeper:
         for decision in decide(free, watched, Thresholds.of(services.config.number)):
             logger.warning("{}", decision.reason)
             name = vms[decision.vm_id].name
-            wish: Command = (
+            command: Command = (
                 PauseVm(decision.vm_id, name, PAUSED_BY, decision.reason)
                 if decision.move is Move.PAUSE
                 else ResumeVm(decision.vm_id, name, PAUSED_BY)
             )
-            services.submit(wish, Deadline.never())
+            services.submit(command, Deadline.never())
 
     def _fill(self, vm: Vm) -> Fill:
         try:

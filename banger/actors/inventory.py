@@ -10,7 +10,7 @@ from banger.core.ports import HostObject
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class OwnedObject:
     """One object and its place in the ledger: ``owner`` is the VM that holds it, empty if nobody does."""
 
     kind: str
@@ -43,7 +43,7 @@ def is_held(services: Services, found: HostObject) -> bool:
     return any((handle.kind, handle.key) == (found.kind, found.key) for handle in services.ledger.all())
 
 
-def overview(services: Services) -> list[Found]:
+def overview(services: Services) -> list[OwnedObject]:
     """Every object, for people: what it is, whose it is, and why it is there."""
     objects = all_objects(services)
     names = {vm.id: vm.name for vm in services.store.vms.all()}
@@ -53,5 +53,5 @@ def overview(services: Services) -> list[Found]:
         holder = holders.get((one.kind, one.key), "")
         is_leak = not one.shared and not holder
         reason = f"{one.reason}; no VM holds it" if is_leak else one.reason
-        found.append(Found(one.kind, one.key, names.get(holder, holder), reason, is_leak))
+        found.append(OwnedObject(one.kind, one.key, names.get(holder, holder), reason, is_leak))
     return found

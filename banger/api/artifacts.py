@@ -37,7 +37,7 @@ from banger.api.long_requests import is_set, perform
 from banger.api.peer import peer_uid
 from banger.api.threads import run_in_thread
 from banger.api.views import image_view, kernel_view
-from banger.catalog.refresh import CatalogWish, refresh
+from banger.catalog.refresh import CatalogRequest, refresh
 from banger.core import codec
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.names import check_artifact_name
@@ -204,8 +204,10 @@ async def refresh_catalog(request: Request) -> Response:
     """Fetch a catalog, pinned by its digest, and use it from now on."""
     context = context_of(request)
     body = await read_body(request, RefreshCatalogBody)
-    wish = CatalogWish.parse(body.source, body.digest, body.name)
-    operation = Operation("catalog.refresh", wish.source)
+    wanted = CatalogRequest.parse(body.source, body.digest, body.name)
+    operation = Operation("catalog.refresh", wanted.source)
     registries = Registries(context.config)
-    done = await run_in_thread(request, operation.token, lambda: refresh(context.catalog, registries, wish, operation))
+    done = await run_in_thread(
+        request, operation.token, lambda: refresh(context.catalog, registries, wanted, operation)
+    )
     return JSONResponse(codec.to_plain(done))

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from starlette.requests import HTTPConnection
 
-from banger.actors.inventory import Found
+from banger.actors.inventory import OwnedObject
 from banger.catalog import Catalog
 from banger.config import Config
 from banger.core.attendance import Attendance
@@ -43,7 +43,7 @@ class ApiContext:
     attendance: Attendance
     dns: DnsService | None
     homes: HomeDisk
-    inventory: Callable[[], Sequence[Found]]
+    inventory: Callable[[], Sequence[OwnedObject]]
     started_at: datetime
     stop: Callable[[], object]
 

@@ -37,7 +37,7 @@ _MARK = "# Fetched by `banger catalog refresh`, which overwrites it.\n"
 
 
 @dataclass(frozen=True, slots=True)
-class CatalogWish:
+class CatalogRequest:
     """Where a catalog comes from, pinned, and what its file is called (without ``.toml``).
 
     Attributes:
@@ -50,7 +50,7 @@ class CatalogWish:
     digest: str
 
     @classmethod
-    def parse(cls, source: str, digest: str = "", name: str = "") -> CatalogWish:
+    def parse(cls, source: str, digest: str = "", name: str = "") -> CatalogRequest:
         """Check what was typed; an empty ``name`` is taken from the source. Raises ``usage``."""
         suggested = ""
         if source.startswith(_OCI):
@@ -94,13 +94,15 @@ class RefreshedCatalog:
     kernels: tuple[str, ...]
 
 
-def refresh(catalog: Catalog, registries: Registries, wish: CatalogWish, operation: Operation) -> RefreshedCatalog:
+def refresh(
+    catalog: Catalog, registries: Registries, request: CatalogRequest, operation: Operation
+) -> RefreshedCatalog:
     """Fetch a catalog and put it to use.
 
     Args:
         catalog: gets the file, and answers from it when this returns.
         registries: how to talk to registries; their insecure ones may be asked for URLs without TLS too.
-        wish: what is fetched.
+        request: what is fetched.
         operation: its token ends every wait.
 
     Raises:
@@ -108,28 +110,28 @@ def refresh(catalog: Catalog, registries: Registries, wish: CatalogWish, operati
             of that name was written by hand; ``denied`` for plain http or a directory that can't be written to; as the
             server or the registry says. Then everything is as it was.
     """
-    fetch = _from_registry if wish.source.startswith(_OCI) else _from_url
-    text, definitions = _sound(fetch(registries, wish, operation), wish)
+    fetch = _from_registry if request.source.startswith(_OCI) else _from_url
+    text, definitions = _sound(fetch(registries, request, operation), request)
     operation.token.raise_if_cancelled()
-    full = wish.header() + text
-    path = catalog.install(wish.name, full, lambda file: _replace(file, full))
+    full = request.header() + text
+    path = catalog.install(request.name, full, lambda file: _replace(file, full))
     names = {section: tuple(d.name for d in definitions if d.section == section) for section in ("images", "kernels")}
-    return RefreshedCatalog(wish.name, str(path), wish.source, wish.digest, names["images"], names["kernels"])
+    return RefreshedCatalog(request.name, str(path), request.source, request.digest, names["images"], names["kernels"])
 
 
-def _from_url(registries: Registries, wish: CatalogWish, operation: Operation) -> bytes:
+def _from_url(registries: Registries, request: CatalogRequest, operation: Operation) -> bytes:
     # requests takes a quarter of a second to import: the daemon's start must not wait for it.
     from banger.oci.artifact_url import UrlOrigin  # noqa: PLC0415
     from banger.oci.registry import Timeouts  # noqa: PLC0415
 
     insecure = registries.config.text("registry.insecure")
     timeouts = Timeouts.patient(registries.config.seconds("registry.stall_timeout_s"))
-    origin = UrlOrigin(wish.source, operation.token, insecure=insecure, note=operation.note, timeouts=timeouts)
+    origin = UrlOrigin(request.source, operation.token, insecure=insecure, note=operation.note, timeouts=timeouts)
 
     retrier = origin.retrier()
 
     def read() -> bytes:
-        body, content = origin.open_blob(wish.digest, 0, retrier.patience), bytearray()
+        body, content = origin.open_blob(request.digest, 0, retrier.stall_timer), bytearray()
         try:
             while len(content) <= MAX_BYTES and (chunk := body.read()):
                 content += chunk
@@ -139,42 +141,42 @@ def _from_url(registries: Registries, wish: CatalogWish, operation: Operation) -
 
     content = retrier.run(read)
     if len(content) > MAX_BYTES:
-        raise _unsound(wish, f"it is longer than {MAX_BYTES} bytes")
-    if (found := digest_of(content)) != wish.digest:
-        raise _unsound(wish, f"its digest is {found}, not {wish.digest}")
+        raise _unsound(request, f"it is longer than {MAX_BYTES} bytes")
+    if (found := digest_of(content)) != request.digest:
+        raise _unsound(request, f"its digest is {found}, not {request.digest}")
     return content
 
 
-def _from_registry(registries: Registries, wish: CatalogWish, operation: Operation) -> bytes:
+def _from_registry(registries: Registries, request: CatalogRequest, operation: Operation) -> bytes:
     from banger.oci.manifest import find_manifest  # noqa: PLC0415  # as above
 
-    reference = replace(Reference.parse(wish.source.removeprefix(_OCI)), digest=wish.digest)
+    reference = replace(Reference.parse(request.source.removeprefix(_OCI)), digest=request.digest)
     client = registries.reader(reference, operation)
     manifest, _ = find_manifest(client, Platform.host(), "catalog")
     try:
         layers = [parse_descriptor(layer, "its layer") for layer in descriptors(manifest, "layers", 1)]
     except DocumentError as error:
-        raise _unsound(wish, str(error)) from None
+        raise _unsound(request, str(error)) from None
     if [layer.media_type for layer in layers] != [MEDIA_TYPE]:
-        raise _unsound(wish, f'its layer is not of type "{MEDIA_TYPE}"')
+        raise _unsound(request, f'its layer is not of type "{MEDIA_TYPE}"')
     if layers[0].size > MAX_BYTES:
-        raise _unsound(wish, f"it is longer than {MAX_BYTES} bytes")
+        raise _unsound(request, f"it is longer than {MAX_BYTES} bytes")
     what = f'the content of catalog "{reference.familiar()}"'
     content = client.get_document(f"blobs/{layers[0].digest}", "*/*", layers[0].size, what).body
     if digest_of(content) != layers[0].digest:
-        raise _unsound(wish, "its content does not match its digest")
+        raise _unsound(request, "its content does not match its digest")
     return content
 
 
-def _sound(content: bytes, wish: CatalogWish) -> tuple[str, Sequence[Definition]]:
+def _sound(content: bytes, request: CatalogRequest) -> tuple[str, Sequence[Definition]]:
     """The text and the entries of a catalog, checked more strictly than a file of the user's own: sources must read."""
     try:
         text = content.decode()
-        definitions = parse_catalog(text, wish.source)
+        definitions = parse_catalog(text, request.source)
     except UnicodeDecodeError as error:
-        raise _unsound(wish, str(error)) from None
+        raise _unsound(request, str(error)) from None
     except CatalogError as error:
-        raise _unsound(wish, str(error)) from None
+        raise _unsound(request, str(error)) from None
     for definition in definitions:
         read: Callable[[str], object] = image_source if definition.section == "images" else kernel_source
         for key in ("source", "fallback"):
@@ -183,9 +185,9 @@ def _sound(content: bytes, wish: CatalogWish) -> tuple[str, Sequence[Definition]
                 if source:
                     read(source.replace("{architecture}", "amd64"))
             except BangerError as error:
-                raise _unsound(wish, f"{definition.section}.{definition.name}.{key}: {error.message}") from None
+                raise _unsound(request, f"{definition.section}.{definition.name}.{key}: {error.message}") from None
     if not definitions:
-        raise _unsound(wish, "it has no entries")
+        raise _unsound(request, "it has no entries")
     return text, definitions
 
 
@@ -225,6 +227,6 @@ def _usage(message: str, subject: str, hint: str = "") -> BangerError:
     return BangerError(ErrorKind.USAGE, message, subject=subject, hint=hint)
 
 
-def _unsound(wish: CatalogWish, cause: str) -> BangerError:
-    message = f'catalog "{wish.source}" cannot be used'
-    return BangerError(ErrorKind.INVALID, message, subject=wish.source, cause=cause)
+def _unsound(request: CatalogRequest, cause: str) -> BangerError:
+    message = f'catalog "{request.source}" cannot be used'
+    return BangerError(ErrorKind.INVALID, message, subject=request.source, cause=cause)

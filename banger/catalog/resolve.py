@@ -25,14 +25,14 @@ _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+\Z")
 
 
 @dataclass(frozen=True, slots=True)
-class ImageWish:
+class ImageLocation:
     """The name an image gets unless the user says otherwise, and where it comes from."""
 
     name: str
     source: str
 
 
-def resolve_image(text: str, catalog: Catalog) -> ImageWish:
+def resolve_image(text: str, catalog: Catalog) -> ImageLocation:
     """Tell what ``text`` means.
 
     Raises:
@@ -41,11 +41,11 @@ def resolve_image(text: str, catalog: Catalog) -> ImageWish:
     """
     entry = catalog.image(text)
     if entry is not None:
-        return ImageWish(entry.name, entry.source)
+        return ImageLocation(entry.name, entry.source)
     if text.startswith(_BUNDLE_SCHEME):
-        return ImageWish(Reference.parse(text.removeprefix(_BUNDLE_SCHEME)).familiar(), text)
+        return ImageLocation(Reference.parse(text.removeprefix(_BUNDLE_SCHEME)).familiar(), text)
     if text.startswith(_BUNDLE_FILE_SCHEME):
-        return ImageWish(PurePosixPath(text).name.partition(".")[0].lower(), text)
+        return ImageLocation(PurePosixPath(text).name.partition(".")[0].lower(), text)
     if _REFERENCE_MARKS & set(text):
         return image_source(text)
     if not text:
@@ -53,22 +53,22 @@ def resolve_image(text: str, catalog: Catalog) -> ImageWish:
     raise _image_not_found(text, catalog)
 
 
-def image_source(text: str) -> ImageWish:
+def image_source(text: str) -> ImageLocation:
     """Tell what a source of an image is: ``mmdebstrap:SUITE…`` or a reference. Raises ``usage``."""
     if text.startswith(_BOOTSTRAP_SCHEME):
-        return ImageWish(text.partition("?")[0], text)
-    return ImageWish(Reference.parse(text).familiar(), text)
+        return ImageLocation(text.partition("?")[0], text)
+    return ImageLocation(Reference.parse(text).familiar(), text)
 
 
 @dataclass(frozen=True, slots=True)
-class KernelWish:
+class KernelLocation:
     """The name a kernel gets unless the user says otherwise, empty if nothing suggests one, and its source."""
 
     name: str
     source: str
 
 
-def resolve_kernel(text: str, catalog: Catalog) -> KernelWish:
+def resolve_kernel(text: str, catalog: Catalog) -> KernelLocation:
     """Tell what ``text`` means: a name of the catalog, or what :func:`kernel_source` takes.
 
     Raises:
@@ -76,7 +76,7 @@ def resolve_kernel(text: str, catalog: Catalog) -> KernelWish:
     """
     entry = catalog.kernel(text)
     if entry is not None:
-        return KernelWish(entry.name, entry.source)
+        return KernelLocation(entry.name, entry.source)
     if set("/:") & set(text):
         return kernel_source(text)
     check_artifact_name(text, "kernel")
@@ -84,7 +84,7 @@ def resolve_kernel(text: str, catalog: Catalog) -> KernelWish:
     raise lookup.not_found(text, "kernel", known, remedy="banger catalog list")
 
 
-def kernel_source(text: str) -> KernelWish:
+def kernel_source(text: str) -> KernelLocation:
     """Tell what a source of a kernel is: ``apt:PACKAGE``, ``https://…#sha256=HEX``, ``oci:REFERENCE``, a reference.
 
     Raises:
@@ -97,14 +97,14 @@ def kernel_source(text: str) -> KernelWish:
             message, hint = f'"{url}" has no sha256', f"banger kernel pull {url} --sha256 HEX --name NAME"
             cause = "without the 64 digits that sha256sum prints nobody could tell whether the right file arrived"
             raise BangerError(ErrorKind.USAGE, message, subject=url, cause=cause, hint=hint)
-        return KernelWish("", text)
+        return KernelLocation("", text)
     if scheme == "apt":
         if not _PACKAGE.match(rest):
             message = f'"{rest}" is not the name of a package'
             raise BangerError(ErrorKind.USAGE, message, subject=rest, hint="write apt:linux-image-cloud-amd64")
-        return KernelWish(rest, text)
+        return KernelLocation(rest, text)
     reference = rest if scheme == "oci" else text
-    return KernelWish(Reference.parse(reference).familiar(), f"oci:{reference}")
+    return KernelLocation(Reference.parse(reference).familiar(), f"oci:{reference}")
 
 
 def _image_not_found(word: str, catalog: Catalog) -> BangerError:

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from banger.checkup import clocks
-from banger.checkup.guest import Guest, Talk
+from banger.checkup.guest import Guest, ScriptDialog
 from banger.checkup.report import CheckFailedError, Finding
 from banger.client.copying import copy_in, copy_out
 from banger.core.clock import now
@@ -131,7 +131,7 @@ def check_clock(guest: Guest) -> Finding:
     return Finding(f"{offset} of this host", note=not offset.surely_within(_CLOCK_LIMIT_S))
 
 
-def _measure_clock(talk: Talk) -> clocks.Offset:
+def _measure_clock(talk: ScriptDialog) -> clocks.Offset:
     """Ask until it is clear, but not for ever; raises ``ValueError`` for an answer that is no time."""
     samples = [_ask_time(talk) for _ in range(_CLOCK_LEAST_SAMPLES)]
     while True:
@@ -142,7 +142,7 @@ def _measure_clock(talk: Talk) -> clocks.Offset:
         samples.append(_ask_time(talk))
 
 
-def _ask_time(talk: Talk) -> clocks.Sample:
+def _ask_time(talk: ScriptDialog) -> clocks.Sample:
     sent_s = now().timestamp()
     answer = talk.ask()
     # now() cuts off to whole milliseconds: the answer came at most one later than it says.

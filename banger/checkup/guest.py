@@ -20,7 +20,7 @@ _GRACE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ScriptResult:
     """How a script ended and what it printed."""
 
     code: int
@@ -56,15 +56,15 @@ class Guest:
         """Which network it was made with."""
         return str(self.vm["spec"]["network"])
 
-    def shell(self, script: str, *args: str, stdin: bytes = b"", timeout_s: float = 30.0) -> Said:
+    def shell(self, script: str, *args: str, stdin: bytes = b"", timeout_s: float = 30.0) -> ScriptResult:
         """Run a script as root, its arguments as ``$1``…; raises ``timeout``, and what kept it from running."""
         channel = self._channel(script, args, timeout_s)
         ended: Ended = converse(channel, stdin, timeout_s=timeout_s + _GRACE_S)
-        return Said(ended.code, ended.stdout, ended.stderr)
+        return ScriptResult(ended.code, ended.stdout, ended.stderr)
 
-    def talk(self, script: str, timeout_s: float = 30.0) -> Talk:
+    def talk(self, script: str, timeout_s: float = 30.0) -> ScriptDialog:
         """Start a script to hold a conversation with, line by line."""
-        return Talk(self._channel(script, (), timeout_s), timeout_s)
+        return ScriptDialog(self._channel(script, (), timeout_s), timeout_s)
 
     def console(self) -> str:
         """What the VM wrote to its console so far."""
@@ -84,7 +84,7 @@ class Guest:
         return self.client.frames(path_of("vms", self.id, "exec"), config)
 
 
-class Talk:
+class ScriptDialog:
     """A script that answers every line it is sent with one. Use as a context manager."""
 
     def __init__(self, channel: ClientFrameChannel, timeout_s: float) -> None:
@@ -92,7 +92,7 @@ class Talk:
         self._timeout_s = timeout_s
         self._heard = bytearray()
 
-    def __enter__(self) -> Talk:
+    def __enter__(self) -> ScriptDialog:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -29,7 +29,7 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
-class Knock:
+class PortProbe:
     """A port that answers, be it with a refusal."""
 
     port: int
@@ -119,16 +119,16 @@ def reaches(host: str, port: int, timeout_s: float = 5.0) -> str:
     return ""
 
 
-def knock(address: IPv4Address, timeout_s: float = 2.0) -> Knock | None:
+def knock(address: IPv4Address, timeout_s: float = 2.0) -> PortProbe | None:
     """What a router says to a TCP connection: the first port of a few usual ones that says anything, yes or no."""
     for port in _KNOCKED_PORTS:
         try:
             socket.create_connection((str(address), port), timeout_s).close()
         except ConnectionRefusedError:
-            return Knock(port, accepts=False)
+            return PortProbe(port, accepts=False)
         except OSError:
             continue
-        return Knock(port, accepts=True)
+        return PortProbe(port, accepts=True)
     return None
 
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from banger.checkup import basics, network
 from banger.checkup.bounded import bounded
 from banger.checkup.guest import Guest
-from banger.checkup.network import Surroundings
+from banger.checkup.network import NetworkBaseline
 from banger.checkup.plan import Candidate
 from banger.checkup.report import CheckFailedError, Finding, MachineReport, Row, Verdict
 from banger.client import Client, path_of
@@ -72,7 +72,7 @@ class Trial:
     candidate: Candidate
     spec: VmSpec
     boot_timeout_s: float
-    around: Surroundings
+    around: NetworkBaseline
     release: Callable[[str], str]
     watcher: Watcher
     vm_ids: set[str]

@@ -13,7 +13,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from banger.checkup import hostside
 from banger.checkup.guest import Guest
-from banger.checkup.listener import Listener
+from banger.checkup.probe_server import ProbeServer
 from banger.checkup.report import CheckFailedError, Finding
 from banger.core.console import last_lines
 from banger.core.errors import BangerError, ErrorKind
@@ -37,7 +37,7 @@ Address = IPv4Address | IPv6Address
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class NetworkBaseline:
     """What the network checks are measured against.
 
     Attributes:
@@ -49,18 +49,18 @@ class Surroundings:
         name: what a guest on a tap asks banger's resolver for, given its own name.
     """
 
-    listener: Listener
+    listener: ProbeServer
     route: hostside.Route | None
     servers: Sequence[Address]
     answering: Callable[[Sequence[Address]], Sequence[Address]] = hostside.answering
     pings: Callable[[IPv4Address], bool | None] = hostside.pings
-    knock: Callable[[IPv4Address], hostside.Knock | None] = hostside.knock
+    knock: Callable[[IPv4Address], hostside.PortProbe | None] = hostside.knock
     suffix: str = "vm"
     reach: tuple[str, int] | None = None
     reaches: Callable[[str, int], str] = field(default=hostside.reaches)
 
 
-def check_dns(guest: Guest, around: Surroundings) -> Finding:
+def check_dns(guest: Guest, around: NetworkBaseline) -> Finding:
     """The guest's name server answers. Without anybody who answers this host there is nothing to prove."""
     if guest.network == "none":
         return Finding("no name server, as it should be: network none")
@@ -90,7 +90,7 @@ def answer_of(printed: str) -> str:
     return "no address" if "No answer" in printed and "timed out" not in printed else ""
 
 
-def _explain_silence(network: str, server: Address, around: Surroundings) -> CheckFailedError | Finding:
+def _explain_silence(network: str, server: Address, around: NetworkBaseline) -> CheckFailedError | Finding:
     """Why a guest's question was not answered, by what this host's own servers do."""
     if not around.servers:
         return Finding("no upstream: this host's /etc/resolv.conf names no server", note=True)
@@ -114,7 +114,7 @@ def _explain_silence(network: str, server: Address, around: Surroundings) -> Che
     )
 
 
-def check_egress(guest: Guest, around: Surroundings) -> Finding:
+def check_egress(guest: Guest, around: NetworkBaseline) -> Finding:
     """The guest gets out as far as its network lets it, and no further."""
     if guest.network == "none":
         return _check_confined(guest, around.listener)
@@ -131,7 +131,7 @@ def check_egress(guest: Guest, around: Surroundings) -> Finding:
     return Finding(f"connects to this host through {gateway}{beyond}")
 
 
-def _check_confined(guest: Guest, listener: Listener) -> Finding:
+def _check_confined(guest: Guest, listener: ProbeServer) -> Finding:
     said = guest.shell(_HELLO, listener.word, _USUAL_GATEWAY, str(listener.port), timeout_s=15)
     if said.text == "hello":
         raise CheckFailedError(
@@ -140,7 +140,7 @@ def _check_confined(guest: Guest, listener: Listener) -> Finding:
     return Finding("reaches nothing, as it should be: network none")
 
 
-def _check_tap(guest: Guest, gateway: str, around: Surroundings) -> Finding:
+def _check_tap(guest: Guest, gateway: str, around: NetworkBaseline) -> Finding:
     """Policy keeps guests on taps from this host: a refusal takes packets both ways. Beyond it, the router is asked."""
     began = time.monotonic()
     said = guest.shell(_HELLO, around.listener.word, gateway, str(around.listener.port), timeout_s=15)
@@ -163,7 +163,7 @@ def _check_tap(guest: Guest, gateway: str, around: Surroundings) -> Finding:
     return Finding(f"{gateway} refuses, as it should; {router}, this host's router, answers{over_tcp}")
 
 
-def _knock_as_host(guest: Guest, router: IPv4Address, answer: hostside.Knock | None) -> str:
+def _knock_as_host(guest: Guest, router: IPv4Address, answer: hostside.PortProbe | None) -> str:
     """Pings may pass where connections do not: the router must say to the guest what it says to this host."""
     if answer is None:
         return ""
@@ -176,7 +176,7 @@ def _knock_as_host(guest: Guest, router: IPv4Address, answer: hostside.Knock | N
     return ", to TCP too"
 
 
-def check_mtu(guest: Guest, around: Surroundings) -> Finding:
+def check_mtu(guest: Guest, around: NetworkBaseline) -> Finding:
     """Packets of full size get through."""
     if guest.network == "none":
         return Finding("no packets leave the guest: network none")
@@ -189,7 +189,7 @@ def check_mtu(guest: Guest, around: Surroundings) -> Finding:
     return _check_transfers(guest, int(said.text), around.listener)
 
 
-def _check_tap_mtu(guest: Guest, mtu: int, around: Surroundings) -> Finding:
+def _check_tap_mtu(guest: Guest, mtu: int, around: NetworkBaseline) -> Finding:
     if around.route is None or not around.route.mtu:
         return Finding(f"{mtu} bytes; this host has no route to compare it with", note=True)
     uplink = f"{around.route.mtu} bytes of this host's {around.route.interface}"
@@ -205,7 +205,7 @@ def _check_tap_mtu(guest: Guest, mtu: int, around: Surroundings) -> Finding:
     return Finding(f"{mtu} bytes, as the {uplink}; pings of full size come back")
 
 
-def _check_transfers(guest: Guest, mtu: int, listener: Listener) -> Finding:
+def _check_transfers(guest: Guest, mtu: int, listener: ProbeServer) -> Finding:
     where = (listener.word, _gateway(guest), str(listener.port), str(_TRANSFER_BYTES))
     began = time.monotonic()
     for direction, script in (("to", _SEND), ("from", _TAKE)):
@@ -222,7 +222,7 @@ def _check_transfers(guest: Guest, mtu: int, listener: Listener) -> Finding:
     return Finding(f"{mtu} bytes; 512 KiB to and from the guest in {time.monotonic() - began:.1f} s")
 
 
-def check_reach(guest: Guest, around: Surroundings) -> Finding:
+def check_reach(guest: Guest, around: NetworkBaseline) -> Finding:
     """What the user named is reached from the guest, if this host reaches it."""
     assert around.reach is not None
     host, port = around.reach

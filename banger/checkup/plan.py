@@ -9,7 +9,7 @@ ACCELERATORS = ("kvm", "tcg")
 
 
 @dataclass(frozen=True, slots=True)
-class Prospect:
+class AcceleratorOutlook:
     """One accelerator on this host.
 
     Attributes:
@@ -28,12 +28,12 @@ class Prospect:
 class Candidate:
     """A machine to try (``prospect.usable``) or to explain."""
 
-    prospect: Prospect
+    prospect: AcceleratorOutlook
     driver: str
     network: str
 
 
-def prospects(found: str, reason: str, hint: str, setting: str) -> list[Prospect]:
+def prospects(found: str, reason: str, hint: str, setting: str) -> list[AcceleratorOutlook]:
     """What to expect of each accelerator.
 
     Args:
@@ -44,14 +44,16 @@ def prospects(found: str, reason: str, hint: str, setting: str) -> list[Prospect
     """
     if setting != "auto":
         other = f"not tried: vmm.accelerator is {setting}"
-        return [Prospect(name, name == setting, reason if name == setting else other) for name in ACCELERATORS]
-    emulated = Prospect("tcg", usable=True, reason="works wherever QEMU does")
+        return [
+            AcceleratorOutlook(name, name == setting, reason if name == setting else other) for name in ACCELERATORS
+        ]
+    emulated = AcceleratorOutlook("tcg", usable=True, reason="works wherever QEMU does")
     if found == "kvm":
-        return [Prospect("kvm", usable=True, reason=reason), emulated]
-    return [Prospect("kvm", usable=False, reason=reason, hint=hint), emulated]
+        return [AcceleratorOutlook("kvm", usable=True, reason=reason), emulated]
+    return [AcceleratorOutlook("kvm", usable=False, reason=reason, hint=hint), emulated]
 
 
-def candidates(found: Sequence[Prospect], drivers: Sequence[str], networks: Sequence[str]) -> list[Candidate]:
+def candidates(found: Sequence[AcceleratorOutlook], drivers: Sequence[str], networks: Sequence[str]) -> list[Candidate]:
     """Every accelerator with every driver and network; one that is not usable is named once a driver."""
     return [
         Candidate(prospect, driver, network)

@@ -12,9 +12,9 @@ from types import FrameType
 from typing import Any, Protocol
 
 from banger.checkup import hostside, leftovers, plan
-from banger.checkup.listener import Listener
 from banger.checkup.machine import Trial, Watcher
-from banger.checkup.network import Surroundings
+from banger.checkup.network import NetworkBaseline
+from banger.checkup.probe_server import ProbeServer
 from banger.checkup.report import MachineReport, Report, Row, Verdict, is_ok
 from banger.client import Client, path_of
 from banger.config import Config
@@ -30,7 +30,7 @@ _SWEEP_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
-class Wishes:
+class CheckupOptions:
     """What was asked for; what is empty is chosen.
 
     Attributes:
@@ -44,7 +44,7 @@ class Wishes:
     reach: tuple[str, int] | None = None
 
 
-class Audience(Watcher, Protocol):
+class CheckupObserver(Watcher, Protocol):
     """Whoever shows it, and is told what takes long."""
 
     def tell(self, message: str) -> None:
@@ -57,12 +57,14 @@ class Audience(Watcher, Protocol):
 class Checkup:
     """One run."""
 
-    def __init__(self, layout: Layout, config: Config, client: Client, wishes: Wishes, audience: Audience) -> None:
+    def __init__(
+        self, layout: Layout, config: Config, client: Client, options: CheckupOptions, observer: CheckupObserver
+    ) -> None:
         self._layout = layout
         self._config = config
         self._client = client
-        self._wishes = wishes
-        self._audience = audience
+        self._options = options
+        self._observer = observer
         self._token = f"{os.getpid()}-{time.time_ns():x}"
         self._vm_ids: set[str] = set()
 
@@ -77,20 +79,20 @@ class Checkup:
         image = self._image()
         candidates = self._candidates(system, image)
         before = leftovers.look(self._client, self._layout)
-        with _ended_by_signals(), self._swept(), Listener() as listener:
+        with _ended_by_signals(), self._swept(), ProbeServer() as listener:
             machines = [self._try(candidate, image, self._around(listener)) for candidate in candidates]
         host = (self._host_row(before),)
-        self._audience.row(host[0])
+        self._observer.row(host[0])
         elapsed_s = round(time.monotonic() - began, 3)
-        return Report(is_ok(machines, host), image, self._wishes.kernel, tuple(machines), host, elapsed_s)
+        return Report(is_ok(machines, host), image, self._options.kernel, tuple(machines), host, elapsed_s)
 
     def _candidates(self, system: Mapping[str, Any], image: str) -> list[plan.Candidate]:
         """What to try."""
         prospects = self._prospects(str(system["accelerator"]), str(system.get("accelerator_reason", "")), image)
-        networks = list(dict.fromkeys(self._wishes.networks)) or [self._config.text("vm.network")]
+        networks = list(dict.fromkeys(self._options.networks)) or [self._config.text("vm.network")]
         return plan.candidates(prospects, [str(system["vmm"])], networks)
 
-    def _prospects(self, daemons: str, daemons_reason: str, image: str) -> list[plan.Prospect]:
+    def _prospects(self, daemons: str, daemons_reason: str, image: str) -> list[plan.AcceleratorOutlook]:
         """What to expect of each accelerator. The daemon's word counts: it may have other rights, or see other devices.
 
         Where both agree on KVM, what became of this very kernel on it is known better than what to expect in general.
@@ -109,39 +111,39 @@ class Checkup:
     def _image(self) -> str:
         """The image to boot: as wished, the default, or the smallest here; fetched, and told, if there is none."""
         here = {image["name"]: image for image in self._client.get("/v1/images") if not image["broken"]}
-        name = chosen_image(here, self._wishes.image, self._config.text("vm.image"))
-        if self._wishes.image or name in here:
+        name = chosen_image(here, self._options.image, self._config.text("vm.image"))
+        if self._options.image or name in here:
             return name
-        self._audience.tell(f'no image is here yet: "{name}" is fetched first, which may take minutes')
-        self._client.long("POST", "/v1/images/pull", body={"reference": name}, on_event=self._audience.fetching)
+        self._observer.tell(f'no image is here yet: "{name}" is fetched first, which may take minutes')
+        self._client.long("POST", "/v1/images/pull", body={"reference": name}, on_event=self._observer.fetching)
         return name
 
     def _kernel_digest(self, image: str) -> str:
         """Of the kernel that will be booted, if it is here; empty otherwise."""
         images = {one["name"]: one for one in self._client.get("/v1/images")}
         kernels = {one["name"]: one for one in self._client.get("/v1/kernels")}
-        names = (self._wishes.kernel, images.get(image, {}).get("kernel", ""), self._config.text("vm.kernel"))
+        names = (self._options.kernel, images.get(image, {}).get("kernel", ""), self._config.text("vm.kernel"))
         chosen = next((name for name in names if name), "")
         return str(kernels.get(chosen, {}).get("digest", ""))
 
-    def _around(self, listener: Listener) -> Surroundings:
-        return Surroundings(
+    def _around(self, listener: ProbeServer) -> NetworkBaseline:
+        return NetworkBaseline(
             listener, hostside.default_route(), hostside.nameservers(),
-            suffix=self._config.text("dns.suffix"), reach=self._wishes.reach,
+            suffix=self._config.text("dns.suffix"), reach=self._options.reach,
         )  # fmt: skip
 
-    def _try(self, candidate: plan.Candidate, image: str, around: Surroundings) -> MachineReport:
+    def _try(self, candidate: plan.Candidate, image: str, around: NetworkBaseline) -> MachineReport:
         prospect = candidate.prospect
         if not prospect.usable:
-            self._audience.machine(candidate)
+            self._observer.machine(candidate)
             return MachineReport(
                 prospect.accelerator, candidate.driver, candidate.network,
                 usable=False, reason=prospect.reason, hint=prospect.hint,
             )  # fmt: skip
-        spec = VmSpec(image, kernel=self._wishes.kernel, labels={LABEL: self._token})
+        spec = VmSpec(image, kernel=self._options.kernel, labels={LABEL: self._token})
         boot_timeout_s = self._config.seconds("vm.boot_timeout_s")
         trial = Trial(
-            self._client, candidate, spec, boot_timeout_s, around, self._release, self._audience, self._vm_ids
+            self._client, candidate, spec, boot_timeout_s, around, self._release, self._observer, self._vm_ids
         )
         return trial.run()
 

@@ -15,7 +15,7 @@ from posixpath import basename, dirname
 
 from banger.client import Client, path_of
 from banger.client.places import (
-    Source,
+    CopySource,
     is_open_file,
     means_contents,
     means_directory,
@@ -23,7 +23,7 @@ from banger.client.places import (
     place_in_guest,
     place_on_host,
 )
-from banger.client.transfer import Look, OnBytes, Transfer, guest_path, ignore_bytes, look
+from banger.client.transfer import OnBytes, PathInfo, Transfer, guest_path, ignore_bytes, stat_path
 from banger.core.errors import BangerError, ErrorKind
 
 
@@ -107,7 +107,7 @@ def copy_across(client: Client, source: tuple[str, str], target: tuple[str, str]
     return giving.left_out
 
 
-def local_source(source: str, *, follow_link: bool) -> tuple[Path, Source]:
+def local_source(source: str, *, follow_link: bool) -> tuple[Path, CopySource]:
     """What is to be read here, and what it is. Raises ``not_found``, ``conflict`` and ``denied``."""
     path = Path(source)
     try:
@@ -123,13 +123,13 @@ def local_source(source: str, *, follow_link: bool) -> tuple[Path, Source]:
         hint = "banger vm exec VM -- sh -c 'cat >FILE' reads from a pipe"
         raise BangerError(ErrorKind.CONFLICT, f'"{source}" is no file or directory', subject=source, hint=hint)
     named = path.resolve() if path.name in ("", "..") else path
-    kind = Source(named.name, stat.S_ISDIR(mode), means_contents(source))
+    kind = CopySource(named.name, stat.S_ISDIR(mode), means_contents(source))
     return (path.resolve() if follow else path), kind
 
 
-def guest_source(client: Client, vm: str, source: str, *, follow_link: bool) -> tuple[str, Source]:
+def guest_source(client: Client, vm: str, source: str, *, follow_link: bool) -> tuple[str, CopySource]:
     """The path to ask a guest for, and what it is. Raises ``not_found`` and ``conflict``."""
-    found = look(client, vm, source)
+    found = stat_path(client, vm, source)
     follow = follow_link or means_directory(source)
     chosen = found.followed if follow else found
     if found.kind == "missing" and (follow or not found.is_link):
@@ -141,12 +141,12 @@ def guest_source(client: Client, vm: str, source: str, *, follow_link: bool) -> 
         raise BangerError(ErrorKind.CONFLICT, f'"{source}" in the guest is no directory', subject=source)
     contents_only = means_contents(source)
     path = f"{chosen.path.rstrip('/')}/." if contents_only else chosen.path
-    return path, Source(basename(found.path), is_directory, contents_only)
+    return path, CopySource(basename(found.path), is_directory, contents_only)
 
 
 def directory_in_guest(client: Client, vm: str, path: str) -> str:
     """The directory that ``path`` is or leads to. Raises ``not_found`` and ``conflict``."""
-    found = look(client, vm, path).followed
+    found = stat_path(client, vm, path).followed
     if found.kind == "missing":
         raise no_directory_in_guest(path)
     if found.kind != "directory":
@@ -154,8 +154,8 @@ def directory_in_guest(client: Client, vm: str, path: str) -> str:
     return found.path
 
 
-def _place(client: Client, vm: str, source: Source, target: str) -> tuple[str, str]:
-    found: Look = look(client, vm, target)
+def _place(client: Client, vm: str, source: CopySource, target: str) -> tuple[str, str]:
+    found: PathInfo = stat_path(client, vm, target)
     directory, top = place_in_guest(source, guest_path(target), found)
     if found.followed.kind == "missing":
         directory_in_guest(client, vm, dirname(found.followed.path))

@@ -11,7 +11,7 @@ import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
-from banger.client.steady import open_steadily
+from banger.client.fixed_size import open_fixed_size
 from banger.core.errors import BangerError, ErrorKind
 
 Send = Callable[[bytes], None]
@@ -86,7 +86,7 @@ class _Packer:
             info.uid = info.gid = 0
         info.uname = info.gname = ""  # accounts of this host mean nothing there
         if info.isreg():
-            with open_steadily(path) as file:
+            with open_fixed_size(path) as file:
                 info.size = file.size
                 self._sender.add(info, file)
             return

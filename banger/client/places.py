@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from posixpath import basename, dirname
 
-from banger.client.transfer import Look
+from banger.client.transfer import PathInfo
 from banger.core.errors import BangerError, ErrorKind
 
 #: As many as Linux follows (path_resolution(7)).
@@ -18,7 +18,7 @@ _MOST_LINKS = 40
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class CopySource:
     """What is copied.
 
     Attributes:
@@ -54,7 +54,7 @@ def is_open_file(link: Path) -> bool:
     return False
 
 
-def place_in_guest(source: Source, target: str, found: Look) -> tuple[str, str]:
+def place_in_guest(source: CopySource, target: str, found: PathInfo) -> tuple[str, str]:
     """Where a copy goes in a guest.
 
     Args:
@@ -85,7 +85,7 @@ def no_directory_in_guest(path: str) -> BangerError:
     return BangerError(ErrorKind.NOT_FOUND, f'the guest has no directory "{path}"', subject=path)
 
 
-def place_on_host(source: Source, target: str) -> tuple[Path, str]:
+def place_on_host(source: CopySource, target: str) -> tuple[Path, str]:
     """The mirror of :func:`place_in_guest` on this host, where ``target`` is looked at."""
     path = Path(target)
     if path.is_symlink():
@@ -105,7 +105,7 @@ def place_on_host(source: Source, target: str) -> tuple[Path, str]:
     return path.parent, path.name
 
 
-def _conflicting(source: Source, target: str, kind: str) -> str:
+def _conflicting(source: CopySource, target: str, kind: str) -> str:
     """What a target would have to be, if what it is cannot be replaced."""
     if kind == "file" and (source.is_directory or target.endswith("/")):
         return "directory"

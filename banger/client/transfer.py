@@ -24,7 +24,7 @@ def ignore_bytes(_count: int) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class PathInfo:
     """What a path in a guest is: ``kind`` is ``directory``, ``file``, ``other`` or ``missing``, behind a link too.
 
     Attributes:
@@ -40,9 +40,9 @@ class Look:
     real_path: str = ""
 
     @property
-    def followed(self) -> Look:
+    def followed(self) -> PathInfo:
         """What is behind the link, if it is one."""
-        return Look(self.real_path or self.path, self.kind) if self.is_link else self
+        return PathInfo(self.real_path or self.path, self.kind) if self.is_link else self
 
 
 def guest_path(path: str) -> str:
@@ -56,11 +56,11 @@ def guest_path(path: str) -> str:
     return path if path.startswith("/") else f"/{path}"
 
 
-def look(client: Client, vm: str, path: str) -> Look:
+def stat_path(client: Client, vm: str, path: str) -> PathInfo:
     """Ask the guest what ``path`` is."""
     clean = normpath(guest_path(path))
     answer = client.get(path_of("vms", vm, "files", "stat"), {"path": clean})
-    return Look(clean, str(answer["kind"]), bool(answer.get("is_link")), str(answer.get("real_path", "")))
+    return PathInfo(clean, str(answer["kind"]), bool(answer.get("is_link")), str(answer.get("real_path", "")))
 
 
 class _GuestStoppedError(Exception):

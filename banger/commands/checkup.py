@@ -7,7 +7,7 @@ from typing import Any
 
 from banger.checkup.plan import Candidate
 from banger.checkup.report import Row
-from banger.checkup.run import Checkup, Wishes
+from banger.checkup.run import Checkup, CheckupOptions
 from banger.commands.session import CliSession
 from banger.commands.spec import one_of
 from banger.config import Config
@@ -21,7 +21,7 @@ _NETWORKS = ("user", "tap", "none")
 
 def check_up(session: CliSession, *, image: str, kernel: str, networks: Sequence[str], reach: str) -> int:
     """Boot throw-away VMs and prove that they work; 0 if everything works that should."""
-    wishes = Wishes(
+    options = CheckupOptions(
         image,
         kernel,
         [one_of("--network", name, _NETWORKS) for name in networks],
@@ -29,7 +29,7 @@ def check_up(session: CliSession, *, image: str, kernel: str, networks: Sequence
     )
     shown = _Shown(session)
     try:
-        report = Checkup(session.layout, Config.load(session.layout.config_file), session.client, wishes, shown).run()
+        report = Checkup(session.layout, Config.load(session.layout.config_file), session.client, options, shown).run()
     finally:
         shown.progress.close()
     session.show_document(to_plain(report), lambda terminal: summary_text(report, terminal))

@@ -21,13 +21,15 @@ _READ_BYTES = 64 * 1024
 _REDRAW_S = 0.1
 _SHOWN = 10
 
-Source = Annotated[str, Argument(metavar="SOURCE", help="PATH here or VM:PATH there; - is a tar stream.")]
+CopySource = Annotated[str, Argument(metavar="SOURCE", help="PATH here or VM:PATH there; - is a tar stream.")]
 Target = Annotated[str, Argument(metavar="TARGET", help="As SOURCE; one of the two is in a VM.")]
 FollowLink = Annotated[bool, Option("--follow-link", "-L", help="If SOURCE is a symbolic link, copy what it leads to.")]
 Archive = Annotated[bool, Option("--archive", "-a", help="Keep owners and groups, by number.")]
 
 
-def cp(ctx: Context, source: Source, target: Target, follow_link: FollowLink = False, archive: Archive = False) -> int:
+def cp(
+    ctx: Context, source: CopySource, target: Target, follow_link: FollowLink = False, archive: Archive = False
+) -> int:
     """Copy files between this host and a VM, or two VMs."""
     session: CliSession = ctx.obj
     from_vm, from_path = split_location(source)

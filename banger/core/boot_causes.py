@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from banger.core.boot_signs import Found, Remedy, find_sign, without_time
+from banger.core.boot_signs import Remedy, SignMatch, find_sign, without_time
 from banger.core.console import boot_marks
 from banger.core.exits import ExitRecord
 from banger.core.models import ExitReason
@@ -118,7 +118,7 @@ def _cause(facts: BootFacts, console: str) -> _Cause:
     return _silent(facts, console) if silent else _slow(facts, console)
 
 
-def _by_sign(found: Found, facts: BootFacts, console: str) -> _Cause:
+def _by_sign(found: SignMatch, facts: BootFacts, console: str) -> _Cause:
     sign = found.sign
     small = 0 < facts.memory_mib < SMALL_MEMORY_MIB
     remedy = Remedy.MEMORY if small and sign.key in ("init-missing", "initrd-damaged", "panic") else sign.remedy

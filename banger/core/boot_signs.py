@@ -174,7 +174,7 @@ SIGNS: Sequence[Sign] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SignMatch:
     """A row that fits: its reason in full, and the part of the console up to the line that tells."""
 
     sign: Sign
@@ -182,13 +182,13 @@ class Found:
     said: str
 
 
-def find_sign(console: str, vmm_log: str) -> Found | None:
+def find_sign(console: str, vmm_log: str) -> SignMatch | None:
     """The first row that fits what was said."""
     for sign in SIGNS:
         text = vmm_log if sign.by_vmm else console
         match = sign.pattern.search(text)
         if match and (sign.and_also is None or sign.and_also.search(text)):
-            return Found(sign, _filled(sign.reason, text, match), text[: _line_end(text, match.end())])
+            return SignMatch(sign, _filled(sign.reason, text, match), text[: _line_end(text, match.end())])
     return None
 
 

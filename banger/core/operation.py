@@ -2,7 +2,7 @@
 
 An :class:`Operation` is the work; a :class:`~banger.core.waiter.Waiter` is one caller's interest in it. Callers
 create the waiter first and hand it to the supervisor, which attaches it to a new operation or to one in flight that
-grants the same wish. A waiter that leaves detaches only itself; the last one leaving cancels the work.
+serves the same request. A waiter that leaves detaches only itself; the last one leaving cancels the work.
 
 Thread-safe. Subscribers are called in the thread that made the news and must neither block nor raise.
 """

@@ -66,7 +66,7 @@ class Waiter:
         self._unsubscribes.extend(operation.subscribe(subscriber) for subscriber in subscribers)
 
     def refuse(self, error: BangerError) -> None:
-        """Answer without any operation: the supervisor is shutting down, or the wish is impossible."""
+        """Answer without any operation: the supervisor is shutting down, or the request is impossible."""
         with self._lock:
             self._refusal = error
         self.finished()

@@ -152,13 +152,13 @@ async def _serve(layout: Layout, config: Config) -> int:
 def _end_attended(daemon: Daemon, timeout_s: float) -> None:
     """Delete the VMs of the sessions that end with us. What is not done in time the next daemon does."""
     context, deadline = daemon.context, Deadline.after(timeout_s)
-    wishes = [
+    deletions = [
         context.supervisor.submit(DeleteVm(vm_id, name, force=True), deadline)
         for vm_id, name in context.attendance.all()
     ]
-    for wish in wishes:
+    for deletion in deletions:
         with suppress(BangerError):
-            wish.wait()
+            deletion.wait()
 
 
 async def _reconcile(daemon: Daemon, interval_s: float) -> None:

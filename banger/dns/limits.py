@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 
-class Gate:
+class ConcurrencyLimit:
     """Counts what is inside. For one thread."""
 
     def __init__(self, most: int, most_per_source: int) -> None:

@@ -10,8 +10,8 @@ from contextlib import suppress
 from typing import Any, cast
 
 from banger.core.errors import BangerError, ErrorKind
-from banger.dns.limits import Gate
-from banger.dns.model import Server
+from banger.dns.limits import ConcurrencyLimit
+from banger.dns.model import NameServer
 
 #: Seconds that a connection may be silent.
 IDLE_S = 10.0
@@ -34,7 +34,7 @@ class Listener:
         connections: room for TCP connections.
     """
 
-    def __init__(self, answer: Answer, requests: Gate, connections: Gate) -> None:
+    def __init__(self, answer: Answer, requests: ConcurrencyLimit, connections: ConcurrencyLimit) -> None:
         self._answer = answer
         self._requests = requests
         self._connections = connections
@@ -42,7 +42,7 @@ class Listener:
         self._udp: asyncio.DatagramTransport | None = None
         self._tcp: asyncio.Server | None = None
 
-    async def open(self, server: Server) -> Server:
+    async def open(self, server: NameServer) -> NameServer:
         """Listen at ``server``; port 0: at any that is free for both. Where it listens.
 
         Raises:
@@ -128,7 +128,7 @@ class _Datagrams(asyncio.DatagramProtocol):
         self._take(data, addr)
 
 
-def _bind(server: Server) -> tuple[socket.socket, socket.socket, Server]:
+def _bind(server: NameServer) -> tuple[socket.socket, socket.socket, NameServer]:
     """A UDP and a listening TCP socket on one port. A port that may be any is tried until it is free for both."""
     for _ in range(_TRIES if server.port == 0 else 0):
         with suppress(OSError):
@@ -136,14 +136,14 @@ def _bind(server: Server) -> tuple[socket.socket, socket.socket, Server]:
     return _bind_once(server)
 
 
-def _bind_once(server: Server) -> tuple[socket.socket, socket.socket, Server]:
+def _bind_once(server: NameServer) -> tuple[socket.socket, socket.socket, NameServer]:
     family = socket.AF_INET6 if ":" in server.address else socket.AF_INET
     tcp = _socket(family, socket.SOCK_STREAM)
     try:
         # A former daemon's connections in TIME_WAIT are no obstacle. On UDP this would let two listen at once.
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         tcp.bind(server)
-        found = Server(server.address, cast("int", tcp.getsockname()[1]))
+        found = NameServer(server.address, cast("int", tcp.getsockname()[1]))
         udp = _socket(family, socket.SOCK_DGRAM)
         try:
             udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
@@ -168,7 +168,7 @@ def _socket(family: socket.AddressFamily, kind: socket.SocketKind) -> socket.soc
     return made
 
 
-def _refusal(server: Server, error: OSError) -> BangerError:
+def _refusal(server: NameServer, error: OSError) -> BangerError:
     message, cause = f"cannot answer names at {server}", error.strerror or str(error)
     if error.errno == errno.EADDRINUSE:
         hint = f"see who listens there: ss -lnptu 'sport = {server.port}'"

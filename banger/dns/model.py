@@ -19,7 +19,7 @@ _BRACKETED = re.compile(r"\[([^]]*)\](?::(.*))?")
 _WITH_PORT = re.compile(r"([^:]*):([^:]*)")
 
 
-class Server(NamedTuple):
+class NameServer(NamedTuple):
     """Where a DNS server listens; ``address`` is numeric, of either family."""
 
     address: str
@@ -72,8 +72,8 @@ class DnsSettings:
     """
 
     suffix: str = "vm"
-    listen: Server | None = None
-    upstream: tuple[Server, ...] = ()
+    listen: NameServer | None = None
+    upstream: tuple[NameServer, ...] = ()
     host_forwards: bool = False
 
     @classmethod
@@ -92,7 +92,7 @@ class DnsSettings:
         )
 
 
-def _parse_listen(text: str) -> Server | None:
+def _parse_listen(text: str) -> NameServer | None:
     if text == "off":
         return None
     server = parse_server(text, "dns.listen")
@@ -107,7 +107,7 @@ def _parse_listen(text: str) -> Server | None:
     return server
 
 
-def parse_server(text: str, key: str) -> Server:
+def parse_server(text: str, key: str) -> NameServer:
     """Read ``ADDRESS``, ``ADDRESS:PORT``, ``[IPV6]`` or ``[IPV6]:PORT``; ``key`` is the setting that it comes from.
 
     Raises:
@@ -116,7 +116,7 @@ def parse_server(text: str, key: str) -> Server:
     match = _BRACKETED.fullmatch(text) or _WITH_PORT.fullmatch(text)
     address, port = match.groups(str(DNS_PORT)) if match else (text, str(DNS_PORT))
     try:
-        return Server(str(ip_address(address)), _port(port))
+        return NameServer(str(ip_address(address)), _port(port))
     except ValueError as error:
         raise BangerError(
             ErrorKind.USAGE,

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from loguru import logger
 
-from banger.dns.model import Server
+from banger.dns.model import NameServer
 
 #: As the C library does (``MAXNS``, resolv.conf(5)).
 _MOST_SERVERS = 3
 
 
-def parse_nameservers(text: str) -> list[Server]:
+def parse_nameservers(text: str) -> list[NameServer]:
     """The servers that a resolv.conf(5) names, in order. What is not an address is left out, as the C library does."""
     servers = []
     for line in text.splitlines():
@@ -25,7 +25,7 @@ def parse_nameservers(text: str) -> list[Server]:
             ip_address(words[1])
         except ValueError:
             continue
-        servers.append(Server(words[1]))
+        servers.append(NameServer(words[1]))
     return servers[:_MOST_SERVERS]
 
 
@@ -35,9 +35,9 @@ class ResolvConf:
     def __init__(self, path: Path = Path("/etc/resolv.conf")) -> None:
         self._path = path
         self._seen: tuple[int, int, int] | None = None
-        self._servers: list[Server] = []
+        self._servers: list[NameServer] = []
 
-    def servers(self) -> Sequence[Server]:
+    def servers(self) -> Sequence[NameServer]:
         """What the file names; empty if it cannot be read."""
         try:
             status = self._path.stat()

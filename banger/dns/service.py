@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 from loguru import logger
 
 from banger.core.errors import BangerError, ErrorKind
-from banger.dns.limits import Gate
+from banger.dns.limits import ConcurrencyLimit
 from banger.dns.listener import Listener
-from banger.dns.model import DNS_PORT, DnsSettings, Server, World
+from banger.dns.model import DNS_PORT, DnsSettings, NameServer, World
 from banger.dns.resolv_conf import ResolvConf
 
 #: Questions under way at once, altogether and of one asker.
@@ -43,7 +43,7 @@ class DnsService:
         self._running: _Running | None = None
 
     @property
-    def listening(self) -> tuple[Server, ...]:
+    def listening(self) -> tuple[NameServer, ...]:
         """Where questions are taken; where programs of this host ask comes first. ``str()`` of each is for people."""
         return tuple(self._running.listening()) if self._running is not None else ()
 
@@ -75,12 +75,12 @@ class DnsService:
             BangerError: ``conflict`` if somebody else listens there, ``denied``, ``unavailable``.
         """
         running = self._get_running()
-        _wait(running, running.listen(Server(address, port)))
+        _wait(running, running.listen(NameServer(address, port)))
 
     def stop_listening(self, address: str, port: int = DNS_PORT) -> None:
         """Take no more questions at an address; not listening there is success."""
         if self._running is not None:
-            _wait(self._running, self._running.unlisten(Server(address, port)))
+            _wait(self._running, self._running.unlisten(NameServer(address, port)))
 
     def _get_running(self) -> _Running:
         if self._running is None:
@@ -118,9 +118,9 @@ class _Running:
         self.loop = asyncio.get_running_loop()
         self.stop = asyncio.Event()
         self._settings = settings
-        self._listeners: dict[Server, Listener] = {}
-        self._requests = Gate(MOST_REQUESTS, MOST_REQUESTS_OF_ONE)
-        self._connections = Gate(MOST_CONNECTIONS, MOST_CONNECTIONS_OF_ONE)
+        self._listeners: dict[NameServer, Listener] = {}
+        self._requests = ConcurrencyLimit(MOST_REQUESTS, MOST_REQUESTS_OF_ONE)
+        self._connections = ConcurrencyLimit(MOST_CONNECTIONS, MOST_CONNECTIONS_OF_ONE)
         servers = (lambda: settings.upstream) if settings.upstream else resolv_conf.servers
         upstream = Upstream(servers, self.listening)
         self._answerer = Answerer(
@@ -132,7 +132,7 @@ class _Running:
             host_forwards=settings.host_forwards,
         )
 
-    def listening(self) -> list[Server]:
+    def listening(self) -> list[NameServer]:
         return list(self._listeners)
 
     async def listen_for_host(self) -> None:
@@ -147,13 +147,13 @@ class _Running:
                 logger.warning("{}", error)
                 return
             try:
-                found = await self.listen(Server(wanted.address, 0))
+                found = await self.listen(NameServer(wanted.address, 0))
             except BangerError as other:
                 logger.warning("{}", other)
                 return
             logger.warning("{} is taken: names of VMs are answered at {}", wanted, found)
 
-    async def listen(self, server: Server) -> Server:
+    async def listen(self, server: NameServer) -> NameServer:
         if server in self._listeners:
             return server
         listener = Listener(self._answer, self._requests, self._connections)
@@ -162,7 +162,7 @@ class _Running:
         logger.info("names below .{} are answered at {}", self._settings.suffix, found)
         return found
 
-    async def unlisten(self, server: Server) -> None:
+    async def unlisten(self, server: NameServer) -> None:
         if (listener := self._listeners.pop(server, None)) is not None:
             await listener.close()
 

@@ -18,7 +18,7 @@ import dns.rcode
 import dns.rrset
 from loguru import logger
 
-from banger.dns.model import Server
+from banger.dns.model import NameServer
 
 #: Seconds that one server may take for one try.
 TRY_S = 2.0
@@ -43,12 +43,16 @@ class Upstream:
     """
 
     def __init__(
-        self, servers: Callable[[], Sequence[Server]], own: Callable[[], Collection[Server]], *, try_s: float = TRY_S
+        self,
+        servers: Callable[[], Sequence[NameServer]],
+        own: Callable[[], Collection[NameServer]],
+        *,
+        try_s: float = TRY_S,
     ) -> None:
         self._servers = servers
         self._own = own
         self._try_s = try_s
-        self._good: Server | None = None
+        self._good: NameServer | None = None
 
     async def ask(self, query: dns.message.Message) -> dns.message.Message | None:
         """The answer to the one question of ``query``; None if there is none.
@@ -74,13 +78,15 @@ class Upstream:
                 return last
         return last
 
-    def _in_order(self) -> list[Server]:
+    def _in_order(self) -> list[NameServer]:
         """The one that answered last first, so that a dead one costs its time once."""
         own = self._own()
         servers = [server for server in self._servers() if server not in own]
         return sorted(servers, key=lambda server: server != self._good)
 
-    async def _try(self, server: Server, query: dns.message.Message, timeout_s: float) -> dns.message.Message | None:
+    async def _try(
+        self, server: NameServer, query: dns.message.Message, timeout_s: float
+    ) -> dns.message.Message | None:
         try:
             async with asyncio.timeout(timeout_s):
                 family = dns.inet.af_for_address(server.address)

@@ -16,7 +16,7 @@ from banger.core.errors import BangerError
 from banger.network.links import all_links
 from banger.network.loopback import has_guard
 from banger.network.names import bridge_name, owner_of, table_name
-from banger.network.switches import read_switch, switched_on
+from banger.network.sysctl import read_switch, switched_on
 from banger.network.tools import find_tool, try_tool
 
 _LEGACY_TABLES = Path("/proc/net/ip_tables_names")

@@ -16,7 +16,7 @@ from banger.core.errors import BangerError, ErrorKind
 from banger.network.addresses import Plan, mac_of
 from banger.network.guests import Guest
 from banger.network.names import Alias, bridge_name, owner_of
-from banger.network.switches import tame_bridge, tame_tap
+from banger.network.sysctl import tame_bridge, tame_tap
 
 #: IPv6 does not work below (RFC 8200, 5); above, the kernel's taps end (``TAP_MAX_MTU``).
 _SMALLEST_MTU, _LARGEST_MTU = 1280, 65521

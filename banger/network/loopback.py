@@ -11,7 +11,7 @@ it. (On the bridge it would be too late: with br_netfilter, addresses are rewrit
 from __future__ import annotations
 
 from banger.core.errors import BangerError, ErrorKind
-from banger.network.switches import set_switch
+from banger.network.sysctl import set_switch
 from banger.network.tools import run_tool, try_tool
 
 _PRIORITY = "49152"

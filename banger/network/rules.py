@@ -16,7 +16,7 @@ from ipaddress import IPv4Address, ip_address
 from banger.core.egress import NEVER, PRIVATE, EgressMode, Network
 from banger.core.models import PortForward
 from banger.network.addresses import Plan
-from banger.network.frames import bridge_table
+from banger.network.anti_spoofing import bridge_table
 from banger.network.guests import Guest
 from banger.network.names import bridge_name, table_name, tap_pattern
 from banger.network.resolver import DNS_PORT, Resolver

@@ -29,7 +29,7 @@ from banger.network.objects import host_objects
 from banger.network.probe import available
 from banger.network.resolver import Resolver, host_resolver
 from banger.network.rules import Ruleset
-from banger.network.switches import enable_forwarding, has_ipv6
+from banger.network.sysctl import enable_forwarding, has_ipv6
 
 #: What a name stands for stays allowed for at least so long: who has just asked must have time to connect.
 SHORTEST_ALLOWED_S = 60

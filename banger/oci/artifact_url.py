@@ -11,10 +11,10 @@ from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError, ErrorKind
 from banger.oci import failures
 from banger.oci.bodies import ResponseBody
-from banger.oci.patience import Patience, without_repeats
 from banger.oci.registry import DEFAULT_TIMEOUTS, Timeouts, is_loopback
 from banger.oci.retry import PATIENT, Retrier, RetryPolicy, TransientError
 from banger.oci.sessions import exchange, prepared
+from banger.oci.stall_timer import StallTimer, without_repeats
 
 _MOST_REDIRECTS = 5
 _TRANSIENT_STATUSES = frozenset({429, 500, 502, 503, 504})
@@ -56,7 +56,7 @@ class UrlOrigin:
     def retrier(self) -> Retrier:
         """A fresh failure counter."""
         who = f'server "{urlsplit(self._url).netloc}"'
-        return Retrier(self._retry, self.token, self._note, Patience(who, self._timeouts.stall_s, self._note))
+        return Retrier(self._retry, self.token, self._note, StallTimer(who, self._timeouts.stall_s, self._note))
 
     def size(self) -> int:
         """Length of the file in bytes; raises ``unavailable`` if the server does not tell.
@@ -67,7 +67,7 @@ class UrlOrigin:
         retrier = self.retrier()
 
         def ask() -> str:
-            with self._get({}, retrier.patience) as response:
+            with self._get({}, retrier.stall_timer) as response:
                 return response.headers.get("Content-Length", "")
 
         length = retrier.run(ask)
@@ -75,34 +75,34 @@ class UrlOrigin:
             raise self._cannot("the server does not say how long it is")
         return int(length)
 
-    def open_blob(self, digest: str, offset: int, patience: Patience) -> ResponseBody:  # noqa: ARG002  # of an origin
+    def open_blob(self, digest: str, offset: int, stall_timer: StallTimer) -> ResponseBody:  # noqa: ARG002  # of an origin
         """Start a transfer from ``offset``, or from 0 if the server can't do that."""
-        response = self._get({"Range": f"bytes={offset}-"} if offset else {}, patience)
+        response = self._get({"Range": f"bytes={offset}-"} if offset else {}, stall_timer)
         resumed = response.status_code == 206
         if response.status_code == 416 or (
             resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
         ):
             response.close()
-            response, resumed = self._get({}, patience), False
-        return ResponseBody(response, offset if resumed else 0, self.token, patience, self.broken)
+            response, resumed = self._get({}, stall_timer), False
+        return ResponseBody(response, offset if resumed else 0, self.token, stall_timer, self.broken)
 
-    def _get(self, headers: dict[str, str], patience: Patience) -> requests.Response:
+    def _get(self, headers: dict[str, str], stall_timer: StallTimer) -> requests.Response:
         url = self._url
         for _ in range(_MOST_REDIRECTS + 1):
             self._check_scheme(url)
-            response = self._send(url, {"Accept-Encoding": "identity", **headers}, patience)
+            response = self._send(url, {"Accept-Encoding": "identity", **headers}, stall_timer)
             if not response.is_redirect:
                 return self._checked(response)
             url = urljoin(url, response.headers["Location"])
             response.close()
         raise self._cannot("the server redirects in circles")
 
-    def _send(self, url: str, headers: dict[str, str], patience: Patience) -> requests.Response:
+    def _send(self, url: str, headers: dict[str, str], stall_timer: StallTimer) -> requests.Response:
         try:
             return exchange(
                 self._session,
                 self.token,
-                patience,
+                stall_timer,
                 connect_s=self._timeouts.connect_s,
                 read_s=self._timeouts.read_s,
                 method="GET",

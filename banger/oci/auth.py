@@ -17,7 +17,7 @@ from banger.oci.challenge import Challenge
 from banger.oci.credentials import Credential
 from banger.oci.reference import Reference
 from banger.oci.retry import TransientError
-from banger.oci.token_service import Exchange, fetch_token
+from banger.oci.token_service import TokenExchange, fetch_token
 
 _PREFERRED = ("bearer", "basic")
 
@@ -49,7 +49,7 @@ class Authorizer:
             return self._headers.get(repository, "")
 
     def answer(
-        self, repository: str, offers: Sequence[Challenge], refused: str, tried: set[Hashable], exchange: Exchange
+        self, repository: str, offers: Sequence[Challenge], refused: str, tried: set[Hashable], exchange: TokenExchange
     ) -> bool:
         """Obtain what one of ``offers`` asks for; False if there is nothing (more) to try.
 
@@ -108,7 +108,9 @@ class Authorizer:
             raise failure
         return ""
 
-    def _obtain(self, offer: Challenge, find: Callable[[], Credential | None], scope: str, exchange: Exchange) -> str:
+    def _obtain(
+        self, offer: Challenge, find: Callable[[], Credential | None], scope: str, exchange: TokenExchange
+    ) -> str:
         credential = find()
         if offer.scheme == "basic":
             return credential.basic if credential else ""

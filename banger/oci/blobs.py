@@ -24,8 +24,8 @@ from banger.core.syncing import sync_path
 from banger.core.units import format_size
 from banger.oci.arrival import Arrival
 from banger.oci.documents import Descriptor
-from banger.oci.patience import Patience
 from banger.oci.retry import Retrier, TransientError
+from banger.oci.stall_timer import StallTimer
 
 Progress = Callable[[int], None]
 
@@ -57,8 +57,8 @@ class Origin(Protocol):
 
     token: CancelToken
 
-    def open_blob(self, digest: str, offset: int, patience: Patience) -> Body:
-        """Start a transfer; ``patience`` is that of the blob's failure counter."""
+    def open_blob(self, digest: str, offset: int, stall_timer: StallTimer) -> Body:
+        """Start a transfer; ``stall_timer`` is that of the blob's failure counter."""
         ...
 
     def retrier(self) -> Retrier:
@@ -234,18 +234,18 @@ class _Transfer:
 
     def _receive(self, descriptor: int) -> None:
         retrier = self._origin.retrier()
-        with retrier.patience.waiting():
+        with retrier.stall_timer.waiting():
             while self._offset < self._blob.size:
                 before = self._offset
                 try:
-                    self._receive_once(descriptor, retrier.patience)
+                    self._receive_once(descriptor, retrier.stall_timer)
                 except TransientError as failure:
                     if self._offset - before >= _WORTHWHILE_BYTES:
                         retrier.progressed()
                     retrier.failed(failure)
 
-    def _receive_once(self, descriptor: int, patience: Patience) -> None:
-        body = self._origin.open_blob(self._blob.digest, self._offset, patience)
+    def _receive_once(self, descriptor: int, stall_timer: StallTimer) -> None:
+        body = self._origin.open_blob(self._blob.digest, self._offset, stall_timer)
         try:
             if body.start != self._offset:
                 self._restart(descriptor)

@@ -11,8 +11,8 @@ import requests
 from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError
 from banger.oci import failures
-from banger.oci.patience import Patience
 from banger.oci.retry import TransientError
+from banger.oci.stall_timer import StallTimer
 
 _CHUNK_BYTES = 1 << 18
 
@@ -39,7 +39,7 @@ class ResponseBody:
         response: requests.Response,
         start: int,
         token: CancelToken,
-        patience: Patience,
+        stall_timer: StallTimer,
         broken: Callable[[BaseException], TransientError],
     ) -> None:
         """Read nothing yet.
@@ -48,13 +48,13 @@ class ResponseBody:
             response: what was answered.
             start: where in the whole its first byte belongs.
             token: ends every wait.
-            patience: is told what comes, and ends a body that only drips.
+            stall_timer: is told what comes, and ends a body that only drips.
             broken: the failure that a connection which breaks means.
         """
         self.start = start
         self._response = response
         self._token = token
-        self._patience = patience
+        self._stall_timer = stall_timer
         self._broken = broken
         self._forget = token.on_cancel(self._cut)
         length = response.headers.get("Content-Length", "")
@@ -74,9 +74,9 @@ class ResponseBody:
             self._token.raise_if_cancelled()
             raise self._broken(error) from error
         self._token.raise_if_cancelled()
-        self._patience.received(len(chunk))
-        if chunk and not self._patience.left_s():
-            raise self._patience.given_up(self._broken(TimeoutError("it sends too slowly")).final)
+        self._stall_timer.received(len(chunk))
+        if chunk and not self._stall_timer.left_s():
+            raise self._stall_timer.given_up(self._broken(TimeoutError("it sends too slowly")).final)
         return chunk
 
     def read_all(self, limit: int, too_long: Callable[[], BangerError]) -> bytes:

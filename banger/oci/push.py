@@ -20,9 +20,9 @@ from banger.core.operation import Operation
 from banger.oci import push_failures
 from banger.oci.artifact import LocalBlob, digest_of
 from banger.oci.documents import OCI_MANIFEST
-from banger.oci.patience import Patience
 from banger.oci.registry import RegistryClient
 from banger.oci.retry import TransientError
+from banger.oci.stall_timer import StallTimer
 
 Progress = Callable[[int], None]
 
@@ -51,7 +51,7 @@ class PushClient(RegistryClient):
 
         def attempt() -> bool:
             nonlocal furthest
-            reached, before = 0, retrier.patience.mark()
+            reached, before = 0, retrier.stall_timer.mark()
 
             def follow(sent: int) -> None:
                 nonlocal reached
@@ -59,10 +59,10 @@ class PushClient(RegistryClient):
                 progress(sent)
 
             try:
-                return self._push_once(blob, follow, retrier.patience)
+                return self._push_once(blob, follow, retrier.stall_timer)
             except TransientError:
                 if reached <= furthest:  # what fits into the buffers between here and there is always "sent" at once
-                    retrier.patience.restore(before)
+                    retrier.stall_timer.restore(before)
                 furthest = max(furthest, reached)
                 raise
 
@@ -87,7 +87,7 @@ class PushClient(RegistryClient):
 
         def attempt() -> None:
             headers = {"Content-Type": media_type}
-            with self._call("PUT", f"manifests/{target}", headers, retrier.patience, body) as response:
+            with self._call("PUT", f"manifests/{target}", headers, retrier.stall_timer, body) as response:
                 stored = response.headers.get("Docker-Content-Digest", digest)
             if stored != digest:
                 raise push_failures.changed(self.reference, digest, stored)
@@ -95,11 +95,11 @@ class PushClient(RegistryClient):
         retrier.run(attempt)
         return digest
 
-    def _push_once(self, blob: LocalBlob, progress: Progress, patience: Patience) -> bool:
-        if self._has(blob, patience):
+    def _push_once(self, blob: LocalBlob, progress: Progress, stall_timer: StallTimer) -> bool:
+        if self._has(blob, stall_timer):
             return False
         progress(0)
-        with self._call("POST", "blobs/uploads/", {}, patience) as started:
+        with self._call("POST", "blobs/uploads/", {}, stall_timer) as started:
             said = started.headers.get("Location", "")
         try:
             location = urljoin(started.url, said)
@@ -107,32 +107,32 @@ class PushClient(RegistryClient):
             raise push_failures.bad_location(self.reference, said) from error
         separator = "&" if urlsplit(location).query else "?"
         url = f"{location}{separator}digest={quote(blob.digest, safe='')}"
-        body = _BlobUpload(blob, self.token, progress, patience) if blob.file else blob.data
-        self._upload(url, {"Content-Type": _OCTETS}, body, patience).close()
+        body = _BlobUpload(blob, self.token, progress, stall_timer) if blob.file else blob.data
+        self._upload(url, {"Content-Type": _OCTETS}, body, stall_timer).close()
         return True
 
-    def _has(self, blob: LocalBlob, patience: Patience) -> bool:
+    def _has(self, blob: LocalBlob, stall_timer: StallTimer) -> bool:
         url = f"{self._endpoint.url}/{self.reference.repository}/blobs/{blob.digest}"
-        with self.do_request(url, "HEAD", patience=patience) as response:
+        with self.do_request(url, "HEAD", stall_timer=stall_timer) as response:
             # 404 is the usual answer; whatever else is wrong, the upload will be told with the reason in a body.
             return response.status_code == 200
 
     def _call(
-        self, method: str, path: str, headers: Mapping[str, str], patience: Patience, data: Any = None
+        self, method: str, path: str, headers: Mapping[str, str], stall_timer: StallTimer, data: Any = None
     ) -> requests.Response:
         url = f"{self._endpoint.url}/{self.reference.repository}/{path}"
-        return self._checked(self.do_request(url, method, data, headers, patience=patience))
+        return self._checked(self.do_request(url, method, data, headers, stall_timer=stall_timer))
 
-    def _upload(self, url: str, headers: Mapping[str, str], data: Any, patience: Patience) -> requests.Response:
+    def _upload(self, url: str, headers: Mapping[str, str], data: Any, stall_timer: StallTimer) -> requests.Response:
         """PUT to where the registry wants it; its credentials stay with the registry itself."""
         parts, own = urlsplit(url), urlsplit(self._endpoint.url)
         if parts.netloc == own.netloc:
             # A proxy in front of it may have made it believe that it talks plain http.
             url = parts._replace(scheme=own.scheme).geturl()
-            return self._checked(self.do_request(url, "PUT", data, headers, patience=patience))
+            return self._checked(self.do_request(url, "PUT", data, headers, stall_timer=stall_timer))
         if parts.scheme != "https" and not self._endpoint.plain_http:
             raise push_failures.bad_location(self.reference, url)
-        return self._checked(self._exchange(patience, "PUT", url, headers, data))
+        return self._checked(self._exchange(stall_timer, "PUT", url, headers, data))
 
     def _checked(self, response: requests.Response) -> requests.Response:
         push_failures.check_status(response, self.reference)
@@ -142,11 +142,11 @@ class PushClient(RegistryClient):
 class _BlobUpload:
     """A request body of known length that can be iterated again when a login or a failure demands it."""
 
-    def __init__(self, blob: LocalBlob, token: CancelToken, progress: Progress, patience: Patience) -> None:
+    def __init__(self, blob: LocalBlob, token: CancelToken, progress: Progress, stall_timer: StallTimer) -> None:
         self._blob = blob
         self._token = token
         self._progress = progress
-        self._patience = patience
+        self._stall_timer = stall_timer
 
     def __len__(self) -> int:
         return self._blob.size
@@ -165,7 +165,7 @@ class _BlobUpload:
                 self._token.raise_if_cancelled()
                 yield chunk
                 sent += len(chunk)
-                self._patience.received(len(chunk))
+                self._stall_timer.received(len(chunk))
                 self._progress(sent)
 
     def _read(self, source: BinaryIO) -> bytes:

@@ -25,11 +25,11 @@ from banger.oci.bodies import ResponseBody, decoded
 from banger.oci.challenge import Challenge, parse_challenges
 from banger.oci.credentials import Credential
 from banger.oci.interrupt import abandonable
-from banger.oci.patience import DEFAULT_LIMIT_S, Patience, sensible_limit_s, without_repeats
 from banger.oci.reference import Reference
 from banger.oci.retry import PATIENT, Retrier, RetryPolicy, TransientError
 from banger.oci.sessions import exchange, prepared
-from banger.oci.token_service import Answer
+from banger.oci.stall_timer import DEFAULT_LIMIT_S, StallTimer, sensible_limit_s, without_repeats
+from banger.oci.token_service import TokenAnswer
 
 _MOST_REDIRECTS = 5
 #: Ways to sign in that are tried for one request; a token that has expired takes the first.
@@ -143,9 +143,9 @@ class RegistryClient(Registry):  # type: ignore[misc]  # oras has no annotations
     # -- what the pull uses ----------------------------------------------------------------------------
 
     def retrier(self) -> Retrier:
-        """A fresh failure counter with this client's patience."""
+        """A fresh failure counter with this client's stall timer."""
         who = f'registry "{self._endpoint.host}"'
-        return Retrier(self._retry, self.token, self._note, Patience(who, self._timeouts.stall_s, self._note))
+        return Retrier(self._retry, self.token, self._note, StallTimer(who, self._timeouts.stall_s, self._note))
 
     def get_document(self, path: str, accept: str, limit: int, what: str) -> Document:
         """Fetch a manifest or another small body, read to its end.
@@ -159,16 +159,16 @@ class RegistryClient(Registry):  # type: ignore[misc]  # oras has no annotations
         retrier = self.retrier()
 
         def attempt() -> Document:
-            response = self._get(path, {"Accept": accept}, what, retrier.patience)
+            response = self._get(path, {"Accept": accept}, what, retrier.stall_timer)
             too_long = functools.partial(self._too_long, f"the manifest of {what}", limit)
-            body = self._body(response, 0, retrier.patience).read_all(limit, too_long)
+            body = self._body(response, 0, retrier.stall_timer).read_all(limit, too_long)
             headers = response.headers
             body = decoded(body, headers.get("Content-Encoding", ""), limit, too_long)
             return Document(body, headers.get("Content-Type", ""))
 
         return retrier.run(attempt)
 
-    def open_blob(self, digest: str, offset: int, patience: Patience) -> ResponseBody:
+    def open_blob(self, digest: str, offset: int, stall_timer: StallTimer) -> ResponseBody:
         """Start one transfer of a blob from ``offset``; ``start`` of the answer is 0 if the registry can't do that.
 
         Raises ``TransientError`` for what is worth another try; the caller counts those, because it alone knows
@@ -176,16 +176,16 @@ class RegistryClient(Registry):  # type: ignore[misc]  # oras has no annotations
         """
         what = f'a layer of "{self.reference.familiar()}"'
         headers = {"Range": f"bytes={offset}-"} if offset else {}
-        response = self._get(f"blobs/{digest}", headers, what, patience, accept_416=bool(offset))
+        response = self._get(f"blobs/{digest}", headers, what, stall_timer, accept_416=bool(offset))
         if response.status_code == 416:
             response.close()
-            response = self._get(f"blobs/{digest}", {}, what, patience)
+            response = self._get(f"blobs/{digest}", {}, what, stall_timer)
         resumed = response.status_code == 206
         if resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {offset}-"):
             response.close()
-            response = self._get(f"blobs/{digest}", {}, what, patience)
+            response = self._get(f"blobs/{digest}", {}, what, stall_timer)
             resumed = False
-        return self._body(response, offset if resumed else 0, patience)
+        return self._body(response, offset if resumed else 0, stall_timer)
 
     # -- the transport ---------------------------------------------------------------------------------
 
@@ -197,7 +197,7 @@ class RegistryClient(Registry):  # type: ignore[misc]  # oras has no annotations
         headers: Mapping[str, str] | None = None,
         json: Any = None,  # noqa: ARG002  # the signature is that of oras, but for what follows
         stream: bool = True,  # noqa: ARG002  # it always does
-        patience: Patience | None = None,
+        stall_timer: StallTimer | None = None,
     ) -> requests.Response:
         """One exchange, authenticated when the registry asks for it; replaces what all of ``oras`` goes through.
 
@@ -205,19 +205,19 @@ class RegistryClient(Registry):  # type: ignore[misc]  # oras has no annotations
         better in a moment.
         """
         repository = _repository_in(url)
-        patience = patience or self.retrier().patience
-        ask = functools.partial(self._ask_token_service, patience)
+        stall_timer = stall_timer or self.retrier().stall_timer
+        ask = functools.partial(self._ask_token_service, stall_timer)
         plain = {key: value for key, value in (headers or {}).items() if key.lower() != "authorization"}
         tried: set[Hashable] = set()
         for attempt in itertools.count(1):
             used = self._authorizer.header(repository)
             sent = {**plain, "Authorization": used} if used else plain
-            response = self._exchange(patience, method, url, sent, data)
+            response = self._exchange(stall_timer, method, url, sent, data)
             # A 401 of the place that a redirect led to is not the registry's question.
             if response.status_code != 401 or attempt > _MOST_LOGINS or _origin(response.url) != _origin(url):
                 return response
             try:
-                answered = self._authorizer.answer(repository, self._offers(response, patience), used, tried, ask)
+                answered = self._authorizer.answer(repository, self._offers(response, stall_timer), used, tried, ask)
             except BaseException:
                 response.close()
                 raise
@@ -226,43 +226,43 @@ class RegistryClient(Registry):  # type: ignore[misc]  # oras has no annotations
             response.close()
         raise AssertionError("unreachable")
 
-    def _offers(self, response: requests.Response, patience: Patience) -> list[Challenge]:
+    def _offers(self, response: requests.Response, stall_timer: StallTimer) -> list[Challenge]:
         """How the registry wants to be signed in to; if it does not say here, what it says to those who just call."""
         headers = response.raw.headers.getlist("WWW-Authenticate")
         if not headers:
-            with self._exchange(patience, "GET", f"{self._endpoint.url}/", {}) as called:
+            with self._exchange(stall_timer, "GET", f"{self._endpoint.url}/", {}) as called:
                 headers = called.raw.headers.getlist("WWW-Authenticate") if called.status_code == 401 else []
         return parse_challenges(headers)
 
     def _ask_token_service(
         self,
-        patience: Patience,
+        stall_timer: StallTimer,
         method: str,
         url: str,
         headers: Mapping[str, str],
         data: Mapping[str, str] | None = None,
-    ) -> Answer:
-        response = self._exchange(patience, method, url, headers, data, what="token service")
+    ) -> TokenAnswer:
+        response = self._exchange(stall_timer, method, url, headers, data, what="token service")
         if response.ok:
             too_long = functools.partial(self._too_long, "the token service's answer", _LARGEST_TOKEN_ANSWER)
-            body = self._body(response, 0, patience).read_all(_LARGEST_TOKEN_ANSWER, too_long)
+            body = self._body(response, 0, stall_timer).read_all(_LARGEST_TOKEN_ANSWER, too_long)
         else:
             with response:
                 body = failures.body_of_refusal(response)
-        return Answer(response.status_code, response.headers, body)
+        return TokenAnswer(response.status_code, response.headers, body)
 
     def _get(
-        self, path: str, headers: Mapping[str, str], what: str, patience: Patience, *, accept_416: bool = False
+        self, path: str, headers: Mapping[str, str], what: str, stall_timer: StallTimer, *, accept_416: bool = False
     ) -> requests.Response:
         url = f"{self._endpoint.url}/{self.reference.repository}/{path}"
-        response = self.do_request(url, headers=headers, patience=patience)
+        response = self.do_request(url, headers=headers, stall_timer=stall_timer)
         if not (accept_416 and response.status_code == 416):
             failures.check_status(response, self.reference, what)
         return response
 
     def _exchange(
         self,
-        patience: Patience,
+        stall_timer: StallTimer,
         method: str,
         url: str,
         headers: Mapping[str, str],
@@ -273,7 +273,7 @@ class RegistryClient(Registry):  # type: ignore[misc]  # oras has no annotations
         """Send and follow redirects. Credentials stay with the host they were meant for."""
         sent = {"Accept-Encoding": "identity", **headers}
         for _ in range(_MOST_REDIRECTS + 1):
-            response = self._send(patience, method, url, sent, data, what)
+            response = self._send(stall_timer, method, url, sent, data, what)
             if not response.is_redirect:
                 return response
             target = urljoin(url, response.headers["Location"])
@@ -288,7 +288,7 @@ class RegistryClient(Registry):  # type: ignore[misc]  # oras has no annotations
         raise self._bad_redirect("in circles")
 
     def _send(
-        self, patience: Patience, method: str, url: str, headers: Mapping[str, str], data: Any, what: str
+        self, stall_timer: StallTimer, method: str, url: str, headers: Mapping[str, str], data: Any, what: str
     ) -> requests.Response:
         # A registry may take its time to look at what was uploaded; to ask for it once more would not help.
         read_s = self._timeouts.read_s if data is None else self._timeouts.stall_s
@@ -296,7 +296,7 @@ class RegistryClient(Registry):  # type: ignore[misc]  # oras has no annotations
             return exchange(
                 self.session,
                 self.token,
-                patience,
+                stall_timer,
                 connect_s=self._timeouts.connect_s,
                 read_s=read_s,
                 method=method,
@@ -312,9 +312,9 @@ class RegistryClient(Registry):  # type: ignore[misc]  # oras has no annotations
         host = urlsplit(url).netloc
         return failures.unreachable(host, error, what or ("registry" if host == self._endpoint.host else "server"))
 
-    def _body(self, response: requests.Response, start: int, patience: Patience) -> ResponseBody:
+    def _body(self, response: requests.Response, start: int, stall_timer: StallTimer) -> ResponseBody:
         broken = functools.partial(self._broken, response.url)
-        return ResponseBody(response, start, self.token, patience, broken)
+        return ResponseBody(response, start, self.token, stall_timer, broken)
 
     def _too_long(self, what: str, limit: int) -> BangerError:
         return failures.invalid(self.reference, f"{what} is longer than {limit} bytes")

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError
-from banger.oci.patience import DEFAULT_LIMIT_S, Patience
+from banger.oci.stall_timer import DEFAULT_LIMIT_S, StallTimer
 
 T = TypeVar("T")
 
@@ -57,7 +57,7 @@ class Retrier:
     """Counts failures in a row and sleeps between them; one per thing that is being fetched.
 
     Attributes:
-        patience: ends the attempts, too, whatever is left of their number.
+        stall_timer: ends the attempts, too, whatever is left of their number.
     """
 
     def __init__(
@@ -65,9 +65,9 @@ class Retrier:
         policy: RetryPolicy,
         token: CancelToken,
         note: Callable[[str], None],
-        patience: Patience | None = None,
+        stall_timer: StallTimer | None = None,
     ) -> None:
-        self.patience = patience or Patience("the server", DEFAULT_LIMIT_S, note)
+        self.stall_timer = stall_timer or StallTimer("the server", DEFAULT_LIMIT_S, note)
         self._policy = policy
         self._token = token
         self._note = note
@@ -81,10 +81,10 @@ class Retrier:
         """Sleep before the next attempt; raises the final error if there is none left, or ``cancelled``."""
         self._token.raise_if_cancelled()
         if failure.answered:
-            self.patience.alive()
+            self.stall_timer.alive()
         self._failures += 1
-        if not self.patience.left_s():
-            raise self.patience.given_up(failure.final) from failure
+        if not self.stall_timer.left_s():
+            raise self.stall_timer.given_up(failure.final) from failure
         if self._failures >= self._policy.attempts:
             raise failure.final from failure
         pause_s = self._policy.pause_s(self._failures, failure.asked_s)
@@ -95,7 +95,7 @@ class Retrier:
 
     def run(self, action: Callable[[], T]) -> T:
         """Repeat ``action`` until it raises anything but :class:`TransientError`, or returns."""
-        with self.patience.waiting():
+        with self.stall_timer.waiting():
             while True:
                 try:
                     return action()

@@ -20,7 +20,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from banger.core.cancel import CancelToken
 from banger.oci.interrupt import abandonable
-from banger.oci.patience import Patience
+from banger.oci.stall_timer import StallTimer
 
 T = TypeVar("T")
 
@@ -64,7 +64,7 @@ class Line:
 def exchange(
     session: requests.Session,
     token: CancelToken,
-    patience: Patience,
+    stall_timer: StallTimer,
     *,
     connect_s: float,
     read_s: float,
@@ -75,16 +75,16 @@ def exchange(
     Args:
         session: what it is sent over.
         token: ends every wait.
-        patience: how long it may take altogether.
+        stall_timer: how long it may take altogether.
         connect_s: for the connection.
         read_s: for the first byte, and later for each next one.
         request: what ``requests`` calls its arguments; redirects are not followed.
 
     Raises:
         BangerError: ``cancelled``.
-        OSError, requests.RequestException: of the network; ``TimeoutError`` at the end of the patience.
+        OSError, requests.RequestException: of the network; ``TimeoutError`` at the end of the stall_timer.
     """
-    line, left_s = Line(), max(patience.left_s(), _SHORTEST_S)
+    line, left_s = Line(), max(stall_timer.left_s(), _SHORTEST_S)
 
     def call() -> requests.Response:
         timeout = (min(connect_s, left_s), min(read_s, left_s))
@@ -97,7 +97,7 @@ def exchange(
         ) as error:  # a server redirects to what urllib takes for no address, and requests lets that pass
             raise requests.exceptions.InvalidURL(str(error)) from error
 
-    return abandonable(token, lambda: line.run(call), requests.Response.close, cut=line.cut, left_s=patience.left_s)
+    return abandonable(token, lambda: line.run(call), requests.Response.close, cut=line.cut, left_s=stall_timer.left_s)
 
 
 def _keep_headers(request: requests.PreparedRequest) -> requests.PreparedRequest:

@@ -25,7 +25,7 @@ _CLIENT_ID = "banger"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class TokenAnswer:
     """A small answer, read to its end."""
 
     status: int
@@ -33,12 +33,12 @@ class Answer:
     body: bytes
 
 
-class Exchange(Protocol):
+class TokenExchange(Protocol):
     """One HTTP exchange without authentication of its own."""
 
     def __call__(
         self, method: str, url: str, headers: Mapping[str, str], data: Mapping[str, str] | None = None
-    ) -> Answer:
+    ) -> TokenAnswer:
         """Send it, and read what comes back."""
         ...
 
@@ -50,7 +50,7 @@ def fetch_token(
     *,
     own_scope: str,
     plain_http: bool,
-    exchange: Exchange,
+    exchange: TokenExchange,
 ) -> str:
     """A token for what a Bearer challenge asks for.
 
@@ -101,7 +101,7 @@ def _checked_realm(reference: Reference, realm: str, *, plain_http: bool) -> str
     )
 
 
-def _check_status(answer: Answer, reference: Reference, who: str, *, has_login: bool) -> None:
+def _check_status(answer: TokenAnswer, reference: Reference, who: str, *, has_login: bool) -> None:
     if 200 <= answer.status < 300:
         return
     words = failures.words_in(answer.status, answer.body)

@@ -26,7 +26,7 @@ from banger.rootfs.ext4.skeleton import host_error, make_empty
 from banger.rootfs.ext4.writer import Ext4Writer, open_image
 from banger.rootfs.limits import Budget, Limits
 from banger.rootfs.nodes import Directory, File
-from banger.rootfs.parallel_layers import Layer, ParallelLayers, Progress, StaleLayerError
+from banger.rootfs.parallel_layers import Layer, LayerProgress, ParallelLayers, StaleLayerError
 from banger.rootfs.refusals import refused
 from banger.rootfs.tools import check_file_system
 from banger.rootfs.tree import Tree
@@ -95,7 +95,7 @@ def build_rootfs(
         raise BangerError(ErrorKind.INTERNAL, "a streamed layer must be the only one")
     total = sum(layer.compressed_bytes for layer in layers)
 
-    def fill(image: Ext4Writer, progress: Progress) -> Directory:
+    def fill(image: Ext4Writer, progress: LayerProgress) -> Directory:
         budget = Budget(limits, lambda: shutil.disk_usage(target.parent).free)
         tree = Tree(budget)
         try:
@@ -127,7 +127,7 @@ def build_from_directory(directory: Path, target: Path, *, operation: Operation,
         BangerError: ``invalid`` if there is anything else in it, such as a socket.
     """
 
-    def fill(image: Ext4Writer, progress: Progress) -> Directory:
+    def fill(image: Ext4Writer, progress: LayerProgress) -> Directory:
         writer = image.data_writer(0)
         root = read_directory(directory, writer, progress.add, operation.token)
         writer.close()
@@ -137,7 +137,7 @@ def build_from_directory(directory: Path, target: Path, *, operation: Operation,
     return _build(target, operation, sizes, 0, fill, None)
 
 
-Filler = Callable[[Ext4Writer, Progress], Directory]
+Filler = Callable[[Ext4Writer, LayerProgress], Directory]
 """Writes the data of files into an image; returns the tree that names them."""
 
 
@@ -147,7 +147,7 @@ def _build(
     """Fill an image, check and sync it; whatever goes wrong, no file is left."""
     try:
         with operation.step("write file system") as step:
-            progress = Progress(step, total)
+            progress = LayerProgress(step, total)
             root, entries = _write(target, operation.token, sizes, progress, fill, fixed)
         with operation.step("check file system"), _host_errors(target, progress):
             with ThreadPoolExecutor(1, thread_name_prefix="sync") as pool:
@@ -164,7 +164,12 @@ def _build(
 
 
 def _write(
-    target: Path, token: CancelToken, sizes: Sequence[int], progress: Progress, fill: Filler, fixed: uuid.UUID | None
+    target: Path,
+    token: CancelToken,
+    sizes: Sequence[int],
+    progress: LayerProgress,
+    fill: Filler,
+    fixed: uuid.UUID | None,
 ) -> tuple[Directory, int]:
     """Fill an image of the first of ``sizes`` that is large enough."""
     left = list(sizes)
@@ -196,7 +201,7 @@ def _growing_sizes(compressed_bytes: int, total_bytes: int = 0) -> list[int]:
 
 
 @contextmanager
-def _host_errors(target: Path, progress: Progress) -> Iterator[None]:
+def _host_errors(target: Path, progress: LayerProgress) -> Iterator[None]:
     """Turn what the host's file system says into an error that says how much room is needed."""
     try:
         yield

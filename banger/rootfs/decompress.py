@@ -53,7 +53,7 @@ def detect(head: bytes) -> Compression:
     return Compression.ZSTD if begins_frame(head) else Compression.NONE
 
 
-class Source(Protocol):
+class ByteSource(Protocol):
     """Compressed bytes, read forward only."""
 
     def read(self, size: int, /) -> bytes:
@@ -62,7 +62,7 @@ class Source(Protocol):
 
 
 def decompressed(
-    source: Source, on_input: Callable[[int], None], *, junk_may_follow: bool = False
+    source: ByteSource, on_input: Callable[[int], None], *, junk_may_follow: bool = False
 ) -> tuple[Compression, Iterator[bytes]]:
     """Open a layer.
 
@@ -88,7 +88,7 @@ def decompressed(
 class _Counted:
     """A source that reports what is read from it, and whose beginning can be looked at."""
 
-    def __init__(self, source: Source, on_input: Callable[[int], None]) -> None:
+    def __init__(self, source: ByteSource, on_input: Callable[[int], None]) -> None:
         self._source = source
         self._on_input = on_input
         self._peeked = b""

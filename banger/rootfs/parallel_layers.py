@@ -13,7 +13,7 @@ from typing import BinaryIO, Protocol
 from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.operation import Step
-from banger.rootfs.decompress import Compression, Source, decompressed
+from banger.rootfs.decompress import ByteSource, Compression, decompressed
 from banger.rootfs.ext4.blocks import FreeBlocks, ImageFullError
 from banger.rootfs.ext4.data import DataWriter
 from banger.rootfs.ext4.writer import Ext4Writer
@@ -29,7 +29,7 @@ class StaleLayerError(Exception):
     """What was read of a layer while it arrived is not what it turned out to be: the image must be begun anew."""
 
 
-class ArrivingBytes(Source, Protocol):
+class ArrivingBytes(ByteSource, Protocol):
     """A layer being read that is not verified before its end; may raise :class:`StaleLayerError`."""
 
     def confirm(self) -> None:
@@ -70,7 +70,7 @@ class Layer:
     diff_id: str = ""
 
     @contextmanager
-    def open(self, check: Callable[[], None]) -> Iterator[tuple[Source, Callable[[], None]]]:
+    def open(self, check: Callable[[], None]) -> Iterator[tuple[ByteSource, Callable[[], None]]]:
         """The layer's bytes, and what proves afterwards that they were the right ones.
 
         Args:
@@ -92,7 +92,7 @@ def _trusted() -> None:
     """Nothing is left to prove."""
 
 
-class Progress:
+class LayerProgress:
     """Compressed bytes consumed so far, reported to a step. Thread-safe."""
 
     def __init__(self, step: Step, total: int) -> None:
@@ -126,7 +126,7 @@ class _AbandonedError(Exception):
 class ParallelLayers:
     """Reads the layers of one image into it, on two threads."""
 
-    def __init__(self, image: Ext4Writer, budget: Budget, progress: Progress, token: CancelToken) -> None:
+    def __init__(self, image: Ext4Writer, budget: Budget, progress: LayerProgress, token: CancelToken) -> None:
         self._image = image
         self._budget = budget
         self._progress = progress
@@ -187,7 +187,7 @@ class ParallelLayers:
             confirm()
             return changes
 
-    def _parse(self, layer: Layer, source: Source, writer: DataWriter) -> LayerChanges:
+    def _parse(self, layer: Layer, source: ByteSource, writer: DataWriter) -> LayerChanges:
         compression, chunks = decompressed(source, self._consumed, junk_may_follow=bool(layer.diff_id))
         if not layer.diff_id:
             return self._read_archive(layer, chunks, writer)

@@ -102,7 +102,7 @@ def fill_disk(disk: Path, size_bytes: int) -> None:
 
 
 def cannot_shrink(disk: Path, have_bytes: int, wanted_bytes: int) -> BangerError:
-    """The error for a wish that would cut off what is there."""
+    """The error for a request that would cut off what is there."""
     return BangerError(
         ErrorKind.USAGE,
         f"the disk has {format_size(have_bytes)} and cannot be made smaller",

@@ -25,7 +25,7 @@ _OCTAL = re.compile(rb"\\([0-3][0-7]{2})")
 
 
 @dataclass(frozen=True, slots=True)
-class RootfsFacts:
+class ValidatedRootfs:
     """What a valid image is.
 
     Attributes:
@@ -43,7 +43,7 @@ class RootfsFacts:
 
 def validate_rootfs(
     path: Path, operation: Operation, *, mountinfo: Path = _MOUNTINFO, sys_block: Path = _SYS_BLOCK
-) -> RootfsFacts:
+) -> ValidatedRootfs:
     """Make sure that ``path`` is a clean ext4 that nobody has mounted.
 
     Args:
@@ -67,7 +67,7 @@ def validate_rootfs(
         after = _facts(path)
     if _identity(before) != _identity(after):
         raise _in_use(path, "the file changed while it was checked", hint="stop what writes to it and try again")
-    return RootfsFacts(after.st_size, after.st_blocks * 512, str(superblock.uuid), superblock.features)
+    return ValidatedRootfs(after.st_size, after.st_blocks * 512, str(superblock.uuid), superblock.features)
 
 
 def _facts(path: Path) -> os.stat_result:

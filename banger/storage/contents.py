@@ -15,10 +15,10 @@ from banger.core.errors import BangerError, ErrorKind
 from banger.core.operation import Operation
 from banger.host.copying import copy_file
 from banger.storage.files import require
+from banger.storage.full_copy import own_root
 from banger.storage.overlay import writable_layer
 from banger.storage.snapshot_files import SnapshotFiles
 from banger.storage.snapshot_format import area_start, read_exceptions, read_header
-from banger.storage.whole import own_root
 
 _HEADER_BYTES = 16
 _PIECE_BYTES = 4 << 20

@@ -16,11 +16,11 @@ from banger.core.ports import Storage
 from banger.host.cascade import run_all
 from banger.layout import Layout
 from banger.storage.device_mapper import DeviceMapper
+from banger.storage.full_copy import CopyStorage, ReflinkStorage, why_no_reflink
 from banger.storage.loop_devices import LoopDevices
 from banger.storage.overlay import OverlayStorage
 from banger.storage.snapshot import DmSnapshotStorage
 from banger.storage.snapshot_format import changes_bytes, origin_table, snapshot_table
-from banger.storage.whole import CopyStorage, ReflinkStorage, why_no_reflink
 
 _PROBE_BYTES = 1 << 20
 #: In the place of an installation's id in the names of devices that last for a blink.

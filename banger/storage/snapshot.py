@@ -25,7 +25,7 @@ from banger.storage.device_mapper import DeviceMapper
 from banger.storage.device_names import DeviceNames
 from banger.storage.files import ROOT_SERIAL, fill_of, require
 from banger.storage.loop_devices import LoopDevices
-from banger.storage.snapshot_files import Geometry, SnapshotFiles
+from banger.storage.snapshot_files import SnapshotFiles, SnapshotGeometry
 from banger.storage.snapshot_format import (
     SECTOR_BYTES,
     SnapshotState,
@@ -58,7 +58,7 @@ class DmSnapshotStorage:
     def create(self, vm_dir: Path, rootfs: Path, size_mib: int, operation: Operation) -> None:  # noqa: ARG002
         """Make the file for the changes. Takes no privilege; the devices come with :meth:`attach`."""
         size = max(size_mib * MIB, _whole_mib(require(rootfs).stat().st_size))
-        SnapshotFiles(vm_dir).make(Geometry(size, self._percent))
+        SnapshotFiles(vm_dir).make(SnapshotGeometry(size, self._percent))
 
     def attach(self, vm_id: str, vm_dir: Path, rootfs: Path, ledger: VmLedger) -> Sequence[Drive]:
         """Make the devices anew; what an earlier attempt left is taken down first.
@@ -103,7 +103,7 @@ class DmSnapshotStorage:
         if size_mib * MIB < geometry.size_bytes:
             raise cannot_shrink(files.changes, geometry.size_bytes, size_mib * MIB)
         with operation.step("grow disk"):
-            files.grow(Geometry(size_mib * MIB, geometry.percent))
+            files.grow(SnapshotGeometry(size_mib * MIB, geometry.percent))
 
     def remove(self, vm_dir: Path) -> None:
         """Delete the changes."""
@@ -137,7 +137,9 @@ class DmSnapshotStorage:
 
     # -- making ----------------------------------------------------------------------------------------
 
-    def _make(self, names: DeviceNames, geometry: Geometry, rootfs: Path, changes: Path, ledger: VmLedger) -> Path:
+    def _make(
+        self, names: DeviceNames, geometry: SnapshotGeometry, rootfs: Path, changes: Path, ledger: VmLedger
+    ) -> Path:
         """All four, each noted in the ledger; the loop devices are held until the device above holds them."""
         size = geometry.size_bytes
         with ExitStack() as held:

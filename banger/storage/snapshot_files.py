@@ -16,7 +16,7 @@ from banger.storage.snapshot_format import changes_bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Geometry:
+class SnapshotGeometry:
     """How large things are.
 
     Attributes:
@@ -35,16 +35,16 @@ class SnapshotFiles:
         self.changes = vm_dir / "root.cow"
         self._record = vm_dir / "root.json"
 
-    def make(self, geometry: Geometry) -> None:
+    def make(self, geometry: SnapshotGeometry) -> None:
         """Write down the sizes, then make the file for the changes; whatever is there already stays."""
         if not self.changes.exists():
             self._write(geometry)
             self._resize(geometry, os.O_CREAT)
 
-    def geometry(self) -> Geometry:
+    def geometry(self) -> SnapshotGeometry:
         """The sizes. Raises ``not_found`` if the VM has no such disk."""
         try:
-            return Geometry(**json.loads(self._record.read_text()))
+            return SnapshotGeometry(**json.loads(self._record.read_text()))
         except FileNotFoundError as error:
             raise BangerError(
                 ErrorKind.NOT_FOUND,
@@ -57,7 +57,7 @@ class SnapshotFiles:
                 ErrorKind.INVALID, f'"{self._record}" is damaged', subject=str(self._record), cause=str(error)
             ) from error
 
-    def grow(self, geometry: Geometry) -> None:
+    def grow(self, geometry: SnapshotGeometry) -> None:
         """Make room for more changes, then write down the new sizes. Repeatable after a crash half way."""
         self._resize(geometry, 0)
         self._write(geometry)
@@ -78,14 +78,14 @@ class SnapshotFiles:
         remove_file(self.changes)
         remove_file(self._record)
 
-    def _write(self, geometry: Geometry) -> None:
+    def _write(self, geometry: SnapshotGeometry) -> None:
         new = unfinished(self._record)
         new.write_text(json.dumps(asdict(geometry)))
         sync_path(new)
         new.rename(self._record)
         sync_path(self._record.parent)
 
-    def _resize(self, geometry: Geometry, flags: int) -> None:
+    def _resize(self, geometry: SnapshotGeometry, flags: int) -> None:
         check_size(self.changes, geometry.size_bytes)
         wanted = changes_bytes(geometry.size_bytes, geometry.percent)
         try:

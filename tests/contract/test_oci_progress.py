@@ -16,8 +16,8 @@ from banger.core.progress import EventKind, OperationEvent
 from banger.oci.blobs import BlobStore
 from banger.oci.documents import Descriptor
 from banger.oci.fetching import fetch_all
-from banger.oci.patience import Patience
 from banger.oci.retry import Retrier, RetryPolicy
+from banger.oci.stall_timer import StallTimer
 from banger.render.progress import Progress
 from banger.render.terminal import Terminal
 
@@ -49,7 +49,7 @@ class ThrottledServer:
         self.start = 0
         self.length: int | None = None
 
-    def open_blob(self, digest: str, offset: int, patience: Patience) -> ThrottledServer:
+    def open_blob(self, digest: str, offset: int, stall_timer: StallTimer) -> ThrottledServer:
         self.start, self._left = offset, PIECES - offset // len(PIECE)
         return self
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from banger.core.errors import BangerError, ErrorKind
-from banger.oci import patience
+from banger.oci import stall_timer
 from banger.oci.reference import Reference
 from banger.oci.registry import Endpoint, RegistryClient, Timeouts
 from banger.oci.retry import RetryPolicy
@@ -59,7 +59,7 @@ def image(registry: FaultyRegistry) -> BuiltImage:
 
 @pytest.fixture
 def puller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Puller:
-    monkeypatch.setattr(patience, "_NOTICE_S", 0.25)
+    monkeypatch.setattr(stall_timer, "_NOTICE_S", 0.25)
     return Puller(tmp_path / "blobs", timeouts=TIMEOUTS, retry=UNTIRING)
 
 

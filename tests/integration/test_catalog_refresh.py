@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from banger.catalog import Catalog
-from banger.catalog.refresh import MAX_BYTES, MEDIA_TYPE, CatalogWish, refresh
+from banger.catalog.refresh import MAX_BYTES, MEDIA_TYPE, CatalogRequest, refresh
 from banger.config import Config
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.operation import Operation
@@ -74,7 +74,10 @@ def push(server, content: bytes, count: int = 1, **facts) -> str:
 def fetch(catalog, source, digest="", name="team", operation=None):
     registries = Registries(Config.load(Path("/nonexistent"), {}), {})
     return refresh(
-        catalog, registries, CatalogWish.parse(source, digest, name), operation or Operation("catalog.refresh", source)
+        catalog,
+        registries,
+        CatalogRequest.parse(source, digest, name),
+        operation or Operation("catalog.refresh", source),
     )
 
 

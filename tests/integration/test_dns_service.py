@@ -16,12 +16,12 @@ import dns.rcode
 import pytest
 
 from banger.core.errors import BangerError, ErrorKind
-from banger.dns.model import DnsSettings, Server
+from banger.dns.model import DnsSettings, NameServer
 from banger.dns.service import MOST_REQUESTS_OF_ONE, DnsService
-from tests.support.dns import FakeWorld, NameServer, Respond, answer_with, name_server, records
+from tests.support.dns import FakeNameServer, FakeWorld, Respond, answer_with, name_server, records
 from tests.support.netns import in_network_namespace, why_no_namespace
 
-LOOPBACK = Server("127.0.0.1", 0)
+LOOPBACK = NameServer("127.0.0.1", 0)
 EXAMPLE = "example.org. 300 A 198.51.100.1"
 needs_namespace = pytest.mark.skipif(bool(why_no_namespace()), reason=why_no_namespace())
 
@@ -44,7 +44,7 @@ def fake() -> FakeWorld:
 Ask = Callable[..., dns.message.Message]
 
 
-def asking(server: Server) -> Ask:
+def asking(server: NameServer) -> Ask:
     def ask(name: str, rdtype: str = "A", *, tcp: bool = False, source: str | None = None) -> dns.message.Message:
         send = dns.query.tcp if tcp else dns.query.udp
         return send(dns.message.make_query(name, rdtype), server.address, 10, server.port, source)
@@ -96,7 +96,7 @@ def test_taken_port_is_replaced_by_a_free_one(fake: FakeWorld) -> None:
 def test_port_of_udp_alone_being_taken_is_seen_too(fake: FakeWorld) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         other.bind(("127.0.0.1", 0))
-        taken = Server(*other.getsockname())
+        taken = NameServer(*other.getsockname())
         with resolver(fake, listen=taken) as service:
             assert service.listening[0].port != taken.port
 
@@ -163,7 +163,7 @@ def test_connections_of_one_asker_are_bounded_and_others_go_on(fake: FakeWorld) 
 
 
 @contextmanager
-def forwarding(fake: FakeWorld, *responds: Respond) -> Iterator[tuple[Ask, list[NameServer]]]:
+def forwarding(fake: FakeWorld, *responds: Respond) -> Iterator[tuple[Ask, list[FakeNameServer]]]:
     """A resolver that forwards for the host, to as many name servers."""
     with name_server(responds[0]) as first, name_server(responds[-1]) as last:
         servers = [first, last][: len(responds)]
@@ -227,7 +227,7 @@ def test_next_server_is_asked_if_one_does_not_help_and_is_remembered(fake: FakeW
     with name_server(failing) as bad, name_server(answer_with(EXAMPLE)) as good:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.bind(("127.0.0.1", 0))
-            nobody = Server(*probe.getsockname())
+            nobody = NameServer(*probe.getsockname())
         upstream = (nobody if first == "dead" else bad.server, good.server)
         with resolver(fake, upstream=upstream, host_forwards=True) as service:
             ask = asking(service.listening[0])
@@ -278,9 +278,9 @@ def test_servers_of_resolv_conf_are_read_again_when_the_file_changes(fake: FakeW
         "# comment\nsearch example.org\nnameserver 192.0.2.1\nnameserver bogus\n nameserver ::1 \nnameserver\n"
     )
     conf = ResolvConf(file)
-    assert list(conf.servers()) == [Server("192.0.2.1"), Server("::1")]
+    assert list(conf.servers()) == [NameServer("192.0.2.1"), NameServer("::1")]
     file.write_text("nameserver 192.0.2.2\n")
-    assert list(conf.servers()) == [Server("192.0.2.2")]
+    assert list(conf.servers()) == [NameServer("192.0.2.2")]
     file.unlink()
     assert list(conf.servers()) == []
     file.write_text("nameserver 192.0.2.3\n" * 9)
@@ -301,8 +301,8 @@ def test_guest_on_a_bridge_is_answered_at_the_bridges_address(fake: FakeWorld, b
         with name_server(answer_with(EXAMPLE)) as server, resolver(fake, upstream=(server.server,)) as service:
             service.listen_on(bridge)
             service.listen_on(bridge)
-            assert [str(address) for address in service.listening[1:]] == [str(Server(bridge, 53))]
-            ask = asking(Server(bridge, 53))
+            assert [str(address) for address in service.listening[1:]] == [str(NameServer(bridge, 53))]
+            ask = asking(NameServer(bridge, 53))
             rdtype = "AAAA" if ":" in guest else "A"
             for tcp in (False, True):
                 assert told(ask("web.vm", rdtype, tcp=tcp, source=guest)) == [guest]
@@ -325,7 +325,7 @@ def test_stranger_in_the_network_of_a_bridge_is_refused(fake: FakeWorld) -> None
         with resolver(fake) as service:
             service.listen_on("10.7.0.1")
             for name in ("web.vm", "example.org"):
-                assert asking(Server("10.7.0.1"))(name, source="10.7.0.9").rcode() == dns.rcode.REFUSED
+                assert asking(NameServer("10.7.0.1"))(name, source="10.7.0.9").rcode() == dns.rcode.REFUSED
 
     in_network_namespace(work, "10.7.0.1/24", "10.7.0.9/24")
 
@@ -337,7 +337,7 @@ def test_resolver_of_the_host_that_is_this_one_is_not_asked_in_circles(fake: Fak
     resolv_conf.write_text("nameserver 127.0.0.1\n")
 
     def work() -> None:
-        with resolver(fake, resolv_conf, listen=Server("127.0.0.1"), host_forwards=True) as service:
+        with resolver(fake, resolv_conf, listen=NameServer("127.0.0.1"), host_forwards=True) as service:
             started = time.monotonic()
             assert asking(service.listening[0])("example.org").rcode() == dns.rcode.SERVFAIL
             assert time.monotonic() - started < 3  # asked in circles, it takes the whole time-out

@@ -12,7 +12,7 @@ import pytest
 
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.operation import Operation
-from banger.rootfs.validate import RootfsFacts, validate_rootfs
+from banger.rootfs.validate import ValidatedRootfs, validate_rootfs
 from tests.support.ext4_reader import debugfs, mke2fs, needs_e2fsprogs
 
 pytestmark = needs_e2fsprogs
@@ -27,7 +27,7 @@ def image(tmp_path: Path) -> Path:
     return mke2fs(tmp_path / "my image.ext4", *arguments, source=tmp_path / "tree")
 
 
-def validate(path: Path) -> RootfsFacts:
+def validate(path: Path) -> ValidatedRootfs:
     return validate_rootfs(path, Operation("image.register", "test"))
 
 

@@ -12,9 +12,9 @@ from banger.config import Config
 from banger.core.models import Image, Vm, VmSpec, VmState
 from banger.guest.boot import LinuxGuestBoot
 from banger.layout import Layout
+from banger.storage.full_copy import CopyStorage
 from banger.storage.home_disk import HomeDisk
 from banger.storage.overlay import OverlayStorage
-from banger.storage.whole import CopyStorage
 from tests.support.qemu_boot import (
     Disk,
     Machine,

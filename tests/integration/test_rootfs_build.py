@@ -21,7 +21,7 @@ from banger.core.operation import Operation
 from banger.core.units import GIB, MIB
 from banger.rootfs.build import Layer, build_from_directory, build_rootfs
 from banger.rootfs.disk import make_disk
-from banger.rootfs.ext4.blocks import BlockMap
+from banger.rootfs.ext4.blocks import BlockBitmaps
 from banger.rootfs.ext4.geometry import Geometry
 from tests.support.rootfs import (
     FIXED_UUID,
@@ -187,7 +187,7 @@ def test_free_blocks_are_those_that_dumpe2fs_shows(tmp_path: Path, size: int) ->
         expected |= {range(int(first), int(last or first) + 1) for first, _, last in bounds}
 
     with (tmp_path / "disk").open("rb") as image:
-        found = list(BlockMap(image.fileno(), Geometry(image.fileno())).free_runs())
+        found = list(BlockBitmaps(image.fileno(), Geometry(image.fileno())).free_runs())
 
     assert found == joined_ranges(expected)
 

@@ -13,8 +13,8 @@ from banger.core.errors import BangerError, ErrorKind
 from banger.core.progress import EventKind, OperationEvent
 from banger.layout import Layout
 from banger.storage.drivers import all_drivers, choose, survey, why_no_snapshot
+from banger.storage.full_copy import CopyStorage, ReflinkStorage, why_no_reflink
 from banger.storage.loop_devices import LoopDevices
-from banger.storage.whole import CopyStorage, ReflinkStorage, why_no_reflink
 from tests.support.fake_mapper import FakeHost
 from tests.support.storage import INSTALLATION, cloning_file_system, config, image, operation, why_no_cloning
 

@@ -12,7 +12,7 @@ import dns.flags
 import dns.message
 import dns.rrset
 
-from banger.dns.model import Guest, Server, World
+from banger.dns.model import Guest, NameServer, World
 from banger.dns.patterns import NamePatterns
 
 Respond = Callable[[dns.message.Message, bool], Sequence[bytes]]
@@ -36,11 +36,11 @@ def answer_with(*lines: str) -> Respond:
 
 
 @dataclass
-class NameServer:
+class FakeNameServer:
     """Listens at :attr:`server` over UDP and TCP until it is closed. Start it by :func:`name_server`."""
 
     respond: Respond
-    server: Server
+    server: NameServer
     asked: list[tuple[dns.message.Message, str, int]] = field(default_factory=list)  #: message, "udp" or "tcp", port
 
     def run(self, udp: socket.socket, tcp: socket.socket) -> list[threading.Thread]:
@@ -76,12 +76,12 @@ class NameServer:
 
 
 @contextmanager
-def name_server(respond: Respond, address: str = "127.0.0.1") -> Iterator[NameServer]:
+def name_server(respond: Respond, address: str = "127.0.0.1") -> Iterator[FakeNameServer]:
     """A name server on a free port."""
     with socket.create_server((address, 0)) as tcp, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
         port = tcp.getsockname()[1]
         udp.bind((address, port))
-        server = NameServer(respond, Server(address, port))
+        server = FakeNameServer(respond, NameServer(address, port))
         threads = server.run(udp, tcp)
         try:
             yield server

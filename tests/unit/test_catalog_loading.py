@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from banger.catalog import Catalog, CatalogEntry, ImageWish, resolve_image
+from banger.catalog import Catalog, CatalogEntry, ImageLocation, resolve_image
 from banger.catalog.host import HostFacts
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.names import check_artifact_name
@@ -113,15 +113,18 @@ def test_bad_user_file_is_a_usage_error_naming_file_and_key(place: Place, text: 
 @pytest.mark.parametrize(
     ("text", "wish"),
     [
-        ("debian", ImageWish("debian", "mmdebstrap:host")),
-        ("python", ImageWish("python", "docker.io/library/python:slim")),
-        ("python:3.12-slim", ImageWish("python:3.12-slim", "python:3.12-slim")),
-        ("docker.io/library/nginx", ImageWish("nginx", "docker.io/library/nginx")),
-        ("ghcr.io/org/app:1", ImageWish("ghcr.io/org/app:1", "ghcr.io/org/app:1")),
-        ("mmdebstrap:trixie?include=curl,git", ImageWish("mmdebstrap:trixie", "mmdebstrap:trixie?include=curl,git")),
+        ("debian", ImageLocation("debian", "mmdebstrap:host")),
+        ("python", ImageLocation("python", "docker.io/library/python:slim")),
+        ("python:3.12-slim", ImageLocation("python:3.12-slim", "python:3.12-slim")),
+        ("docker.io/library/nginx", ImageLocation("nginx", "docker.io/library/nginx")),
+        ("ghcr.io/org/app:1", ImageLocation("ghcr.io/org/app:1", "ghcr.io/org/app:1")),
+        (
+            "mmdebstrap:trixie?include=curl,git",
+            ImageLocation("mmdebstrap:trixie", "mmdebstrap:trixie?include=curl,git"),
+        ),
     ],
 )
-def test_name_or_reference_is_resolved(place: Place, text: str, wish: ImageWish) -> None:
+def test_name_or_reference_is_resolved(place: Place, text: str, wish: ImageLocation) -> None:
     assert resolve_image(text, Catalog.load(place, DEBIAN)) == wish
 
 

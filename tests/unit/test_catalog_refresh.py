@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from banger.catalog import Catalog, KernelWish, resolve_kernel
+from banger.catalog import Catalog, KernelLocation, resolve_kernel
 from banger.catalog.host import HostFacts
-from banger.catalog.refresh import CatalogWish
+from banger.catalog.refresh import CatalogRequest
 from banger.core.errors import BangerError, ErrorKind
 
 HOST = HostFacts("debian", "x86_64", can_bootstrap=True)
@@ -41,7 +41,7 @@ def catalog(tmp_path: Path) -> Catalog:
     ],
 )
 def test_catalog_source_is_understood(source: str, digest: str, name: str, wish: tuple[str, str]) -> None:
-    assert CatalogWish.parse(source, digest, name) == CatalogWish(wish[0], source, wish[1])
+    assert CatalogRequest.parse(source, digest, name) == CatalogRequest(wish[0], source, wish[1])
 
 
 @pytest.mark.parametrize(
@@ -63,12 +63,12 @@ def test_catalog_source_is_understood(source: str, digest: str, name: str, wish:
 )
 def test_catalog_source_that_is_none_is_a_usage_error(source: str, digest: str, name: str, said: str) -> None:
     with pytest.raises(BangerError, match=said) as caught:
-        CatalogWish.parse(source, digest, name)
+        CatalogRequest.parse(source, digest, name)
     assert caught.value.kind is ErrorKind.USAGE
 
 
 def test_header_is_a_comment_with_source_and_digest() -> None:
-    header = CatalogWish.parse("https://x.example/team.toml", DIGEST).header()
+    header = CatalogRequest.parse("https://x.example/team.toml", DIGEST).header()
     assert all(line.startswith("# ") for line in header.splitlines())
     assert "https://x.example/team.toml" in header
     assert DIGEST in header
@@ -111,15 +111,15 @@ def test_broken_file_of_the_users_own_is_named_and_nothing_is_written(catalog: C
 @pytest.mark.parametrize(
     ("text", "wish"),
     [
-        ("debian-cloud", KernelWish("debian-cloud", "apt:linux-image-cloud-amd64")),
-        ("oci:ghcr.io/me/k:1", KernelWish("ghcr.io/me/k:1", "oci:ghcr.io/me/k:1")),
-        ("ghcr.io/me/k", KernelWish("ghcr.io/me/k", "oci:ghcr.io/me/k")),
-        ("127.0.0.1:5000/k:1", KernelWish("127.0.0.1:5000/k:1", "oci:127.0.0.1:5000/k:1")),
-        ("apt:linux-image-amd64", KernelWish("linux-image-amd64", "apt:linux-image-amd64")),
-        (f"{URL}#sha256={'0' * 64}", KernelWish("", f"{URL}#sha256={'0' * 64}")),
+        ("debian-cloud", KernelLocation("debian-cloud", "apt:linux-image-cloud-amd64")),
+        ("oci:ghcr.io/me/k:1", KernelLocation("ghcr.io/me/k:1", "oci:ghcr.io/me/k:1")),
+        ("ghcr.io/me/k", KernelLocation("ghcr.io/me/k", "oci:ghcr.io/me/k")),
+        ("127.0.0.1:5000/k:1", KernelLocation("127.0.0.1:5000/k:1", "oci:127.0.0.1:5000/k:1")),
+        ("apt:linux-image-amd64", KernelLocation("linux-image-amd64", "apt:linux-image-amd64")),
+        (f"{URL}#sha256={'0' * 64}", KernelLocation("", f"{URL}#sha256={'0' * 64}")),
     ],
 )
-def test_kernel_is_a_name_or_a_place(catalog: Catalog, text: str, wish: KernelWish) -> None:
+def test_kernel_is_a_name_or_a_place(catalog: Catalog, text: str, wish: KernelLocation) -> None:
     assert resolve_kernel(text, catalog) == wish
 
 

@@ -10,10 +10,10 @@ from typing import Any, cast
 import pytest
 
 from banger.checkup import basics, network
-from banger.checkup.guest import Guest, Said
-from banger.checkup.hostside import Knock, Route
-from banger.checkup.listener import Listener
-from banger.checkup.network import Surroundings, answer_of
+from banger.checkup.guest import Guest, ScriptResult
+from banger.checkup.hostside import PortProbe, Route
+from banger.checkup.network import NetworkBaseline, answer_of
+from banger.checkup.probe_server import ProbeServer
 from banger.checkup.report import CheckFailedError, Finding
 from banger.core.clock import now
 from banger.core.errors import BangerError, ErrorKind
@@ -28,34 +28,34 @@ SILENT = ";; connection timed out; no servers could be reached\n"
 HERE = IPv4Address("192.0.2.53")
 ROUTER = Route(IPv4Address("192.0.2.1"), "eth0", 1500)
 
-Script = Callable[..., Said]
+Script = Callable[..., ScriptResult]
 
 
-def said(stdout: str | bytes = "", code: int = 0, stderr: str = "") -> Said:
-    return Said(code, stdout.encode() if isinstance(stdout, str) else stdout, stderr.encode())
+def said(stdout: str | bytes = "", code: int = 0, stderr: str = "") -> ScriptResult:
+    return ScriptResult(code, stdout.encode() if isinstance(stdout, str) else stdout, stderr.encode())
 
 
 class FakeGuest:
     """Answers scripts by a word that stands in them; the first that matches counts."""
 
-    def __init__(self, network: str = "user", console: str = "", **answers: Said | Script) -> None:
+    def __init__(self, network: str = "user", console: str = "", **answers: ScriptResult | Script) -> None:
         self.vm = vm_json("keen-owl", spec={"network": network})
         self.network = network
-        self.answers: Mapping[str, Said | Script] = answers
+        self.answers: Mapping[str, ScriptResult | Script] = answers
         self._console = console
 
-    def shell(self, script: str, *args: str, stdin: bytes = b"", timeout_s: float = 0.0) -> Said:
+    def shell(self, script: str, *args: str, stdin: bytes = b"", timeout_s: float = 0.0) -> ScriptResult:
         assert timeout_s < 60
         for word, answer in self.answers.items():
             if word in script:
-                return answer if isinstance(answer, Said) else answer(*args, stdin=stdin)
+                return answer if isinstance(answer, ScriptResult) else answer(*args, stdin=stdin)
         return said()
 
     def console(self) -> str:
         return self._console
 
 
-def guest(network: str = "user", console: str = "", **answers: Said | Script) -> Guest:
+def guest(network: str = "user", console: str = "", **answers: ScriptResult | Script) -> Guest:
     return cast("Guest", FakeGuest(network, console, **answers))
 
 
@@ -69,7 +69,7 @@ class FakeListener:
         return hashlib.sha256(bytes(size_bytes)).hexdigest()
 
 
-def around(**facts: Any) -> Surroundings:
+def around(**facts: Any) -> NetworkBaseline:
     """A host with a router and a name server, both of which answer."""
     wanted: dict[str, Any] = {
         "route": ROUTER,
@@ -79,7 +79,7 @@ def around(**facts: Any) -> Surroundings:
         "knock": lambda _address: None,
         **facts,
     }
-    return Surroundings(cast("Listener", FakeListener()), **wanted)
+    return NetworkBaseline(cast("ProbeServer", FakeListener()), **wanted)
 
 
 def failure(check: Callable[..., Finding], *args: Any) -> CheckFailedError:
@@ -121,7 +121,7 @@ def test_console_that_lost_its_guest_fails(monkeypatch: pytest.MonkeyPatch) -> N
 def test_console_that_takes_a_line_is_fine() -> None:
     one = FakeGuest(console=MARKS)
 
-    def write(word: str, stdin: bytes) -> Said:
+    def write(word: str, stdin: bytes) -> ScriptResult:
         one._console += word
         return said()
 
@@ -129,7 +129,7 @@ def test_console_that_takes_a_line_is_fine() -> None:
     assert "init after 1.50 s" in basics.check_console(cast("Guest", one)).detail
 
 
-def _hashed(*_: str, stdin: bytes) -> Said:
+def _hashed(*_: str, stdin: bytes) -> ScriptResult:
     return said(f"{hashlib.sha256(stdin).hexdigest()}  -\n")
 
 
@@ -244,7 +244,7 @@ def test_name_server_that_answers_anything_is_fine() -> None:
 def test_guest_on_a_tap_asks_for_its_own_name() -> None:
     asked: list[str] = []
 
-    def look_up(*args: str, stdin: bytes) -> Said:
+    def look_up(*args: str, stdin: bytes) -> ScriptResult:
         asked.extend(args)
         return said(RESOLVED)
 
@@ -287,7 +287,7 @@ def test_silence_for_the_guest_alone_fails_with_what_qemus_network_does(
 def test_guest_that_connects_through_its_gateway_is_fine() -> None:
     asked: list[str] = []
 
-    def hello(*args: str, stdin: bytes) -> Said:
+    def hello(*args: str, stdin: bytes) -> ScriptResult:
         asked.extend(args)
         return said("hello\n")
 
@@ -317,8 +317,8 @@ def test_network_none_is_fine_only_if_nothing_is_reached(reached: bool) -> None:
 REFUSED = said(code=1, stderr="nc: can't connect to remote host (10.0.2.2): Connection refused")
 
 
-def _tap(hello: Said = REFUSED, small: int = 0, full: int = 0, mtu: str = "1500") -> Guest:
-    def ping(_address: str, size: str, stdin: bytes) -> Said:
+def _tap(hello: ScriptResult = REFUSED, small: int = 0, full: int = 0, mtu: str = "1500") -> Guest:
+    def ping(_address: str, size: str, stdin: bytes) -> ScriptResult:
         return said(code=small if size == "56" else full)
 
     return guest("tap", route=said(ROUTES), hello=hello, ping=ping, net=said(mtu))
@@ -356,12 +356,12 @@ def test_tap_behind_another_firewall_fails_where_this_host_gets_through() -> Non
         (False, said(code=1, stderr="nc: invalid option -- 'e'"), True),
     ],
 )
-def test_tap_that_passes_pings_alone_is_found(accepts: bool, nc: Said, fine: bool) -> None:
-    def talk(*_: str, stdin: bytes) -> Said:
+def test_tap_that_passes_pings_alone_is_found(accepts: bool, nc: ScriptResult, fine: bool) -> None:
+    def talk(*_: str, stdin: bytes) -> ScriptResult:
         return nc
 
     one = guest("tap", route=said(ROUTES), hello=REFUSED, ping=said(), true=talk)
-    here = around(knock=lambda _: Knock(443, accepts))
+    here = around(knock=lambda _: PortProbe(443, accepts))
     if fine:
         assert "answers" in network.check_egress(one, here).detail
     else:
@@ -390,7 +390,7 @@ def test_guest_without_a_card_fails_with_what_to_boot_instead() -> None:
     assert "--kernel" in failure(network.check_mtu, guest(net=said("")), around()).hint
 
 
-def _transfers(send: Said | Script, take: Said | Script) -> Guest:
+def _transfers(send: ScriptResult | Script, take: ScriptResult | Script) -> Guest:
     return guest(cards=said(), route=said(ROUTES), take=take, send=send, net=said("1500"))
 
 
@@ -406,7 +406,7 @@ def test_transfer_that_arrives_damaged_fails() -> None:
 
 
 def test_transfer_that_stalls_fails() -> None:
-    def stall(*_: str, stdin: bytes) -> Said:
+    def stall(*_: str, stdin: bytes) -> ScriptResult:
         raise BangerError(ErrorKind.TIMEOUT, "the command did not end within 20 s")
 
     assert "stalled" in failure(network.check_mtu, _transfers(stall, DIGEST), around()).detail

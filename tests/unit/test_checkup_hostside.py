@@ -13,7 +13,7 @@ import pytest
 
 from banger.checkup import hostside
 from banger.checkup.leftovers import count, left_behind, switched
-from banger.checkup.listener import Listener
+from banger.checkup.probe_server import ProbeServer
 
 TABLE = """Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
 wlan0\t00000000\t0101A8C0\t0003\t0\t0\t600\t00000000\t0\t0\t0
@@ -90,7 +90,7 @@ def test_connection_tells_why_it_fails() -> None:
     assert hostside.reaches("127.0.0.1", port) == "Connection refused"
 
 
-def _request(listener: Listener, line: str, data: bytes = b"") -> bytes:
+def _request(listener: ProbeServer, line: str, data: bytes = b"") -> bytes:
     with socket.create_connection(("127.0.0.1", listener.port), 5) as client:
         client.sendall(line.encode() + b"\n" + data)
         client.shutdown(socket.SHUT_WR)
@@ -98,7 +98,7 @@ def _request(listener: Listener, line: str, data: bytes = b"") -> bytes:
 
 
 def test_listener_serves_whoever_knows_the_word() -> None:
-    with Listener() as listener:
+    with ProbeServer() as listener:
         assert _request(listener, f"{listener.word} hello") == b"hello\n"
         sent = _request(listener, f"{listener.word} send 300000")
         assert hashlib.sha256(sent).hexdigest() == listener.digest_of(300000)
@@ -108,12 +108,12 @@ def test_listener_serves_whoever_knows_the_word() -> None:
 
 @pytest.mark.parametrize("line", ["", "guess hello", "x" * 500, "é hello"])
 def test_listener_says_nothing_to_strangers(line: str) -> None:
-    with Listener() as listener, suppress(ConnectionResetError):  # it hangs up before it has read all
+    with ProbeServer() as listener, suppress(ConnectionResetError):  # it hangs up before it has read all
         assert _request(listener, line) == b""
 
 
 def test_listener_is_gone_afterwards() -> None:
-    with Listener() as listener:
+    with ProbeServer() as listener:
         port = listener.port
     assert hostside.reaches("127.0.0.1", port) == "Connection refused"
 

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from banger.checkup.plan import Candidate, Prospect, candidates, prospects
+from banger.checkup.plan import AcceleratorOutlook, Candidate, candidates, prospects
 from banger.checkup.report import MachineReport, Report, Row, Verdict, is_ok
 from banger.checkup.run import chosen_image
 from banger.render.checkup import machine_text, row_text, summary_text
@@ -30,7 +30,7 @@ def test_host_with_kvm_tries_both_accelerators_the_fast_one_first() -> None:
 
 def test_host_whose_kvm_is_refused_says_why_and_tries_emulation() -> None:
     found = prospects("tcg", "no permission for /dev/kvm", "usermod", "auto")
-    assert found[0] == Prospect("kvm", usable=False, reason="no permission for /dev/kvm", hint="usermod")
+    assert found[0] == AcceleratorOutlook("kvm", usable=False, reason="no permission for /dev/kvm", hint="usermod")
     assert found[1].usable
 
 
@@ -108,7 +108,7 @@ def test_what_a_guest_printed_cannot_steer_the_terminal() -> None:
 
 
 def test_accelerator_that_is_left_out_says_why_and_what_to_type() -> None:
-    prospect = Prospect("kvm", usable=False, reason="there is no /dev/kvm", hint="modprobe kvm-intel")
+    prospect = AcceleratorOutlook("kvm", usable=False, reason="there is no /dev/kvm", hint="modprobe kvm-intel")
     text = machine_text(Candidate(prospect, "qemu", "user"), PIPE)
     assert text == "kvm: not usable: there is no /dev/kvm\n  hint: modprobe kvm-intel\n"
 

@@ -222,8 +222,8 @@ def test_kernel_that_turns_out_not_to_come_up_on_kvm_is_a_note_because_vms_work_
     assert [(row["check"], row["verdict"]) for row in on_kvm["rows"]] == [("boot", "note")]
     assert "silence" in on_kvm["rows"][0]["detail"]
     assert len(emulated["rows"]) > 1
-    wishes = [call.body["spec"]["accelerator"] for call in daemon.asked("POST", "/v1/vms")]
-    assert wishes == ["", "tcg"]
+    options = [call.body["spec"]["accelerator"] for call in daemon.asked("POST", "/v1/vms")]
+    assert options == ["", "tcg"]
 
 
 def test_kernel_that_is_known_not_to_come_up_on_kvm_is_not_tried_there_again(

@@ -13,8 +13,8 @@ import pytest
 
 from banger.client import Client
 from banger.client.copying import CopyOptions, copy_across, copy_in, copy_out, local_source
-from banger.client.places import Source, means_contents, place_in_guest, place_on_host
-from banger.client.transfer import Look
+from banger.client.places import CopySource, means_contents, place_in_guest, place_on_host
+from banger.client.transfer import PathInfo
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.frames import FrameType
 from banger.sdk import Machine
@@ -39,8 +39,8 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def there(path: str, kind: str) -> Look:
-    return Look(path.rstrip("/") or "/", kind)
+def there(path: str, kind: str) -> PathInfo:
+    return PathInfo(path.rstrip("/") or "/", kind)
 
 
 @pytest.mark.parametrize(
@@ -98,12 +98,12 @@ def test_place_in_guest_that_cannot_be(tree: Path, source: str, target: str, kin
 
 
 def test_link_at_the_target_in_the_guest_is_followed() -> None:
-    what = Source("f", is_directory=False)
-    link = Look("/etc/resolv.conf", "file", is_link=True, real_path="/run/resolv.conf")
+    what = CopySource("f", is_directory=False)
+    link = PathInfo("/etc/resolv.conf", "file", is_link=True, real_path="/run/resolv.conf")
     assert place_in_guest(what, "/etc/resolv.conf", link) == ("/run", "resolv.conf")
-    assert place_in_guest(what, "/l", Look("/l", "directory", is_link=True, real_path="/srv")) == ("/srv", "f")
-    assert place_in_guest(what, "/l", Look("/l", "missing", is_link=True, real_path="/srv/x")) == ("/srv", "x")
-    assert place_in_guest(what, "/l", Look("/l", "missing", is_link=True)) == ("/", "l")
+    assert place_in_guest(what, "/l", PathInfo("/l", "directory", is_link=True, real_path="/srv")) == ("/srv", "f")
+    assert place_in_guest(what, "/l", PathInfo("/l", "missing", is_link=True, real_path="/srv/x")) == ("/srv", "x")
+    assert place_in_guest(what, "/l", PathInfo("/l", "missing", is_link=True)) == ("/", "l")
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_open_file_of_this_process_is_read_where_it_lies(tree: Path) -> None:
     with (tree / "file").open() as file:
         number = file.fileno()
         path, what = local_source(f"/dev/fd/{number}", follow_link=False)
-    assert (path, what) == (tree / "file", Source(str(number), is_directory=False))
+    assert (path, what) == (tree / "file", CopySource(str(number), is_directory=False))
 
 
 def test_link_into_proc_is_a_link_like_others(tree: Path) -> None:
@@ -156,7 +156,7 @@ def test_link_into_proc_is_a_link_like_others(tree: Path) -> None:
 
 def test_followed_link_is_read_where_it_leads_and_keeps_its_name(tree: Path) -> None:
     path, what = local_source(f"{tree}/to-dir", follow_link=True)
-    assert (path, what) == (tree / "dir", Source("to-dir", is_directory=True))
+    assert (path, what) == (tree / "dir", CopySource("to-dir", is_directory=True))
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_followed_link_is_read_where_it_leads_and_keeps_its_name(tree: Path) -> 
     ],
 )
 def test_place_on_host(tree: Path, source: str, target: str, kind: str, expected: tuple[str, str]) -> None:
-    what = Source(posixpath.basename(source.rstrip("/.")), kind == "directory", means_contents(source))
+    what = CopySource(posixpath.basename(source.rstrip("/.")), kind == "directory", means_contents(source))
     directory, top = place_on_host(what, f"{tree}/{target}")
     assert (directory, top) == (tree / expected[0], expected[1])
     assert directory.is_dir()
@@ -202,7 +202,7 @@ def test_place_on_host(tree: Path, source: str, target: str, kind: str, expected
 def test_place_on_host_that_cannot_be(tree: Path, target: str, kind: str, error: ErrorKind) -> None:
     """A device such as /dev/null is of the kind of the pipe: the copy would take its place."""
     with pytest.raises(BangerError) as raised:
-        place_on_host(Source("etc", kind == "directory"), f"{tree}/{target}")
+        place_on_host(CopySource("etc", kind == "directory"), f"{tree}/{target}")
     assert raised.value.kind is error
 
 
@@ -210,10 +210,10 @@ def test_open_file_of_a_process_is_not_replaced(tree: Path) -> None:
     with (tree / "file").open("a") as file:
         for target in (f"/dev/fd/{file.fileno()}", f"/proc/self/fd/{file.fileno()}"):
             with pytest.raises(BangerError, match="open file"):
-                place_on_host(Source("f", is_directory=False), target)
+                place_on_host(CopySource("f", is_directory=False), target)
         (tree / "to-fd").symlink_to(f"/dev/fd/{file.fileno()}")
         with pytest.raises(BangerError, match="open file"):
-            place_on_host(Source("f", is_directory=False), str(tree / "to-fd"))
+            place_on_host(CopySource("f", is_directory=False), str(tree / "to-fd"))
 
 
 def test_directory_is_sent_as_a_tar_stream(api: FakeApi, tree: Path) -> None:

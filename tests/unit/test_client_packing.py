@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from banger.client import steady
+from banger.client import fixed_size
 from banger.client.packing import pack
 from banger.client.unpacking import unpack
 from banger.core.errors import BangerError, ErrorKind
@@ -105,7 +105,7 @@ def test_file_of_the_kernel_comes_with_its_content(path: str) -> None:
 
 def test_content_without_a_size_is_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a large table of the kernel looks like: 0 bytes, and more than one reading's worth of them."""
-    monkeypatch.setattr(steady, "HEAD_BYTES", 16)
+    monkeypatch.setattr(fixed_size, "HEAD_BYTES", 16)
     expected = Path("/proc/self/limits").read_bytes()
     assert len(expected) > 16
     info, data = packed(Path("/proc/self/limits"))["top"]
@@ -113,8 +113,8 @@ def test_content_without_a_size_is_read_to_its_end(tmp_path: Path, monkeypatch: 
 
 
 def test_content_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steady, "HEAD_BYTES", 16)
-    monkeypatch.setattr(steady, "MOST_UNSIZED_BYTES", 64)
+    monkeypatch.setattr(fixed_size, "HEAD_BYTES", 16)
+    monkeypatch.setattr(fixed_size, "MOST_UNSIZED_BYTES", 64)
     with pytest.raises(BangerError, match="no size of its own") as raised:
         packed(Path("/proc/self/limits"))
     assert raised.value.kind is ErrorKind.EXHAUSTED
@@ -122,7 +122,7 @@ def test_content_without_an_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("head", [16, 1 << 20])
 def test_log_that_grows_gives_a_whole_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: int) -> None:
-    monkeypatch.setattr(steady, "HEAD_BYTES", head)
+    monkeypatch.setattr(fixed_size, "HEAD_BYTES", head)
     log, stop = tmp_path / "log", threading.Event()
     log.write_bytes(b"line\n" * 1000)
 
@@ -173,7 +173,7 @@ def test_file_that_is_deleted_before_its_turn_is_none_of_the_tree(tmp_path: Path
 
 def test_file_replaced_by_a_pipe_does_not_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(BangerError, match="replaced"), steady.open_steadily(tmp_path / "pipe"):
+    with pytest.raises(BangerError, match="replaced"), fixed_size.open_fixed_size(tmp_path / "pipe"):
         pass
 
 

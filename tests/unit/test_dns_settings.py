@@ -10,7 +10,7 @@ import pytest
 
 from banger.config import Config
 from banger.core.errors import BangerError, ErrorKind
-from banger.dns.model import DnsSettings, Server
+from banger.dns.model import DnsSettings, NameServer
 from tests.support.cli import ROOT
 
 
@@ -19,7 +19,7 @@ def settings(**env: str) -> DnsSettings:
 
 
 def test_defaults_answer_names_of_vms_on_loopback_and_nothing_else() -> None:
-    assert settings() == DnsSettings("vm", Server("127.0.0.1", 5354), (), host_forwards=False)
+    assert settings() == DnsSettings("vm", NameServer("127.0.0.1", 5354), (), host_forwards=False)
 
 
 def test_everything_can_be_set() -> None:
@@ -29,8 +29,8 @@ def test_everything_can_be_set() -> None:
         UPSTREAM="192.0.2.1, [2001:db8::1]:5353,2001:db8::2",
         HOST_NAMES="all",
     )
-    upstream = (Server("192.0.2.1", 53), Server("2001:db8::1", 5353), Server("2001:db8::2", 53))
-    assert found == DnsSettings("lab.example.org", Server("::1", 5300), upstream, host_forwards=True)
+    upstream = (NameServer("192.0.2.1", 53), NameServer("2001:db8::1", 5353), NameServer("2001:db8::2", 53))
+    assert found == DnsSettings("lab.example.org", NameServer("::1", 5300), upstream, host_forwards=True)
     assert settings(LISTEN="off").listen is None
     assert list(map(str, upstream)) == ["192.0.2.1:53", "[2001:db8::1]:5353", "[2001:db8::2]:53"]
 

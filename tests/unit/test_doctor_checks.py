@@ -38,7 +38,7 @@ def test_missing_program_names_its_package(program: doctor.Program) -> None:
 
 
 def test_any_place_of_a_program_will_do() -> None:
-    program = doctor.Program("x", ("a", "b"), "p", needed=True, use="u")
+    program = doctor.RequiredProgram("x", ("a", "b"), "p", needed=True, use="u")
     check = doctor.check_program(program, lambda place: "/bin/b" if place == "b" else None)
     assert (check.verdict, check.detail) == (Status.OK, "/bin/b")
 

@@ -17,7 +17,7 @@ from banger.network.addresses import Plan, choose_place, choose_plan, link_local
 from banger.network.guests import Guest, guests_in
 from banger.network.names import Alias, bridge_name, owner_of, table_name, tap_name, tap_pattern
 from banger.network.resolver import parse_resolv_conf
-from banger.network.switches import switched_on
+from banger.network.sysctl import switched_on
 
 INSTALLATION, VM = "0123456789ab", "fedcba987654"
 ids = st.text("0123456789abcdef", min_size=12, max_size=12)

@@ -12,10 +12,10 @@ import requests
 from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError, ErrorKind
 from banger.oci import failures
-from banger.oci.patience import Patience
 from banger.oci.reference import Reference
 from banger.oci.registry import Endpoint, Timeouts, is_loopback
 from banger.oci.retry import Retrier, RetryPolicy, TransientError
+from banger.oci.stall_timer import StallTimer
 
 NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
@@ -153,4 +153,4 @@ def test_limit_of_a_stall_is_one_that_can_be_waited_for(setting: str, limit_s: f
     timeouts = Timeouts.patient(float(setting))
 
     assert (timeouts.stall_s, timeouts.read_s) == (limit_s, limit_s / 2)
-    assert 0 < Patience("x", float(setting), lambda _: None).left_s() <= limit_s
+    assert 0 < StallTimer("x", float(setting), lambda _: None).left_s() <= limit_s

@@ -22,7 +22,7 @@ class ImageFullError(Exception):
     """The file system has no room for the content; how much it would take is not known here."""
 
 
-class BlockMap:
+class BlockBitmaps:
     """The block bitmaps of all groups. Not thread-safe; used before and after the layers' threads run."""
 
     def __init__(self, descriptor: int, geometry: Geometry) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from banger.core.cancel import CancelToken
-from banger.rootfs.ext4.blocks import BlockMap, FreeBlocks
+from banger.rootfs.ext4.blocks import BlockBitmaps, FreeBlocks
 from banger.rootfs.ext4.data import DataWriter
 from banger.rootfs.ext4.extents import inline_extents
 from banger.rootfs.ext4.geometry import Geometry
@@ -27,7 +27,7 @@ class Ext4Writer:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._geometry = Geometry(descriptor)
-        self._map = BlockMap(descriptor, self._geometry)
+        self._map = BlockBitmaps(descriptor, self._geometry)
         for number in (ROOT_INODE, _LOST_AND_FOUND_INODE):
             field = self._geometry.read_inode(number)[_BLOCK_FIELD_OFFSET:][:BLOCK_FIELD_BYTES]
             self._map.mark_free((extent.physical, extent.length) for extent in inline_extents(field))

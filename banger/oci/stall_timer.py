@@ -46,7 +46,7 @@ def without_repeats(note: Callable[[str], None]) -> Callable[[str], None]:
     return tell
 
 
-class Patience:
+class StallTimer:
     """The clock of one thing that is waited for. Thread-safe."""
 
     def __init__(self, who: str, limit_s: float, note: Callable[[str], None]) -> None:
@@ -86,7 +86,7 @@ class Patience:
         return max(0.0, self._since + self.limit_s - time.monotonic())
 
     def given_up(self, error: BangerError) -> BangerError:
-        """What is told instead of ``error`` when the patience has come to its end."""
+        """What is told instead of ``error`` when the time is up."""
         amount = f"less than {format_size(_LEAST_BYTES)}" if self._bytes else "no data"
         return BangerError(
             error.kind,
@@ -100,7 +100,7 @@ class Patience:
     def waiting(self) -> Iterator[None]:
         """While the body runs, silence is told."""
         done = threading.Event()
-        thread = threading.Thread(target=self._tell, args=(done,), name="oci-patience", daemon=True)
+        thread = threading.Thread(target=self._tell, args=(done,), name="oci-stall_timer", daemon=True)
         thread.start()
         try:
             yield

@@ -24,7 +24,7 @@ MOST_UNSIZED_BYTES = 1 << 30
 _COPY_BYTES = 1 << 20
 
 
-class SteadyFile:
+class FixedSizeFile:
     """What ``tarfile`` reads: exactly ``size`` bytes, or an error."""
 
     def __init__(self, path: Path, head: bytes, rest: IO[bytes] | None, size: int) -> None:
@@ -46,7 +46,7 @@ class SteadyFile:
 
 
 @contextmanager
-def open_steadily(path: Path) -> Iterator[SteadyFile]:
+def open_fixed_size(path: Path) -> Iterator[FixedSizeFile]:
     """A regular file, read without following a link and without waiting.
 
     Raises:
@@ -60,13 +60,13 @@ def open_steadily(path: Path) -> Iterator[SteadyFile]:
         head = _read(descriptor, HEAD_BYTES)
         facts = os.fstat(descriptor)
         if len(head) < HEAD_BYTES:
-            yield SteadyFile(path, head, None, len(head))
+            yield FixedSizeFile(path, head, None, len(head))
         elif facts.st_size > HEAD_BYTES and (facts.st_blocks or not _is_made_up(facts.st_dev)):
-            yield SteadyFile(path, head, file, facts.st_size)
+            yield FixedSizeFile(path, head, file, facts.st_size)
         else:
             with tempfile.TemporaryFile() as whole:
                 size = _spool(path, head, descriptor, whole)
-                yield SteadyFile(path, b"", whole, size)
+                yield FixedSizeFile(path, b"", whole, size)
 
 
 def _read(descriptor: int, count: int) -> bytes:

@@ -12,7 +12,7 @@ _TIMEOUT_S = 20.0
 _LONGEST_REQUEST = 200
 
 
-class Listener:
+class ProbeServer:
     """One TCP port on the loopback interface. Use as a context manager.
 
     A request is one line, ``WORD hello``, ``WORD send BYTES`` or ``WORD take BYTES``. ``send`` answers with so many
@@ -27,7 +27,7 @@ class Listener:
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="checkup listener", daemon=True)
 
-    def __enter__(self) -> Listener:
+    def __enter__(self) -> ProbeServer:
         self._thread.start()
         return self
 
