@@ -6,8 +6,8 @@ import os
 import secrets
 from pathlib import Path
 
-from banger.core.syncing import sync_path
 from banger.layout import Layout
+from banger.posix.files import sync_path
 
 #: The tail of a console that is looked at for the end of a machine.
 CONSOLE_TAIL_BYTES = 16 * 1024

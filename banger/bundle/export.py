@@ -19,12 +19,12 @@ from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import Image
 from banger.core.names import new_id
 from banger.core.operation import Operation
-from banger.core.syncing import sync_path
 from banger.layout import Layout
 from banger.oci.artifact import LocalBlob
 from banger.oci.artifact_client import Registries
 from banger.oci.documents import OCI_MANIFEST
 from banger.oci.reference import Reference
+from banger.posix.files import sync_path
 from banger.rootfs.ext4.skeleton import host_error
 
 Pack = Callable[[BlobPlace], Packed]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from banger.core.errors import BangerError
 from banger.oci.platform import Platform
+from banger.posix.files import text_or_empty
 
 _OS_RELEASE = Path("/etc/os-release")
 #: ``uname -m`` to Debian's names, where they differ from it.
@@ -49,8 +50,5 @@ class HostFacts:
 
 
 def _distribution() -> str:
-    try:
-        lines = _OS_RELEASE.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return ""
+    lines = text_or_empty(_OS_RELEASE).splitlines()
     return next((line.removeprefix("ID=").strip("\"'") for line in lines if line.startswith("ID=")), "")

@@ -18,12 +18,12 @@ from banger.catalog.definitions import CatalogError, Definition, parse_catalog
 from banger.catalog.resolve import image_source, kernel_source
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.operation import Operation
-from banger.core.syncing import sync_path
 from banger.oci.artifact import digest_of
 from banger.oci.artifact_client import Registries
 from banger.oci.documents import DocumentError, descriptors, parse_descriptor
 from banger.oci.platform import Platform
 from banger.oci.reference import Reference, is_digest
+from banger.posix.files import sync_path
 
 #: Type of the one layer of a catalog in a registry.
 MEDIA_TYPE = "application/vnd.banger.catalog.v1+toml"

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
+from banger.posix.files import text_or_empty
+
 _DNS_PORT = 53
 _SIOCGIFMTU = 0x8921
 _KNOCKED_PORTS = (53, 443, 80)
@@ -38,7 +40,7 @@ class PortProbe:
 
 def default_route() -> Route | None:
     """The one with the smallest metric (``/proc/net/route``, proc(5)); None if this host has none with a router."""
-    found = parse_routes(_read(Path("/proc/net/route")))
+    found = parse_routes(text_or_empty(Path("/proc/net/route")))
     return Route(*found, mtu_of(found[1])) if found else None
 
 
@@ -72,7 +74,7 @@ def parse_routes(table: str) -> tuple[IPv4Address, str] | None:
 
 def nameservers(resolv_conf: Path = Path("/etc/resolv.conf")) -> list[IPv4Address | IPv6Address]:
     """This host's name servers."""
-    return parse_nameservers(_read(resolv_conf))
+    return parse_nameservers(text_or_empty(resolv_conf))
 
 
 def parse_nameservers(text: str) -> list[IPv4Address | IPv6Address]:
@@ -168,10 +170,3 @@ def _echo(ident: int) -> bytes:
     total = (total >> 16) + (total & 0xFFFF)
     checksum = ~(total + (total >> 16)) & 0xFFFF
     return struct.pack("!BBHHH", _ECHO_REQUEST, 0, checksum, ident, 1) + payload
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""

@@ -18,6 +18,7 @@ from pathlib import Path
 from banger.client import Client
 from banger.core.names import vmm_marker
 from banger.layout import Layout
+from banger.posix.files import text_or_empty
 
 _SETTINGS = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
 _NFT_TIMEOUT_S = 10.0
@@ -102,14 +103,14 @@ def _tables() -> Iterable[str]:
 
 def _loops(layout: Layout) -> Iterable[str]:
     for name in _names(Path("/sys/block")):
-        backing = _read(Path("/sys/block", name, "loop/backing_file")).strip()
+        backing = text_or_empty(Path("/sys/block", name, "loop/backing_file")).strip()
         if backing.startswith(str(layout.data)):
             yield f"{name} {backing}"
 
 
 def _mounts(layout: Layout) -> Iterable[str]:
     """Mount points below our directories (proc(5), mountinfo)."""
-    for line in _read(Path("/proc/self/mountinfo")).splitlines():
+    for line in text_or_empty(Path("/proc/self/mountinfo")).splitlines():
         words = line.split()
         if len(words) > 4 and words[4].startswith((f"{layout.data}/", f"{layout.run}/")):
             yield words[4]
@@ -117,7 +118,7 @@ def _mounts(layout: Layout) -> Iterable[str]:
 
 def _settings() -> Iterable[tuple[str, str]]:
     for name in _SETTINGS:
-        if value := _read(Path("/proc/sys", name)).strip():
+        if value := text_or_empty(Path("/proc/sys", name)).strip():
             yield name, value
 
 
@@ -126,10 +127,3 @@ def _names(directory: Path) -> list[str]:
         return os.listdir(directory)  # noqa: PTH208  # names are all that is wanted
     except OSError:
         return []
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.syncing import sync_path
+from banger.posix.files import sync_path
 
 _COMMENT = "banger"
 

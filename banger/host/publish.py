@@ -19,8 +19,8 @@ from typing import Any
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.names import new_id
-from banger.core.syncing import sync_path
 from banger.layout import Layout
+from banger.posix.files import sync_path
 
 
 @contextmanager

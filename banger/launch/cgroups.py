@@ -20,6 +20,7 @@ from banger.core.names import ID_LENGTH
 from banger.core.ports import HostObject
 from banger.launch.environment import BOOTED
 from banger.launch.port import Limits
+from banger.posix.files import text_or_empty
 
 ROOT = Path("/sys/fs/cgroup")
 _OWN = Path("/proc/self/cgroup")
@@ -86,7 +87,7 @@ class Cgroups:
 
     def ran_out_of_memory(self, vm_id: str) -> bool:
         """True if the kernel killed something in a VM's cgroup for want of memory."""
-        return oom_kills(_read(self.path(vm_id) / "memory.events")) > 0
+        return oom_kills(text_or_empty(self.path(vm_id) / "memory.events")) > 0
 
     def host_objects(self) -> Sequence[HostObject]:
         """The cgroups of this installation."""
@@ -151,7 +152,7 @@ def _obstacle(candidate: Path, systemd: Path) -> str:
         return f"no permission for {candidate}"
     if systemd.is_dir() and not _is_marked(candidate):
         return f"{candidate} is systemd's and was not delegated"
-    missing = [name for name in _CONTROLLERS if name not in _read(candidate / "cgroup.controllers").split()]
+    missing = [name for name in _CONTROLLERS if name not in text_or_empty(candidate / "cgroup.controllers").split()]
     return f"{candidate} has no controller for {', '.join(missing)}" if missing else ""
 
 
@@ -170,10 +171,3 @@ def _enable(candidate: Path) -> str:
     except OSError as error:
         return f"{candidate} holds processes" if error.errno == errno.EBUSY else f"{candidate}: {error.strerror}"
     return ""
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError:
-        return ""

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 
+from banger.posix.files import text_or_empty
+
 DNS_PORT = 53
 
 #: systemd-resolved keeps the real servers here when ``/etc/resolv.conf`` names its own stub (resolved.conf(5)).
@@ -35,7 +37,7 @@ class Resolver:
 
 def host_resolver(gateway: IPv4Address) -> Resolver | None:  # noqa: ARG001  # another one may have to listen there
     """What the host itself asks, a server in the network rather than a stub; None if it asks nobody by IPv4."""
-    servers = [server for file in _FILES for server in parse_resolv_conf(_read(file))]
+    servers = [server for file in _FILES for server in parse_resolv_conf(text_or_empty(file))]
     chosen = next((server for server in servers if not server.is_loopback), next(iter(servers), None))
     return Resolver(chosen) if chosen else None
 
@@ -49,10 +51,3 @@ def parse_resolv_conf(text: str) -> Iterator[IPv4Address]:
                 yield IPv4Address(words[1])
             except ValueError:
                 continue
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""

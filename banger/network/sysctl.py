@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from banger.core.errors import BangerError, ErrorKind
+from banger.posix.files import text_or_empty
 
 _ROOT = Path("/proc/sys/net")
 _IPV4, _IPV6 = "ipv4/ip_forward", "ipv6/conf/all/forwarding"
@@ -32,10 +33,7 @@ _BRIDGE = {
 
 def read_switch(name: str) -> str:
     """The value of a switch, such as ``ipv4/ip_forward``; empty if this kernel does not have it."""
-    try:
-        return (_ROOT / name).read_text().strip()
-    except OSError:
-        return ""
+    return text_or_empty(_ROOT / name).strip()
 
 
 def set_switch(name: str, value: str) -> None:

@@ -20,12 +20,12 @@ from banger.core.cancel import CancelToken
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.ports import Leases
-from banger.core.syncing import sync_path
 from banger.core.units import format_size
 from banger.oci.arrival import Arrival
 from banger.oci.documents import Descriptor
 from banger.oci.retry import Retrier, TransientError
 from banger.oci.stall_timer import StallTimer
+from banger.posix.files import sync_path
 
 Progress = Callable[[int], None]
 

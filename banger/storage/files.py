@@ -7,7 +7,7 @@ from pathlib import Path
 
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.ports import Fill
-from banger.core.syncing import sync_path
+from banger.posix.files import sync_path
 from banger.rootfs.ext4.skeleton import host_error
 
 #: Serials by which the guest's init finds its drives, whatever order the bus gives them.

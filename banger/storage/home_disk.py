@@ -22,10 +22,10 @@ from banger.core.names import VM_NAME, check_home_name
 from banger.core.operation import Operation
 from banger.core.plan import CleanupStep
 from banger.core.ports import Contribution, Drive, HostObject, VmLedger
-from banger.core.syncing import sync_path
 from banger.core.units import MIB
 from banger.host.copying import copy_file
 from banger.layout import Layout
+from banger.posix.files import sync_path
 from banger.rootfs.build import Layer, build_rootfs
 from banger.rootfs.resize import file_system_bytes, grow_disk
 from banger.rootfs.tree_tar import ChunkStream, empty_tar

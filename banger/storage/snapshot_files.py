@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.syncing import sync_path
+from banger.posix.files import sync_path
 from banger.rootfs.disk import check_size
 from banger.rootfs.ext4.skeleton import host_error
 from banger.storage.files import remove_file, unfinished

@@ -1,4 +1,4 @@
-"""Making what was written last."""
+"""Files of this host: making what was written last, and reading what may not be there."""
 
 from __future__ import annotations
 
@@ -16,3 +16,11 @@ def sync_path(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def text_or_empty(path: Path) -> str:
+    """The text of a small file, above all of ``/proc``, ``/sys`` and ``/etc``; empty if it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
