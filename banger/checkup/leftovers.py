@@ -8,17 +8,17 @@ mark of ours counts as left behind.
 from __future__ import annotations
 
 import os
-import shutil
 import socket
-import subprocess
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from banger.client import Client
+from banger.core.errors import BangerError
 from banger.core.names import vmm_marker
 from banger.layout import Layout
 from banger.posix.files import text_or_empty
+from banger.posix.programs import run_program
 
 _SETTINGS = ("net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding")
 _NFT_TIMEOUT_S = 10.0
@@ -92,12 +92,9 @@ def _processes() -> Iterable[str]:
 
 def _tables() -> Iterable[str]:
     """The tables of nftables, which only root may list."""
-    nft = shutil.which("nft", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
-    if nft is None or os.geteuid() != 0:
-        return []
-    with suppress(OSError, subprocess.SubprocessError):
-        listed = subprocess.run([nft, "list", "tables"], capture_output=True, timeout=_NFT_TIMEOUT_S, check=False)
-        return listed.stdout.decode(errors="replace").splitlines()
+    if os.geteuid() == 0:
+        with suppress(OSError, BangerError):
+            return run_program(["nft", "list", "tables"], timeout_s=_NFT_TIMEOUT_S).text.splitlines()
     return []
 
 

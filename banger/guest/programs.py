@@ -14,7 +14,7 @@ from banger.core.errors import BangerError, ErrorKind
 from banger.core.operation import Operation
 from banger.guest.elf import Linkage, read_linkage
 from banger.kernels import packages
-from banger.kernels.children import ProgramError, run
+from banger.posix.programs import ProgramError, output_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ def find_programs(cache: Path, operation: Operation) -> Programs:
 def check_applets(busybox: Path, wanted: Sequence[str], operation: Operation) -> None:
     """Raise ``unavailable`` unless busybox was built with every one of ``wanted``."""
     try:
-        present = run([str(busybox), "--list"], operation.token).decode().split()
+        present = output_of([str(busybox), "--list"], operation.token).decode().split()
     except ProgramError as error:
         raise BangerError(ErrorKind.UNAVAILABLE, f'cannot run "{busybox}"', cause=error.words, hint=_HINT) from error
     lacking = [applet for applet in wanted if applet not in present]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError, ErrorKind
-from banger.kernels.children import ProgramError, run
+from banger.posix.programs import ProgramError, output_of
 
 # Downloading as root, apt drops to a user that cannot write where banger stages, and warns about it.
 _APT_GET = ("apt-get", "-o", "APT::Sandbox::User=root", "-qq", "download")
@@ -20,8 +20,8 @@ _APT_GET = ("apt-get", "-o", "APT::Sandbox::User=root", "-qq", "download")
 def is_available(token: CancelToken) -> bool:
     """True on a host with apt and dpkg."""
     try:
-        run(["apt-get", "--version"], token)
-        run(["dpkg-deb", "--version"], token)
+        output_of(["apt-get", "--version"], token)
+        output_of(["dpkg-deb", "--version"], token)
     except (BangerError, ProgramError):
         token.raise_if_cancelled()
         return False
@@ -35,7 +35,7 @@ def show(package: str, token: CancelToken) -> dict[str, str]:
         BangerError: ``not_found`` if apt's lists do not have the package; ``unavailable`` without apt.
     """
     try:
-        text = run(["apt-cache", "show", "--no-all-versions", package], token).decode(errors="replace")
+        text = output_of(["apt-cache", "show", "--no-all-versions", package], token).decode(errors="replace")
     except ProgramError as error:
         raise BangerError(
             ErrorKind.NOT_FOUND,
@@ -67,7 +67,7 @@ def download(packages: Iterable[str], directory: Path, token: CancelToken) -> li
     """
     names = list(packages)
     try:
-        run([*_APT_GET, *names], token, cwd=directory)
+        output_of([*_APT_GET, *names], token, cwd=directory)
     except ProgramError as error:
         raise BangerError(
             ErrorKind.UNAVAILABLE,
@@ -82,7 +82,7 @@ def download(packages: Iterable[str], directory: Path, token: CancelToken) -> li
 def unpack(package: Path, directory: Path, token: CancelToken) -> None:
     """Unpack a package's files below ``directory``; nothing of it is run."""
     try:
-        run(["dpkg-deb", "-x", str(package), str(directory)], token)
+        output_of(["dpkg-deb", "-x", str(package), str(directory)], token)
     except ProgramError as error:
         raise BangerError(
             ErrorKind.INVALID, f'cannot unpack "{package.name}"', subject=package.name, cause=error.words

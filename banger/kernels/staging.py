@@ -21,8 +21,8 @@ from banger.core.errors import BangerError, ErrorKind
 from banger.core.operation import Operation
 from banger.core.ports import BuiltKernel
 from banger.kernels import local_files
-from banger.kernels.children import ProgramError, run
 from banger.kernels.image_file import KernelFile, inspect
+from banger.posix.programs import ProgramError, output_of
 from banger.rootfs.build import build_from_directory
 
 KERNEL, MODULES, INITRD, METADATA = "vmlinuz", "modules", "initrd", "kernel.json"
@@ -100,7 +100,7 @@ def _run_depmod(staging: Path, version: str, operation: Operation) -> None:
     try:
         for program in DEPMOD:
             try:
-                run([*program, "-b", str(view.absolute()), release], operation.token)
+                output_of([*program, "-b", str(view.absolute()), release], operation.token)
             except ProgramError as error:
                 failure = error.words
             except BangerError as error:

@@ -17,7 +17,8 @@ from banger.network.links import all_links
 from banger.network.loopback import has_guard
 from banger.network.names import bridge_name, owner_of, table_name
 from banger.network.sysctl import read_switch, switched_on
-from banger.network.tools import find_tool, try_tool
+from banger.network.tools import try_tool
+from banger.posix.programs import find_program
 
 _LEGACY_TABLES = Path("/proc/net/ip_tables_names")
 
@@ -130,7 +131,7 @@ def forwarding(switches: list[str], read: Callable[[str], str]) -> Iterator[Find
 
 
 def _unguarded(installation_id: str) -> Iterator[Finding]:
-    if read_switch(f"ipv4/conf/{bridge_name(installation_id)}/route_localnet") != "1" or not find_tool("tc"):
+    if read_switch(f"ipv4/conf/{bridge_name(installation_id)}/route_localnet") != "1" or not find_program("tc"):
         return
     taps = [link.name for link in all_links() if owner_of(link.name, link.alias, installation_id) is not None]
     if bare := [tap for tap in taps if not has_guard(tap)]:
@@ -159,7 +160,7 @@ def _docker_remedy(bridge: str) -> str:
 def _legacy_rules() -> str:
     """Empty if legacy iptables are not in use; asking would load their modules."""
     try:
-        if "filter" not in _LEGACY_TABLES.read_text(encoding="utf-8").split() or not find_tool("iptables-legacy"):
+        if "filter" not in _LEGACY_TABLES.read_text(encoding="utf-8").split() or not find_program("iptables-legacy"):
             return ""
         return try_tool("iptables-legacy", "-S")[1]
     except (OSError, BangerError):
@@ -167,7 +168,7 @@ def _legacy_rules() -> str:
 
 
 def _firewalld_zone(bridge: str) -> str:
-    if not find_tool("firewall-cmd"):
+    if not find_program("firewall-cmd"):
         return ""
     try:
         return try_tool("firewall-cmd", f"--get-zone-of-interface={bridge}")[1].strip()

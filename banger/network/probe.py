@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from banger.network.tools import PACKAGES, find_tool
 from banger.posix.files import text_or_empty
+from banger.posix.programs import find_program, not_installed
 
 _TUN = Path("/dev/net/tun")
 _CAP_NET_ADMIN = 12  # linux/capability.h
@@ -18,9 +18,9 @@ def available() -> tuple[bool, str]:
         return False, "needs root or CAP_NET_ADMIN: run the daemon as root, or use --network user"
     if not os.access(_TUN, os.R_OK | os.W_OK):
         return False, f"{_TUN} cannot be opened: modprobe tun"
-    for name, package in PACKAGES.items():
-        if find_tool(name) is None:
-            return False, f"{name} is not installed: apt-get install {package}"
+    for name in ("nft", "tc"):
+        if find_program(name) is None:
+            return False, f"{name} is not installed: {not_installed(name).hint}"
     return True, ""
 
 

@@ -13,7 +13,6 @@ import binascii
 import json
 import os
 import re
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 
 from banger.core.errors import BangerError, ErrorKind
 from banger.oci.credential_keys import matching_keys, server_of
+from banger.posix.programs import run_program
 
 #: Names of one helper that are worth a call.
 _MOST_QUESTIONS = 3
@@ -138,20 +138,20 @@ def _ask_helper(name: str, server: str) -> Credential | None:
     if not _HELPER_NAME.match(name):
         raise _helper_failed(program, "its name has odd characters")
     try:
-        done = subprocess.run(
-            [program, "get"], input=server.encode(), capture_output=True, timeout=_HELPER_TIMEOUT_S, check=False
-        )
-    except FileNotFoundError:
-        return None  # a file copied from a desktop names a helper that this host lacks; public images must still work
-    except (OSError, subprocess.TimeoutExpired) as error:
+        done = run_program([program, "get"], stdin=server.encode(), timeout_s=_HELPER_TIMEOUT_S)
+    except BangerError as error:
+        if error.kind is ErrorKind.UNAVAILABLE:
+            return None  # a file copied from a desktop names a helper that this host lacks; public images still work
+        raise _helper_failed(program, error.message) from error
+    except OSError as error:
         raise _helper_failed(program, str(error)) from error
-    if done.returncode:
-        words = (done.stdout + done.stderr).decode(errors="replace").strip()
+    if done.status:
+        words = (done.output + done.errors).decode(errors="replace").strip()
         if _HELPER_HAS_NONE in words:
             return None
         raise _helper_failed(program, words[-300:])
     try:
-        answer = json.loads(done.stdout)
+        answer = json.loads(done.output)
         username, secret = str(answer["Username"]), str(answer["Secret"])
     except (ValueError, KeyError, TypeError):
         raise _helper_failed(program, "its answer is not the JSON it should be") from None

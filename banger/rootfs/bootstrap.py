@@ -11,9 +11,8 @@ import hashlib
 import json
 import os
 import re
-import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs
@@ -25,10 +24,11 @@ from banger.core.models import ImageConfig
 from banger.core.operation import Operation
 from banger.core.ports import BuiltImage, ImageRequest, ResolvedImage
 from banger.layout import Layout
+from banger.posix.programs import ProgramError, output_of, require_program, run_program
 from banger.rootfs import apt_sources
 from banger.rootfs.apt_sources import AptSource
 from banger.rootfs.build import Layer, build_rootfs
-from banger.rootfs.mmdebstrap import Mmdebstrap, find_program
+from banger.rootfs.mmdebstrap import Mmdebstrap
 
 SCHEME = "mmdebstrap:"
 #: Part of the digest: raise it when the recipe below changes what comes out.
@@ -121,7 +121,7 @@ class BootstrapImageSource:
     def resolve(self, request: ImageRequest, operation: Operation) -> ResolvedImage:
         """Choose the sources and fetch their release files: some 100 KiB each."""
         recipe = Recipe.parse(request.reference)
-        find_program("mmdebstrap")
+        require_program("mmdebstrap")
         with operation.step("resolve reference"):
             host = HostRelease.read(_dpkg_architecture())
             platform = _check_platform(request, host)
@@ -185,11 +185,10 @@ def _arguments(plan: _Plan) -> list[str]:
 
 def _dpkg_architecture() -> str:
     try:
-        done = subprocess.run(["dpkg", "--print-architecture"], capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError) as error:
+        return output_of(["dpkg", "--print-architecture"], timeout_s=10).decode(errors="replace").strip()
+    except (OSError, BangerError, ProgramError) as error:
         message = "this host has no working dpkg"
         raise BangerError(ErrorKind.UNAVAILABLE, message, subject="dpkg", cause=str(error)) from error
-    return done.stdout.strip()
 
 
 def _check_platform(request: ImageRequest, host: HostRelease) -> str:
@@ -214,29 +213,20 @@ def _fetch_releases(sources: Sequence[AptSource], suite: str, directory: Path, t
 def _download(arguments: Sequence[str], suite: str, token: CancelToken) -> None:
     """Let apt's own helper fetch: it knows the host's proxies and logins."""
     try:
-        child = subprocess.Popen(
+        done = run_program(
             [_APT_HELPER, "-oAPT::Sandbox::User=root", "download-file", *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            start_new_session=True,
+            token=token,
+            timeout_s=_RELEASE_TIMEOUT_S,
         )
     except OSError as error:
         raise _unavailable(suite, f"cannot run {_APT_HELPER}: {error.strerror}") from error
-    forget: Callable[[], None] = token.on_cancel(child.kill)
-    with child:
-        try:
-            _, errors = child.communicate(timeout=_RELEASE_TIMEOUT_S)
-        except subprocess.TimeoutExpired as error:
-            raise _unavailable(suite, "the package mirror did not answer in time") from error
-        finally:
-            child.kill()
-            forget()
-    token.raise_if_cancelled()
-    if child.returncode:
-        said = [line.removeprefix("E: ") for line in errors.splitlines() if line.startswith("E: ")]
+    except BangerError as error:
+        token.raise_if_cancelled()
+        in_time = error.kind is not ErrorKind.TIMEOUT
+        raise _unavailable(suite, error.message if in_time else "the package mirror did not answer in time") from error
+    if done.status:
+        lines = done.errors.decode(errors="replace").splitlines()
+        said = [line.removeprefix("E: ") for line in lines if line.startswith("E: ")]
         if said and "404 " in said[0]:
             hint = f"banger image pull docker.io/library/debian:{suite}"
             message = f'the package mirror has no suite "{suite}"'

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import threading
@@ -14,24 +13,14 @@ from io import BufferedReader
 from typing import cast
 
 from banger.core.cancel import CancelToken
-from banger.core.errors import BangerError, ErrorKind
+from banger.core.errors import BangerError
+from banger.posix.programs import require_program, run_program, search_path
 
 #: mmdebstrap removes its work directory when it is told to end; that is what this time is for.
 _GRACE_S = 5.0
 _KEPT_LINES = 30
 _LONGEST_LINE = 300
 _PASSED_ON = "HOME http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY TMPDIR".split()
-_SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
-
-
-def find_program(name: str) -> str:
-    """The path of a program; raises ``unavailable`` with the package to install."""
-    program = shutil.which(name, path=_search_path())
-    if program is None:
-        raise BangerError(
-            ErrorKind.UNAVAILABLE, f'"{name}" is not installed', subject=name, hint=f"apt-get install {name}"
-        )
-    return program
 
 
 class Mmdebstrap:
@@ -58,7 +47,7 @@ class Mmdebstrap:
         self._timer = threading.Timer(_GRACE_S, self._signal, [signal.SIGKILL])
         self._timer.daemon = True
         self._child = subprocess.Popen(
-            [*_own_mounts(), find_program("mmdebstrap"), *arguments],
+            [*_own_mounts(), require_program("mmdebstrap"), *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -144,35 +133,28 @@ def _own_mounts() -> list[str]:
     if os.geteuid() != 0:
         return []
     try:
-        allowed = subprocess.run([*prefix, "true"], capture_output=True, timeout=_GRACE_S, check=False).returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
+        allowed = run_program([*prefix, "true"], timeout_s=_GRACE_S).status == 0
+    except (OSError, BangerError):
         allowed = False
     return prefix if allowed else []
 
 
-def _search_path() -> str:
-    return f"{os.environ.get('PATH', '/usr/bin:/bin')}:{_SBIN}"
-
-
 def _environment() -> dict[str, str]:
     passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    fixed = {"PATH": _search_path(), "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
+    fixed = {"PATH": search_path(), "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
     return {**_apt_proxies(), **passed_on, **fixed}
 
 
 def _apt_proxies() -> dict[str, str]:
     """The proxies of the host's apt. As variables they serve the bootstrap without becoming part of the image."""
     try:
-        done = subprocess.run(
+        done = run_program(
             ["apt-config", "dump", "--format", "%f %v%n", "Acquire::http::Proxy", "Acquire::https::Proxy"],
-            capture_output=True,
-            text=True,
-            timeout=_GRACE_S,
-            check=False,
+            timeout_s=_GRACE_S,
         )
-    except (OSError, subprocess.TimeoutExpired):
+    except (OSError, BangerError):
         return {}
-    pairs = [line.split() for line in done.stdout.splitlines()]
+    pairs = [line.split() for line in done.text.splitlines()]
     return {
         f"{pair[0].split('::')[1].lower()}_proxy": pair[1]
         for pair in pairs

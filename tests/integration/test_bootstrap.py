@@ -168,7 +168,7 @@ def test_foreign_platform_is_a_usage_error(source: BootstrapImageSource) -> None
 def test_host_without_mmdebstrap_names_the_package(
     source: BootstrapImageSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("banger.rootfs.mmdebstrap.shutil.which", lambda *_, **__: None)
+    monkeypatch.setattr("banger.posix.programs.shutil.which", lambda *_, **__: None)
 
     with pytest.raises(BangerError) as failure:
         source.resolve(ImageRequest("mmdebstrap:host"), Operation("image.pull", "debian"))

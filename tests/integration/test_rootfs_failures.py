@@ -21,7 +21,7 @@ import zstandard
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.operation import Operation
 from banger.core.units import MIB
-from banger.rootfs import tools
+from banger.posix import programs as posix_programs
 from banger.rootfs.build import Layer, build_rootfs
 from banger.rootfs.ext4 import data as ext4_data
 from banger.rootfs.limits import Limits
@@ -255,7 +255,7 @@ def test_build_without_e2fsprogs_says_what_to_install(
 ) -> None:
     real = shutil.which
     monkeypatch.setattr(
-        tools.shutil, "which", lambda name, **arguments: None if name == missing else real(name, **arguments)
+        posix_programs.shutil, "which", lambda name, **arguments: None if name == missing else real(name, **arguments)
     )
 
     error = failure(tmp_path, archive())

@@ -18,7 +18,6 @@ from banger.core.operation import Operation
 from banger.core.ports import BuiltKernel, KernelRequest
 from banger.kernels import local_files, sources, staging
 from banger.kernels.apt_source import AptKernelSource, resolve
-from banger.kernels.children import ProgramError, run
 from banger.kernels.file_source import FileKernelSource
 from banger.kernels.packages import dependencies, parse_fields
 from banger.layout import Layout
@@ -340,23 +339,6 @@ def test_modules_that_cannot_be_indexed_are_kept_with_a_note(
     request = KernelRequest(kernel_path=str(kernel), modules_path=str(tmp_path / "given"))
     assert FileKernelSource().build(request, staged, operation).has_modules
     assert any("cannot be indexed" in message for message in heard)
-
-
-# -- programs ----------------------------------------------------------------------------------------------
-
-
-def test_program_that_fails_brings_its_status_and_last_words() -> None:
-    with pytest.raises(ProgramError) as caught:
-        run(["sh", "-c", "echo first >&2; echo last >&2; exit 3"], CancelToken())
-    assert (caught.value.status, caught.value.words) == (3, "first\nlast")
-
-
-def test_program_of_a_cancelled_operation_ends_at_once() -> None:
-    token = CancelToken()
-    token.cancel()
-    with pytest.raises(BangerError) as caught:
-        run(["sleep", "60"], token)
-    assert caught.value.kind is ErrorKind.CANCELLED
 
 
 def test_sources_share_the_requests_among_them(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import cast
 
-from banger.rootfs.tools import missing_tool
+from banger.posix.programs import not_installed
 
 #: Where every chain of checksums starts.
 INITIAL = 0xFFFFFFFF
@@ -23,7 +23,7 @@ def _library() -> Callable[[int, bytes, int], int]:
     try:
         function = ctypes.CDLL("libext2fs.so.2").ext2fs_crc32c_le
     except (OSError, AttributeError) as error:
-        raise missing_tool("libext2fs.so.2") from error
+        raise not_installed("libext2fs.so.2") from error
     function.restype = ctypes.c_uint32
     function.argtypes = [ctypes.c_uint32, ctypes.c_char_p, ctypes.c_size_t]
     return cast("Callable[[int, bytes, int], int]", function)
