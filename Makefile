@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 # The order of the tests is random, and the same for everybody who tests the same commit.
 SEED ?= $(shell printf '%d' "0x$$(git rev-parse --short=7 HEAD 2>/dev/null || echo 1)")
 
-.PHONY: help setup setup-test run test test-fast check soak fuzz bench fmt clean
+.PHONY: help setup setup-test run test test-fast check soak fuzz bench fmt lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ bench: setup-test ## measure against peers; writes bench/latest.json
 fmt: setup-test ## format, and fix what the linter can fix
 	@$(PYTHON) -m ruff check --fix-only .
 	@$(PYTHON) -m ruff format .
+
+lock: setup-test ## renew requirements/: the newest versions that pyproject.toml admits, with their hashes
+	@bash scripts/lock.sh
 
 clean: ## remove .venv, caches and build output (VMs and images stay)
 	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build bench/latest.json

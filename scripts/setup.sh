@@ -4,6 +4,10 @@
 #   scripts/setup.sh          what banger needs to run
 #   scripts/setup.sh --test   what its tests, linters and benchmarks need as well
 #
+# Python packages are those of requirements/, at the versions and with the hashes that stand there. Where these files do
+# not fit the interpreter or the machine, that is said, and the ranges of pyproject.toml count. BANGER_UNLOCKED=1 asks
+# for that. A hash that does not match is never got around.
+#
 # Safe to repeat: a second run finds everything in place and takes a fraction of a second.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -16,16 +20,18 @@ TEST=("${RUNTIME[@]}" docker-registry skopeo umoci apache2-utils attr btrfs-prog
 
 LEVEL=runtime
 PACKAGES=("${RUNTIME[@]}")
+LOCKS=(--requirement requirements/runtime.txt --requirement requirements/build.txt)
 if [[ "${1:-}" == --test ]]; then
   LEVEL=test
   PACKAGES=("${TEST[@]}")
+  LOCKS=(--requirement requirements/dev.txt)
 elif [[ $# -gt 0 ]]; then
   echo "usage: scripts/setup.sh [--test]" >&2
   exit 2
 fi
 
 STAMP=.venv/.setup-stamp
-WANTED="$LEVEL $(cat pyproject.toml scripts/setup.sh | sha256sum | cut -d' ' -f1)"
+WANTED="$LEVEL $(cat pyproject.toml scripts/setup.sh requirements/*.txt | sha256sum | cut -d' ' -f1)${BANGER_UNLOCKED:+ unlocked}"
 APT_UPDATED=
 
 say() { printf 'setup: %s\n' "$*" >&2; }
@@ -114,6 +120,40 @@ find_python() {
     "apt-get install -y --no-install-recommends python3 python3-venv"
 }
 
+# Print why the lock files do not fit the interpreter of .venv; nothing if they do.
+why_not_locked() {
+  [[ -z ${BANGER_UNLOCKED:-} ]] || { echo "BANGER_UNLOCKED is set"; return; }
+  .venv/bin/python - <<'END'
+import os, platform, sys
+version = "{}.{}".format(*sys.version_info)
+libc = "CS_GNU_LIBC_VERSION" in os.confstr_names and os.confstr("CS_GNU_LIBC_VERSION")
+here = f"{platform.python_implementation()} {version} on {sys.platform} {platform.machine()}" + ("" if libc else " without glibc")
+fits = sys.implementation.name == "cpython" and (3, 11) <= sys.version_info < (3, 15) and sys.platform == "linux"
+if not (fits and libc and platform.machine() == "x86_64"):
+    print(f"it is for CPython 3.11 to 3.14 on x86-64 Linux with glibc, this is {here}")
+END
+}
+
+# Every package by hash and ready-made, then banger itself by what is installed: nothing is fetched or built unasked.
+install_locked() {
+  .venv/bin/python -m pip install --quiet --require-hashes --only-binary :all: "${LOCKS[@]}" </dev/null ||
+    die "the locked Python packages could not be installed" "see pip's own message above" \
+      "for a mirror that lacks one of these versions: BANGER_UNLOCKED=1 make setup-test"
+  .venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable . </dev/null ||
+    die "banger could not be installed into .venv" "see pip's own message above"
+}
+
+# The newest of everything that pyproject.toml admits.
+install_unlocked() {
+  local wanted=(--editable .)
+  [[ $LEVEL == test ]] && wanted+=(--group dev)
+  # Dependency groups need pip 25.1.
+  .venv/bin/python -m pip install --quiet --upgrade 'pip>=25.1' </dev/null ||
+    die "pip could not be upgraded" "see pip's own message above; a proxy or mirror goes into pip's configuration"
+  .venv/bin/python -m pip install --quiet "${wanted[@]}" </dev/null ||
+    die "the Python packages could not be installed" "see pip's own message above"
+}
+
 make_environment() {
   [[ "$(cat "$STAMP" 2>/dev/null)" == "$WANTED" ]] && return
   # What the tests need includes what running needs.
@@ -124,14 +164,16 @@ make_environment() {
     rm -rf .venv
     "$PYTHON" -m venv .venv
   fi
-  local wanted=(--editable .)
-  [[ $LEVEL == test ]] && wanted+=(--group dev)
-  say "installing banger into .venv ($LEVEL)"
-  # Dependency groups need pip 25.1.
-  .venv/bin/python -m pip install --quiet --upgrade 'pip>=25.1' </dev/null ||
-    die "pip could not be upgraded" "see pip's own message above; a proxy or mirror goes into pip's configuration"
-  .venv/bin/python -m pip install --quiet "${wanted[@]}" </dev/null ||
-    die "the Python packages could not be installed" "see pip's own message above"
+  local why_not
+  why_not=$(why_not_locked)
+  if [[ -z $why_not ]]; then
+    say "installing banger into .venv ($LEVEL)"
+    install_locked
+  else
+    say "installing banger into .venv ($LEVEL), by the ranges of pyproject.toml"
+    say "  requirements/ is not used: $why_not"
+    install_unlocked
+  fi
   # Start-up time is part of the product, also where the environment forbids writing bytecode on import.
   .venv/bin/python -m compileall -q banger
   printf '%s\n' "$WANTED" >"$STAMP"
