@@ -172,3 +172,4 @@ class Layout:
             self.data / "images", self.data / "kernels", self.data / "vms", self.run / "vms", self.ssh_key.parent,
         ):  # fmt: skip
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.check_trusted()  # where everybody may make what is not there yet, somebody may have been quicker

@@ -11,6 +11,8 @@ import grp
 import os
 import pwd
 import stat
+import struct
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -18,6 +20,11 @@ from banger.core.errors import BangerError, ErrorKind
 
 #: Links on the way, as many as the kernel follows (path_resolution(7)).
 _MOST_LINKS = 40
+#: An access control list as the kernel shows it: a version, then entries of tag, permissions and id
+#: (Linux: ``include/uapi/linux/posix_acl_xattr.h``, ``posix_acl.h``).
+_ACL, _ACL_VERSION, _ACL_ENTRY = "system.posix_acl_access", struct.Struct("<I"), struct.Struct("<HHI")
+_ACL_USER, _ACL_GROUP_OBJ, _ACL_GROUP = 0x02, 0x04, 0x08
+_ACL_WRITE = 2
 
 
 def check_trusted(path: Path, uid: int | None = None) -> None:
@@ -58,7 +65,7 @@ def check_trusted(path: Path, uid: int | None = None) -> None:
 
 
 def check_own(path: Path, uid: int | None = None) -> None:
-    """As :func:`check_trusted`, and what is at ``path`` must be this user's own directory.
+    """As :func:`check_trusted`, and what is at ``path`` must be a directory of this user alone.
 
     Raises:
         BangerError: ``denied``.
@@ -73,30 +80,61 @@ def check_own(path: Path, uid: int | None = None) -> None:
         raise _denied(path, f"it belongs to user {found.st_uid}, this is user {uid}")
     if not stat.S_ISDIR(found.st_mode):
         raise _denied(path, "it is no directory")
+    _check_writers(path, found, uid)
 
 
 def _check_directory(path: Path, found: os.stat_result, uid: int) -> None:
     """Others may write into a directory only where none but its owner can take away or rename an entry (sticky)."""
     if not _is_ours(found.st_uid, uid):
         raise _denied(path, f"it belongs to user {found.st_uid}, who could put something else there")
-    if found.st_mode & stat.S_ISVTX:
-        return
+    if not found.st_mode & stat.S_ISVTX:
+        _check_writers(path, found, uid)
+
+
+def _check_writers(path: Path, found: os.stat_result, uid: int) -> None:
     if found.st_mode & stat.S_IWOTH:
         raise _denied(path, "everybody may write into it, and could put something else there")
-    if found.st_mode & stat.S_IWGRP and (others := _others_in(found.st_gid, uid)):
-        raise _denied(path, f"its group may write into it, and {others[0]} could put something else there")
+    if found.st_mode & stat.S_IWGRP:  # of a directory with an access control list, this is that list's mask
+        _check_groups(path, found, uid)
+
+
+def _check_groups(path: Path, found: os.stat_result, uid: int) -> None:
+    users, groups = [], []
+    for tag, one in _writers(path):
+        if tag == _ACL_USER and not _is_ours(one, uid):
+            users.append(one)
+        elif tag != _ACL_USER:
+            groups.append(found.st_gid if tag == _ACL_GROUP_OBJ else one)
+    if users:
+        raise _denied(path, f"user {users[0]} may write into it (getfacl), and could put something else there")
+    for gid in groups:
+        if others := _others_in(gid, uid):
+            raise _denied(path, f"its group may write into it, and {others[0]} could put something else there")
+
+
+def _writers(path: Path) -> Iterator[tuple[int, int]]:
+    """The users and groups that may write besides owner and others: tag and id (the group's own has none), acl(5)."""
+    try:
+        raw = os.getxattr(path, _ACL)
+    except OSError:  # it has none, or its file system knows none
+        yield _ACL_GROUP_OBJ, 0
+        return
+    for tag, permissions, one in _ACL_ENTRY.iter_unpack(raw[_ACL_VERSION.size :]):
+        if tag in (_ACL_USER, _ACL_GROUP_OBJ, _ACL_GROUP) and permissions & _ACL_WRITE:
+            yield tag, one
 
 
 def _others_in(gid: int, uid: int) -> list[str]:
     """Who besides root and this user is in a group, as far as the accounts tell; in a group of one's own, nobody."""
-    if gid in (0, _unmapped_uid()):
+    if gid == _unmapped_uid():
         return []
     everybody = pwd.getpwall()
     try:
         members = set(grp.getgrgid(gid).gr_mem)
     except KeyError:
         members = set()
-    members |= {one.pw_name for one in everybody if one.pw_gid == gid}
+    if gid != 0:  # of which some distributions make accounts by which nobody logs in (sync, halt)
+        members |= {one.pw_name for one in everybody if one.pw_gid == gid}
     return sorted(members - {one.pw_name for one in everybody if one.pw_uid in (0, uid)})
 
 
@@ -106,17 +144,18 @@ def _is_ours(owner: int, uid: int) -> bool:
 
 @cache
 def _unmapped_uid() -> int | None:
-    """The uid that stands for all that a user namespace does not know, the host's root above all; None in the first.
+    """The uid that stands for all that a user namespace does not know, the host's root above all.
 
-    See user_namespaces(7): ``/proc/sys/kernel/overflowuid``, and the map of the namespace that all others are in.
+    None where it may be somebody in here as well: in the first namespace, and in one that maps this very uid. See
+    user_namespaces(7): ``/proc/sys/kernel/overflowuid``, and the map.
     """
     try:
-        mapped = [line.split() for line in Path("/proc/self/uid_map").read_text(encoding="utf-8").splitlines()]
-        if mapped == [["0", "0", "4294967295"]]:
-            return None
-        return int(Path("/proc/sys/kernel/overflowuid").read_text(encoding="utf-8"))
+        unmapped = int(Path("/proc/sys/kernel/overflowuid").read_text(encoding="utf-8"))
+        lines = Path("/proc/self/uid_map").read_text(encoding="utf-8").splitlines()
+        ranges = [(int(first), int(count)) for first, _, count in (line.split() for line in lines)]
     except (OSError, ValueError):
         return None
+    return None if any(first <= unmapped < first + count for first, count in ranges) else unmapped
 
 
 def _denied(path: Path, why: str) -> BangerError:

@@ -99,6 +99,7 @@ def _spawn(layout: Layout) -> tuple[int, subprocess.Popen[bytes]]:
     layout.check_trusted()
     try:
         layout.daemon_log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        layout.check_trusted()  # as make_directories does
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         log = os.open(layout.daemon_log, flags, 0o600)
     except OSError as error:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from banger import trusted_path
 from banger.client import autostart
 from banger.client.connection import connect
 from banger.core.errors import BangerError, ErrorKind
@@ -75,10 +78,84 @@ def test_directory_that_others_of_its_group_may_write_to_is_refused(
             with pytest.raises(BangerError, match="cannot be trusted") as caught:
                 check_own(shared / "data", OTHER)
             assert "its group may write" in caught.value.cause
-        shared.chmod(0o1775)
-        check_own(shared, OTHER)
+        shared.chmod(0o1775)  # as /tmp: what is ours in it stays, but others may put theirs beside it
+        check_own(shared / "data", OTHER)
+        if not trusted:
+            with pytest.raises(BangerError, match="cannot be trusted"):
+                check_own(shared, OTHER)
         shared.chmod(0o755)
         check_own(shared, OTHER)
+
+
+def _acl(*entries: tuple[int, int, int]) -> bytes:
+    """As ``setfacl`` writes it: version 2, then tag, permissions and id, in the order of the tags (acl(5))."""
+    nobody = 0xFFFFFFFF
+    base = [(0x01, 7, nobody), (0x04, 5, nobody), (0x10, 7, nobody), (0x20, 5, nobody)]
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in sorted([*base, *entries]))
+
+
+@pytest.mark.parametrize(
+    ("entries", "why"),
+    [
+        ([(0x02, 7, OTHER)], f"user {OTHER} may write"),
+        ([(0x02, 5, OTHER)], ""),
+        ([(0x02, 7, 0)], ""),
+        ([(0x08, 7, 400)], "its group may write into it, and mallory"),
+        ([(0x08, 5, 400)], ""),
+    ],
+)
+def test_directory_that_an_access_control_list_lets_others_write_to_is_refused(
+    place: Path, entries: list[tuple[int, int, int]], why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = place / "shared"
+    shared.mkdir()
+    try:
+        os.setxattr(shared, "system.posix_acl_access", _acl(*entries))
+    except OSError:
+        pytest.skip("this file system has no access control lists")
+    monkeypatch.setattr("grp.getgrgid", lambda gid: SimpleNamespace(gr_mem=["mallory"] if gid == 400 else []))
+    for path in (shared, shared / "data"):
+        if why:
+            assert why in refused(path)
+        else:
+            check_own(path)
+
+
+def test_directory_of_ours_in_which_everybody_may_make_files_is_refused_as_a_place_for_ours(place: Path) -> None:
+    (place / "open").mkdir()
+    (place / "open").chmod(0o1777)
+    check_own(place / "open" / "mine")
+    assert "everybody may write" in refused(place / "open")
+
+
+@needs_root
+def test_directory_that_somebody_made_a_moment_earlier_is_refused(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = Layout.from_environment({"BANGER_HOME": str(place / "home")})
+    make = Path.mkdir
+
+    def overtaken(path: Path, *args: Any, **kwargs: Any) -> None:
+        make(path, *args, **kwargs)
+        os.chown(path, OTHER, OTHER)
+
+    monkeypatch.setattr(Path, "mkdir", overtaken)
+    with pytest.raises(BangerError, match="cannot be trusted"):
+        layout.make_directories()
+    make(place / "other")
+    with pytest.raises(BangerError, match="cannot be trusted"):
+        autostart.start_daemon(Layout.from_environment({"BANGER_HOME": str(place / "other")}))
+    assert not list((place / "other").rglob("*.log"))
+
+
+@pytest.mark.parametrize(
+    ("uid_map", "unmapped"),
+    [("0 0 4294967295", None), ("0 1000 1", 65534), ("0 1000 1\n1 100000 65535", None), ("0 1000 1\n1 9 60000", 65534)],
+)
+def test_uid_of_the_unmapped_stands_for_root_only_where_it_is_nobody_elses(
+    uid_map: str, unmapped: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = {Path("/proc/self/uid_map"): uid_map, Path("/proc/sys/kernel/overflowuid"): "65534\n"}
+    monkeypatch.setattr(Path, "read_text", lambda path, **_: texts[path])
+    assert trusted_path._unmapped_uid.__wrapped__() == unmapped
 
 
 @needs_root
