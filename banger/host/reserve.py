@@ -1,14 +1,18 @@
 """Room that is set aside for making room: on a full disk nothing could be written down that is to be deleted.
 
 It is a file of its own in the state directory. Whatever frees room, or ends what takes it, gives it up first if next to
-nothing is free; so does a daemon that starts. Once there is plenty again, the daemon sets it aside anew.
+nothing is free; so does a daemon that starts. Once there is plenty again, the daemon sets it aside anew. It is also one
+inode, and counts towards its user's quota: that next to nothing is free is found by trying, too.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+import tempfile
 from contextlib import suppress
+from pathlib import Path
 
 from loguru import logger
 
@@ -19,6 +23,8 @@ from banger.layout import Layout
 RESERVE_BYTES = 8 * MIB
 #: Below this nothing can be relied on to be written.
 _LITTLE_BYTES = 2 * MIB
+#: A journal's growth: what cannot even be had where blocks are free, but none for this user.
+_PROBE_BYTES = 256 * 1024
 #: Above this nobody misses the reserve.
 _PLENTY_BYTES = 64 * MIB
 _NAME = "reserve"
@@ -28,9 +34,19 @@ def give_up(layout: Layout) -> None:
     """Free it if next to nothing else is free. Never raises."""
     path = layout.data / _NAME
     with suppress(OSError):
-        if shutil.disk_usage(layout.data).free < _LITTLE_BYTES:
+        if path.exists() and (shutil.disk_usage(layout.data).free < _LITTLE_BYTES or not _can_write(layout.data)):
             path.unlink()
             logger.warning('the disk of "{}" is full: its reserve is given up, so that room can be made', layout.data)
+
+
+def _can_write(directory: Path) -> bool:
+    """False if there is no room for a small file: blocks, inodes and quotas run out each by itself."""
+    try:
+        with tempfile.TemporaryFile(dir=directory) as probe:
+            os.posix_fallocate(probe.fileno(), 0, _PROBE_BYTES)
+    except OSError as error:
+        return error.errno not in (errno.ENOSPC, errno.EDQUOT)
+    return True
 
 
 def set_aside(layout: Layout) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Sequence
@@ -20,7 +21,8 @@ def bound(path: Path, limit_bytes: int = LIMIT_BYTES) -> bool:
     """If the log is longer than ``limit_bytes``, keep its end as ``NAME.1`` and empty it; true if it was.
 
     The file stays the same one, because its writer has it open; the writer must append (``O_APPEND``), so that it goes
-    on at the new end. What is printed between the copy and the cut, a few milliseconds, is lost.
+    on at the new end. What is printed between the copy and the cut, a few milliseconds, is lost. So is the end of a log
+    that has filled the disk, and has no room for a copy beside it: it is cut all the same.
     """
     try:
         if path.stat().st_size <= limit_bytes:
@@ -28,13 +30,24 @@ def bound(path: Path, limit_bytes: int = LIMIT_BYTES) -> bool:
     except FileNotFoundError:
         return False
     fresh = path.with_name(f"{path.name}.new")
+    try:
+        _copy_end(path, fresh, limit_bytes)
+    except OSError as error:
+        fresh.unlink(missing_ok=True)
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        os.truncate(path, 0)
+    else:
+        os.truncate(path, 0)
+        fresh.replace(path.with_name(f"{path.name}.1"))
+    return True
+
+
+def _copy_end(path: Path, fresh: Path, size_bytes: int) -> None:
     with path.open("rb") as log, os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as kept:
-        log.seek(-limit_bytes, os.SEEK_END)
+        log.seek(-size_bytes, os.SEEK_END)
         while chunk := log.read(_CHUNK_BYTES):
             kept.write(chunk)
-    os.truncate(path, 0)
-    fresh.replace(path.with_name(f"{path.name}.1"))
-    return True
 
 
 def make_room(*logs: Path) -> None:

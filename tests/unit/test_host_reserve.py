@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -44,6 +46,23 @@ def test_reserve_is_set_aside_where_there_is_plenty_and_given_up_where_there_is_
     reserve.give_up(layout)
     assert not file.exists()
     reserve.give_up(layout)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_reserve_is_given_up_where_blocks_are_free_but_inodes_or_a_quota_are_used_up(
+    layout: Layout, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _free(monkeypatch, 65 * MIB)
+    reserve.set_aside(layout)
+    reserve.give_up(layout)
+    assert [path.name for path in layout.data.iterdir()] == ["reserve"]
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(number, "none left")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refused)
+    reserve.give_up(layout)
+    assert not list(layout.data.iterdir())
 
 
 def test_reserve_that_cannot_be_made_is_no_failure(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:

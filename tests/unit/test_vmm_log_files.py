@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -33,6 +34,23 @@ def test_bound_twice_keeps_one_old_log(tmp_path: Path) -> None:
         assert log_files.bound(log, limit_bytes=3)
     assert (tmp_path / "console.log.1").read_bytes() == b"wer"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["console.log", "console.log.1"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_log_that_has_filled_the_disk_is_cut_without_a_copy(
+    tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "console.log"
+    log.write_bytes(b"x" * 10)
+
+    def full(path: Path, fresh: Path, size_bytes: int) -> None:
+        fresh.write_bytes(b"x")
+        raise OSError(number, "no room")
+
+    monkeypatch.setattr(log_files, "_copy_end", full)
+    assert log_files.bound(log, limit_bytes=5)
+    assert log.read_bytes() == b""
+    assert [path.name for path in tmp_path.iterdir()] == ["console.log"]
 
 
 @pytest.mark.parametrize("limit", [1, 1 << 20])
