@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from banger.actors.messages import PullImage, PullKernel
-from banger.catalog import Catalog, resolve_image, resolve_kernel
+from banger.catalog import Catalog, check_pin, resolve_image, resolve_kernel
 from banger.config import Config
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import Image, Kernel
@@ -25,10 +25,18 @@ class StoreResolver:
         self._config = config
 
     def image(self, query: str, owner_uid: int) -> Image | PullImage:
-        """The image, or how to get it. Raises ``usage``, ``not_found`` or ``ambiguous``."""
+        """The image, or how to get it.
+
+        Raises:
+            BangerError: ``usage``, ``not_found`` or ``ambiguous``; ``conflict`` for one that is here and is not what
+                the catalog pins under its name.
+        """
         query = query or self._config.text("vm.image")
         images = self._store.images
-        present = images.by_name(query) or images.get(query)
+        present = images.by_name(query)
+        if present is not None:
+            check_pin(self._catalog.image(query), present, "image")
+        present = present or images.get(query)
         if present is not None:
             return present
         try:
@@ -46,10 +54,13 @@ class StoreResolver:
             raise
 
     def kernel(self, query: str, owner_uid: int) -> Kernel | PullKernel:
-        """The kernel, or how to get it. Raises ``not_found`` or ``ambiguous``."""
+        """The kernel, or how to get it. Raises ``not_found``, ``ambiguous`` or ``conflict``, as :meth:`image`."""
         query = query or self._config.text("vm.kernel")
         kernels = self._store.kernels
-        present = kernels.by_name(query) or kernels.get(query)
+        present = kernels.by_name(query)
+        if present is not None:
+            check_pin(self._catalog.kernel(query), present, "kernel")
+        present = present or kernels.get(query)
         if present is not None:
             return present
         if self._catalog.kernel(query) is not None:

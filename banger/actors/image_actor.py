@@ -26,6 +26,7 @@ from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import DefaultSizes, Image, Kernel, Vm, VmState
 from banger.core.names import new_id
 from banger.core.operation import Operation
+from banger.core.pins import tells_the_same
 from banger.core.ports import BuiltImage, ImageRequest, ImageSource, ResolvedImage, RootfsFacts
 
 #: A registered file does not say what it was made for.
@@ -67,7 +68,7 @@ class ImageActor(ArtifactOwner):
             raise self._taken("it is a registered image")
         source = self._source(command.request)
         resolved = source.resolve(command.request, operation)
-        if present is not None and present.digest == resolved.digest and present.platform == resolved.platform:
+        if present is not None and _is_same(present, resolved):
             operation.note(f"{command.name} is up to date")
             return present
         with self.building("image", operation) as staged:
@@ -314,6 +315,14 @@ class ImageActor(ArtifactOwner):
             ErrorKind.ALREADY_EXISTS, f'image "{name}" already exists', subject=name, cause=cause,
             hint=f"banger image delete {name}",
         )  # fmt: skip
+
+
+def _is_same(present: Image, resolved: ResolvedImage) -> bool:
+    return (
+        present.digest == resolved.digest
+        and present.platform == resolved.platform
+        and tells_the_same(present.source, resolved.source)
+    )
 
 
 def _inherited(base: Image) -> dict[str, Any]:

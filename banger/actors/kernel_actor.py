@@ -13,6 +13,7 @@ from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import Kernel
 from banger.core.names import new_id
 from banger.core.operation import Operation
+from banger.core.pins import tells_the_same
 from banger.core.ports import KernelSource
 
 
@@ -47,7 +48,7 @@ class KernelActor(ArtifactOwner):
         with self.building("kernel", operation) as staged:
             crashpoint("kernel.pull:staging-made")
             built = source.build(command.request, staged, operation)
-            if present is not None and present.digest == built.digest:
+            if present is not None and present.digest == built.digest and tells_the_same(present.source, built.source):
                 operation.note(f"{command.name} is up to date")
                 return present
             crashpoint("kernel.pull:built")

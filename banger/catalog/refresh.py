@@ -163,8 +163,8 @@ def _from_registry(registries: Registries, request: CatalogRequest, operation: O
         raise _unsound(request, f"it is longer than {MAX_BYTES} bytes")
     what = f'the content of catalog "{reference.familiar()}"'
     content = client.get_document(f"blobs/{layers[0].digest}", "*/*", layers[0].size, what).body
-    if digest_of(content) != layers[0].digest:
-        raise _unsound(request, "its content does not match its digest")
+    if (found := digest_of(content)) != layers[0].digest:
+        raise _unsound(request, f"its content does not match its digest: {found}, not {layers[0].digest}")
     return content
 
 

@@ -124,6 +124,8 @@ def read_artifact(
         raise unsound(what, str(error), str(client.reference)) from None
     path = f"blobs/{artifact.config.digest}"
     body = client.get_document(path, "*/*", LARGEST_CONFIG, f"the configuration of {what}").body
-    if len(body) != artifact.config.size or digest_of(body) != artifact.config.digest:
-        raise unsound(what, "its configuration does not match its digest", str(client.reference))
+    found, wanted = digest_of(body), artifact.config
+    if len(body) != wanted.size or found != wanted.digest:
+        sizes = f"{found} of {len(body)} bytes, not {wanted.digest} of {wanted.size}"
+        raise unsound(what, f"its configuration does not match its digest: {sizes}", str(client.reference))
     return artifact, body

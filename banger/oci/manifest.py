@@ -152,8 +152,10 @@ class _Resolver:
     def _config(self, descriptor: Descriptor) -> bytes:
         what = f'the configuration of "{self._name}"'
         body = self._client.get_document(f"blobs/{descriptor.digest}", "*/*", LARGEST_CONFIG, what).body
-        if len(body) != descriptor.size or "sha256:" + hashlib.sha256(body).hexdigest() != descriptor.digest:
-            raise self._invalid("its configuration does not match its digest")
+        found = "sha256:" + hashlib.sha256(body).hexdigest()
+        if len(body) != descriptor.size or found != descriptor.digest:
+            sizes = f"{found} of {len(body)} bytes, not {descriptor.digest} of {descriptor.size}"
+            raise self._invalid(f"its configuration does not match its digest: {sizes}")
         return body
 
     def _read(self, read: Callable[[], T]) -> T:

@@ -53,6 +53,20 @@ def blob_requests(registry, image) -> list[int]:
     return [len(registry.asked(digest)) for digest in image.blobs]
 
 
+def test_image_that_is_pulled_again_by_its_digest_says_so_and_fetches_nothing(world, registry):
+    """The catalog's pin was added later: only the record of a pull that was checked against it can vouch for it."""
+    image = image_of("one")
+    registry.serve("test/app:1", image)
+    loose = world.do(pull(registry, "test/app:1"))
+    pinned = f"{registry.reference('test/app:1')}@{image.digest}"
+
+    again = world.do(PullImage("test/app:1", ImageRequest(pinned), refresh=True))
+    assert (loose.source, again.source) == (registry.reference("test/app:1"), pinned)
+    assert again.digest == loose.digest
+    assert [len(registry.asked(layer)) for layer in image.layer_digests] == [1]
+    assert world.do(PullImage("test/app:1", ImageRequest(pinned), refresh=True)) == again
+
+
 def test_hundred_callers_of_a_missing_image_fetch_each_blob_once(world, registry):
     image = image_of("one", "two")
     registry.serve("test/app:1", image)
