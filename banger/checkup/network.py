@@ -17,7 +17,7 @@ from banger.checkup.probe_server import ProbeServer
 from banger.checkup.report import CheckFailedError, Finding
 from banger.core.console import last_lines
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.units import KIB
+from banger.core.units import KIB, whole_number
 
 #: Where QEMU's user-mode network has this host, told by its manual; a guest without a network must not get there.
 _USUAL_GATEWAY = "10.0.2.2"
@@ -181,12 +181,13 @@ def check_mtu(guest: Guest, around: NetworkBaseline) -> Finding:
     if guest.network == "none":
         return Finding("no packets leave the guest: network none")
     said = guest.shell('for card in /sys/class/net/e*; do read -r mtu <"$card/mtu"; echo "$mtu"; break; done')
-    if not said.text.isdigit():
+    mtu = whole_number(said.text)
+    if mtu is None:
         hint = "the kernel has no driver for the network card of this machine: --kernel debian-cloud, or --machine q35"
         raise CheckFailedError("the guest has no network card", cause=said.complaint, hint=hint)
     if guest.network == "tap":
-        return _check_tap_mtu(guest, int(said.text), around)
-    return _check_transfers(guest, int(said.text), around.listener)
+        return _check_tap_mtu(guest, mtu, around)
+    return _check_transfers(guest, mtu, around.listener)
 
 
 def _check_tap_mtu(guest: Guest, mtu: int, around: NetworkBaseline) -> Finding:

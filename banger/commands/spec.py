@@ -21,7 +21,7 @@ from banger.commands.environment import environment
 from banger.config import Config
 from banger.core.egress import EgressPolicy
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.units import MIB, parse_duration, parse_size
+from banger.core.units import MIB, parse_duration, parse_size, whole_number
 from banger.layout import Layout
 
 _T = TypeVar("_T")
@@ -221,9 +221,10 @@ def one_of(option: str, value: str, choices: Sequence[str], more: str = "") -> s
 
 def mebibytes(text: str) -> int:
     """A size as typed, in MiB; a bare number is MiB, unless it can only have been meant as bytes."""
-    if text.strip().isdigit() and int(text) >= _SURELY_BYTES:
+    number = whole_number(text.strip())
+    if number is not None and number >= _SURELY_BYTES:
         message = f'"{text}" MiB is more than any host has'
-        cause, hint = "a number without a unit is MiB", f"write {max(1, int(text) // MIB)}M"
+        cause, hint = "a number without a unit is MiB", f"write {number // MIB}M"
         raise BangerError(ErrorKind.USAGE, message, subject=text, cause=cause, hint=hint)
     return parse_size(text, bare=MIB) // MIB
 

@@ -12,10 +12,17 @@ KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
 LONGEST_S = 100 * 365.25 * 86400
 _MOST_BYTES = 1 << 62
 
+#: Larger ones count nothing; Python refuses to read those of more than 4,300 digits.
+_WHOLE = re.compile(r"[0-9]{1,18}")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\Z", re.IGNORECASE)
 _FACTORS = {"": 1, "k": KIB, "m": MIB, "g": GIB, "t": TIB}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def whole_number(text: str) -> int | None:
+    """The number that ``text`` writes in ASCII digits, or None: ``str.isdigit`` takes more than ``int`` does."""
+    return int(text) if _WHOLE.fullmatch(text) else None
 
 
 def parse_size(text: str, bare: int = 1) -> int:

@@ -9,6 +9,7 @@ import requests
 
 from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError, ErrorKind
+from banger.core.units import whole_number
 from banger.oci import failures
 from banger.oci.bodies import ResponseBody
 from banger.oci.registry import DEFAULT_TIMEOUTS, Timeouts, is_loopback
@@ -70,10 +71,10 @@ class UrlOrigin:
             with self._get({}, retrier.stall_timer) as response:
                 return response.headers.get("Content-Length", "")
 
-        length = retrier.run(ask)
-        if not length.isdigit():
+        size = whole_number(retrier.run(ask))
+        if size is None:
             raise self._cannot("the server does not say how long it is")
-        return int(length)
+        return size
 
     def open_blob(self, digest: str, offset: int, stall_timer: StallTimer) -> ResponseBody:  # noqa: ARG002  # of an origin
         """Start a transfer from ``offset``, or from 0 if the server can't do that."""

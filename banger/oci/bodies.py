@@ -10,6 +10,7 @@ import requests
 
 from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError
+from banger.core.units import whole_number
 from banger.oci import failures
 from banger.oci.retry import TransientError
 from banger.oci.stall_timer import StallTimer
@@ -57,9 +58,8 @@ class ResponseBody:
         self._stall_timer = stall_timer
         self._broken = broken
         self._forget = token.on_cancel(self._cut)
-        length = response.headers.get("Content-Length", "")
         #: Bytes that were announced for this body, or ``None``.
-        self.length = int(length) if length.isdigit() else None
+        self.length = whole_number(response.headers.get("Content-Length", ""))
 
     def read(self) -> bytes:
         """The next bytes as they arrive, empty at the end.

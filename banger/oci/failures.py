@@ -126,12 +126,13 @@ def retry_after_s(header: str | None, now: datetime | None = None) -> float | No
     """Seconds in a ``Retry-After`` header (RFC 9110: seconds or a date); ``None`` for nothing usable."""
     if not header:
         return None
-    if header.strip().isdigit():
-        return float(header.strip()[:9])
+    text = header.strip()
+    if text.isascii() and text.isdigit():  # isdigit alone takes digits that float does not
+        return float(text[:9])
     try:
         moment = email.utils.parsedate_to_datetime(header)
         return max(0.0, (moment - (now or clock.now())).total_seconds())
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
 
 

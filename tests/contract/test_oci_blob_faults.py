@@ -15,6 +15,7 @@ from banger.oci.credentials import Credential
 from tests.support.faulty_registry import (
     Fault,
     FaultyRegistry,
+    announcing,
     chunked,
     corrupted,
     disconnecting,
@@ -86,6 +87,8 @@ def test_blob_after_a_cut_connection_resumes_where_it_broke(
         pytest.param([status(429, {"Retry-After": "86400"})], id="429 with an absurd pause"),
         pytest.param([status(429, {"Retry-After": "soon"})], id="429 with nonsense"),
         pytest.param([chunked()], id="chunked without a length"),
+        pytest.param([announcing("²")], id="length that is none"),
+        pytest.param([announcing("9" * 5000)], id="length of 5000 digits"),
         pytest.param([truncated(after=1000), without_ranges()], id="range ignored"),
         pytest.param([truncated(after=1000), wrong_range(shift=-10)], id="another range than asked for"),
         pytest.param([truncated(after=1000), status(416)], id="range refused"),

@@ -331,6 +331,19 @@ def wrong_range(shift: int) -> Fault:
     return fault
 
 
+def announcing(length: str) -> Fault:
+    """Send it all, but say this about its length, and hang up."""
+
+    def fault(exchange: Exchange) -> None:
+        body, start = _honest_body(exchange)
+        code, headers = _head(exchange, start, len(body))
+        exchange.begin(code, {**headers, "Content-Length": length, "Connection": "close"})
+        exchange.wfile.write(body)
+        exchange.hang_up()
+
+    return fault
+
+
 def chunked() -> Fault:
     """Send it in chunks, without a length."""
 

@@ -95,6 +95,15 @@ def test_size_without_a_unit_counts_what_the_caller_says():
     assert units.parse_size("512B", bare=units.MIB) == 512
 
 
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("0", 0), ("0042", 42), ("9" * 18, 10**18 - 1), ("9" * 19, None), ("9" * 5000, None)]
+    + [(text, None) for text in ("", "²", "٣", "1_0", "+1", "-1", " 1", "1\n", "1.0")],
+)
+def test_whole_number_is_read_if_it_is_one(text, number):
+    assert units.whole_number(text) == number
+
+
 @pytest.mark.parametrize("text", ["", "x", "-1", "1X", "1.2.3G"])
 def test_size_that_is_none_is_refused(text):
     assert kind_of(lambda: units.parse_size(text)) is ErrorKind.USAGE

@@ -34,6 +34,8 @@ NOON = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
         ("Mon, 23 Nov 2026 11:00:00 GMT", 0.0),
         ("Mon, 23 Nov 2026 12:00:30", None),
         ("9" * 400, 999999999.0),
+        ("²", None),
+        ("Mon, 23 Nov 99999999999999999999 12:00:00 GMT", None),
     ],
 )
 def test_retry_after_is_read_in_both_forms(header: str | None, seconds: float | None) -> None:
