@@ -2,8 +2,9 @@
 
 Every member is made by hand, relative to directory descriptors that never follow a symbolic link, so what the
 archive makes first cannot lead what comes later somewhere else. Symbolic links are kept as the text they are, wherever
-they point: only who follows them later goes there. Refused: absolute names, ``..`` and what lies behind a link (the
-whole copy ends), devices and pipes (left out, and told), the bits that lend a file's owner or group to who runs it.
+they point: only who follows them later goes there. Refused: absolute names, ``..``, what lies behind a link and hard
+links to what was here before (the whole copy ends), devices and pipes (left out, and told), the bits that lend a file's
+owner or group to who runs it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import errno
 import os
 import stat
 import tarfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +24,8 @@ _COPY_BYTES = 256 << 10
 _ZEROS = bytes(_COPY_BYTES)
 _MAX_LEFT_OUT = 10_000
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+#: File times lag behind the clock by a tick of it.
+_CLOCK_SLACK_NS = 1_000_000_000
 _NO_ARCHIVE = "the guest did not send a tar archive that can be read"
 
 
@@ -78,6 +82,7 @@ class _Unpacker:
         self._directories: list[_Late] = []
         self._root = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._parent: tuple[tuple[str, ...], int] = ((), os.dup(self._root))
+        self._begun_ns = _time_of(self._root)
 
     def close(self) -> None:
         os.close(self._parent[1])
@@ -187,14 +192,30 @@ class _Unpacker:
         source_parent = os.dup(self._open_directory(source[:-1]))
         try:
             parent = self._open_directory(path[:-1])
-            kind = stat.S_IFMT(os.lstat(source[-1], dir_fd=source_parent).st_mode)
-            if kind not in (stat.S_IFREG, stat.S_IFLNK):
+            found = os.lstat(source[-1], dir_fd=source_parent)
+            if stat.S_IFMT(found.st_mode) not in (stat.S_IFREG, stat.S_IFLNK):
                 raise hostile(member.name, "it is a link to something else than a file")
+            if found.st_ctime_ns < self._begun_ns:  # whose, and how secret, the guest does not decide
+                raise hostile(member.name, "it is a link to a file that was here before")
             if source != path:
                 _make_room(path[-1], parent)
                 os.link(source[-1], path[-1], src_dir_fd=source_parent, dst_dir_fd=parent, follow_symlinks=False)
         finally:
             os.close(source_parent)
+
+
+def _time_of(directory: int) -> int:
+    """The time by the clock of a directory's file system, in nanoseconds: not every one is on this host."""
+    name = f".banger-{os.urandom(8).hex()}.part"
+    try:
+        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory)
+    except PermissionError:  # perhaps only what is below it may be written
+        return time.time_ns() - _CLOCK_SLACK_NS
+    try:
+        return os.fstat(descriptor).st_ctime_ns
+    finally:
+        os.close(descriptor)
+        _unlink(name, directory)
 
 
 def _write_sparsely(descriptor: int, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:

@@ -6,6 +6,7 @@ import io
 import os
 import stat
 import tarfile
+import tempfile
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,6 +17,7 @@ import pytest
 from banger.client.unpacking import unpack
 from banger.core.errors import BangerError, ErrorKind
 from tests.support.tars import Member, archive, entry, receiver
+from tests.support.waiting import eventually
 
 
 def names_in(directory: Path) -> list[str]:
@@ -87,6 +89,23 @@ def test_member_that_points_out_of_the_archive_ends_the_copy(target: Path, outsi
     assert raised.value.kind in (ErrorKind.INVALID, ErrorKind.DENIED)
     assert outside.read_text() == "untouched"
     assert names_in(target.parent) == ["outside", "target"]
+
+
+def test_hard_link_to_what_was_there_before_ends_the_copy(target: Path) -> None:
+    """A home directory is copied into: a guest must not give the owner's key a second name in a public place."""
+    (target / "key").write_text("secret")
+    written = (target / "key").stat().st_ctime_ns
+    eventually(lambda: _time_of_a_file_in(target) > written, what="a tick of the file system's clock")
+    with pytest.raises(BangerError, match="cannot be trusted") as raised:
+        unpack(receiver(archive(TOP, entry("d/public", tarfile.LNKTYPE, linkname="d/key"))), target, "")
+    assert raised.value.cause == "it is a link to a file that was here before"
+    assert names_in(target) == ["key"]
+    assert (target / "key").stat().st_nlink == 1
+
+
+def _time_of_a_file_in(directory: Path) -> int:
+    with tempfile.TemporaryFile(dir=directory) as file:
+        return os.fstat(file.fileno()).st_ctime_ns
 
 
 @pytest.mark.parametrize("linkname", ["/etc", "..", "../outside", "x/../../..", "sub/../../outside", "nowhere"])
