@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import tempfile
 from collections.abc import Sequence
@@ -12,8 +13,8 @@ from pathlib import Path, PurePosixPath
 
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.operation import Operation
-from banger.guest.elf import Linkage, read_linkage
 from banger.kernels import packages
+from banger.posix.elf import Linkage, read_linkage
 from banger.posix.programs import ProgramError, output_of
 
 
@@ -185,6 +186,6 @@ def _read(path: Path) -> tuple[bytes, Linkage] | None:
     """A file and its linkage, if it is there and is an ELF file of this word size."""
     try:
         content = path.read_bytes()
-        return content, read_linkage(content)
+        return content, read_linkage(io.BytesIO(content))
     except (OSError, ValueError):
         return None

@@ -5,6 +5,7 @@ Formats: Linux Documentation/arch/x86/boot.rst (header offsets are the boot prot
 
 from __future__ import annotations
 
+import io
 import re
 import struct
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from banger.core.errors import BangerError, ErrorKind
 from banger.kernels.compression import CompressionError, decompress
 from banger.kernels.signature import is_as_signed
+from banger.posix.elf import MAGIC, ElfFile
 
 #: Set-up sectors of an image whose header leaves them out.
 _DEFAULT_SETUP_SECTORS = 4
@@ -40,7 +42,7 @@ def inspect(data: bytes, name: str) -> KernelFile:
     if _is_bzimage(data):
         architecture = "amd64" if struct.unpack_from("<H", data, 0x236)[0] & _KERNEL_64 else "386"
         return KernelFile("bzimage", architecture, _bzimage_version(data))
-    if data.startswith(b"\x7fELF"):
+    if data.startswith(MAGIC):
         banner = _BANNER.search(data)
         if banner is None or len(data) < 64:
             raise _invalid(f'"{name}" is a program, not a kernel', name)
@@ -68,7 +70,7 @@ def extract_vmlinux(data: bytes) -> bytes:
         kernel = decompress(data[start : start + size])
     except CompressionError as error:
         raise _invalid("the bzImage is damaged", "", str(error)) from error
-    if not kernel.startswith(b"\x7fELF"):
+    if not kernel.startswith(MAGIC):
         raise _invalid("the bzImage holds no ELF file in a known packing", "")
     return kernel
 
@@ -99,11 +101,13 @@ def fault_of(data: bytes) -> str:
 
 def _elf_fault(data: bytes) -> str:
     """Of a 64-bit ELF file: does it hold what its program headers promise?"""
-    if not data.startswith(b"\x7fELF\x02"):
+    if not data.startswith(MAGIC + b"\x02"):
         return "it is neither a bzImage nor a 64-bit ELF file"
-    table, count = struct.unpack_from("<Q", data, 32)[0], struct.unpack_from("<H", data, 56)[0]
-    ends = [sum(struct.unpack_from("<Q16xQ", data, table + 56 * index + 8)) for index in range(count)]
-    return f"it is cut short, {len(data)} bytes of {max(ends)}" if ends and max(ends) > len(data) else ""
+    try:
+        end = ElfFile(io.BytesIO(data)).end
+    except ValueError as error:
+        return str(error)
+    return f"it is cut short, {len(data)} bytes of {end}" if end > len(data) else ""
 
 
 def _is_bzimage(data: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""A static x86-64 program written by hand: no compiler on the test host is needed for an image from scratch."""
+"""ELF programs written by hand: no compiler on the test host is needed for an image from scratch."""
 
 from __future__ import annotations
 
@@ -36,3 +36,33 @@ def _code(address: int, length: int) -> bytes:
             b"\x0f\x05",  # syscall
         ]
     )
+
+
+_DYNAMIC_BASE = 0x10000
+
+
+def dynamic_program(interpreter: str, needed: list[str], machine: int = 62) -> bytes:
+    """Three segments: everything, the interpreter's name, the dynamic section; the string table begins with a NUL."""
+    strings, offsets = b"\0", []
+    for name in needed:
+        offsets.append(len(strings))
+        strings += name.encode() + b"\0"
+    text = interpreter.encode() + b"\0"
+    at = 64 + 3 * 56
+    table = at + len(text)
+    dynamic = table + len(strings)
+    entries = [(1, offset) for offset in offsets] + [(5, _DYNAMIC_BASE + table), (0, 0)]
+    section = b"".join(struct.pack("<QQ", *entry) for entry in entries)
+    size = dynamic + len(section)
+    identity = b"\x7fELF" + bytes([2, 1, 1]) + bytes(9)
+    header = struct.pack("<HHIQQQIHHHHHH", 3, machine, 1, _DYNAMIC_BASE, 64, 0, 0, 64, 56, 3, 0, 0, 0)
+    segments = [
+        (1, 0, size),
+        (3, at, len(text)),
+        (2, dynamic, len(section)),
+    ]
+    programs = b"".join(
+        struct.pack("<IIQQQQQQ", kind, 4, offset, _DYNAMIC_BASE + offset, 0, length, length, 8)
+        for kind, offset, length in segments
+    )
+    return identity + header + programs + text + strings + section

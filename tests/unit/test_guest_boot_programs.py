@@ -10,8 +10,7 @@ from banger.core.errors import BangerError, ErrorKind
 from banger.core.operation import Operation
 from banger.guest import programs
 from banger.guest.programs import check_applets, collect, find_programs
-from tests.support.elf import static_hello
-from tests.unit.test_guest_boot_elf import dynamic_program
+from tests.support.elf import dynamic_program, static_hello
 
 LOADER = "/lib64/ld-linux-x86-64.so.2"
 
