@@ -10,7 +10,7 @@ from banger.actors.messages import Command, PullImage, PullKernel
 from banger.config import Config
 from banger.core.attendance import Attendance
 from banger.core.cancel import Deadline
-from banger.core.models import GuestAccess, Image, Kernel, ProcessIdentity, Vm
+from banger.core.models import Image, Kernel, ProcessIdentity
 from banger.core.ports import (
     Capability,
     EvidenceKeeper,
@@ -69,7 +69,6 @@ class Services:
         capabilities: in the order in which a start prepares them.
         attendance: the VMs that are held by sessions.
         host_objects: each lists what one part of banger has on the host.
-        access: how to reach the guest of a running VM.
         authorized_key: the OpenSSH public key that every guest of this installation lets in.
     """
 
@@ -92,5 +91,4 @@ class Services:
     boot: GuestBoot
     watcher: Watcher
     attendance: Attendance
-    access: Callable[[Vm], GuestAccess]
     authorized_key: str

@@ -241,13 +241,12 @@ class VmActor(OwnerActor):
 
     def _ask_to_power_off(self, vm: Vm, operation: Operation) -> None:
         """By banger's own channel; if the guest does not answer there, by its power button."""
-        command = self.services.boot.poweroff_command()
         try:
-            self.services.guests.run(self.services.access(vm), command, timeout_s=10.0, token=operation.haste)
+            self.services.guests.power_off(vm, timeout_s=10.0, token=operation.haste)
         except BangerError as error:
             if error.kind in (ErrorKind.UNKNOWN_OUTCOME, ErrorKind.CANCELLED):
                 return  # it heard, and went down before it could answer; or there is no time for asking
-            logger.info("{}: not asked through ssh ({}), pressing the power button", vm.name, error)
+            logger.info("{}: not asked through the channel ({}), pressing the power button", vm.name, error)
             identity = recorded_identity(self.services, vm.id)
             if identity is not None:
                 self.services.vmm.power_down(identity, self.services.layout.vm_run_dir(vm.id))

@@ -296,7 +296,7 @@ class VmStart:
         crashpoint("vm.start:booted")
         vm = self._running()
         try:
-            self._services.guests.connect(self._services.access(vm), self._operation, timeout_s=30.0)
+            self._services.guests.connect(vm, self._operation, timeout_s=30.0)
         except BangerError as error:
             is_alive = self._services.vmm.is_alive(self._identity)
             if is_alive and error.kind is not ErrorKind.TIMEOUT:

@@ -15,11 +15,11 @@ from banger.core.attendance import Attendance
 from banger.core.models import GuestAccess, Vm
 from banger.core.ports import Vmm
 from banger.dns.service import DnsService
-from banger.guest.channel import GuestChannels
 from banger.host.evidence.store import EvidenceStore
 from banger.host.ledger import Ledger
 from banger.layout import Layout
 from banger.resolver import StoreResolver
+from banger.sessions.all import Sessions
 from banger.storage.home_disk import HomeDisk
 from banger.store import Store
 from banger.supervisor import Supervisor
@@ -35,7 +35,7 @@ class ApiContext:
     supervisor: Supervisor
     resolver: StoreResolver
     catalog: Catalog
-    channels: GuestChannels
+    sessions: Sessions
     access: Callable[[Vm], GuestAccess]
     vmm: Vmm
     ledger: Ledger

@@ -19,6 +19,7 @@ from banger.core.operation import Operation
 from banger.core.progress import EventKind, OperationEvent
 from banger.core.units import parse_duration
 from banger.core.waiter import Waiter
+from banger.sessions.news import News, hand_over
 
 
 def operation_view(operation: Operation) -> dict[str, Any]:
@@ -70,7 +71,7 @@ async def follow(operation: Operation) -> AsyncIterator[bytes]:
     """The stream of an operation that somebody else began: watching neither keeps it alive nor cancels it."""
     loop = asyncio.get_running_loop()
     queue: asyncio.Queue[OperationEvent] = asyncio.Queue()
-    unsubscribe = operation.subscribe(lambda event: _hand_over(loop, queue, event))
+    unsubscribe = operation.subscribe(lambda event: hand_over(loop, queue, event))
     try:
         event = None
         while event is None or event.kind is not EventKind.FINISHED:  # which comes to whoever asks later, too
@@ -80,20 +81,6 @@ async def follow(operation: Operation) -> AsyncIterator[bytes]:
         yield line({"error": error.to_dict()} if error else {"result": codec.to_plain(operation.result)})
     finally:
         unsubscribe()
-
-
-class News:
-    """A waiter's events, awaitable. ``None`` from :meth:`next` means that there is an outcome."""
-
-    def __init__(self, waiter: Waiter) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._queue: asyncio.Queue[OperationEvent | None] = asyncio.Queue()
-        waiter.subscribe(lambda event: _hand_over(self._loop, self._queue, event))
-        waiter.when_answered(lambda: _hand_over(self._loop, self._queue, None))
-
-    async def next(self) -> OperationEvent | None:
-        """The next event."""
-        return await self._queue.get()
 
 
 async def _lines(waiter: Waiter, present: Callable[[Any], Any]) -> AsyncIterator[bytes]:
@@ -119,8 +106,3 @@ def timed_out(waiter: Waiter) -> BangerError:
     except BangerError as error:
         return error
     raise AssertionError("the deadline had passed")
-
-
-def _hand_over(loop: asyncio.AbstractEventLoop, queue: asyncio.Queue[Any], item: Any) -> None:
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(queue.put_nowait, item)

@@ -91,6 +91,13 @@ def check_dns_suffix(suffix: str) -> str:
     return suffix
 
 
+def check_guest_path(path: str) -> str:
+    """The path itself if it is an absolute one; raises ``usage`` if not."""
+    if not path.startswith("/"):
+        raise BangerError(ErrorKind.USAGE, f'"{path}" is not an absolute path in the guest', subject=path)
+    return path
+
+
 def _check(name: str, pattern: re.Pattern[str], noun: str, rule: str) -> str:
     if not name:
         raise BangerError(ErrorKind.USAGE, f"the {noun} name is empty", hint=rule)

@@ -31,6 +31,7 @@ from banger.dns.service import DnsService
 from banger.guest.access import guest_access
 from banger.guest.boot import LinuxGuestBoot
 from banger.guest.channel import GuestChannels
+from banger.guest.ssh_guests import SshGuests
 from banger.guest.sshkeys import ensure_key
 from banger.host.evidence.store import EvidenceStore
 from banger.host.ledger import Ledger
@@ -42,6 +43,7 @@ from banger.oci.blobs import BlobStore
 from banger.oci.source import OciImageSource
 from banger.resolver import StoreResolver
 from banger.rootfs.bootstrap import BootstrapImageSource
+from banger.sessions.all import make_sessions
 from banger.storage.drivers import all_drivers, choose
 from banger.storage.objects import StorageObjects
 from banger.store import Store
@@ -65,6 +67,7 @@ class Daemon:
     """What the process holds while it serves."""
 
     context: ApiContext
+    guests: SshGuests
     watcher: ExitWatcher
     housekeeper: Housekeeper
     dns: DnsService
@@ -73,7 +76,7 @@ class Daemon:
         """Let go of everything but the VMs, which go on."""
         self.watcher.close()
         await asyncio.to_thread(self.dns.stop)
-        await self.context.channels.close()
+        await self.guests.close()
         self.context.store.close()
 
 
@@ -82,8 +85,8 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
     store = Store(layout.database)
     catalog = Catalog.load(layout)
     resolver = StoreResolver(store, catalog, config)
-    channels = GuestChannels(loop)
     access = partial(guest_access, layout)
+    guests = SshGuests(GuestChannels(loop), access)
     blobs = BlobStore(layout.blobs, leases=store.leases)
     bundles = BundleImageSource(layout, config, blobs=blobs)
     ledger = Ledger(store.handles, layout)
@@ -132,11 +135,10 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
                 StorageObjects(layout, mark),
             ],
             vmm=vmm,
-            guests=channels,
+            guests=guests,
             boot=LinuxGuestBoot(layout),
             watcher=watcher,
             attendance=attendance,
-            access=access,
             authorized_key=ensure_key(layout.ssh_key),
         )
     )
@@ -148,7 +150,7 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
         supervisor=supervisor,
         resolver=resolver,
         catalog=catalog,
-        channels=channels,
+        sessions=make_sessions(store, guests, supervisor.submit, attendance, evidence.all),
         access=access,
         vmm=vmm,
         ledger=ledger,
@@ -160,4 +162,4 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
         started_at=clock.now(),
         stop=stop,
     )
-    return Daemon(context, watcher, housekeepers[0], capabilities.dns)
+    return Daemon(context, guests, watcher, housekeepers[0], capabilities.dns)

@@ -10,9 +10,10 @@ from ipaddress import IPv4Interface
 from pathlib import Path
 
 from banger.core import clock
+from banger.core.exec import ExecRequest
 from banger.core.operation import Operation
 from banger.core.ports import GuestConfig, GuestNetwork
-from banger.guest.command import ExecRequest, exec_command
+from banger.guest.command import exec_command
 from banger.guest.cpio import CpioWriter
 from banger.guest.hostkey import dropbear_key
 from banger.guest.programs import check_applets, find_programs
@@ -75,10 +76,6 @@ class LinuxGuestBoot:
         virtualisation makes dear, so all that it has to say would take longer than the boot.
         """
         return f"{'earlycon=uart8250,io,0x3f8 loglevel=6' if verbose else 'quiet'} cryptomgr.notests=1"
-
-    def poweroff_command(self) -> str:
-        """What the guest's ssh server takes as a wish to power off in the image's own way (see ``data/enter``)."""
-        return "banger-poweroff"
 
 
 def _marked_used(target: Path) -> bool:

@@ -1,7 +1,7 @@
 """The supervisor's channel into guests: kept ssh connections to every running VM, all in one event loop.
 
-Actors call the blocking methods from their own threads (the ``Guests`` port); the HTTP layer awaits the others in
-the loop itself. A command runs on a connection that is there already, so a warm ``exec`` costs no key exchange.
+Some methods block and are called from threads; the others are awaited in the loop itself. A command runs
+on a connection that is there already, so a warm ``exec`` costs no key exchange.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import asyncssh
 
 from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError, ErrorKind, cancelled
+from banger.core.exec import ExecRequest, Terminal
 from banger.core.models import GuestAccess
 from banger.core.names import new_id
 from banger.core.operation import Operation
 from banger.guest.channel_link import GuestLink
-from banger.guest.command import ExecRequest, Terminal, exec_command, tool_command
+from banger.guest.command import exec_command, tool_command
 from banger.guest.sessions import GuestSession
 
 #: What :meth:`GuestChannels.run` keeps of a command's output, in bytes; the rest is read and dropped.
@@ -33,7 +34,7 @@ _Result = TypeVar("_Result")
 
 
 class GuestChannels:
-    """The connections, by VM. Implements ``banger.core.ports.Guests``."""
+    """The connections, by VM."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Use ``loop``, which runs in a thread of its own (the daemon's)."""
@@ -44,7 +45,7 @@ class GuestChannels:
         # asyncssh wants to know the name of our user, which it has no use for here; in a container there may be none.
         os.environ.setdefault("LOGNAME", str(os.getuid()))
 
-    # -- for actors, from their threads ----------------------------------------------------------------
+    # -- from threads -----------------------------------------------------------------------------------
 
     def connect(self, access: GuestAccess, operation: Operation, timeout_s: float) -> None:
         """Connect, strictly checking the host key, and keep the connection; leaves at once when cancelled.
@@ -76,7 +77,7 @@ class GuestChannels:
         link = self._links.get(vm_id)
         return link.connections if link else (0, 0)
 
-    # -- for the HTTP layer, in the loop ---------------------------------------------------------------
+    # -- in the loop ------------------------------------------------------------------------------------
 
     async def open_session(self, access: GuestAccess, request: ExecRequest) -> GuestSession:
         """Start a command of the user's. A connection that was lost is made anew, once.

@@ -9,11 +9,11 @@ from contextlib import suppress
 import asyncssh
 
 from banger.core.errors import BangerError, ErrorKind
+from banger.core.exec import Terminal
 from banger.core.models import GuestAccess
 from banger.core.names import new_id
 from banger.guest.channel_pool import ConnectionPool
 from banger.guest.command import (
-    Terminal,
     end_command,
     fits_one_request,
     launch_command,

@@ -6,12 +6,11 @@ joined with :func:`shlex.join` here arrives there as the same list of arguments.
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from banger.core.errors import BangerError, ErrorKind
+from banger.core.exec import ExecRequest, check_exec
 
 #: What dropbear takes in one request (``MAX_CMD_LEN`` of its ``sysoptions.h``). One byte more ends the connection.
 MAX_REQUEST_BYTES = 9000
@@ -19,51 +18,6 @@ MAX_REQUEST_BYTES = 9000
 MAX_COMMAND_BYTES = 131_000
 
 _TOOLBOX = "/run/banger"
-#: Rows or columns: ``struct winsize`` has 16 bits for each (ioctl_tty(2)).
-_MOST_LINES = 65535
-#: What terminfo(5) has names for, and empty.
-_TERM = re.compile(r"[\x21-\x7e]{0,128}\Z")
-_ENV_KEY = re.compile(r"[^\s=]+\Z")
-
-
-@dataclass(frozen=True, slots=True)
-class Terminal:
-    """A terminal to run the command on; ``term`` is the value of ``TERM``.
-
-    Raises:
-        BangerError: ``usage`` for a size that no terminal has, or a name that is none.
-    """
-
-    rows: int
-    columns: int
-    term: str = "xterm"
-
-    def __post_init__(self) -> None:
-        """Check it."""
-        if not (0 <= self.rows <= _MOST_LINES and 0 <= self.columns <= _MOST_LINES):
-            message = "a terminal of that size is none"
-            raise BangerError(ErrorKind.USAGE, message, hint=f"the most is {_MOST_LINES}")
-        if not _TERM.match(self.term):
-            raise BangerError(ErrorKind.USAGE, f"{self.term[:80]!a} is no terminal's name", hint="xterm-256color")
-
-
-@dataclass(frozen=True, slots=True)
-class ExecRequest:
-    """A command of the user's for a guest.
-
-    Attributes:
-        argv: program and arguments; empty means the login shell of ``user``.
-        env: ``KEY=VALUE`` each, on top of what the image sets.
-        user: name or number, with ``:GROUP`` or without; empty means the image's own.
-        workdir: absolute; empty means the image's own.
-        tty: run it on a terminal; standard error then arrives as standard output.
-    """
-
-    argv: tuple[str, ...] = ()
-    env: tuple[str, ...] = ()
-    user: str = ""
-    workdir: str = ""
-    tty: Terminal | None = None
 
 
 def exec_command(request: ExecRequest, exec_id: str = "") -> str:
@@ -71,6 +25,7 @@ def exec_command(request: ExecRequest, exec_id: str = "") -> str:
 
     With an ID of its own, the command can be ended with all that it has started (see :func:`end_command`).
     """
+    check_exec(request)
     words = ["banger-exec"]
     if exec_id:
         words += ["-x", exec_id]
@@ -79,10 +34,6 @@ def exec_command(request: ExecRequest, exec_id: str = "") -> str:
     if request.workdir:
         words += ["-w", request.workdir]
     for assignment in request.env:
-        key, separator, _ = assignment.partition("=")
-        if not separator or not _ENV_KEY.match(key):
-            message = f'"{key}" does not name an environment variable with a value'
-            raise BangerError(ErrorKind.USAGE, message, subject=key, hint="write NAME=VALUE")
         words += ["-e", assignment]
     return _join([*words, "--", *request.argv])
 
@@ -126,12 +77,7 @@ def launch_command(path: str) -> str:
 
 def _join(words: Sequence[str]) -> str:
     command = shlex.join(words)
-    if "\0" in command:
-        raise BangerError(ErrorKind.USAGE, "a command cannot hold a NUL character")
-    try:
-        size = len(command.encode())
-    except UnicodeEncodeError as error:
-        raise BangerError(ErrorKind.USAGE, "a command must be valid UTF-8", cause=str(error)) from error
+    size = len(command.encode())
     if size > MAX_COMMAND_BYTES:
         message = f"the command is too long: {size} bytes, and {MAX_COMMAND_BYTES} is the most"
         raise BangerError(ErrorKind.USAGE, message, hint="send it on standard input, or copy it with banger vm cp")

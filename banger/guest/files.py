@@ -6,35 +6,20 @@ daemon that was upgraded meanwhile expects its own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import PurePosixPath
 
 from banger.core.errors import BangerError, ErrorKind
+from banger.core.names import check_guest_path
+from banger.core.ports import GuestPath
 
 _KINDS = frozenset({"directory", "file", "other", "missing"})
 
 
-@dataclass(frozen=True, slots=True)
-class GuestPath:
-    """What a path in a guest is.
-
-    Attributes:
-        kind: ``directory``, ``file``, ``other`` or ``missing``; of a symbolic link, what it leads to.
-        is_link: the path itself is a symbolic link.
-        real_path: where the link leads, all links on the way resolved; if nothing is there, where it would be. Empty
-            if it is no link.
-    """
-
-    kind: str
-    is_link: bool = False
-    real_path: str = ""
-
-
 def look(path: str) -> list[str]:
     """Arguments of the tool that tells what ``path`` is, for :func:`seen` to read."""
-    return _script("look", _absolute(path))
+    return _script("look", check_guest_path(path))
 
 
 def seen(output: bytes) -> GuestPath:
@@ -49,21 +34,15 @@ def seen(output: bytes) -> GuestPath:
 
 def receive(directory: str) -> list[str]:
     """Arguments of the tool that unpacks a tar archive (ustar or GNU) and ends once it is on the guest's disk."""
-    return _script("receive", _absolute(directory))
+    return _script("receive", check_guest_path(directory))
 
 
 def send(path: str) -> list[str]:
     """Arguments of the tool that packs ``path``; one that ends in ``/.`` has the topmost entry ``.``."""
-    clean = PurePosixPath(_absolute(path))
+    clean = PurePosixPath(check_guest_path(path))
     if path.endswith("/.") or not clean.name:
         return _script("send", str(clean), ".")
     return _script("send", str(clean.parent), clean.name)
-
-
-def _absolute(path: str) -> str:
-    if not path.startswith("/"):
-        raise BangerError(ErrorKind.USAGE, f'"{path}" is not an absolute path in the guest', subject=path)
-    return path
 
 
 def _script(name: str, *args: str) -> list[str]:

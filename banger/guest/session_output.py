@@ -5,21 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from enum import StrEnum
 
 from banger.core.errors import BangerError
+from banger.core.exec import Stream
 
 #: The sender is stopped above the first and goes on at or below the second; both in bytes.
 HIGH_WATER, LOW_WATER = 256 << 10, 64 << 10
 #: The reader gets about this much at once, at most: chunks stay far below a frame's limit.
 _READ_BYTES = 256 << 10
-
-
-class Stream(StrEnum):
-    """Which output a chunk is from."""
-
-    STDOUT = "stdout"
-    STDERR = "stderr"
 
 
 class OutputQueue:

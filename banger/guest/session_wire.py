@@ -4,27 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
-from signal import Signals
 
 import asyncssh
 
 from banger.core.errors import BangerError, ErrorKind
-from banger.guest.session_output import OutputQueue, Stream
-
-
-@dataclass(frozen=True, slots=True)
-class ExitStatus:
-    """How a command ended. ``signal`` is empty or a name such as ``INT``; then ``code`` is 128 + its number."""
-
-    code: int
-    signal: str = ""
-
-    @classmethod
-    def from_signal(cls, name: str) -> ExitStatus:
-        """The status of a command that was killed by the signal with that name (without ``SIG``)."""
-        number = Signals.__members__.get(f"SIG{name}")
-        return cls(255 if number is None else 128 + number, name)
+from banger.core.exec import ExitStatus, Stream
+from banger.guest.session_output import OutputQueue
 
 
 class Wire(asyncssh.SSHClientSession[bytes]):

@@ -10,16 +10,13 @@ from dataclasses import dataclass
 import asyncssh
 
 from banger.core.errors import BangerError, ErrorKind
-from banger.guest.command import Terminal
-from banger.guest.session_output import Stream
-from banger.guest.session_wire import ExitStatus, Wire
+from banger.core.exec import ExitStatus, Stream, Terminal, check_signal
+from banger.guest.session_wire import Wire
 
 #: Bytes the guest may send ahead of the reader (the ssh window). No throughput is gained by more.
 RECEIVE_WINDOW = 512 << 10
 #: How long a command whose caller has left may take to heed the hang-up before it is killed.
 HANGUP_GRACE_S = 1.0
-#: The signals of RFC 4254 section 6.10 that dropbear delivers and reports.
-SIGNALS = frozenset("ABRT ALRM FPE HUP ILL INT KILL PIPE QUIT SEGV TERM USR1 USR2".split())
 
 
 #: What an answer of a tool of banger's own may have, and how long it may take, in an emulated guest on a busy host.
@@ -128,12 +125,8 @@ class GuestSession:
 
     def send_signal(self, name: str) -> None:
         """Signal the command by the name without ``SIG``; nothing happens if it has ended. Raises ``usage``."""
-        if name not in SIGNALS:
-            raise BangerError(
-                ErrorKind.USAGE, f'"{name}" is not a signal', subject=name, hint=f"one of {' '.join(sorted(SIGNALS))}"
-            )
         with suppress(OSError):
-            self._wire.require_channel().send_signal(name)
+            self._wire.require_channel().send_signal(check_signal(name))
 
     def resize(self, rows: int, columns: int) -> None:
         """Tell the command's terminal its new size."""

@@ -24,7 +24,7 @@ from tests.support.waiting import eventually
 @pytest.fixture
 def world(tmp_path):
     world = World(tmp_path, FakeVmm())
-    world.guests.on_run = lambda access, command: world.vmm.power_down(None, world.layout.vm_run_dir(access.vm_id))
+    world.guests.on_power_off = lambda vm: world.vmm.power_down(None, world.layout.vm_run_dir(vm.id))
     yield world
     for vm in world.store.vms.all():
         world.do(DeleteVm(vm.id, vm.name, force=True))

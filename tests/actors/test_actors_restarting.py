@@ -153,7 +153,7 @@ def test_restart_stops_and_starts_keeping_the_random_ports(world):
     again = world.do(RestartVm(vm.id, vm.name, 5.0))
     assert (again.state, again.ports) == (VmState.RUNNING, vm.ports)
     assert again.pid != vm.pid
-    assert world.guests.commands == ["banger-poweroff"]
+    assert world.guests.asked_to_power_off == [vm.name]
 
 
 def test_restart_starts_what_is_stopped(world):

@@ -18,7 +18,7 @@ LONG_S = 600.0
 @pytest.fixture
 def deaf(vm_world: World, vmm: FakeVmm) -> Vm:
     """A running VM that does not hear that it is to power off."""
-    vm_world.guests.on_run = lambda access, command: None
+    vm_world.guests.on_power_off = lambda vm: None
     vmm.deaf.add("web")
     return create(vm_world, start=True)
 
@@ -26,7 +26,7 @@ def deaf(vm_world: World, vmm: FakeVmm) -> Vm:
 def stopping(world: World, vm: Vm) -> object:
     """A stop that waits for the guest."""
     waiter = world.supervisor.submit(StopVm(vm.id, vm.name, LONG_S))
-    eventually(lambda: world.vm(vm.name).state is VmState.STOPPING and "banger-poweroff" in world.guests.commands)
+    eventually(lambda: world.vm(vm.name).state is VmState.STOPPING and vm.name in world.guests.asked_to_power_off)
     return waiter
 
 

@@ -227,7 +227,7 @@ def test_vm_stop_asks_the_guest_and_cleans_up(world):
 
     stopped = world.do(StopVm(vm.id, vm.name, 5.0))
 
-    assert world.guests.commands == ["banger-poweroff"]
+    assert world.guests.asked_to_power_off == [vm.name]
     assert (stopped.state, stopped.exit_reason) == (VmState.STOPPED, ExitReason.REQUESTED)
     assert not processes.is_same(identity)
     assert world.ledger.of(vm.id).of() == []

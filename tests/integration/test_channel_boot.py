@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from banger.core.errors import BangerError, ErrorKind
+from banger.core.exec import ExitStatus
 from banger.core.models import GuestAccess
 from banger.core.operation import Operation
 from banger.guest.boot import LinuxGuestBoot
 from banger.guest.hostkey import public_key
-from banger.guest.session_wire import ExitStatus
 from banger.guest.sshkeys import ensure_key
 from banger.layout import Layout
 from tests.support.channels import TERMINAL, Channels, channels, operation

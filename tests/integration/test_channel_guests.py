@@ -16,10 +16,10 @@ import asyncssh
 import pytest
 
 from banger.core.errors import BangerError, ErrorKind
+from banger.core.exec import ExecRequest
 from banger.core.models import GuestAccess
 from banger.core.operation import Operation
 from banger.guest import channel_dial, channel_link
-from banger.guest.command import ExecRequest
 from banger.guest.sshkeys import ensure_key
 from tests.support.channels import Channels, channels, operation, read_until
 from tests.support.dropbear import Forward, Guest, dropbear, free_port, needs_dropbear, new_host_key_line

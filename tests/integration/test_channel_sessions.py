@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 
 from banger.core.errors import BangerError, ErrorKind
+from banger.core.exec import ExecRequest, ExitStatus
 from banger.core.models import GuestAccess
 from banger.guest import sessions
-from banger.guest.command import ExecRequest
 from banger.guest.session_output import HIGH_WATER
-from banger.guest.session_wire import ExitStatus
 from banger.guest.sessions import HANGUP_GRACE_S, RECEIVE_WINDOW, GuestSession
 from tests.support.channels import TERMINAL, Channels, channels, finish, read_until
 from tests.support.dropbear import Guest, dropbear, needs_dropbear

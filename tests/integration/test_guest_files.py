@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from banger.core.errors import BangerError, ErrorKind
+from banger.core.ports import GuestPath
 from banger.guest import files
-from banger.guest.files import GuestPath
 from tests.support.programs import missing_programs
 from tests.support.tars import Member, archive, entry, read_archive
 

@@ -9,12 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from banger.core.exec import ExecRequest, ExitStatus, Stream, Terminal
 from banger.core.models import GuestAccess
 from banger.core.operation import Operation
 from banger.guest.channel import GuestChannels
-from banger.guest.command import ExecRequest, Terminal
-from banger.guest.session_output import Stream
-from banger.guest.session_wire import ExitStatus
 from banger.guest.sessions import GuestSession
 
 T = TypeVar("T")

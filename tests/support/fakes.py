@@ -21,7 +21,7 @@ from banger.core.attendance import Attendance
 from banger.core.backoff import Backoff
 from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import GuestAccess, Image, ImageConfig, Kernel, ProcessIdentity, Vm
+from banger.core.models import Image, ImageConfig, Kernel, ProcessIdentity, Vm
 from banger.core.operation import Operation
 from banger.core.operation_table import OperationTable
 from banger.core.plan import CleanupStep
@@ -40,6 +40,7 @@ from banger.core.ports import (
     PushRequest,
     ResolvedImage,
     RootfsFacts,
+    RunningGuest,
     VmLedger,
 )
 from banger.forwarding.forwarders import Forwarders
@@ -135,28 +136,33 @@ class FakeGuests:
 
     def __init__(self) -> None:
         self.connected: set[str] = set()
-        self.commands: list[str] = []
+        self.asked_to_power_off: list[str] = []
         self.busy: dict[str, int] = {}
         self.refusal: BangerError | None = None
-        self.on_run: Callable[[GuestAccess, str], None] = lambda access, command: None
+        self.on_power_off: Callable[[Vm], None] = lambda vm: None
+        self.sessions: Callable[[Vm], RunningGuest] = _no_session
 
-    def connect(self, access: GuestAccess, operation: Operation, timeout_s: float) -> None:
+    def connect(self, vm: Vm, operation: Operation, timeout_s: float) -> None:
         if self.refusal is not None:
             raise self.refusal
-        self.connected.add(access.vm_id)
+        self.connected.add(vm.id)
 
-    def run(
-        self, access: GuestAccess, command: str, timeout_s: float, token: CancelToken | None = None
-    ) -> tuple[int, bytes]:
-        self.commands.append(command)
-        self.on_run(access, command)
-        return 0, b""
+    def power_off(self, vm: Vm, timeout_s: float, token: CancelToken | None = None) -> None:
+        self.asked_to_power_off.append(vm.name)
+        self.on_power_off(vm)
 
     def connections(self, vm_id: str) -> tuple[int, int]:
         return int(vm_id in self.connected), self.busy.get(vm_id, 0)
 
     def disconnect(self, vm_id: str) -> None:
         self.connected.discard(vm_id)
+
+    def session(self, vm: Vm) -> RunningGuest:
+        return self.sessions(vm)
+
+
+def _no_session(vm: Vm) -> RunningGuest:
+    raise AssertionError(f"nothing is to run in {vm.name}")
 
 
 class FakeBoot:
@@ -173,9 +179,6 @@ class FakeBoot:
 
     def cmdline(self, *, verbose: bool = False) -> str:
         return "verbose" if verbose else "quiet"
-
-    def poweroff_command(self) -> str:
-        return "banger-poweroff"
 
 
 class FakeImageTools:
@@ -350,7 +353,6 @@ class World:
             guests=self.guests,
             boot=FakeBoot(),
             watcher=self.watcher,
-            access=lambda vm: GuestAccess(vm.id, "127.0.0.1", vm.ssh_port, "", ""),
             authorized_key="ssh-ed25519 AAAA test",
         )
 

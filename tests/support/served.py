@@ -13,7 +13,9 @@ from banger.api.server import bind, make_server, wait_started
 from banger.catalog import Catalog
 from banger.client import Client
 from banger.core import clock
+from banger.core.models import GuestAccess
 from banger.resolver import StoreResolver
+from banger.sessions.all import make_sessions
 from banger.storage.home_disk import HomeDisk
 from tests.support.fake_vmm import FakeEngines
 from tests.support.fakes import WAIT_S, World
@@ -33,8 +35,10 @@ class Served:
             supervisor=world.supervisor,
             resolver=StoreResolver(world.store, catalog, world.services.config),
             catalog=catalog,
-            channels=None,  # type: ignore[arg-type]
-            access=world.services.access,
+            sessions=make_sessions(
+                world.store, world.guests, world.supervisor.submit, world.attendance, world.evidence.all
+            ),
+            access=lambda vm: GuestAccess(vm.id, "127.0.0.1", vm.ssh_port, "", ""),
             vmm=SimpleNamespace(name="fake", engines=FakeEngines()),  # type: ignore[arg-type]
             ledger=world.ledger,
             evidence=world.evidence,

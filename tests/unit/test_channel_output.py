@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from banger.core.errors import BangerError, ErrorKind
-from banger.guest.session_output import HIGH_WATER, LOW_WATER, OutputQueue, Stream
+from banger.core.exec import Stream
+from banger.guest.session_output import HIGH_WATER, LOW_WATER, OutputQueue
 
 WINDOW = 512 << 10
 

@@ -7,9 +7,12 @@ from banger.core.ports.host import Capability, Contribution, Fill, Handle, HostO
 from banger.core.ports.image_tools import ImageTools, PushRequest, RootfsFacts
 from banger.core.ports.images import BuiltImage, ImageRequest, ImageSource, KernelReference, Leases, ResolvedImage
 from banger.core.ports.kernels import BuiltKernel, KernelRequest, KernelSource
-from banger.core.ports.machine import Drive, Nic, TapNic, UserNic, Vmm, VmmConfig
+from banger.core.ports.machine import AGENT_PORT, AGENT_SOCKET, Drive, Nic, TapNic, UserNic, Vmm, VmmConfig
+from banger.core.ports.running_guest import GuestFiles, GuestPath, GuestProcess, RunningGuest
 
 __all__ = [
+    "AGENT_PORT",
+    "AGENT_SOCKET",
     "BuiltImage",
     "BuiltKernel",
     "Capability",
@@ -22,7 +25,10 @@ __all__ = [
     "Fill",
     "GuestBoot",
     "GuestConfig",
+    "GuestFiles",
     "GuestNetwork",
+    "GuestPath",
+    "GuestProcess",
     "Guests",
     "Handle",
     "HostObject",
@@ -37,6 +43,7 @@ __all__ = [
     "PushRequest",
     "ResolvedImage",
     "RootfsFacts",
+    "RunningGuest",
     "Storage",
     "TapNic",
     "UserNic",

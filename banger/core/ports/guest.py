@@ -8,29 +8,43 @@ from pathlib import Path
 from typing import Protocol
 
 from banger.core.cancel import CancelToken
-from banger.core.models import GuestAccess
+from banger.core.models import Vm
 from banger.core.operation import Operation
+from banger.core.ports.running_guest import RunningGuest
 
 
 class Guests(Protocol):
-    """The channel into running guests, as the owners see it (the API uses more of it)."""
+    """All running guests. Actors call the blocking methods from their own threads."""
 
-    def connect(self, access: GuestAccess, operation: Operation, timeout_s: float) -> None:
-        """Connect, strictly checking the host key, and keep the connection. Raises ``timeout``."""
+    def connect(self, vm: Vm, operation: Operation, timeout_s: float) -> None:
+        """Wait until a guest that may still be booting answers, and be sure that it is the right one.
+
+        Leaves at once when the operation is cancelled.
+
+        Raises:
+            BangerError: ``timeout``; ``denied`` if it is another one; ``cancelled``.
+        """
         ...
 
-    def run(
-        self, access: GuestAccess, command: str, timeout_s: float, token: CancelToken | None = None
-    ) -> tuple[int, bytes]:
-        """Run one of banger's own commands in the guest; exit code and what it printed."""
+    def power_off(self, vm: Vm, timeout_s: float, token: CancelToken | None = None) -> None:
+        """Have the guest power itself off in the image's own way; returns once it has heard.
+
+        Raises:
+            BangerError: ``unknown_outcome`` if it was lost when it had perhaps heard, ``cancelled``, and ``timeout``,
+                ``unavailable`` or ``denied`` if it does not hear.
+        """
         ...
 
     def connections(self, vm_id: str) -> tuple[int, int]:
-        """How many connections to a guest are kept, and how many of them a command uses now."""
+        """How many of this host's connections into a guest are banger's own, and how many commands run in it now."""
         ...
 
     def disconnect(self, vm_id: str) -> None:
-        """Drop the connection, if there is one."""
+        """Let go of a guest that is going down. Commands in it fail with ``unknown_outcome``."""
+        ...
+
+    def session(self, vm: Vm) -> RunningGuest:
+        """The guest of a running VM, for the event loop. Reaches for nothing before it is asked for something."""
         ...
 
 
@@ -107,8 +121,4 @@ class GuestBoot(Protocol):
 
     def cmdline(self, *, verbose: bool = False) -> str:
         """The kernel arguments that the toolbox's init wants; ``verbose`` has the kernel tell what is notable."""
-        ...
-
-    def poweroff_command(self) -> str:
-        """What to run through :meth:`Guests.run` to have the guest power itself off in an orderly way."""
         ...

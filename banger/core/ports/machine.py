@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from banger.core.ports.host import HostObject  # which needs this module
 
 
+#: In a VM's private directory, the socket behind which its guest's agent answers. No longer than that of the monitor.
+AGENT_SOCKET = "ga.sock"
+#: By this name the agent finds its end of that byte stream, where that is a serial port.
+AGENT_PORT = "org.banger.agent"
+
+
 @dataclass(frozen=True, slots=True)
 class Drive:
     """A block device of a VM. ``serial`` names it inside the guest (at most 20 letters and digits)."""

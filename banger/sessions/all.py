@@ -1,0 +1,37 @@
+"""All services of this room, made together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from banger.actors.messages import Command
+from banger.core.attendance import Attendance
+from banger.core.evidence import Evidence
+from banger.core.ports import Guests
+from banger.core.waiter import Waiter
+from banger.sessions.exec import ExecService
+from banger.sessions.files import FileService
+from banger.sessions.run import RunService
+from banger.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Sessions:
+    """What a front end is given."""
+
+    exec: ExecService
+    files: FileService
+    run: RunService
+
+
+def make_sessions(
+    store: Store,
+    guests: Guests,
+    submit: Callable[[Command], Waiter],
+    attendance: Attendance,
+    evidence: Callable[[], Sequence[Evidence]],
+) -> Sessions:
+    """Join them; see :class:`RunService` for what the arguments are."""
+    execs = ExecService(store, guests)
+    return Sessions(execs, FileService(guests), RunService(store, submit, attendance, evidence, execs))

@@ -1,0 +1,59 @@
+"""Commands in VMs that run."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from banger.core.errors import BangerError, ErrorKind
+from banger.core.exec import ExecRequest, ExitStatus
+from banger.core.models import Vm
+from banger.core.ports import GuestProcess, Guests
+from banger.core.states import check_running
+from banger.sessions.caller import Caller, converse
+from banger.store import Store
+
+
+class ExecService:
+    """Starts commands, and sees them through."""
+
+    def __init__(self, store: Store, guests: Guests) -> None:
+        self._store = store
+        self._guests = guests
+
+    async def start(self, vm: Vm, wish: ExecRequest) -> GuestProcess:
+        """Start a command in a running VM; whoever asked has to close it.
+
+        Raises:
+            BangerError: ``conflict`` unless the VM runs, and what :meth:`banger.core.ports.RunningGuest.exec` raises.
+        """
+        check_running(vm)
+        return await self._guests.session(vm).exec(self.completed(vm, wish))
+
+    async def run(self, vm: Vm, wish: ExecRequest, caller: Caller, timeout_s: float | None = None) -> ExitStatus:
+        """Run a command for a caller to its end. Cancelled, it ends the command.
+
+        Raises:
+            BangerError: ``timeout`` after ``timeout_s``, ``unknown_outcome`` if the guest was lost, and what
+                :meth:`start` raises.
+        """
+        process = await self.start(vm, wish)
+        try:
+            await caller.put_started(vm)
+            async with asyncio.timeout(timeout_s):
+                return await converse(caller, process)
+        except TimeoutError:
+            raise BangerError(
+                ErrorKind.TIMEOUT, f"the command did not end within {timeout_s:g} s", subject=vm.name
+            ) from None
+        finally:
+            await process.close()
+
+    def completed(self, vm: Vm, wish: ExecRequest) -> ExecRequest:
+        """Fill in what the caller left open from the VM's spec and the image's configuration."""
+        image = self._store.images.get(vm.image_id)
+        user, workdir = wish.user or vm.spec.user, wish.workdir or vm.spec.workdir
+        if image is not None:
+            user = user or image.config.user
+            workdir = workdir or image.config.workdir
+        return replace(wish, user=user, workdir=workdir)
