@@ -75,7 +75,17 @@ def test_accelerator_decides_the_cpu_model(accelerator: str, cpu: str) -> None:
 @pytest.mark.parametrize(("machine", "bus"), [("microvm", "device"), ("q35", "pci")])
 def test_devices_sit_on_the_bus_of_the_machine(machine: str, bus: str) -> None:
     names = [value.split(",")[0] for value in values(line(machine=machine), "-device")]
-    assert names == [f"virtio-blk-{bus}", f"virtio-blk-{bus}", f"virtio-net-{bus}", f"virtio-rng-{bus}"]
+    kinds = ["blk", "blk", "net", "rng", "serial"]
+    assert names == [*(f"virtio-{kind}-{bus}" for kind in kinds), "virtserialport"]
+
+
+@pytest.mark.parametrize("machine", ["microvm", "q35"])
+def test_guest_agent_has_a_serial_port_whose_other_end_is_a_socket_in_the_vms_own_directory(machine: str) -> None:
+    argv = line(machine=machine)
+    port = next(parse(value) for value in values(argv, "-device") if value.startswith("virtserialport"))
+    socket = next(parse(value) for value in values(argv, "-chardev") if f"id={port['chardev']}" in value)
+    assert port["name"] == "org.banger.agent"
+    assert (socket["path"], socket["server"], socket["wait"]) == (f"{CONFIG.run_dir}/ga.sock", "on", "off")
 
 
 def test_drives_keep_order_serial_and_access() -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
+from pathlib import Path
 from typing import TypeVar
 
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.names import vmm_marker
-from banger.core.ports import Drive, Nic, TapNic, VmmConfig
+from banger.core.ports import AGENT_PORT, AGENT_SOCKET, Drive, Nic, TapNic, VmmConfig
 
 _T = TypeVar("_T")
 
@@ -117,6 +118,18 @@ def _devices(config: VmmConfig) -> Iterator[str]:
     yield from ("-device", options(f"virtio-net-{bus}", netdev="net0", mac=mac, **rom))
     yield from ("-object", options("rng-builtin", id="rng0"))
     yield from ("-device", options(f"virtio-rng-{bus}", rng="rng0"))
+    yield from _agent_port(config.run_dir, bus)
+
+
+def _agent_port(run_dir: Path, bus: str) -> Iterator[str]:
+    """The guest agent's byte stream: a port of virtio-serial whose other end is a socket that QEMU makes.
+
+    One client at a time is served; the guest sees whether there is one. Without one, what it writes is thrown away.
+    """
+    socket = options("socket", id="agent", path=run_dir / AGENT_SOCKET, server="on", wait="off")
+    yield from ("-chardev", socket)
+    yield from ("-device", f"virtio-serial-{bus}")
+    yield from ("-device", options("virtserialport", chardev="agent", name=AGENT_PORT))
 
 
 def _blockdev(node: str, drive: Drive) -> str:
