@@ -17,6 +17,7 @@ from typing import Any, TypedDict, Unpack
 
 from banger.client import Client, OnEvent, path_of
 from banger.client.artifacts import Images, Kernels, typed
+from banger.client.ceiling import MOST_BYTES
 from banger.client.channel import ClientFrameChannel
 from banger.client.conversation import converse
 from banger.config import Config
@@ -277,20 +278,38 @@ class Machine:
         copy_in(self._client, self.id, str(source), target, CopyOptions(follow_link, archive))
 
     def copy_out(
-        self, source: str, target: Path | str, *, follow_link: bool = False, archive: bool = False
+        self,
+        source: str,
+        target: Path | str,
+        *,
+        follow_link: bool = False,
+        archive: bool = False,
+        max_bytes: int = MOST_BYTES,
     ) -> list[str]:
-        """Copy out of the guest; what was left out because it must not come to this host, a line each."""
+        """Copy out of the guest; what was left out because it must not come to this host, a line each.
+
+        Raises ``exhausted`` if the guest sends more than ``max_bytes``, or than there is room for.
+        """
         from banger.client.copying import CopyOptions, copy_out  # noqa: PLC0415  # rarely needed
 
-        return copy_out(self._client, self.id, source, str(target), CopyOptions(follow_link, archive))
+        options = CopyOptions(follow_link, archive, most_bytes=max_bytes)
+        return copy_out(self._client, self.id, source, str(target), options)
 
     def copy_to(
-        self, source: str, other: Machine, target: str, *, follow_link: bool = False, archive: bool = False
+        self,
+        source: str,
+        other: Machine,
+        target: str,
+        *,
+        follow_link: bool = False,
+        archive: bool = False,
+        max_bytes: int = MOST_BYTES,
     ) -> list[str]:
         """Copy from this guest to ``target`` in another's; what was left out, a line each."""
         from banger.client.copying import CopyOptions, copy_across  # noqa: PLC0415  # rarely needed
 
-        return copy_across(self._client, (self.id, source), (other.id, target), CopyOptions(follow_link, archive))
+        options = CopyOptions(follow_link, archive, most_bytes=max_bytes)
+        return copy_across(self._client, (self.id, source), (other.id, target), options)
 
     def logs(self, source: str = "console", *, follow: bool = False) -> Iterator[bytes]:
         """The console's or (``vmm``) the hypervisor's log, in pieces."""

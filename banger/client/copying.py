@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from posixpath import basename, dirname
 
 from banger.client import Client, path_of
+from banger.client.ceiling import MOST_BYTES
 from banger.client.places import (
     CopySource,
     is_open_file,
@@ -35,11 +36,13 @@ class CopyOptions:
         follow_link: if the source itself is a symbolic link, copy what it leads to.
         archive: keep owners and groups by number; otherwise all is root's in a guest, and the caller's here.
         on_bytes: told how many bytes were moved so far.
+        most_bytes: what may come out of a guest, as reading it would give it.
     """
 
     follow_link: bool = False
     archive: bool = False
     on_bytes: OnBytes = ignore_bytes
+    most_bytes: int = MOST_BYTES
 
 
 _PLAIN = CopyOptions()
@@ -80,7 +83,9 @@ def copy_out(client: Client, vm: str, source: str, target: str, options: CopyOpt
     transfer = Transfer(client, vm, "get", {"path": path}, options.on_bytes)
     pieces = transfer.pieces()
     try:
-        left_out = unpack(lambda: next(pieces, b""), directory, top, keep_owner=options.archive)
+        left_out = unpack(
+            lambda: next(pieces, b""), directory, top, keep_owner=options.archive, most_bytes=options.most_bytes
+        )
         _drain(pieces)
     finally:
         transfer.close()
@@ -100,7 +105,11 @@ def copy_across(client: Client, source: tuple[str, str], target: tuple[str, str]
     pieces = giving.pieces()
     try:
         taking = Transfer(client, target[0], "put", {"directory": directory}, options.on_bytes)
-        taking.feed(lambda send: relay(lambda: next(pieces, b""), send, top, keep_owner=options.archive))
+        taking.feed(
+            lambda send: relay(
+                lambda: next(pieces, b""), send, top, keep_owner=options.archive, most_bytes=options.most_bytes
+            )
+        )
         _drain(pieces)
     finally:
         giving.close()

@@ -4,7 +4,7 @@ Every member is made by hand, relative to directory descriptors that never follo
 archive makes first cannot lead what comes later somewhere else. Symbolic links are kept as the text they are, wherever
 they point: only who follows them later goes there. Refused: absolute names, ``..``, what lies behind a link and hard
 links to what was here before (the whole copy ends), devices and pipes (left out, and told), the bits that lend a file's
-owner or group to who runs it.
+owner or group to who runs it. Sparse files stay sparse, and what all of it may take is bounded.
 """
 
 from __future__ import annotations
@@ -17,19 +17,24 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from banger.client.archive import OneTree, Receive, hostile, members, reading
+from banger.client.archive import OneTree, Receive, content, hostile, members, reading
+from banger.client.ceiling import MOST_BYTES, Ceiling
+from banger.client.fresh_file import FreshFile
 from banger.core.errors import BangerError, ErrorKind
 
-_COPY_BYTES = 256 << 10
-_ZEROS = bytes(_COPY_BYTES)
-_MAX_LEFT_OUT = 10_000
+_ZEROS = bytes(256 << 10)
+_MAX_LEFT_OUT_BYTES = 1 << 20
+#: 2^32 - 1 means "leave as it is" to chown(2).
+_MOST_ID = 2**32 - 2
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 #: File times lag behind the clock by a tick of it.
 _CLOCK_SLACK_NS = 1_000_000_000
 _NO_ARCHIVE = "the guest did not send a tar archive that can be read"
 
 
-def unpack(receive: Receive, target: Path, top: str, *, keep_owner: bool = False) -> list[str]:
+def unpack(
+    receive: Receive, target: Path, top: str, *, keep_owner: bool = False, most_bytes: int = MOST_BYTES
+) -> list[str]:
     """Make the archive's one tree below ``target``.
 
     Args:
@@ -37,9 +42,10 @@ def unpack(receive: Receive, target: Path, top: str, *, keep_owner: bool = False
         target: existing directory.
         top: name that the archive's topmost entry gets; empty puts what it holds straight into ``target``.
         keep_owner: give everything the owner and group that the archive names, by number.
+        most_bytes: what the whole tree may take.
 
     Returns:
-        One line for every member that was left out, and why (for the first ten thousand).
+        One line for every member that was left out, and why (for the first MiB of them).
 
     Raises:
         BangerError: ``invalid`` for what is no archive or wants out of the directory, ``conflict`` for a directory in
@@ -47,11 +53,11 @@ def unpack(receive: Receive, target: Path, top: str, *, keep_owner: bool = False
     """
     unpacker: _Unpacker | None = None
     try:
-        unpacker = _Unpacker(target, top, keep_owner=keep_owner)
+        unpacker = _Unpacker(target, top, keep_owner=keep_owner, most_bytes=most_bytes)
         with reading(receive, _NO_ARCHIVE) as tar:
             for member in members(tar):
                 unpacker.make(tar, member)
-            unpacker.finish_directories()
+            unpacker.finish_directories(())
     except OSError as error:
         raise _host_error(error, target) from error
     finally:
@@ -74,8 +80,9 @@ class _Late:
 class _Unpacker:
     """Makes members one by one. Paths are tuples of names below the target directory."""
 
-    def __init__(self, target: Path, top: str, *, keep_owner: bool) -> None:
+    def __init__(self, target: Path, top: str, *, keep_owner: bool, most_bytes: int) -> None:
         self.left_out: list[str] = []
+        self._left_out_bytes = 0
         self._prefix = (top,) if top else ()
         self._tree = OneTree()
         self._keep_owner = keep_owner
@@ -83,6 +90,7 @@ class _Unpacker:
         self._root = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._parent: tuple[tuple[str, ...], int] = ((), os.dup(self._root))
         self._begun_ns = _time_of(self._root)
+        self._ceiling = Ceiling(most_bytes, self._root)
 
     def close(self) -> None:
         os.close(self._parent[1])
@@ -90,6 +98,10 @@ class _Unpacker:
 
     def make(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         path = (*self._prefix, *self._tree.inside(member.name))
+        self.finish_directories(path)
+        if self._keep_owner and not (0 <= member.uid <= _MOST_ID and 0 <= member.gid <= _MOST_ID):
+            raise hostile(member.name, "it belongs to a user or a group that there cannot be")
+        self._ceiling.add_entry(member.size if member.isreg() else 0)
         if member.isdir():
             self._make_directory(path, member)
         elif not path:
@@ -103,16 +115,21 @@ class _Unpacker:
         else:
             self._leave_out(f"{member.name}: a device or a pipe")
 
-    def finish_directories(self) -> None:
-        """Give the directories what they can only get now, the deepest first."""
-        for late in reversed(self._directories):
+    def finish_directories(self, path: tuple[str, ...]) -> None:
+        """Give the directories that ``path`` has left what they can only get now, the deepest first.
+
+        Archivers put what a directory holds right behind it, so that only those on the way to ``path`` need be known.
+        """
+        while self._directories and self._directories[-1].path != path[: len(self._directories[-1].path)]:
+            late = self._directories.pop()
             descriptor = self._open_directory(late.path)
             self._own(descriptor, late)
             os.fchmod(descriptor, late.mode & 0o1777)
             os.utime(descriptor, (late.mtime, late.mtime))
 
     def _leave_out(self, line: str) -> None:
-        if len(self.left_out) < _MAX_LEFT_OUT:
+        self._left_out_bytes += len(line)
+        if self._left_out_bytes <= _MAX_LEFT_OUT_BYTES:
             self.left_out.append(line)
 
     def _own(self, descriptor: int, source: tarfile.TarInfo | _Late) -> None:
@@ -135,11 +152,11 @@ class _Unpacker:
         self._parent = (path, current)
         return current
 
-    @staticmethod
-    def _enter(parent: int, name: str) -> int:
+    def _enter(self, parent: int, name: str) -> int:
         try:
             return os.open(name, _DIRECTORY, dir_fd=parent)
         except FileNotFoundError:
+            self._ceiling.add_entry()
             os.mkdir(name, 0o755, dir_fd=parent)
             return os.open(name, _DIRECTORY, dir_fd=parent)
         except OSError as error:
@@ -162,22 +179,22 @@ class _Unpacker:
     def _make_file(self, path: tuple[str, ...], tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         """Write beside and rename: a reader never sees half a file, and what is replaced is not written through."""
         parent = self._open_directory(path[:-1])
-        temporary = f".banger-{os.urandom(8).hex()}.part"  # another copy may go on beside this one
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        descriptor = os.open(temporary, flags, 0o600, dir_fd=parent)
-        try:
-            try:
-                _write_sparsely(descriptor, tar, member)
-                self._own(descriptor, member)
-                os.fchmod(descriptor, member.mode & 0o777)
-                os.utime(descriptor, (member.mtime, member.mtime))
-            finally:
-                os.close(descriptor)
+        with FreshFile(parent) as fresh:
+            self._write_sparsely(fresh.descriptor, tar, member)
+            self._own(fresh.descriptor, member)
+            os.fchmod(fresh.descriptor, member.mode & 0o777)
+            os.utime(fresh.descriptor, (member.mtime, member.mtime))
             _refuse_directory(path[-1], parent)
-            os.rename(temporary, path[-1], src_dir_fd=parent, dst_dir_fd=parent)
-        except BaseException:
-            _unlink(temporary, parent)
-            raise
+            fresh.take_place(path[-1])
+
+    def _write_sparsely(self, descriptor: int, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+        """Write a member's data; where there is none, or zeros for long, the file gets a hole."""
+        os.ftruncate(descriptor, member.size)
+        for offset, piece in content(tar, member):
+            if piece == _ZEROS[: len(piece)]:
+                continue
+            self._ceiling.about_to_write(len(piece))
+            _write_at(descriptor, offset, piece)
 
     def _make_symbolic_link(self, path: tuple[str, ...], member: tarfile.TarInfo) -> None:
         name, parent = path[-1], self._open_directory(path[:-1])
@@ -206,30 +223,18 @@ class _Unpacker:
 
 def _time_of(directory: int) -> int:
     """The time by the clock of a directory's file system, in nanoseconds: not every one is on this host."""
-    name = f".banger-{os.urandom(8).hex()}.part"
     try:
-        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=directory)
+        with FreshFile(directory) as probe:
+            return os.fstat(probe.descriptor).st_ctime_ns
     except PermissionError:  # perhaps only what is below it may be written
         return time.time_ns() - _CLOCK_SLACK_NS
-    try:
-        return os.fstat(descriptor).st_ctime_ns
-    finally:
-        os.close(descriptor)
-        _unlink(name, directory)
 
 
-def _write_sparsely(descriptor: int, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
-    """Write a member's data; where it is zeros for long, the file gets a hole (archives of guests have none)."""
-    source = tar.extractfile(member)
-    assert source is not None
-    while data := source.read(_COPY_BYTES):
-        if data == _ZEROS:
-            os.lseek(descriptor, len(data), os.SEEK_CUR)
-            continue
-        left = memoryview(data)
-        while left:
-            left = left[os.write(descriptor, left) :]
-    os.ftruncate(descriptor, os.lseek(descriptor, 0, os.SEEK_CUR))
+def _write_at(descriptor: int, offset: int, piece: bytes) -> None:
+    left = memoryview(piece)
+    while left:
+        written = os.pwrite(descriptor, left, offset)
+        offset, left = offset + written, left[written:]
 
 
 def _unlink(name: str, parent: int) -> None:

@@ -11,24 +11,34 @@ from typing import Annotated, Any
 from typer import Argument, Context, Option
 
 from banger.client import Client
+from banger.client.ceiling import MOST_BYTES, Ceiling
 from banger.client.copying import CopyOptions, copy_across, copy_in, copy_out, directory_in_guest, guest_source
 from banger.client.transfer import Transfer
 from banger.commands.session import CliSession
+from banger.commands.signals import ending_in_order
 from banger.core.errors import EXIT_CODES, BangerError, ErrorKind
-from banger.render.terminal import printable
+from banger.core.units import format_size, parse_size
 
 _READ_BYTES = 64 * 1024
 _REDRAW_S = 0.1
 _SHOWN = 10
+_MOST = format_size(MOST_BYTES, spaced=False)
 
 CopySource = Annotated[str, Argument(metavar="SOURCE", help="PATH here or VM:PATH there; - is a tar stream.")]
 Target = Annotated[str, Argument(metavar="TARGET", help="As SOURCE; one of the two is in a VM.")]
 FollowLink = Annotated[bool, Option("--follow-link", "-L", help="If SOURCE is a symbolic link, copy what it leads to.")]
 Archive = Annotated[bool, Option("--archive", "-a", help="Keep owners and groups, by number.")]
+MaxSize = Annotated[str, Option(metavar="SIZE", help="Let at most so much come out of a VM.")]
 
 
 def cp(
-    ctx: Context, source: CopySource, target: Target, follow_link: FollowLink = False, archive: Archive = False
+    ctx: Context,
+    source: CopySource,
+    target: Target,
+    *,
+    follow_link: FollowLink = False,
+    archive: Archive = False,
+    max_size: MaxSize = _MOST,
 ) -> int:
     """Copy files between this host and a VM, or two VMs."""
     session: CliSession = ctx.obj
@@ -37,26 +47,35 @@ def cp(
     if not from_vm and not to_vm:
         message = "one of the two must be a path in a VM"
         raise BangerError(ErrorKind.USAGE, message, hint="banger vm cp ./file VM:/tmp")
+    most_bytes = parse_size(max_size)
     progress = session.progress(transient=True)
     progress({"kind": "step_started", "step": f"copy {source}"})
     on_bytes = _throttled(lambda count: progress(_progress_event(f"copy {source}", count)))
-    options = CopyOptions(follow_link, archive, on_bytes)
-    left_out: list[str] = []
+    options = CopyOptions(follow_link, archive, on_bytes, most_bytes)
     try:
-        if from_vm and to_vm:
-            left_out = copy_across(session.client, (from_vm, from_path), (to_vm, to_path), options)
-        elif to_vm and from_path == "-":
-            _send_stdin(session.client, to_vm, to_path, on_bytes)
-        elif to_vm:
-            copy_in(session.client, to_vm, from_path, to_path, options)
-        elif to_path == "-":
-            progress.close()
-            return _report(session, source, target, _print_archive(session.client, from_vm, from_path, options))
-        else:
-            left_out = copy_out(session.client, from_vm, from_path, to_path, options)
+        with ending_in_order():
+            left_out = _copy(session.client, (from_vm, from_path), (to_vm, to_path), options, progress.close)
     finally:
         progress.close()
     return _report(session, source, target, left_out)
+
+
+def _copy(
+    client: Client, source: tuple[str, str], target: tuple[str, str], options: CopyOptions, quieten: Callable[[], None]
+) -> list[str]:
+    """Copy between two places, each a VM (or nothing, for here) and a path; what was left out, a line each."""
+    if source[0] and target[0]:
+        return copy_across(client, source, target, options)
+    if not source[0] and source[1] == "-":
+        _send_stdin(client, *target, options.on_bytes)
+    elif not source[0]:
+        copy_in(client, target[0], source[1], target[1], options)
+    elif target[1] == "-":
+        quieten()
+        return _print_archive(client, *source, options)
+    else:
+        return copy_out(client, *source, target[1], options)
+    return []
 
 
 def split_location(text: str) -> tuple[str, str]:
@@ -69,7 +88,7 @@ def _report(session: CliSession, source: str, target: str, left_out: list[str]) 
     if session.json and target != "-":
         session.show_document({"source": source, "target": target, "left_out": left_out}, "")
     for line in left_out[:_SHOWN]:
-        session.tell(f"left out: {printable(line)}")
+        session.tell(f"left out: {line}")
     if len(left_out) > _SHOWN:
         session.tell(f"left out: {len(left_out) - _SHOWN} more, see --json")
     return EXIT_CODES[ErrorKind.INVALID] if left_out else 0
@@ -86,9 +105,10 @@ def _send_stdin(client: Client, vm: str, path: str, on_bytes: Callable[[int], No
 def _print_archive(client: Client, vm: str, source: str, options: CopyOptions) -> list[str]:
     """Write it to standard output; what was left out, a line each."""
     path, _ = guest_source(client, vm, source, follow_link=options.follow_link)
-    transfer = Transfer(client, vm, "get", {"path": path})
+    transfer, ceiling = Transfer(client, vm, "get", {"path": path}), Ceiling(options.most_bytes)
     try:
         for piece in transfer.pieces():
+            ceiling.add(len(piece))
             sys.stdout.buffer.write(piece)
     finally:
         transfer.close()

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 #: Somebody wants it to end: the second one within a short time is for us.
@@ -22,6 +24,8 @@ _DEADLY = frozenset(
 
 #: Ignored on purpose, by nohup(1) say. What a shell has its background jobs ignore is still meant, if it is sent.
 _MAY_STAY_IGNORED = frozenset({signal.SIGHUP, signal.SIGTSTP})
+#: SIGINT has Python's own handler, which does the same.
+_UNWINDING = frozenset({signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
 
 
 class Inbox:
@@ -54,6 +58,26 @@ class Inbox:
             return list(os.read(self._read_end, 64))
         except BlockingIOError:
             return []
+
+
+@contextmanager
+def ending_in_order() -> Iterator[None]:
+    """In here, a signal that asks for the end unwinds what is under way: connections, unfinished files, the progress.
+
+    Raises:
+        SystemExit: 128 + the signal.
+    """
+    ignored = {number for number in _UNWINDING if signal.getsignal(number) is signal.SIG_IGN}
+    old = {number: signal.signal(number, _unwind) for number in _UNWINDING - ignored}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _unwind(number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
 def _note(_number: int, _frame: FrameType | None) -> None:

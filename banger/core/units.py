@@ -53,15 +53,15 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
-def format_size(size_bytes: int) -> str:
-    """IEC units with at most three digits: ``512 MiB``, ``1.4 GiB``, ``17 B``."""
+def format_size(size_bytes: int, *, spaced: bool = True) -> str:
+    """IEC units with at most three digits: ``512 MiB``, ``1.4 GiB``, ``17 B``; to be typed, ``512MiB``."""
     value, unit = float(size_bytes), "B"
     for larger in ("KiB", "MiB", "GiB", "TiB"):
         if value < 1000:
             break
         value, unit = value / 1024, larger
     digits = 0 if value >= 10 or unit == "B" else 1
-    return f"{value:.{digits}f} {unit}"
+    return f"{value:.{digits}f}{' ' if spaced else ''}{unit}"
 
 
 def format_age(moment: datetime, now: datetime) -> str:
