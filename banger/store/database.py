@@ -1,7 +1,8 @@
-"""One SQLite connection, shared by all threads under a lock, in WAL mode with full durability.
+"""One SQLite database in WAL mode with full durability: a connection that writes, and one that reads.
 
-A single connection keeps every write in one order and avoids a connection per actor thread; statements take
-microseconds and no caller holds a transaction while it works.
+A single writing connection, shared by all threads under a lock, keeps every write in one order; statements take
+microseconds, a commit as long as the disk does. Readers do not wait for it: they have a connection of their own, which
+sees what was committed last. Inside a transaction a thread reads what it has written itself.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 from pysqlite3 import dbapi2 as sqlite
 
 from banger.core.errors import BangerError, ErrorKind
+from banger.store.failures import PATIENCE_S, locked, told
 from banger.store.migrations import MIGRATIONS
 
 #: Before 3.51.3 two connections that write and checkpoint at once can corrupt a WAL database.
@@ -22,29 +24,31 @@ SAFE_SQLITE = (3, 51, 3)
 
 IntegrityError = sqlite.IntegrityError
 
-#: What a few rows and the index of the write-ahead log take at most.
-ROOM_BYTES = 1 << 20
+#: How long a writer waits for its turn, in seconds: longer only if others wait for a lock of another process.
+_TURN_S = 2 * PATIENCE_S
 
 
 class Database:
-    """Opens (and creates, and migrates) the database at ``path``."""
+    """Opens (and creates, and migrates) the database at ``path``.
+
+    Every method raises what :mod:`banger.store.failures` makes of SQLite's errors.
+
+    Attributes:
+        schema_version: how many migrations it has seen.
+    """
 
     def __init__(self, path: Path) -> None:
-        self._lock = threading.RLock()
         self._path = path
-        try:
-            self._connection = sqlite.connect(str(path), isolation_level=None, check_same_thread=False)
-            self._connection.row_factory = sqlite.Row
-            for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "busy_timeout = 5000"):
-                self._connection.execute(f"PRAGMA {pragma}")
-            self._migrate(path)
-        except sqlite.DatabaseError as error:
-            raise BangerError(
-                ErrorKind.UNAVAILABLE, f'cannot open the store "{path}"', subject=str(path), cause=str(error)
-            ) from error
+        self._write_lock = threading.RLock()
+        self._read_lock = threading.Lock()
+        self._in_transaction: int | None = None
+        with told(path):
+            self._writer = _connect(path, "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON")
+            self.schema_version = self._migrate(path)
+            self._reader = _connect(path, "query_only = ON")
 
-    def _migrate(self, path: Path) -> None:
-        seen = self.schema_version
+    def _migrate(self, path: Path) -> int:
+        seen = int(self._writer.execute("PRAGMA user_version").fetchone()[0])
         if seen > len(MIGRATIONS):
             raise BangerError(
                 ErrorKind.UNAVAILABLE,
@@ -54,62 +58,64 @@ class Database:
                 hint="upgrade banger, or set BANGER_HOME to another directory",
             )
         for number, script in enumerate(MIGRATIONS[seen:], start=seen + 1):
-            self._connection.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT;")
-
-    @property
-    def schema_version(self) -> int:
-        """How many migrations the database has seen."""
-        return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
+            self._writer.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT;")
+        return len(MIGRATIONS)
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """All rows of a SELECT."""
-        with self._lock:
-            return [dict(row) for row in self._connection.execute(sql, parameters)]
+        if self._in_transaction == threading.get_ident():
+            with told(self._path):
+                return [dict(row) for row in self._writer.execute(sql, parameters)]
+        with self._read_lock, told(self._path):
+            return [dict(row) for row in self._reader.execute(sql, parameters)]
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """Run one statement; returns the number of rows it changed. Durable on return, outside a transaction."""
-        with self._lock, self._room():
-            return int(self._connection.execute(sql, parameters).rowcount)
+        with self._turn(), told(self._path):
+            return int(self._writer.execute(sql, parameters).rowcount)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All or nothing; nests by joining the outer transaction."""
-        with self._lock:
-            if self._connection.in_transaction:
+        with self._turn():
+            if self._in_transaction is not None:
                 yield
                 return
-            self._connection.execute("BEGIN IMMEDIATE")
+            with told(self._path):
+                self._writer.execute("BEGIN IMMEDIATE")
+            self._in_transaction = threading.get_ident()
             try:
                 yield
-                with self._room():
-                    self._connection.execute("COMMIT")
+                with told(self._path):
+                    self._writer.execute("COMMIT")
             except BaseException:
-                if self._connection.in_transaction:  # SQLite rolls back by itself when the disk is full
-                    self._connection.execute("ROLLBACK")
+                if self._writer.in_transaction:  # SQLite rolls back by itself when the disk is full
+                    self._writer.execute("ROLLBACK")
                 raise
+            finally:
+                self._in_transaction = None
 
     @contextmanager
-    def _room(self) -> Iterator[None]:
-        """Say what a full disk means."""
+    def _turn(self) -> Iterator[None]:
+        """Be the one who writes. Raises ``unavailable`` if others hold everybody up."""
+        if not self._write_lock.acquire(timeout=_TURN_S):
+            raise locked(self._path, "others wait for it as well")
         try:
             yield
-        except sqlite.OperationalError as error:
-            if not _is_no_room(error):
-                raise
-            raise BangerError(
-                ErrorKind.EXHAUSTED,
-                f'not enough room in "{self._path.parent}" to write the store',
-                subject=str(self._path.parent),
-                cause=f"{error}; it needs {ROOM_BYTES} bytes",
-                hint="banger system df",
-            ) from error
+        finally:
+            self._write_lock.release()
 
     def close(self) -> None:
-        """Close the connection; idempotent."""
-        with self._lock:
-            self._connection.close()
+        """Close both connections, the writing one last, which takes the log in; idempotent."""
+        with self._read_lock:
+            self._reader.close()
+        with self._write_lock:
+            self._writer.close()
 
 
-def _is_no_room(error: Exception) -> bool:
-    """True for a full disk; without room for its index the write-ahead log reports an I/O error or nothing to open."""
-    return str(error) in ("database or disk is full", "disk I/O error", "unable to open database file")
+def _connect(path: Path, *pragmas: str) -> Any:
+    connection = sqlite.connect(str(path), timeout=PATIENCE_S, isolation_level=None, check_same_thread=False)
+    connection.row_factory = sqlite.Row
+    for pragma in pragmas:
+        connection.execute(f"PRAGMA {pragma}")
+    return connection

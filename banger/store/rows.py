@@ -39,11 +39,7 @@ def from_row(cls: type[T], row: Mapping[str, Any]) -> T:
     A value that cannot be read (of another version, or damaged) is logged and read as a blank one: one odd row must
     neither hide the others nor be taken for none, since what has no row is removed.
     """
-    columns = _columns(cls)  # type: ignore[arg-type]  # mypy does not see that a class is hashable
-    try:
-        return cls(**{name: read(row[name]) for name, read in columns})
-    except Exception:  # noqa: BLE001  # which column it was is found below
-        return cls(**{name: _read(cls, name, read, row) for name, read in columns})
+    return cls(**{name: _read(cls, name, read, row) for name, read in _columns(cls)})  # type: ignore[arg-type]  # mypy does not see that a class is hashable
 
 
 def _read(cls: Any, name: str, read: Callable[[Any], Any], row: Mapping[str, Any]) -> Any:

@@ -264,7 +264,7 @@ def test_toolbox_that_a_start_used_lately_is_no_longer_stale(world, monkeypatch)
 
 
 def test_store_on_a_full_disk_says_how_much_room_it_wants(world, monkeypatch):
-    from banger.store import database
+    from banger.store import database, failures
 
     class Full:
         in_transaction = False
@@ -275,12 +275,12 @@ def test_store_on_a_full_disk_says_how_much_room_it_wants(world, monkeypatch):
         def close(self):
             pass
 
-    real = world.store.database._connection
-    monkeypatch.setattr(world.store.database, "_connection", Full())
+    real = world.store.database._writer
+    monkeypatch.setattr(world.store.database, "_writer", Full())
     with pytest.raises(BangerError) as caught:
         world.store.leases.drop("x")
-    monkeypatch.setattr(world.store.database, "_connection", real)
+    monkeypatch.setattr(world.store.database, "_writer", real)
 
     assert caught.value.kind is ErrorKind.EXHAUSTED
-    assert str(database.ROOM_BYTES) in caught.value.cause
+    assert str(failures.ROOM_BYTES) in caught.value.cause
     assert os.fspath(world.layout.data) == caught.value.subject
