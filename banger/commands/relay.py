@@ -16,6 +16,7 @@ import time
 import tty as tty_modes
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from banger.client import TICK_S
@@ -26,8 +27,11 @@ from banger.core.frames import FrameType
 from banger.render.streams import write_output
 
 _READ_BYTES = 64 * 1024
-#: The same wish to end within so many seconds of the first hangs up instead of being passed on.
-_IMPATIENCE_S = 2.0
+#: The same wish to end within so many seconds of the first hangs up instead of being passed on. A program may heed INT
+#: and go on; nobody says TERM twice to one that is to go on.
+_IMPATIENCE_S: Mapping[int, float] = {signal.SIGINT: 2.0, signal.SIGQUIT: 2.0, signal.SIGTERM: float("inf")}
+#: How long a command may take to heed TERM, in seconds; as long as ``docker stop`` waits.
+KILL_AFTER_S = 10.0
 #: Ctrl-D, ``VEOF`` of a terminal that nobody changed.
 _END_KEY = b"\x04"
 _READABLE = select.POLLIN | select.POLLHUP | select.POLLERR | select.POLLNVAL
@@ -42,6 +46,21 @@ def terminal_size() -> dict[str, int]:
     return {"rows": rows or 24, "columns": columns or 80}
 
 
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How our side of a session behaves.
+
+    Attributes:
+        tty: the command has a terminal: ours goes into raw mode while it runs.
+        stdin: pass standard input on; otherwise it is not touched, and the command's is empty.
+        kill_after_s: hang up, which kills the command, if it still runs so long after TERM; 0 waits for ever.
+    """
+
+    tty: bool
+    stdin: bool = True
+    kill_after_s: float = KILL_AFTER_S
+
+
 class Relay:
     """One session with a command in a guest.
 
@@ -54,9 +73,7 @@ class Relay:
         channel: ClientFrameChannel,
         progress: Callable[[Mapping[str, Any] | None], None],
         close_progress: Callable[[], None],
-        *,
-        tty: bool,
-        stdin: bool = True,
+        manner: Manner,
     ) -> None:
         """Prepare; :meth:`run` does it.
 
@@ -64,18 +81,19 @@ class Relay:
             channel: carries the session.
             progress: gets the events that come before the command runs.
             close_progress: makes room for the command's own output.
-            tty: the command has a terminal: ours goes into raw mode while it runs.
-            stdin: pass standard input on; otherwise it is not touched, and the command's is empty.
+            manner: how.
         """
         self._channel = channel
         self._progress = progress
         self._close_progress = close_progress
-        self._tty = tty
-        self._stdin_open = stdin
+        self._tty = manner.tty
+        self._stdin_open = manner.stdin
         self._line_open = False
         self._sinks = {FrameType.STDOUT: _Sink(1), FrameType.STDERR: _Sink(2)}
         self._exit: bytes | None = None
         self._saved_terminal: list[Any] | None = None
+        self._kill_after_s = manner.kill_after_s
+        self._had_terminal = _has_terminal()
         self._last_ending: dict[int, float] = {}
         self._early_signals: list[int] = []
         self.started: Mapping[str, Any] | None = None
@@ -88,6 +106,8 @@ class Relay:
                     for number in self._turn(inbox):
                         if self._on_signal(number):
                             return 128 + number
+                    if self._patience_s() == 0 and self._exit is None:
+                        return self._give_up()
                 for sink in self._sinks.values():
                     sink.drain()
             finally:
@@ -105,8 +125,8 @@ class Relay:
         full = [sink for sink in self._sinks.values() if sink.pending]
         for sink in full:
             poll.register(sink.descriptor, select.POLLOUT)
-        ready = dict(poll.poll(None if self.started is not None else TICK_S * 1000))
-        if not ready:
+        ready = dict(poll.poll(_milliseconds(self._patience_s() if self.started is not None else TICK_S)))
+        if not ready and self.started is None:
             self._progress(None)
         if ready.get(0, 0) & _READABLE:
             self._read_stdin()
@@ -201,11 +221,23 @@ class Relay:
         """Before the command runs, when our terminal is gone, and when somebody is impatient with the command."""
         if number in signals.ENDING:
             now = time.monotonic()
-            impatient = now - self._last_ending.get(number, -_IMPATIENCE_S) < _IMPATIENCE_S
+            before = self._last_ending.get(number)
             self._last_ending[number] = now
-            return self.started is None or impatient
-        gone = self._saved_terminal is not None and not os.isatty(0)
+            return self.started is None or (before is not None and now - before < _IMPATIENCE_S[number])
+        gone = (self._saved_terminal is not None and not os.isatty(0)) or (self._had_terminal and not _has_terminal())
         return number == signal.SIGHUP and (self.started is None or gone)
+
+    def _patience_s(self) -> float | None:
+        """How long the command may still take to heed TERM; ``None`` for ever."""
+        asked_at = self._last_ending.get(signal.SIGTERM)
+        if asked_at is None or not self._kill_after_s:
+            return None
+        return max(0.0, asked_at + self._kill_after_s - time.monotonic())
+
+    def _give_up(self) -> int:
+        self._restore_terminal()
+        sys.stderr.write(f"the command still ran {self._kill_after_s:g} s after TERM, and is killed\n")
+        return 128 + signal.SIGTERM
 
     def _pass_on(self, number: int) -> None:
         if self.started is None:
@@ -259,6 +291,20 @@ class _Sink:
         while self.pending:
             self._poll.poll()
             self.write_some()
+
+
+def _milliseconds(seconds: float | None) -> int | None:
+    """For ``poll``, which would come too early otherwise."""
+    return None if seconds is None else int(seconds * 1000) + 1
+
+
+def _has_terminal() -> bool:
+    """True while this process has a controlling terminal: one that goes away takes its programs with it."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 def is_interactive() -> bool:

@@ -15,7 +15,7 @@ from banger.commands.environment import environment
 from banger.commands.naming import check_name
 from banger.commands.options import VmArgument
 from banger.commands.pulling import bring_image
-from banger.commands.relay import Relay, is_interactive, terminal_size
+from banger.commands.relay import KILL_AFTER_S, Manner, Relay, is_interactive, terminal_size
 from banger.commands.session import CliSession
 from banger.commands.trailing import TrailingCommand
 from banger.core.errors import BangerError, ErrorKind
@@ -35,6 +35,10 @@ Tty = Annotated[
     bool | None, Option("--tty/--no-tty", "-t", help="Give it a terminal; by default, if there is one here.")
 ]
 RunTimeout = Annotated[str, Option("--timeout", metavar="TIME", help="End the command after so long: 90s, 5m.")]
+KillAfter = Annotated[
+    str,
+    Option(metavar="TIME", help="Kill a command that still runs so long after TERM; 0 waits for ever."),
+]
 
 
 class NotRunError(BangerError):
@@ -71,6 +75,7 @@ def run(
     interactive: Interactive = False,
     no_stdin: NoStdin = False,
     tty: Tty = None,
+    kill_after: KillAfter = f"{KILL_AFTER_S:g}s",
 ) -> int:
     """Run a command in a fresh VM; ends as the command ends."""
     session: CliSession = ctx.obj
@@ -80,6 +85,7 @@ def run(
         hint = "--ttl deletes the VM so long after it was made"
         raise BangerError(ErrorKind.USAGE, "--detach and --timeout exclude each other", hint=hint)
     check_name(session, wish.name)
+    patience_s = parse_duration(kill_after)
     stdin = _wants_stdin(interactive=interactive, no_stdin=no_stdin)
     spec = wish.spec(session.layout, image, ephemeral=rm or not (keep or wish.name or detach))
     spec["entrypoint"] = specs.entrypoint_of(entrypoint)
@@ -92,7 +98,8 @@ def run(
     }
     with _as_not_run():
         bring_image(session, spec["image"], wish.pull)
-    started, code = _converse(session, "/v1/vms/run", config, config["exec"], stdin=stdin and not detach)
+    manner = Manner(tty=bool(tty), stdin=stdin and not detach, kill_after_s=patience_s)
+    started, code = _converse(session, "/v1/vms/run", config, manner)
     if detach and code == 0:
         session.show_results([session.client.get(path_of("vms", str(started["vm_id"])))])
     return code
@@ -111,13 +118,15 @@ def exec_(
     interactive: Interactive = False,
     no_stdin: NoStdin = False,
     tty: Tty = None,
+    kill_after: KillAfter = f"{KILL_AFTER_S:g}s",
     privileged: specs.Privileged = False,  # noqa: ARG001  # root in a VM has every right
 ) -> int:
     """Run a command in a VM that is running."""
     stdin = _wants_stdin(interactive=interactive, no_stdin=no_stdin)
     variables = environment(env, env_file)
-    config = _exec_config(command, variables, user, workdir, timeout, tty=_use_tty(tty, stdin=stdin))
-    return _converse(ctx.obj, path_of("vms", vm, "exec"), config, config, stdin=stdin)[1]
+    manner = Manner(tty=_use_tty(tty, stdin=stdin), stdin=stdin, kill_after_s=parse_duration(kill_after))
+    config = _exec_config(command, variables, user, workdir, timeout, tty=manner.tty)
+    return _converse(ctx.obj, path_of("vms", vm, "exec"), config, manner)[1]
 
 
 run.command_class = exec_.command_class = TrailingCommand  # type: ignore[attr-defined]  # read by banger.cli
@@ -158,13 +167,13 @@ def _as_not_run() -> Iterator[None]:
 
 
 def _converse(
-    session: CliSession, path: str, config: Mapping[str, Any], execution: Mapping[str, Any], *, stdin: bool
+    session: CliSession, path: str, config: Mapping[str, Any], manner: Manner
 ) -> tuple[Mapping[str, Any], int]:
     """Hold the session; the payload of STARTED and the exit code."""
     with _as_not_run():
         channel = session.client.frames(path, config)
     progress = session.progress(transient=True)
-    relay = Relay(channel, progress, progress.close, tty=bool(execution["tty"]), stdin=stdin)
+    relay = Relay(channel, progress, progress.close, manner)
     try:
         code = relay.run()
     except BangerError as error:

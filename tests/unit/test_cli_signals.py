@@ -131,6 +131,63 @@ def test_second_wish_to_end_leaves_and_restores_the_terminal(
     tty.close()
 
 
+class Stubborn:
+    """A command that takes every signal and goes on until its caller has left."""
+
+    def __init__(self) -> None:
+        self.left = threading.Event()
+        self.heard: list[bytes] = []
+
+    def __call__(self, session: FrameSession) -> None:
+        session.started()
+        session.send(FrameType.STDOUT, b"up\n")
+        while (name := session.wait_for(FrameType.SIGNAL)) is not None:
+            self.heard.append(name)
+        self.left.set()
+
+
+def test_command_that_does_not_heed_term_is_killed_after_a_while(api: FakeApi) -> None:
+    """One signal must do: ``timeout 60 banger exec …`` sends no second."""
+    stubborn = Stubborn()
+    api.on("POST", EXEC, talk=stubborn)
+    process = banger_process("vm", "exec", "--kill-after", "300ms", "web", "server")
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"up\n"
+    process.terminate()
+    assert process.wait(15) == 143
+    assert b"still ran 0.3 s after TERM" in process.communicate()[1]
+    assert stubborn.left.wait(10)
+    assert stubborn.heard == [b"TERM"]
+
+
+def test_command_may_take_its_time_to_heed_term_if_it_is_let(api: FakeApi) -> None:
+    stubborn = Stubborn()
+    api.on("POST", EXEC, talk=stubborn)
+    process = banger_process("vm", "exec", "--kill-after", "0", "web", "server")
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"up\n"
+    process.terminate()
+    eventually(lambda: stubborn.heard == [b"TERM"])
+    process.send_signal(signal.SIGUSR1)
+    eventually(lambda: stubborn.heard == [b"TERM", b"USR1"])
+    assert process.poll() is None
+    process.terminate()  # nobody says that twice for nothing, however late
+    assert process.wait(15) == 143
+    process.communicate()
+
+
+def test_killed_client_has_hung_up(api: FakeApi) -> None:
+    """``timeout -k``, and whatever else leaves a process no time."""
+    stubborn = Stubborn()
+    api.on("POST", EXEC, talk=stubborn)
+    process = banger_process("vm", "exec", "web", "server")
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"up\n"
+    process.kill()
+    assert stubborn.left.wait(10)
+    process.communicate()
+
+
 @pytest.mark.parametrize("number", [signal.SIGVTALRM, signal.SIGXCPU, signal.SIGRTMIN + 3, signal.SIGIO])
 def test_deadly_signal_that_cannot_be_passed_on_restores_the_terminal(
     api: FakeApi, terminal: type[Terminal], number: int
