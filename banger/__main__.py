@@ -6,6 +6,7 @@ import sys
 
 from banger.commands.session import CliSession
 from banger.core.errors import EXIT_CODES, BangerError, ErrorKind
+from banger.core.plain_text import printable_lines
 from banger.render.streams import OUTPUT_FAILED, READER_LEFT, OutputError, discard_output, prepare_streams
 
 _INTERRUPTED = EXIT_CODES[ErrorKind.CANCELLED]
@@ -53,7 +54,7 @@ def _report(error: BangerError, arguments: list[str], session: CliSession) -> in
     if session.debug or "--debug" in before_command:
         import traceback  # noqa: PLC0415  # only to debug
 
-        traceback.print_exception(error)
+        sys.stderr.write(printable_lines("".join(traceback.format_exception(error))))
     session.show_error(error)
     return error.exit_code
 

@@ -9,8 +9,9 @@ from typer import Context, Option
 from banger.commands.session import CliSession
 from banger.core.codec import to_plain
 from banger.core.errors import EXIT_CODES, BangerError, ErrorKind
+from banger.core.plain_text import printable
 from banger.doctor import Check, Status, diagnose
-from banger.render.terminal import Terminal, printable
+from banger.render.terminal import Terminal
 from banger.render.views import OBJECT_COLUMNS
 
 _COLOURS = {Status.OK: "green", Status.WARNING: "yellow", Status.FAILED: "red"}

@@ -20,7 +20,7 @@ def read_log(path: Path, tail: int | None, *, follow: bool) -> Iterator[str]:
         BangerError: ``not_found`` if there is no such file, ``denied`` if it cannot be read.
     """
     try:
-        file = path.open(encoding="utf-8", errors="replace")
+        file = path.open(encoding="utf-8", errors="replace", newline="\n")
     except FileNotFoundError:
         raise BangerError(
             ErrorKind.NOT_FOUND,

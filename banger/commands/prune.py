@@ -13,7 +13,8 @@ from banger.commands.options import DryRunFlag, UnusedFlag
 from banger.commands.session import CliSession
 from banger.commands.targets import state_of
 from banger.core.errors import BangerError, ErrorKind, cancelled
-from banger.render.terminal import Terminal, printable
+from banger.core.plain_text import printable
+from banger.render.terminal import Terminal
 from banger.render.views import VM_COLUMNS, size
 
 
@@ -55,7 +56,7 @@ def _prune(session: CliSession, nouns: Sequence[str], *, unused: bool, dry_run: 
     report = session.long("POST", "/v1/system/prune", body=body)
     session.show_document(report, "".join(f"{printable(line)}\n" for line in report["removed"]))
     for line in report["kept"]:
-        session.tell(f"kept {printable(line)}")
+        session.tell(f"kept {line}")
     if report["removed"]:
         session.tell(f"{'would free' if dry_run else 'freed'} {size(report['freed_bytes'])}")
     else:

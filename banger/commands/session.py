@@ -10,6 +10,7 @@ from typing import Any
 
 from banger.client import Client, LongRequest
 from banger.core.errors import BangerError
+from banger.core.plain_text import printable
 from banger.layout import Layout
 from banger.render.errors import error_text
 from banger.render.json_text import json_text
@@ -67,19 +68,21 @@ class CliSession:
     def show_list(self, rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], key: str = "id") -> None:
         """Print a list: JSON, ids only (``-q``), or a table."""
         if self.quiet and not self.json:
-            sys.stdout.writelines(f"{row[key]}\n" for row in rows)
+            sys.stdout.writelines(f"{printable(row[key])}\n" for row in rows)
         else:
             self.show_document(rows, lambda terminal: render_table(columns, rows, terminal))
 
     def show_results(self, results: Sequence[Mapping[str, Any]]) -> None:
         """Print what actions ended with: one object or a list as JSON, else a name (``-q``: an id) per line."""
         key = "id" if self.quiet else "name"
-        text = "".join(f"{item.get(key) or item.get('id') or ''}\n" for item in results if "error" not in item)
+        names = (item.get(key) or item.get("id") or "" for item in results if "error" not in item)
+        text = "".join(f"{printable(name)}\n" for name in names)
         self.show_document(results[0] if len(results) == 1 else results, text)
 
     def show_line(self, value: Mapping[str, Any], text: str) -> None:
-        """Print one element of a stream: an object a line as JSON, else ``text``."""
-        sys.stdout.write(json_text(value) if self.json else f"{text}\n")
+        """Print one element of a stream: an object a line as JSON, else ``text``, made harmless for a terminal."""
+        shown = printable(text) if Terminal.stdout().interactive else text
+        sys.stdout.write(json_text(value) if self.json else f"{shown}\n")
         sys.stdout.flush()
 
     def show_error(self, error: BangerError) -> None:
@@ -97,7 +100,7 @@ class CliSession:
     def tell(self, message: str) -> None:
         """One line for people, on standard error."""
         if not self.quiet:
-            sys.stderr.write(f"{message}\n")
+            sys.stderr.write(f"{printable(message)}\n")
 
     # -- long requests ---------------------------------------------------------------------------------
 

@@ -8,6 +8,9 @@ from typing import Any
 from banger.commands.session import CliSession
 from banger.core.errors import BangerError, ErrorKind
 
+#: Bytes of a line that a guest may write before it counts as several.
+_LONGEST_LINE = 64 << 10
+
 
 def select(
     session: CliSession,
@@ -47,10 +50,13 @@ def state_of(vm: Mapping[str, Any]) -> str:
 
 
 def lines_of(pieces: Iterable[bytes]) -> Iterator[str]:
-    """The lines of a text that arrives in pieces; the last one may lack its end."""
+    """The lines of a text that arrives in pieces; the last one may lack its end. One without any comes in parts."""
     rest = b""
     for piece in pieces:
         *lines, rest = (rest + piece).split(b"\n")
+        while len(rest) > _LONGEST_LINE:
+            lines.append(rest[:_LONGEST_LINE])
+            rest = rest[_LONGEST_LINE:]
         for line in lines:
             yield line.decode(errors="replace").rstrip("\r")
     if rest:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated
 
 from typer import Context, Option
@@ -15,6 +15,7 @@ from banger.commands.naming import check_name
 from banger.commands.pulling import bring_image
 from banger.commands.session import CliSession
 from banger.commands.targets import lines_of, select
+from banger.core.plain_text import PrintableStream
 from banger.core.units import parse_duration
 from banger.render.streams import check_reader
 
@@ -143,19 +144,31 @@ def logs(
     follow: options.FollowFlag = False,
     log_source: Annotated[str, Option("--source", metavar="SOURCE", help="console (the guest's) or vmm.")] = "console",
     tail: options.Tail = None,
+    raw: Annotated[bool, Option("--raw", help="Let control characters through to a terminal.")] = False,
 ) -> None:
     """Print what a VM wrote to its console."""
     session: CliSession = ctx.obj
     specs.one_of("--source", log_source, ("console", "vmm"))
     query = {"source": log_source, "follow": follow or None, "tail": tail}
     pieces = session.client.stream(path_of("vms", vm, "logs"), query, on_wait=check_reader if follow else None)
-    if not session.json:
+    if session.json:
+        for line in lines_of(pieces):
+            session.show_line({"line": line}, line)
+    elif sys.stdout.isatty() and not raw:
+        _show_harmless(pieces)
+    else:
         for piece in pieces:
             sys.stdout.buffer.write(piece)
             sys.stdout.buffer.flush()
-        return
-    for line in lines_of(pieces):
-        session.show_line({"line": line}, line)
+
+
+def _show_harmless(pieces: Iterable[bytes]) -> None:
+    """A guest must not steer the terminal of whoever looks at its console."""
+    stream = PrintableStream()
+    for piece in pieces:
+        sys.stdout.write(stream.feed(piece))
+        sys.stdout.flush()
+    sys.stdout.write(stream.end())
 
 
 def _each(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from banger.checkup.plan import Candidate
 from banger.checkup.report import Report, Row, Verdict
+from banger.core.plain_text import printable
 from banger.core.units import format_duration
-from banger.render.terminal import Terminal, printable
+from banger.render.terminal import Terminal
 
 _COLOURS = {Verdict.OK: "green", Verdict.NOTE: "yellow", Verdict.SKIPPED: "dim", Verdict.FAILED: "red"}
 _INDENT = " " * 29

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from banger.core.clock import now, parse_rfc3339
+from banger.core.plain_text import printable
 from banger.core.units import MIB, format_duration, format_size
-from banger.render.terminal import Terminal, printable
+from banger.render.terminal import Terminal
 from banger.render.views import age, ports, size, vm_state
 from banger.render.waterfall import render_waterfall
 

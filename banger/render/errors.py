@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from banger.core.errors import BangerError
-from banger.render.terminal import Terminal, printable
+from banger.core.plain_text import printable
+from banger.render.terminal import Terminal
 
 
 def error_text(error: BangerError, terminal: Terminal) -> str:

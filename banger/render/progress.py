@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from banger.core.plain_text import printable
 from banger.core.units import format_duration, format_size
-from banger.render.terminal import Terminal, printable, shorten
+from banger.render.terminal import Terminal, shorten
 
 _BAR_WIDTH = 20
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from banger.render.terminal import Terminal, printable, shorten
+from banger.core.plain_text import printable
+from banger.render.terminal import Terminal, shorten
 
 _GAP = "  "
 _MIN_WIDTH = 6

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import sys
 from collections.abc import Mapping
 from typing import TextIO
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _CODES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 
 
@@ -50,11 +48,6 @@ class Terminal:
         """Write at once."""
         self.stream.write(text)
         self.stream.flush()
-
-
-def printable(value: object) -> str:
-    """``value`` as one line without control characters: guests and registries must not steer the terminal."""
-    return _CONTROL.sub(lambda match: " " if match[0] in "\n\t" else f"\\x{ord(match[0]):02x}", str(value))
 
 
 def shorten(text: str, width: int, ellipsis: str = "…") -> str:

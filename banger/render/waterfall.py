@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from banger.core.plain_text import printable
 from banger.core.units import format_duration
-from banger.render.terminal import Terminal, printable
+from banger.render.terminal import Terminal
 
 _AXIS = 32
 _NAME_WIDTH = 28

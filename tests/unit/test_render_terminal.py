@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from banger.core.errors import BangerError, ErrorKind
+from banger.core.plain_text import printable
 from banger.render.errors import error_text
 from banger.render.progress import Progress
 from banger.render.table import Column, render_table
-from banger.render.terminal import Terminal, printable, shorten
+from banger.render.terminal import Terminal, shorten
 from banger.render.waterfall import render_waterfall
 from tests.support.fake_api import event
 

@@ -1,0 +1,102 @@
+"""What a guest or a registry says does not reach a terminal as it is; what is no terminal gets every byte."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from banger.core.frames import FrameType
+from tests.support.cli import Cli, banger
+from tests.support.cli_terminal import Terminal
+from tests.support.fake_api import FakeApi, FrameSession, event, image_json, vm_json
+
+pytest_plugins = ("tests.support.cli_fixtures",)
+EVIL = "x\x1b]0;owned\x07\x9b31m\u202ey"
+CONSOLE = b"[\x1b[32m OK \x1b[0m] up\r\n\x1b]52;c;ZXZpbA==\x07\xc2\x9b2Jend"
+STEERING = re.compile(rb"\x1b\]|\x07|\xc2\x9b|\xe2\x80\xae")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shown"), [((), b"[ OK ] up\r\n\\x1b]52;c;ZXZpbA==\\x07\\x9b2Jend"), (("--raw",), b"\x07")]
+)
+def test_console_on_a_terminal_is_shown_not_obeyed_unless_raw(
+    api: FakeApi, terminal: type[Terminal], arguments: tuple[str, ...], shown: bytes
+) -> None:
+    api.on("GET", "/v1/vms/web/logs", data=CONSOLE)
+    tty = terminal("vm", "logs", "web", *arguments)
+    tty.read_until(shown)
+    assert bool(STEERING.search(tty.output)) is bool(arguments)
+    assert tty.close() == 0
+
+
+@pytest.mark.parametrize("arguments", [(), ("--raw",)])
+def test_console_elsewhere_is_what_it_is_byte_for_byte(api: FakeApi, arguments: tuple[str, ...]) -> None:
+    api.on("GET", "/v1/vms/web/logs", data=CONSOLE)
+    assert banger("vm", "logs", "web", *arguments) == (0, CONSOLE, b"")
+
+
+def test_boot_messages_progress_and_errors_are_shown_not_obeyed(api: FakeApi, terminal: type[Terminal]) -> None:
+    def talk(session: FrameSession) -> None:
+        session.send_json(FrameType.EVENT, event("step_started", EVIL))
+        session.send_json(FrameType.EVENT, event("note", message=EVIL))
+        session.fail(kind="unavailable", message=EVIL, cause=EVIL, hint=EVIL)
+
+    api.on("POST", "/v1/vms/run", talk=talk)
+    for arguments in (("run", "alpine", "true"), ("--debug", "run", "alpine", "true")):
+        tty = terminal(*arguments)
+        tty.read_until(b"hint:")
+        tty.close()
+        assert not STEERING.search(tty.output)
+
+
+def test_names_labels_and_what_was_left_out_are_shown_not_obeyed(api: FakeApi, terminal: type[Terminal]) -> None:
+    api.on("GET", "/v1/vms", [vm_json(name=EVIL, id=EVIL)])
+    api.on("GET", "/v1/images/a", image_json(source=EVIL, config={"labels": {EVIL: EVIL}}))
+    for arguments in (("ps", "-q"), ("ps", "--json"), ("image", "show", "a")):
+        tty = terminal(*arguments)
+        tty.read_until(b"owned")
+        tty.close()
+        assert not STEERING.search(tty.output)
+
+
+def test_json_says_the_same_with_every_character(cli: Cli, api: FakeApi) -> None:
+    api.on("GET", "/v1/vms", [vm_json(name=EVIL)])
+    ended = cli("ps", "--json")
+    assert json.loads(ended.out)[0]["name"] == EVIL
+    assert "\x9b" not in ended.out
+
+
+def test_console_without_line_ends_is_told_in_parts(cli: Cli, api: FakeApi) -> None:
+    api.on("GET", "/v1/vms/web/logs", data=b"n" * 300_000)
+    lines = [json.loads(line)["line"] for line in cli("vm", "logs", "web", "--json").out.splitlines()]
+    assert (len(lines), "".join(lines)) == (5, "n" * 300_000)
+
+
+LOGGING = """
+from banger.daemon import logs
+logs.set_up("INFO", dev=False)
+from loguru import logger
+words = "said\\n2026-01-01T00:00:00.000Z ERROR   forged\\r2026-01-01 forged\\x1b]0;owned\\x07"
+logger.info("the guest {}", words)
+logger.bind(op=words).info("bound")
+try:
+    raise ValueError(words)
+except ValueError:
+    logger.exception("caught {}", words)
+logger.info("x" * 100_000)
+"""
+
+
+def test_log_of_the_daemon_has_no_lines_that_a_guest_made() -> None:
+    ended = subprocess.run([sys.executable, "-c", LOGGING], capture_output=True, check=True, timeout=60)
+    lines = ended.stderr.decode().splitlines()
+    own = [line for line in lines if re.match(r"\d{4}-", line)]
+    assert [line.split()[1] for line in own] == ["INFO", "INFO", "ERROR", "INFO"]
+    assert all(line.startswith("    | ") for line in lines if line not in own)
+    assert b"\x1b" not in ended.stderr
+    assert any("ValueError" in line for line in lines)
+    assert len(own[-1]) < 20_000
