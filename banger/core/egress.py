@@ -88,13 +88,6 @@ class EgressPolicy:
         names = tuple(dict.fromkeys(_name(item) for item in lists.get("allow-names", ())))
         return cls(EgressMode.ALLOW, networks, names)
 
-    def may_resolve(self, name: str) -> bool:
-        """True if the guest may look up a name of the world: a look-up carries data out like any other packet."""
-        if self.mode is not EgressMode.ALLOW:
-            return self.mode is not EgressMode.NONE
-        name = name.lower().rstrip(".")
-        return any(name.endswith(own[1:]) if own[0] == "*" else name == own for own in self.names)
-
     def __str__(self) -> str:
         if self.mode is not EgressMode.ALLOW:
             return self.mode.value

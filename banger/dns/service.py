@@ -77,11 +77,6 @@ class DnsService:
         running = self._get_running()
         _wait(running, running.listen(NameServer(address, port)))
 
-    def stop_listening(self, address: str, port: int = DNS_PORT) -> None:
-        """Take no more questions at an address; not listening there is success."""
-        if self._running is not None:
-            _wait(self._running, self._running.unlisten(NameServer(address, port)))
-
     def _get_running(self) -> _Running:
         if self._running is None:
             raise BangerError(ErrorKind.UNAVAILABLE, "the resolver does not run", hint="banger daemon logs")
@@ -162,13 +157,10 @@ class _Running:
         logger.info("names below .{} are answered at {}", self._settings.suffix, found)
         return found
 
-    async def unlisten(self, server: NameServer) -> None:
-        if (listener := self._listeners.pop(server, None)) is not None:
-            await listener.close()
-
     async def close(self) -> None:
-        for server in self.listening():
-            await self.unlisten(server)
+        while self._listeners:
+            _, listener = self._listeners.popitem()
+            await listener.close()
 
     async def _answer(self, wire: bytes, source: str, tcp: bool) -> bytes | None:
         return await self._answerer.answer(wire, source, tcp=tcp)

@@ -1,4 +1,4 @@
-"""The user's own ssh, with the files that banger writes for it, against a real server."""
+"""The user's own ssh, with the options and the file that banger gives it, against a real server."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from banger.commands.ssh import ssh_options
 from banger.core.models import GuestAccess
-from banger.guest.known_hosts import known_hosts_line, ssh_config
+from banger.guest.known_hosts import known_hosts_line
 from tests.support.dropbear import Guest, dropbear, needs_dropbear, new_host_key_line
 
 pytestmark = [
@@ -31,19 +32,20 @@ def ssh(access: GuestAccess, directory: Path) -> subprocess.CompletedProcess[byt
     directory.mkdir()
     key = directory / "the key"
     shutil.copy(access.private_key_path, key)
-    known_hosts, config = directory / "known 100%h", directory / "config"
+    known_hosts = directory / "known 100%h"
     known_hosts.write_text(known_hosts_line(access))
-    config.write_text(ssh_config("box", replace(access, private_key_path=str(key)), known_hosts))
-    command = ["ssh", "-F", str(config), "-o", "BatchMode=yes", "box", "banger-exec -- echo hello"]
+    known = {"port": access.port, "private_key_path": str(key), "known_hosts_path": str(known_hosts)}
+    command = ["ssh", "-F", "none", *ssh_options(known), "-o", "BatchMode=yes", f"{access.user}@{access.host}"]
+    command.append("banger-exec -- echo hello")
     return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=20)
 
 
-def test_ssh_with_bangers_files_logs_in(guest: Guest, tmp_path: Path) -> None:
+def test_ssh_with_bangers_options_logs_in(guest: Guest, tmp_path: Path) -> None:
     done = ssh(guest.access, tmp_path / 'odd "name"')
     assert (done.returncode, done.stdout, done.stderr) == (0, b"hello\n", b"")
 
 
-def test_ssh_with_bangers_files_refuses_another_host_key(guest: Guest, tmp_path: Path) -> None:
+def test_ssh_with_bangers_options_refuses_another_host_key(guest: Guest, tmp_path: Path) -> None:
     done = ssh(replace(guest.access, host_key=new_host_key_line()), tmp_path / "files")
     assert done.returncode == 255
     assert b"Host key verification failed" in done.stderr
