@@ -13,6 +13,7 @@ from typing import Any
 
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.units import parse_size
+from banger.core.vmm_names import ACCELERATORS, DRIVERS, MACHINES
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +47,9 @@ KEYS: tuple[Key, ...] = (
     Key("storage.resume_fill_percent", 90, "fill below which such a VM goes on"),
     Key("network.subnet", "", "IPv4 subnet of guests on taps, empty to choose a free one"),
     Key("network.ipv6", "on", "IPv6 addresses for guests on taps", ("on", "off")),
-    Key("vmm.driver", "qemu", "VMM driver", ("qemu",)),
-    Key("vmm.machine", "microvm", "QEMU machine type", ("microvm", "q35")),
-    Key("vmm.accelerator", "auto", "auto proves KVM by running a guest, else emulates", ("auto", "kvm", "tcg")),
+    Key("vmm.driver", "qemu", "what runs VMs", DRIVERS),
+    Key("vmm.machine", "microvm", "QEMU machine type", MACHINES),
+    Key("vmm.accelerator", "auto", "auto proves KVM by running a guest, else emulates", ("auto", *ACCELERATORS)),
     Key("vmm.launcher", "auto", "auto makes VMs services where the daemon is one", ("auto", "session", "systemd")),
     Key("vmm.limits", "on", "limit CPU, memory and threads of a VMM to what its guest needs", ("on", "none")),
     Key("image.size_mib", 0, "size of a pulled image's file system, 0 to choose by content", is_size_mib=True),

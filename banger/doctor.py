@@ -16,6 +16,7 @@ from banger.client import Client
 from banger.config import Config
 from banger.core.errors import BangerError
 from banger.core.units import GIB, MIB, format_size
+from banger.core.vmm_names import EMULATED
 from banger.layout import Layout
 
 #: The WAL bug that two processes on one database can meet is fixed from here on (sqlite.org/releaselog).
@@ -124,7 +125,9 @@ def check_directories(layout: Layout) -> Iterator[Check]:
         else:
             remedy = "set BANGER_HOME to a directory of yours"
             yield Check(f"{name} directory", Status.FAILED, f"{existing} cannot be written", remedy)
-    length = len(os.fsencode(layout.vm_run_dir("0" * 12) / "qmp.sock"))
+    from banger.vmm.survey import LONGEST_SOCKET  # noqa: PLC0415  # the daemon's world, for this question only
+
+    length = len(os.fsencode(layout.vm_run_dir("0" * 12) / LONGEST_SOCKET))
     if length > 107:
         detail = f"paths of sockets below {layout.run} would have {length} bytes, Linux takes 107"
         yield Check("socket paths", Status.FAILED, detail, "set BANGER_HOME to a shorter directory")
@@ -157,7 +160,7 @@ def check_sqlite(version: tuple[int, ...] | None = None) -> Check:
 
 def check_accelerator(layout: Layout, config: Config) -> Check:
     """Whether guests really run on KVM: told by running one."""
-    from banger.vmm.probe import accelerator  # noqa: PLC0415  # the daemon's world, for this question only
+    from banger.vmm.survey import accelerator  # noqa: PLC0415  # the daemon's world, for this question only
 
     try:
         found = accelerator(layout, config)
@@ -178,7 +181,7 @@ def check_agreement(layout: Layout, here: Check) -> Iterator[Check]:
     except BangerError:
         return  # told by the daemon's own check
     there, reason = system.get("accelerator"), system.get("accelerator_reason")
-    if there and there != ("kvm" if here.verdict is Status.OK else "tcg"):
+    if there and (there == EMULATED) is (here.verdict is Status.OK):
         detail = f"the daemon does not find the same: its VMs run on {there} ({reason})"
         yield Check(
             "kvm",

@@ -7,9 +7,12 @@ from dataclasses import dataclass, replace
 
 from banger.actors.services import Services
 from banger.actors.vm_files import VmFiles
+from banger.actors.vm_machines import machine_of
 from banger.core.boot_causes import BootFacts, explain_boot
 from banger.core.errors import BangerError, ErrorKind
+from banger.core.exits import ExitRecord
 from banger.core.models import Image, Kernel, ProcessIdentity, Vm
+from banger.core.ports import VmmDriver
 from banger.host.resources import cpu_count
 
 
@@ -27,6 +30,7 @@ class Boot:
     vm: Vm
     image: Image
     kernel: Kernel
+    driver: VmmDriver
     identity: ProcessIdentity
     accelerator: str
     console_offset: int
@@ -39,9 +43,9 @@ class Boot:
 def boot_failed(services: Services, boot: Boot, kind: ErrorKind = ErrorKind.UNAVAILABLE) -> BangerError:
     """The error to raise. Call it before anything of the machine is taken down: its exit and its logs are looked at."""
     vm, files = boot.vm, VmFiles(services.layout, boot.vm.id)
-    is_alive = not services.vmm.wait_exit(boot.identity, 0.0)
+    is_alive = not services.vmms.processes.wait_exit(boot.identity, 0.0)
     console = files.console_from(boot.console_offset)  # once it is gone, nothing is added any more
-    ended = None if is_alive else services.vmm.exit_record(vm.id, boot.identity, console, files.vmm_log)
+    ended = None if is_alive else _end_of(services, boot, console)
     facts = BootFacts(
         console=console,
         accelerator=boot.accelerator,
@@ -53,7 +57,7 @@ def boot_failed(services: Services, boot: Boot, kind: ErrorKind = ErrorKind.UNAV
         kernel=boot.kernel.name,
         image=boot.image.name,
         kernel_arguments=boot.kernel.cmdline,
-        machine=vm.spec.machine or services.config.text("vmm.machine"),
+        other_machine=boot.driver.another_machine(vm.spec),
         host_load=os.getloadavg()[0] / cpu_count(),
         kept=not boot.is_new,
         told=boot.told,
@@ -68,3 +72,8 @@ def boot_failed(services: Services, boot: Boot, kind: ErrorKind = ErrorKind.UNAV
         cause="\n".join(cause.lines),
         hint=cause.hint,
     )
+
+
+def _end_of(services: Services, boot: Boot, console: str) -> ExitRecord:
+    machine = machine_of(services, boot.vm, boot.identity)
+    return boot.driver.exit_record(machine, services.vmms.processes.outcome(boot.vm.id, boot.identity), console)

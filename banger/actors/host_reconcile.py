@@ -184,7 +184,7 @@ class HostReconciler:
 
     def _is_lived_in(self, what: str, vm_id: str) -> bool:
         """True, and reported, if a VMM that no row places may use this: nothing of it is touched."""
-        identity = self._services.vmm.find(vmm_marker(vm_id)) if vm_id else None
+        identity = self._services.vmms.processes.find(vmm_marker(vm_id)) if vm_id else None
         if identity is None:
             return False
         self._report.failed.append(

@@ -112,7 +112,7 @@ class Housekeeper:
 
     def _fill(self, vm: Vm) -> Fill:
         try:
-            return self._services.storages[vm.storage].fill(vm.id, self._services.layout.vm_dir(vm.id))
+            return self._services.storages.named(vm.storage).fill(vm.id, self._services.layout.vm_dir(vm.id))
         except (OSError, BangerError) as error:  # it may be going down right now
             logger.debug("{}: how full its disk is cannot be told: {}", vm.name, error)
             return Fill(0, 0)

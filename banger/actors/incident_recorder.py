@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from loguru import logger
 
 from banger.actors.services import Services
-from banger.actors.vm_files import VmFiles
+from banger.actors.vm_machines import driver_of, machine_of
 from banger.actors.vm_teardown import console_of_this_boot, find_process
 from banger.core.errors import BangerError, internal_error
 from banger.core.evidence import Happened, Incident, failure_is_kept
@@ -115,7 +115,7 @@ class IncidentRecorder:
                 return None
             if is_alive and not wait_s:
                 return None
-            if not self._services.vmm.wait_exit(identity, wait_s):  # hears how, too, if we are its parent
+            if not self._services.vmms.processes.wait_exit(identity, wait_s):  # hears how, too, if we are its parent
                 return None
             return cause_of_exit(self._services, vm, identity)
         except Exception as failure:  # noqa: BLE001  # the boundary, as above
@@ -125,7 +125,12 @@ class IncidentRecorder:
 
 def cause_of_exit(services: Services, vm: Vm, identity: ProcessIdentity) -> ExitRecord:
     """How a VMM that is gone ended, and why."""
-    if identity.known and not services.vmm.of_this_boot(identity):
+    processes = services.vmms.processes
+    if identity.known and not processes.of_this_boot(identity):
         return ExitRecord(ExitReason.HOST_REBOOT, "the host rebooted")
-    console, log = console_of_this_boot(services, vm), VmFiles(services.layout, vm.id).vmm_log
-    return services.vmm.exit_record(vm.id, identity, console, log)
+    try:
+        driver = driver_of(services, vm)
+    except BangerError as error:  # of a banger that had more drivers: its VMs come down all the same
+        return ExitRecord(ExitReason.VMM_CRASH, f"how it ended cannot be told: {error}")
+    outcome = processes.outcome(vm.id, identity)
+    return driver.exit_record(machine_of(services, vm, identity), outcome, console_of_this_boot(services, vm))

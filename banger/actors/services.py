@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,6 +10,7 @@ from banger.actors.messages import Command, PullImage, PullKernel
 from banger.config import Config
 from banger.core.attendance import Attendance
 from banger.core.cancel import Deadline
+from banger.core.drivers import Drivers
 from banger.core.models import Image, Kernel, ProcessIdentity
 from banger.core.ports import (
     Capability,
@@ -21,7 +22,9 @@ from banger.core.ports import (
     ImageTools,
     KernelSource,
     Storage,
-    Vmm,
+    VmmDriver,
+    VmmLauncher,
+    VmmProcesses,
 )
 from banger.core.waiter import Waiter
 from banger.host.ledger import Ledger
@@ -60,12 +63,22 @@ class Watcher(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class Vmms:
+    """What runs machines: its drivers, and what is the same for all of them."""
+
+    drivers: Drivers[VmmDriver]
+    processes: VmmProcesses
+    launcher: VmmLauncher
+
+
+@dataclass(frozen=True, slots=True)
 class Services:
     """Everything an owner may use.
 
     Attributes:
         submit: asks other owners, by way of the supervisor, without blocking.
-        storages, storage: every driver by its name, and the one that new VMs get.
+        storages: every storage driver; new VMs get the default.
+        vmms: what runs machines.
         capabilities: in the order in which a start prepares them.
         attendance: the VMs that are held by sessions.
         host_objects: each lists what one part of banger has on the host.
@@ -82,11 +95,10 @@ class Services:
     image_tools: ImageTools
     ledger: Ledger
     evidence: EvidenceKeeper
-    storages: Mapping[str, Storage]
-    storage: Storage
+    storages: Drivers[Storage]
     capabilities: Sequence[Capability]
     host_objects: Sequence[Callable[[], Sequence[HostObject]]]
-    vmm: Vmm
+    vmms: Vmms
     guests: Guests
     boot: GuestBoot
     watcher: Watcher

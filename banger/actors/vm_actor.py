@@ -22,8 +22,10 @@ from banger.actors.messages import (
     StartVm,
     StopVm,
 )
+from banger.actors.vm_bringup import Ingredients
 from banger.actors.vm_files import VmFiles
 from banger.actors.vm_keeper import VmKeeper
+from banger.actors.vm_machines import driver_for, driver_of, machine_of
 from banger.actors.vm_reconcile import VmReconciler
 from banger.actors.vm_sizes import with_sizes
 from banger.actors.vm_start import VmStart
@@ -32,7 +34,7 @@ from banger.core import clock
 from banger.core.crashpoints import crashpoint
 from banger.core.egress import check_egress
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import NO_RESTARTS, ExitReason, Image, Kernel, ProcessIdentity, Restarts, Vm, VmSpec, VmState
+from banger.core.models import NO_RESTARTS, ExitReason, Image, Kernel, ProcessIdentity, Restarts, Vm, VmState
 from banger.core.names import check_home_name
 from banger.core.operation import Operation
 from banger.core.publishing import check_publishing
@@ -91,9 +93,13 @@ class VmActor(OwnerActor):
             state=VmState.CREATING,
             created_at=clock.now(),
             owner_uid=command.owner_uid,
-            storage=self._storage_of(command.spec),
+            storage=services.storages.chosen(command.spec.storage).name,
+            vmm=services.vmms.drivers.default.name,
             attended=command.attended,
         )
+        services.vmms.drivers.default.check(command.spec)
+        if command.start:
+            driver_for(services, vm)  # what it cannot have is told before anything is made
         services.store.vms.insert(vm)  # claims the name
         crashpoint("vm.create:name-claimed")
         files = VmFiles(services.layout, vm.id)
@@ -106,7 +112,7 @@ class VmActor(OwnerActor):
             files.make()
             with operation.step("create disk"):
                 rootfs = services.layout.image_rootfs(image)
-                services.storages[vm.storage].create(files.directory, rootfs, vm.spec.disk_mib, operation)
+                services.storages.named(vm.storage).create(files.directory, rootfs, vm.spec.disk_mib, operation)
             crashpoint("vm.create:disk-made")
             vm = self._keeper.save(vm, state=VmState.STOPPED)
             services.ledger.begin(vm)
@@ -154,8 +160,9 @@ class VmActor(OwnerActor):
                 ErrorKind.CONFLICT, f'VM "{vm.name}" was not created completely', subject=vm.name,
                 hint=f"banger vm delete {vm.name}",
             )  # fmt: skip
-        vm = self._keeper.save(vm, state=VmState.STARTING, reason="", exit_reason=ExitReason.NONE)
-        start = VmStart(self.services, vm, image, kernel, operation, self._incidents)
+        driver = driver_for(self.services, vm)
+        vm = self._keeper.save(vm, state=VmState.STARTING, reason="", exit_reason=ExitReason.NONE, vmm=driver.name)
+        start = VmStart(self.services, Ingredients(vm, image, kernel, driver), operation, self._incidents)
         try:
             vm = start.run()
         except BaseException as error:
@@ -213,11 +220,13 @@ class VmActor(OwnerActor):
         crashpoint("vm.stop:begun")
         if identity is not None and identity.known and ended is None:
             if was_paused:  # a guest that stands still hears nothing
-                self.services.vmm.resume(identity, self.services.layout.vm_run_dir(vm.id))
+                driver_of(self.services, vm).resume(machine_of(self.services, vm, identity))
             try:
                 self._let_power_off(vm, identity, timeout_s, operation)
             except BangerError:
-                if self.services.vmm.is_alive(identity):  # it may still hear, and end later: then it is reconciled
+                if self.services.vmms.processes.is_alive(
+                    identity
+                ):  # it may still hear, and end later: then it is reconciled
                     self._keeper.save(vm, state=VmState.RUNNING, restarts=NO_RESTARTS)
                     raise
         if ended is not None:
@@ -233,7 +242,7 @@ class VmActor(OwnerActor):
         with operation.step("ask guest"):
             self._ask_to_power_off(vm, operation)
         with operation.step("wait for guest"):
-            gone = self.services.vmm.wait_exit(identity, timeout_s, operation.haste)
+            gone = self.services.vmms.processes.wait_exit(identity, timeout_s, operation.haste)
         operation.token.raise_if_cancelled()
         if not gone:
             reason = operation.haste.reason or f"the guest did not power off within {timeout_s:g} s"
@@ -249,7 +258,7 @@ class VmActor(OwnerActor):
             logger.info("{}: not asked through the channel ({}), pressing the power button", vm.name, error)
             identity = recorded_identity(self.services, vm.id)
             if identity is not None:
-                self.services.vmm.power_down(identity, self.services.layout.vm_run_dir(vm.id))
+                driver_of(self.services, vm).power_down(machine_of(self.services, vm, identity))
 
     def _kill_vm(self, vm: Vm, operation: Operation) -> Vm:
         if vm.state is VmState.STOPPED:
@@ -284,7 +293,7 @@ class VmActor(OwnerActor):
         paused = self._keeper.save(vm, state=VmState.PAUSED, paused_by=command.by, reason=command.reason)
         crashpoint("vm.pause:written")
         try:
-            self.services.vmm.pause(identity, self.services.layout.vm_run_dir(vm.id))
+            driver_of(self.services, vm).pause(machine_of(self.services, vm, identity))
         except BangerError:
             self._keeper.save(vm)  # it runs on, as far as anybody knows
             raise
@@ -300,7 +309,7 @@ class VmActor(OwnerActor):
             )  # fmt: skip
         identity = recorded_identity(self.services, vm.id)
         assert identity is not None
-        self.services.vmm.resume(identity, self.services.layout.vm_run_dir(vm.id))
+        driver_of(self.services, vm).resume(machine_of(self.services, vm, identity))
         crashpoint("vm.resume:runs")
         return self._keeper.save(vm, state=VmState.RUNNING, paused_by="", reason="")
 
@@ -311,18 +320,6 @@ class VmActor(OwnerActor):
                 cause="a disk in use cannot be resized", hint=f"banger vm stop {vm.name}",
             )  # fmt: skip
         check_spec(replace(vm.spec, disk_mib=disk_mib))
-        self.services.storages[vm.storage].grow(self.services.layout.vm_dir(vm.id), disk_mib, operation)
+        self.services.storages.named(vm.storage).grow(self.services.layout.vm_dir(vm.id), disk_mib, operation)
         crashpoint("vm.grow:grown")
         return self._keeper.save(vm, spec=replace(vm.spec, disk_mib=disk_mib))
-
-    # -- helpers ---------------------------------------------------------------------------------------
-
-    def _storage_of(self, spec: VmSpec) -> str:
-        """The name of the driver that makes this VM's disk."""
-        name = spec.storage or self.services.storage.name
-        if name not in self.services.storages:
-            known = ", ".join(self.services.storages)
-            raise BangerError(
-                ErrorKind.USAGE, f'there is no storage driver "{name}"', subject=name, hint=f"choose from {known}"
-            )
-        return name

@@ -12,11 +12,14 @@ from banger.core.boot_pace import BootPace, BootProgress, stall
 from banger.core.errors import ErrorKind
 from banger.core.models import ProcessIdentity
 from banger.core.operation import Operation
+from banger.core.ports import Health, Machine, VmmDriver
 
 #: How often the console is looked at while a guest boots, in seconds.
 CONSOLE_POLL_S = 0.02
-#: How often, in seconds, what the VMM used is asked, and whether it broke down: that takes reading more than one file.
+#: How often, in seconds, what the VMM used is asked: that takes reading more than one file.
 _VMM_POLL_S = 0.1
+#: How often, in seconds, the VMM itself is asked how its machine is: that takes some of the time of a busy process.
+_CONDITION_POLL_S = 0.5
 
 
 @dataclass(slots=True)
@@ -28,7 +31,7 @@ class NotUpError(Exception):
         console: what it printed.
         kind: of the error that its user gets.
         doubtful: the machine may be to blame, not the guest: it stalled, or ended without a word.
-        broke: KVM said that it could not go on.
+        broke: the VMM said that it could not go on.
     """
 
     reason: str
@@ -41,8 +44,9 @@ class NotUpError(Exception):
 class BootWatch:
     """Watches one boot. Made before the VMM is started: what consoles and logs hold by then is of earlier boots."""
 
-    def __init__(self, services: Services, files: VmFiles, operation: Operation) -> None:
+    def __init__(self, services: Services, driver: VmmDriver, files: VmFiles, operation: Operation) -> None:
         self._services = services
+        self._driver = driver
         self._files = files
         self._operation = operation
         self.console_offset = files.console_size()
@@ -65,7 +69,7 @@ class BootWatch:
                 raise NotUpError(marks.failure, text)
             if marks.ready_s is not None:
                 return
-            if not self._services.vmm.is_alive(identity):
+            if not self._services.vmms.processes.is_alive(identity):
                 raise NotUpError("the machine ended while it booted", text, doubtful=True)
             if signs.vmm_is_due():
                 self._look_at_vmm(identity, pace, signs, marks, text)
@@ -78,14 +82,22 @@ class BootWatch:
     def _look_at_vmm(
         self, identity: ProcessIdentity, pace: BootPace | None, signs: _SignsOfLife, marks: console.BootMarks, text: str
     ) -> None:
-        words = self._services.vmm.breakdown(identity, self._files.run_dir, self._files.vmm_log, since=self.log_offset)
-        if words:
-            raise NotUpError(words, text, doubtful=True, broke=True)
+        if signs.condition_is_due():
+            self._check_condition(identity, text)
         if pace is None:
             return
-        progress = signs.progress(marks, self._services.vmm.cpu_seconds(identity), len(text))
+        progress = signs.progress(marks, self._services.vmms.processes.cpu_seconds(identity), len(text))
         if reason := stall(pace, progress):
             raise NotUpError(reason, text, doubtful=True)
+
+    def _check_condition(self, identity: ProcessIdentity, text: str) -> None:
+        files = self._files
+        machine = Machine(files.directory.name, identity, files.run_dir, files.vmm_log, self.log_offset)
+        condition = self._driver.condition(machine)
+        if condition.health is Health.BROKEN:
+            raise NotUpError(condition.words, text, doubtful=True, broke=True)
+        if condition.is_stalled:
+            raise NotUpError(condition.words, text, ErrorKind.EXHAUSTED)
 
 
 class _SignsOfLife:
@@ -93,6 +105,7 @@ class _SignsOfLife:
 
     def __init__(self) -> None:
         self._next_look = 0.0
+        self._next_question = 0.0
         self._length = -1
         self._at = 0.0
         self._cpu_s = 0.0
@@ -102,6 +115,13 @@ class _SignsOfLife:
         if now < self._next_look:
             return False
         self._next_look = now + _VMM_POLL_S
+        return True
+
+    def condition_is_due(self) -> bool:
+        now = time.monotonic()
+        if now < self._next_question:
+            return False
+        self._next_question = now + _CONDITION_POLL_S
         return True
 
     def progress(self, marks: console.BootMarks, cpu_s: float, length: int) -> BootProgress:

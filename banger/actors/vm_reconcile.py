@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from loguru import logger
+
 from banger.actors.incident_recorder import IncidentRecorder, cause_of_exit
 from banger.actors.services import Services
-from banger.actors.vm_files import VmFiles
 from banger.actors.vm_keeper import VmKeeper
+from banger.actors.vm_machines import condition_of, driver_of, machine_of
 from banger.actors.vm_teardown import find_process
 from banger.core import clock, codec
 from banger.core.crashpoints import crashpoint
@@ -15,6 +17,7 @@ from banger.core.errors import BangerError
 from banger.core.exits import ExitRecord
 from banger.core.models import ExitReason, ProcessIdentity, Restarts, Vm, VmState
 from banger.core.operation import Operation
+from banger.core.ports import Health
 from banger.core.reconcile_action import ReconcileAction, choose_action
 from banger.core.restarting import after_end
 
@@ -49,10 +52,12 @@ def is_abandoned(services: Services, vm: Vm) -> bool:
 
 def breakdown(services: Services, vm: Vm, identity: ProcessIdentity | None) -> str:
     """Why a VM's machine cannot go on although its VMM lives; empty if it can, or if there is none."""
-    files = VmFiles(services.layout, vm.id)
-    if identity is None or not files.vmm_log_size():  # whoever broke down said so
+    try:
+        condition = condition_of(services, vm, identity)
+    except BangerError as error:  # of a driver that this banger does not have: it lives, and that is all that is known
+        logger.warning("{}: how its machine is cannot be told: {}", vm.name, error)
         return ""
-    return services.vmm.breakdown(identity, files.run_dir, files.vmm_log)
+    return condition.words if condition.health is Health.BROKEN else ""
 
 
 def recorded_vm(services: Services, vm_id: str) -> Vm | None:
@@ -123,6 +128,7 @@ class VmReconciler:
             ports=recorded.ports,
             ssh_port=recorded.ssh_port,
             accelerator=recorded.accelerator,
+            vmm=recorded.vmm,
             pid=recorded.pid,
             timings=recorded.timings,
             restarts=recorded.restarts,
@@ -132,7 +138,7 @@ class VmReconciler:
         assert identity is not None
         self._services.watcher.watch(vm.id, identity)  # first: whatever else fails, its end is heard of
         if vm.state is VmState.PAUSED:  # the row is written before the machine stands still
-            self._services.vmm.pause(identity, self._services.layout.vm_run_dir(vm.id))
+            driver_of(self._services, vm).pause(machine_of(self._services, vm, identity))
         for one in self._services.capabilities:
             if one.applies(vm):
                 one.adopted(vm, self._services.ledger.of(vm.id))
@@ -157,6 +163,6 @@ class VmReconciler:
     def _cause(self, vm: Vm, identity: ProcessIdentity) -> ExitRecord:
         if words := breakdown(self._services, vm, identity):
             kernel = self._services.store.kernels.get(vm.kernel_id)
-            self._services.vmm.engines.forget(kernel.digest if kernel else "")
+            driver_of(self._services, vm).engines.forget(kernel.digest if kernel else "")
             return ExitRecord(ExitReason.KVM_FAILURE, words)
         return cause_of_exit(self._services, vm, identity)

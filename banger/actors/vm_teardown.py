@@ -19,7 +19,7 @@ from banger.core.ports import Handle
 from banger.host.cascade import run_all
 from banger.host.publish import discard
 
-#: Kinds of what a VMM driver makes besides the process, see :meth:`banger.core.ports.Vmm.holds`.
+#: Kinds of what a launch makes besides the process, see :meth:`banger.core.ports.VmmLauncher.holds`.
 LAUNCHER_KINDS = ("unit", "cgroup")
 
 
@@ -39,11 +39,11 @@ def find_process(services: Services, handles: Sequence[Handle]) -> tuple[Process
     marker = handles[0].key
     identity = ProcessIdentity(**handles[0].detail) if handles[0].detail else ProcessIdentity(0, 0, "", marker)
     if identity.known:
-        if services.vmm.is_alive(identity):
+        if services.vmms.processes.is_alive(identity):
             return identity, True
-        if not services.vmm.of_this_boot(identity):
+        if not services.vmms.processes.of_this_boot(identity):
             return identity, False
-    found = services.vmm.find(marker)
+    found = services.vmms.processes.find(marker)
     return found or identity, found is not None
 
 
@@ -65,7 +65,7 @@ def tear_down(services: Services, vm: Vm, identity: ProcessIdentity | None, *, f
 
     def end_process() -> None:
         if identity is not None and identity.known:
-            services.vmm.kill(identity)
+            services.vmms.processes.kill(identity)
         crashpoint("vm.down:process-gone")
         ledger.strike("process")
 
@@ -78,7 +78,7 @@ def tear_down(services: Services, vm: Vm, identity: ProcessIdentity | None, *, f
     process = f"VMM process of {vm.name}"
     alive = (process,)  # nothing that a live process may use is freed
     made = [replace(step, needs=(*alive, *step.needs)) for step in _capability_steps(services, vm)]
-    disk = services.storages[vm.storage].detach(vm.id, place.directory, ledger)
+    disk = services.storages.named(vm.storage).detach(vm.id, place.directory, ledger)
     disk = [replace(step, needs=(*alive, *step.needs)) for step in disk]
     steps = [
         CleanupStep("guest channel", lambda: services.guests.disconnect(vm.id)),
@@ -100,7 +100,7 @@ def _launcher_steps(services: Services, vm: Vm, needs: tuple[str, ...]) -> list[
     ledger = services.ledger.of(vm.id)
 
     def release(handle: Handle) -> None:
-        services.vmm.release(handle.kind, handle.key)
+        services.vmms.launcher.release(handle.kind, handle.key)
         crashpoint("vm.down:launcher-released")
         ledger.strike(handle.kind, handle.key)
 
@@ -118,7 +118,7 @@ def _file_steps(services: Services, vm: Vm, place: VmFiles, needs: tuple[str, ..
     """The disk and the directory with the ledger's file; the rows stay as long as something is left."""
 
     def remove_disk() -> None:
-        services.storages[vm.storage].remove(place.directory)
+        services.storages.named(vm.storage).remove(place.directory)
         crashpoint("vm.delete:disk-gone")
 
     disk = f"disk of {vm.name}"

@@ -9,11 +9,11 @@ from datetime import datetime
 from starlette.requests import HTTPConnection
 
 from banger.actors.inventory import OwnedObject
+from banger.actors.services import Vmms
 from banger.catalog import Catalog
 from banger.config import Config
 from banger.core.attendance import Attendance
 from banger.core.models import GuestAccess, Vm
-from banger.core.ports import Vmm
 from banger.dns.service import DnsService
 from banger.host.evidence.store import EvidenceStore
 from banger.host.ledger import Ledger
@@ -37,7 +37,7 @@ class ApiContext:
     catalog: Catalog
     sessions: Sessions
     access: Callable[[Vm], GuestAccess]
-    vmm: Vmm
+    vmms: Vmms
     ledger: Ledger
     evidence: EvidenceStore
     attendance: Attendance

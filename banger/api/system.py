@@ -25,9 +25,10 @@ from banger.core.models import VmState
 async def show_system(request: Request) -> Response:
     """The daemon."""
     context = context_of(request)
-    engine = await asyncio.to_thread(context.vmm.engines.choose, "", "")
+    driver = context.vmms.drivers.default
+    engine = await asyncio.to_thread(driver.engines.choose, "", "")
     try:
-        launcher = dict(await asyncio.to_thread(context.vmm.launcher))
+        launcher = dict(await asyncio.to_thread(context.vmms.launcher.describe))
     except BangerError as error:  # VMs cannot be started; the daemon answers all the same, and can be stopped
         launcher = {"error": str(error)}
     vms = context.store.vms.all()
@@ -40,7 +41,7 @@ async def show_system(request: Request) -> Response:
             "data_dir": str(context.layout.data),
             "socket": str(context.layout.socket),
             "schema_version": context.store.database.schema_version,
-            "vmm": context.vmm.name,
+            "vmm": driver.name,
             "accelerator": engine.accelerator,
             "accelerator_reason": engine.reason,
             "launcher": launcher,

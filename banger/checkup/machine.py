@@ -19,6 +19,7 @@ from banger.core.codec import to_plain
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import VmSpec
 from banger.core.units import format_duration
+from banger.core.vmm_names import HARDWARE
 
 #: What one boot may take besides the guest's own time: a kernel may have to be downloaded first, in seconds.
 _PREPARING_S = 900.0
@@ -100,17 +101,17 @@ class Trial:
         KVM is not asked for but left to be chosen, as for every VM: then the start also finds out what it is worth.
         """
         accelerator = self.candidate.prospect.accelerator
-        wish = "" if accelerator == "kvm" else accelerator
+        wish = "" if accelerator == HARDWARE else accelerator
         spec = replace(self.spec, network=self.candidate.network, accelerator=wish, ephemeral=True, ttl_s=_TTL_S)
         body = {"name": "", "spec": to_plain(spec), "start": True}
         limit_s = self.boot_timeout_s + _PREPARING_S
         booted: list[Guest] = []
         notes, listen = self._notes()
-        with self._row("boot", _WITHOUT_KVM if accelerator == "kvm" else "") as say:
+        with self._row("boot", _WITHOUT_KVM if accelerator == HARDWARE else "") as say:
             vm = self.client.long("POST", "/v1/vms", body=body, on_event=listen, timeout_s=limit_s)
             self.vm_ids.add(vm["id"])
             if vm["accelerator"] != accelerator:
-                if accelerator == "kvm":
+                if accelerator == HARDWARE:
                     say(Finding("; ".join(notes) or "VMs are emulated here", note=True))
                     return None
                 raise CheckFailedError(f"asked for {accelerator}, and runs on {vm['accelerator']}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-ACCELERATORS = ("kvm", "tcg")
+from banger.core.vmm_names import ACCELERATORS, EMULATED, HARDWARE
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ def prospects(found: str, reason: str, hint: str, setting: str) -> list[Accelera
     """What to expect of each accelerator.
 
     Args:
-        found: ``kvm`` or ``tcg``: what VMs that ask for nothing get here.
+        found: the accelerator that VMs that ask for nothing get here.
         reason: why it is that one, in the words of the probe.
         hint: what to type to get KVM; may be empty.
         setting: ``vmm.accelerator``; other than ``auto``, nothing else is tried.
@@ -47,10 +47,10 @@ def prospects(found: str, reason: str, hint: str, setting: str) -> list[Accelera
         return [
             AcceleratorOutlook(name, name == setting, reason if name == setting else other) for name in ACCELERATORS
         ]
-    emulated = AcceleratorOutlook("tcg", usable=True, reason="works wherever QEMU does")
-    if found == "kvm":
-        return [AcceleratorOutlook("kvm", usable=True, reason=reason), emulated]
-    return [AcceleratorOutlook("kvm", usable=False, reason=reason, hint=hint), emulated]
+    emulated = AcceleratorOutlook(EMULATED, usable=True, reason="works wherever the VMM does")
+    if found == HARDWARE:
+        return [AcceleratorOutlook(HARDWARE, usable=True, reason=reason), emulated]
+    return [AcceleratorOutlook(HARDWARE, usable=False, reason=reason, hint=hint), emulated]
 
 
 def candidates(found: Sequence[AcceleratorOutlook], drivers: Sequence[str], networks: Sequence[str]) -> list[Candidate]:

@@ -72,7 +72,7 @@ class Checkup:
         """Everything; the report.
 
         Raises:
-            BangerError: what kept it from beginning: no daemon, no QEMU, an image that cannot be had.
+            BangerError: what kept it from beginning: no daemon, no VMM, an image that cannot be had.
         """
         began = time.monotonic()
         system = self._client.get("/v1/system")
@@ -97,15 +97,14 @@ class Checkup:
 
         Where both agree on KVM, what became of this very kernel on it is known better than what to expect in general.
         """
-        from banger.vmm.engines import QemuEngines  # noqa: PLC0415  # the daemon's world, for this question only
-        from banger.vmm.probe import accelerator  # noqa: PLC0415
+        from banger.vmm.survey import accelerator, engines  # noqa: PLC0415  # the daemon's world, for this question only
 
         found, setting = accelerator(self._layout, self._config), self._config.text("vmm.accelerator")
         if daemons != found.name:
             return plan.prospects(daemons, daemons_reason, _RESTART, setting)
         if setting != "auto" or found.name != "kvm":
             return plan.prospects(found.name, found.reason, found.hint, setting)
-        engine = QemuEngines(self._config, self._layout).choose("", self._kernel_digest(image))
+        engine = engines(self._layout, self._config).choose("", self._kernel_digest(image))
         return plan.prospects(engine.accelerator, engine.reason, "", setting)
 
     def _image(self) -> str:

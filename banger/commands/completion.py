@@ -15,6 +15,7 @@ from typer import Argument, Context
 from banger.client import Client
 from banger.commands.session import CliSession
 from banger.core.errors import BangerError, ErrorKind
+from banger.core.vmm_names import ACCELERATORS, MACHINES
 from banger.layout import Layout
 
 _TIMEOUT_S = 1.0
@@ -131,8 +132,8 @@ _FIXED: Mapping[str, Sequence[str]] = {
     "init": ("auto", "image", "none"),
     "network": ("user", "tap", "none"),
     "storage": ("overlay", "reflink", "dm-snapshot", "copy"),
-    "machine": ("microvm", "q35"),
-    "accelerator": ("auto", "kvm", "tcg"),
+    "machine": MACHINES,
+    "accelerator": ("auto", *ACCELERATORS),
     "pull": ("missing", "always", "never"),
     "state": ("creating", "stopped", "starting", "running", "paused", "stopping", "failed", "deleting"),
     "until": ("stopped", "running"),

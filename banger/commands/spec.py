@@ -22,6 +22,7 @@ from banger.config import Config
 from banger.core.egress import EgressPolicy
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.units import MIB, parse_duration, parse_size, whole_number
+from banger.core.vmm_names import ACCELERATORS, MACHINES
 from banger.layout import Layout
 
 _T = TypeVar("_T")
@@ -139,8 +140,8 @@ class VmWish:
             "storage": self.storage,
             "home": self.home,
             "home_mib": mebibytes(self.home_size) if self.home_size else 0,
-            "machine": one_of("--machine", self.machine, ("", "microvm", "q35")),
-            "accelerator": one_of("--accelerator", self.accelerator, ("", "auto", "kvm", "tcg")).replace("auto", ""),
+            "machine": one_of("--machine", self.machine, ("", *MACHINES)),
+            "accelerator": one_of("--accelerator", self.accelerator, ("", "auto", *ACCELERATORS)).replace("auto", ""),
             "ephemeral": ephemeral,
             "ttl_s": parse_duration(self.ttl) if self.ttl else 0.0,
             "idle_s": parse_duration(self.idle) if self.idle else 0.0,

@@ -14,6 +14,7 @@ from banger.core.console import boot_marks
 from banger.core.exits import ExitRecord
 from banger.core.models import ExitReason
 from banger.core.units import format_duration
+from banger.core.vmm_names import EMULATED, HARDWARE
 
 #: Below this a distribution's kernel may be reset, or lose its initrd, without saying why (Debian 12, measured).
 SMALL_MEMORY_MIB = 192
@@ -41,7 +42,7 @@ _LIKE_DAMAGE = frozenset(
     "silent silent-kvm slow slow-kvm busy-host reset reset-silent memory panic kernel-crashed stall timer no-initrd"
     " initrd-damaged init-missing init-for-another-processor init-ended kernel-cpu powered-off".split()
 )
-_NAMES = {"kvm": "on KVM", "tcg": "under emulation"}
+_NAMES = {HARDWARE: "on KVM", EMULATED: "under emulation"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +51,14 @@ class BootFacts:
 
     Attributes:
         console: what the guest printed in this boot.
-        accelerator: ``kvm`` or ``tcg``.
+        accelerator: what it ran on.
         elapsed_s: from the start of the VMM until the boot was given up.
         ended: how the VMM ended, if it did; ``None`` for one that was still running.
         vmm_log: the end of what the VMM printed.
         kernel, image: their names.
         kernel_arguments: those that the kernel brings besides banger's own.
         kernel_fault: what is wrong with the kernel's file, if somebody looked and found something.
-        machine: ``microvm`` or ``q35``.
+        other_machine: a type of machine to try instead of this one; empty if there is none.
         host_load: runnable processes of the host for each of its CPUs; 0 if nobody knows.
         told: what whoever watched the boot says of it; it counts if nothing else tells more.
         kept: the VM is still there after a failed start; otherwise advice speaks of a new one.
@@ -74,7 +75,7 @@ class BootFacts:
     image: str = ""
     kernel_arguments: str = ""
     kernel_fault: str = ""
-    machine: str = "microvm"
+    other_machine: str = ""
     host_load: float = 0.0
     told: str = ""
     kept: bool = True
@@ -149,7 +150,7 @@ def _silent(facts: BootFacts, console: str) -> _Cause:
     if elsewhere := _OTHER_CONSOLE.search(facts.kernel_arguments):
         words = f'the kernel\'s own arguments send its console to "{elsewhere[1]}", so nothing is heard of it'
         return "console-elsewhere", words, Remedy.KERNEL, console
-    if facts.accelerator == "kvm":
+    if facts.accelerator == HARDWARE:
         return "silent-kvm", f"{_late(facts)}, and its kernel never said a word", Remedy.EMULATION, console
     words = f"{_late(facts)}, and its kernel never said a word: it does not fit, or is damaged"
     return "silent", words, Remedy.KERNEL, console
@@ -168,7 +169,7 @@ def _slow(facts: BootFacts, console: str) -> _Cause:
     elif marks.init_s is not None:
         place = "banger's init ran, its root was not in place"
     words = f"{_late(facts)}: {place}"
-    if facts.accelerator == "kvm" and facts.told not in ("", _LATE):
+    if facts.accelerator == HARDWARE and facts.told not in ("", _LATE):
         return "slow-kvm", words, Remedy.EMULATION, console
     if facts.host_load > BUSY_LOAD:
         return (
@@ -219,7 +220,7 @@ def _hint(remedy: Remedy, facts: BootFacts) -> str:
         Remedy.ROOM: f"banger vm grow {facts.vm} --disk SIZE" if facts.kept else "a larger disk: --disk SIZE",
         Remedy.HOST_DISK: "look at this host's disk: banger system df; dmesg | grep -i 'i/o error'",
         Remedy.EMULATION: "emulate instead: --accelerator tcg; what this host can do: banger doctor --boot",
-        Remedy.MACHINE: f"another machine: --machine {'q35' if facts.machine != 'q35' else 'microvm'}",
+        Remedy.MACHINE: f"another machine: --machine {facts.other_machine}" if facts.other_machine else again,
         Remedy.PATIENCE: f"give it more time (vm.boot_timeout_s), or stop what keeps this host busy, and {again}",
         Remedy.NONE: again,
         Remedy.REPORT: f"keep what is known, for a bug report: banger vm why {facts.vm} --bundle FILE",

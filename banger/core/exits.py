@@ -8,6 +8,19 @@ from banger.core.models import ExitReason
 
 
 @dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a process ended, as far as its launcher was told.
+
+    Attributes:
+        status: exit code, or minus the number of the signal that ended it; ``None`` if nobody knows.
+        out_of_memory: the kernel killed it because its limit or the host's memory was used up.
+    """
+
+    status: int | None = None
+    out_of_memory: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ExitRecord:
     """What is known of the end of a machine that nobody here asked to end.
 

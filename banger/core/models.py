@@ -246,13 +246,14 @@ class Vm:
     Attributes:
         reason: why the state is what it is, for people; set with ``failed`` and by unexpected stops.
         storage: the storage driver that made its disk.
+        vmm: the VMM driver that runs it, or ran it last.
         address: where the host reaches the guest; empty while not running.
         last_ports: published ports of the last start; what banger had picked is picked again if it is free.
         ssh_port: port at ``address`` that reaches banger's own ssh server in the guest; 0 while not running.
         paused_by: ``user``, or ``guard`` when the host was about to run out of room; empty while not paused.
         attended: a run session holds it, and it is deleted when that ends; see :mod:`banger.core.attendance`.
         keep_home: what deleting it does with its home disk; false once a user has wished it deleted.
-        accelerator: ``kvm`` or ``tcg`` of the running VMM.
+        accelerator: of the running VMM.
         restarts: what banger started by itself, and is about to.
         pid: of the VMM; 0 while not running.
         timings: steps of the last start, for the waterfall.
@@ -267,6 +268,7 @@ class Vm:
     image_id: str = ""
     kernel_id: str = ""
     storage: str = ""
+    vmm: str = ""
     reason: str = ""
     exit_reason: ExitReason = ExitReason.NONE
     started_at: datetime | None = None

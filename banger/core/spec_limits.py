@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import VmSpec
 from banger.core.units import GIB, LONGEST_S, MIB, TIB, format_size
+from banger.core.vmm_names import ACCELERATORS
 
 MOST_CPUS = 1024
 #: What a host has is asked elsewhere; this only keeps numbers that overflow out.
@@ -43,8 +44,9 @@ def check_spec(spec: VmSpec) -> None:
             raise _refused(
                 "env", f"{variable[:20]!r}… is no environment variable", f"less than {_MOST_VARIABLE} bytes, no NUL"
             )
-    if spec.accelerator not in ("", "kvm", "tcg"):
-        raise _refused("accelerator", f'"{spec.accelerator}" is none', "use kvm or tcg, or leave it out")
+    if spec.accelerator not in ("", *ACCELERATORS):
+        hint = f"use {' or '.join(ACCELERATORS)}, or leave it out"
+        raise _refused("accelerator", f'"{spec.accelerator}" is none', hint)
 
 
 def _texts(spec: VmSpec) -> Iterator[tuple[str, str, int]]:

@@ -15,7 +15,7 @@ from banger.actors.image_actor import ImageActor
 from banger.actors.inventory import overview
 from banger.actors.kernel_actor import KernelActor
 from banger.actors.messages import OwnerKey, OwnerKind, ReconcileVm
-from banger.actors.services import Services
+from banger.actors.services import Services, Vmms
 from banger.actors.vm_actor import VmActor
 from banger.api.context import ApiContext
 from banger.bundle.source import BundleImageSource
@@ -23,6 +23,7 @@ from banger.catalog import Catalog
 from banger.config import Config
 from banger.core import clock
 from banger.core.attendance import Attendance
+from banger.core.drivers import Drivers
 from banger.core.models import ProcessIdentity
 from banger.core.operation_table import OperationTable
 from banger.daemon.capabilities import make_capabilities
@@ -48,7 +49,8 @@ from banger.storage.drivers import all_drivers, choose
 from banger.storage.objects import StorageObjects
 from banger.store import Store
 from banger.supervisor import Supervisor
-from banger.vmm.qemu.driver import QemuVmm
+from banger.vmm.drivers import all_drivers as all_vmm_drivers
+from banger.vmm.processes import LocalProcesses
 from banger.vmm.watcher import ExitWatcher
 
 if TYPE_CHECKING:
@@ -93,7 +95,8 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
     evidence = EvidenceStore(layout)
     attendance = Attendance()
     mark = installation_id(layout)
-    vmm = QemuVmm(config, layout, Launching(config, mark))
+    launching = Launching(config, mark)
+    vmms = Vmms(all_vmm_drivers(config, layout, launching), LocalProcesses(launching.outcome), launching)
     capabilities = make_capabilities(layout, config, store, ledger, mark)
     storages = all_drivers(config, mark)
     parts: list[Services] = []
@@ -126,15 +129,14 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
             image_tools=LocalImageTools(layout, config),
             ledger=ledger,
             evidence=evidence,
-            storages=storages,
-            storage=choose(storages, layout, config),
+            storages=Drivers("storage driver", storages.values(), choose(storages, layout, config).name),
             capabilities=capabilities.all,
             host_objects=[
-                vmm.host_objects,
+                launching.host_objects,
                 *(one.host_objects for one in capabilities.all),
                 StorageObjects(layout, mark),
             ],
-            vmm=vmm,
+            vmms=vmms,
             guests=guests,
             boot=LinuxGuestBoot(layout),
             watcher=watcher,
@@ -152,7 +154,7 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
         catalog=catalog,
         sessions=make_sessions(store, guests, supervisor.submit, attendance, evidence.all),
         access=access,
-        vmm=vmm,
+        vmms=vmms,
         ledger=ledger,
         evidence=evidence,
         attendance=attendance,

@@ -6,13 +6,14 @@ import os
 import shlex
 import shutil
 import tempfile
+from collections.abc import Collection
 from ipaddress import IPv4Interface
 from pathlib import Path
 
 from banger.core import clock
 from banger.core.exec import ExecRequest
 from banger.core.operation import Operation
-from banger.core.ports import GuestConfig, GuestNetwork
+from banger.core.ports import GuestConfig, GuestNetwork, Mount
 from banger.guest.command import exec_command
 from banger.guest.cpio import CpioWriter
 from banger.guest.hostkey import dropbear_key
@@ -22,6 +23,8 @@ from banger.kernels.image_file import fault_of
 from banger.kernels.modules import read_modules
 from banger.layout import Layout
 
+#: The one mount that the guest's init makes besides its root (see ``data/init``).
+HOME = Mount("home", "/root")
 #: Port of banger's own ssh server in every guest; 22 is left to the image.
 SSH_PORT = 2222
 
@@ -33,6 +36,7 @@ class LinuxGuestBoot:
     """Implements :class:`banger.core.ports.GuestBoot` with Linux, busybox and dropbear."""
 
     ssh_port = SSH_PORT
+    mounts: Collection[Mount] = (HOME,)
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
@@ -96,7 +100,7 @@ def vm_archive(config: GuestConfig) -> bytes:
         "ssh_port": str(config.ssh_port),
         "epoch": str(int(clock.now().timestamp())),
         "root": config.root,
-        "home": "yes" if config.home else "no",
+        "home": "yes" if HOME in config.mounts else "no",
         **_network_settings(config.network),
     }
     cpio = CpioWriter()

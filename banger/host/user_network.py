@@ -18,7 +18,16 @@ from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import Image, PortForward, Vm
 from banger.core.operation import Operation
 from banger.core.plan import CleanupStep
-from banger.core.ports import Contribution, GuestNetwork, HostObject, UserNic, VmLedger
+from banger.core.ports import (
+    Channel,
+    Contribution,
+    DeviceKind,
+    GuestNetwork,
+    HostObject,
+    Mount,
+    UserNic,
+    VmLedger,
+)
 from banger.forwarding.forwarders import Opened, Target
 from banger.forwarding.publisher import PORT_KIND, Publisher
 
@@ -42,6 +51,14 @@ class UserNetwork:
         """True for a VM that has no other network."""
         return vm.spec.network in ("user", "none")
 
+    def devices(self, vm: Vm) -> Collection[DeviceKind]:  # noqa: ARG002
+        """A card on the VMM's own stack."""
+        return (UserNic,)
+
+    def mounts(self, vm: Vm) -> Collection[Mount]:  # noqa: ARG002
+        """None."""
+        return ()
+
     def prepare(self, vm: Vm, image: Image, ledger: VmLedger, operation: Operation) -> Contribution:  # noqa: ARG002
         """Choose the host's ports, write them down, and have them held.
 
@@ -59,10 +76,9 @@ class UserNetwork:
             self._publisher.forward(vm, opened, ledger)
         is_open = vm.spec.network == "user"
         return Contribution(
-            nic=UserNic((ssh, *inner), restricted=not is_open),
+            devices=(UserNic((ssh, *inner), restricted=not is_open),),
             network=GuestNetwork(ADDRESS, GATEWAY if is_open else "", NAMESERVER if is_open else ""),
-            address="127.0.0.1",
-            ssh_port=ssh.host_port,
+            channel=Channel("127.0.0.1", ssh.host_port),
             ports=published,
         )
 

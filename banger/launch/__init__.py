@@ -1,6 +1,7 @@
 """Starting a VMM process so that it outlives the daemon, within limits, and learning how it ended."""
 
+from banger.core.exits import Outcome
 from banger.launch.launching import Facts, Launching
-from banger.launch.port import Job, Launcher, Limits, Outcome
+from banger.launch.port import Job, Launcher, Limits
 
 __all__ = ["Facts", "Job", "Launcher", "Launching", "Limits", "Outcome"]

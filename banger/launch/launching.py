@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -12,16 +12,15 @@ from loguru import logger
 
 from banger.config import Config
 from banger.core.errors import BangerError, ErrorKind
+from banger.core.exits import Outcome
 from banger.core.ports import HostObject
 from banger.core.units import MIB
 from banger.launch.cgroups import Cgroups, NoDelegationError, delegated_part
 from banger.launch.environment import is_supervised
-from banger.launch.port import Job, Launcher, Limits, Outcome
+from banger.launch.port import Job, Launcher, Limits
 from banger.launch.session import SessionLauncher
 from banger.launch.systemd import SystemdLauncher
 
-#: What a VMM needs besides the guest's memory, in MiB: its own, and for emulation the translated code.
-_OVERHEAD_MIB = {"kvm": 512, "tcg": 1536}
 #: Of one CPU, besides the guest's own: disk and network.
 _OVERHEAD_CPU_PERCENT = 50
 #: A VMM has a thread for each CPU of the guest and up to 64 for each disk.
@@ -62,6 +61,10 @@ class Launching:
             return Facts(name, reason, limited=False, unlimited_because=self._part)
         return Facts(name, reason, limited=True)
 
+    def describe(self) -> Mapping[str, object]:
+        """The same as plain values."""
+        return asdict(self.facts())
+
     @property
     def inherits(self) -> bool:
         """True if a process can be given open files."""
@@ -80,12 +83,12 @@ class Launching:
         """
         return self._chosen.spawn(job)
 
-    def limits(self, cpus: int, memory_mib: int, accelerator: str) -> Limits:
-        """What a VMM may use for a guest of this size."""
+    def limits(self, cpus: int, memory_mib: int, overhead_mib: int) -> Limits:
+        """What a VMM may use for a guest of this size; ``overhead_mib`` is what it needs besides the guest's memory."""
         if not self._wants_limits:
             return Limits()
-        memory_mib += _OVERHEAD_MIB.get(accelerator, max(_OVERHEAD_MIB.values()))
-        return Limits(100 * cpus + _OVERHEAD_CPU_PERCENT, memory_mib * MIB, _TASKS)
+        memory_bytes = (memory_mib + overhead_mib) * MIB
+        return Limits(100 * cpus + _OVERHEAD_CPU_PERCENT, memory_bytes, _TASKS)
 
     def outcome(self, vm_id: str) -> Outcome:
         """How a VM's last process ended, until :meth:`release`.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from banger.core.exits import Outcome
 from banger.core.ports import HostObject
 
 
@@ -40,19 +41,6 @@ class Job:
     log: Path
     limits: Limits = Limits()
     descriptors: Sequence[int] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a process ended, as far as its launcher was told.
-
-    Attributes:
-        status: exit code, or minus the number of the signal that ended it; ``None`` if nobody knows.
-        out_of_memory: the kernel killed it because its limit or the host's memory was used up.
-    """
-
-    status: int | None = None
-    out_of_memory: bool = False
 
 
 class Launcher(Protocol):

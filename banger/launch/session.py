@@ -10,10 +10,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from banger.core.errors import BangerError, ErrorKind
+from banger.core.exits import Outcome
 from banger.core.ports import HostObject
 from banger.launch.cgroups import Cgroups, remove
 from banger.launch.environment import vmm_environment
-from banger.launch.port import Job, Outcome
+from banger.launch.port import Job
 
 #: The process enters its cgroup before it becomes the VMM: all of its memory is accounted there, and there is no
 #: instant at which it runs unlimited. $0 is the file that takes its id.

@@ -13,10 +13,11 @@ import time
 from collections.abc import Mapping, Sequence
 
 from banger.core.errors import BangerError, ErrorKind
+from banger.core.exits import Outcome
 from banger.core.names import ID_LENGTH
 from banger.core.ports import HostObject
 from banger.launch.environment import BOOTED, inheritable
-from banger.launch.port import Job, Limits, Outcome
+from banger.launch.port import Job, Limits
 
 SLICE = "banger.slice"
 _TIMEOUT_S = 30.0

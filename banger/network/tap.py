@@ -17,7 +17,17 @@ from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import Image, PortForward, Vm
 from banger.core.operation import Operation
 from banger.core.plan import CleanupStep
-from banger.core.ports import Contribution, GuestNetwork, Handle, HostObject, TapNic, VmLedger
+from banger.core.ports import (
+    Channel,
+    Contribution,
+    DeviceKind,
+    GuestNetwork,
+    Handle,
+    HostObject,
+    Mount,
+    TapNic,
+    VmLedger,
+)
 from banger.forwarding.forwarders import Opened, Target
 from banger.forwarding.publisher import PORT_KIND, Publisher
 from banger.network import links, nft
@@ -93,6 +103,14 @@ class TapNetwork:
         """True for a VM that asked for a tap."""
         return vm.spec.network == "tap"
 
+    def devices(self, vm: Vm) -> Collection[DeviceKind]:  # noqa: ARG002
+        """A card on a tap."""
+        return (TapNic,)
+
+    def mounts(self, vm: Vm) -> Collection[Mount]:  # noqa: ARG002
+        """None."""
+        return ()
+
     def prepare(self, vm: Vm, image: Image, ledger: VmLedger, operation: Operation) -> Contribution:  # noqa: ARG002
         """Give the VM addresses, ports, rules and a tap. The rules are there before the tap is.
 
@@ -120,10 +138,9 @@ class TapNetwork:
         ledger.activate(TAP_KIND, guest.tap)
         ledger.activate(ADDRESS_KIND, str(guest.address), guest.detail())
         return Contribution(
-            nic=TapNic(guest.tap, guest.mac, mtu),
+            devices=(TapNic(guest.tap, guest.mac, mtu),),
             network=_guest_network(guest, mtu, has_resolver=resolver is not None),
-            address=str(guest.address),
-            ssh_port=self._ssh_port,
+            channel=Channel(str(guest.address), self._ssh_port),
             ports=guest.ports,
         )
 

@@ -21,7 +21,7 @@ from banger.core.models import Image, Vm
 from banger.core.names import VM_NAME, check_home_name
 from banger.core.operation import Operation
 from banger.core.plan import CleanupStep
-from banger.core.ports import Contribution, Drive, HostObject, VmLedger
+from banger.core.ports import Contribution, DeviceKind, Drive, HostObject, Mount, VmLedger
 from banger.core.units import MIB
 from banger.host.copying import copy_file
 from banger.layout import Layout
@@ -33,6 +33,7 @@ from banger.storage.files import HOME_SERIAL, make_whole, remove_file, unfinishe
 
 _KIND = "home"
 _ROOT_MODE = 0o700
+_MOUNTS = (Mount(HOME_SERIAL, "/root"),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,14 @@ class HomeDisk:
         """True if the VM wishes for one."""
         return bool(vm.spec.home)
 
+    def devices(self, vm: Vm) -> Collection[DeviceKind]:  # noqa: ARG002
+        """A disk."""
+        return (Drive,)
+
+    def mounts(self, vm: Vm) -> Collection[Mount]:  # noqa: ARG002
+        """On ``/root``."""
+        return _MOUNTS
+
     def prepare(self, vm: Vm, image: Image, ledger: VmLedger, operation: Operation) -> Contribution:
         """Claim the disk; make it if there is none of that name, else make it larger if that is wished.
 
@@ -90,7 +99,7 @@ class HomeDisk:
             with operation.step("grow home disk"):
                 grow_disk(disk, wanted, operation.token)
         ledger.activate(_KIND, name, {"file": str(disk)})
-        return Contribution(drives=(Drive(disk, HOME_SERIAL, read_only=False),), home=True)
+        return Contribution(devices=(Drive(disk, HOME_SERIAL, read_only=False),), mounts=_MOUNTS)
 
     def started(self, vm: Vm, ledger: VmLedger) -> None:  # noqa: ARG002
         """From now on there may be something of the user's in it."""

@@ -101,4 +101,7 @@ MIGRATIONS: tuple[str, ...] = (
     """
     ALTER TABLE vms ADD COLUMN attended INTEGER NOT NULL DEFAULT 0;
     """,
+    """
+    ALTER TABLE vms ADD COLUMN vmm TEXT NOT NULL DEFAULT 'qemu';
+    """,
 )

@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
-import re
 import signal
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from banger.core import console as consoles
-from banger.core.exits import ExitRecord
+from banger.core.exits import ExitRecord, Outcome
 from banger.core.models import ExitReason
-from banger.launch import Outcome
 
 #: Somebody wanted the process gone; any other signal is the process's own fault.
 _ASKED = frozenset({signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
-#: QEMU takes these signals as a wish, says so and exits well (QEMU: softmmu/runstate.c).
-_TERMINATED = re.compile(r"terminating on signal (\d+)(?: from pid (\d+))?")
 
 
-def explain_exit(outcome: Outcome, console: str, vmm_words: str) -> ExitRecord:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A VMM says that it ended well because somebody sent it a signal; ``pid`` is the sender's, 0 if unknown."""
+
+    signal_number: int
+    pid: int = 0
+
+
+def _never(vmm_words: str) -> Asked | None:  # noqa: ARG001  # nothing is read from them
+    return None
+
+
+def explain_exit(
+    outcome: Outcome, console: str, vmm_words: str, asked: Callable[[str], Asked | None] = _never
+) -> ExitRecord:
     """The cause, from the strongest evidence to the weakest: the host's kernel, the process's status, the guest.
 
     Args:
         outcome: of the process.
         console: what the guest printed since it was started; it may print anything.
         vmm_words: the end of what the VMM printed, in one line.
+        asked: reads from them that it was asked to end.
     """
     status = outcome.status
     if outcome.out_of_memory:
@@ -34,9 +47,9 @@ def explain_exit(outcome: Outcome, console: str, vmm_words: str) -> ExitRecord:
         words = f"the VMM ended with status {status}" + (f": {vmm_words}" if vmm_words else "")
         return ExitRecord(ExitReason.VMM_CRASH, words, status)
     reason, words = consoles.exit_reason(console)
-    if reason is ExitReason.VMM_CRASH and (asked := _TERMINATED.search(vmm_words)):
-        sender = f" by process {asked[2]}" if asked[2] else ""
-        return ExitRecord(ExitReason.KILLED, f"the VMM was ended with {_name(int(asked[1]))}{sender}", status)
+    if reason is ExitReason.VMM_CRASH and (wish := asked(vmm_words)):
+        sender = f" by process {wish.pid}" if wish.pid else ""
+        return ExitRecord(ExitReason.KILLED, f"the VMM was ended with {_name(wish.signal_number)}{sender}", status)
     return ExitRecord(reason, words, status)
 
 

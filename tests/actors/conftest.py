@@ -17,7 +17,7 @@ def vmm():
 @pytest.fixture
 def vm_world(tmp_path, vmm):
     world = World(tmp_path, vmm)
-    world.guests.on_power_off = lambda vm: vmm.power_down(None, world.layout.vm_run_dir(vm.id))
+    world.guests.on_power_off = lambda vm: vmm.press_button(world.layout.vm_run_dir(vm.id))
     yield world
     world.images.gate.open()
     for vm in world.store.vms.all():

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from banger.actors.messages import CreateVm, DeleteImage, DeleteVm, PauseVm, ReconcileHost, ResumeVm
+from banger.actors.vm_machines import machine_of
 from banger.core.models import ExitReason, ProcessIdentity, VmSpec, VmState
 from banger.core.names import new_id, vmm_marker
 from banger.vmm import identity as processes
@@ -311,7 +312,9 @@ def test_paused_vm_stands_still_until_it_is_resumed(world):
 def test_paused_vm_is_still_paused_after_a_restart(world):
     vm = create(world)
     world.do(PauseVm(vm.id, vm.name))
-    world.vmm.resume(process_of(world, vm), Path())  # as if the daemon had died between the row and the deed
+    world.vmm.resume(
+        machine_of(world.services, vm, process_of(world, vm))
+    )  # as if the daemon had died between the row and the deed
     world.restart()
     world.do(ReconcileHost(at_start=True))
     assert world.vm("web").state is VmState.PAUSED

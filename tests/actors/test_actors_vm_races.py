@@ -42,7 +42,7 @@ def world(tmp_path: Path):
     tap = FakeCapability("tap", place)
     world = World(tmp_path / "home", FakeVmm(), capabilities=(tap,))
     world.tap = tap  # type: ignore[attr-defined]
-    world.guests.on_power_off = lambda vm: world.vmm.power_down(None, world.layout.vm_run_dir(vm.id))
+    world.guests.on_power_off = lambda vm: world.vmm.press_button(world.layout.vm_run_dir(vm.id))
     yield world
     world.stop()
 

@@ -20,8 +20,9 @@ import pytest
 from banger.core.exits import ExitRecord
 from banger.core.models import ExitReason, ProcessIdentity
 from banger.core.names import vmm_marker
+from banger.core.ports import Condition
 from banger.vmm import identity as processes
-from tests.support.machines import KINDS, Rig, obstacle_to, vm_id_of, wait_up
+from tests.support.machines import KINDS, Rig, machine_of, obstacle_to, vm_id_of, wait_up
 from tests.support.waiting import eventually
 
 
@@ -41,15 +42,16 @@ def launch(rig: Rig, name: str = "web", *, hears_button: bool = False) -> Proces
 
 
 def ended(rig: Rig, identity: ProcessIdentity, name: str = "web", console: str = "") -> ExitRecord:
-    return rig.vmm.exit_record(vm_id_of(name), identity, console, rig.home / name / "vmm.log")
+    machine = machine_of(rig.config(name), identity)
+    return rig.vmm.exit_record(machine, rig.processes.outcome(vm_id_of(name), identity), console)
 
 
 def test_launch_returns_a_live_machine_whose_identity_was_told_first(rig: Rig) -> None:
     told: list[ProcessIdentity] = []
     identity = rig.vmm.launch(rig.config(), told.append)
     assert told == [identity]
-    assert rig.vmm.is_alive(identity)
-    assert rig.vmm.of_this_boot(identity)
+    assert rig.processes.is_alive(identity)
+    assert rig.processes.of_this_boot(identity)
 
 
 def test_console_of_a_launched_machine_reaches_its_file(rig: Rig) -> None:
@@ -60,8 +62,8 @@ def test_console_of_a_launched_machine_reaches_its_file(rig: Rig) -> None:
 
 def test_kill_of_a_live_machine_returns_when_it_is_gone(rig: Rig) -> None:
     identity = launch(rig)
-    rig.vmm.kill(identity)
-    assert not rig.vmm.is_alive(identity)
+    rig.processes.kill(identity)
+    assert not rig.processes.is_alive(identity)
     eventually(lambda: not Path(f"/proc/{identity.pid}").exists(), what="somebody to have reaped it")
     record = ended(rig, identity)
     assert (record.reason, record.status) == (ExitReason.KILLED, -signal.SIGKILL)
@@ -72,30 +74,30 @@ def test_exit_status_of_a_machine_survives_other_processes_being_started(rig: Ri
     identity = launch(rig)
     gc.collect()
     processes.kill(identity)
-    eventually(lambda: not rig.vmm.is_alive(identity))
+    eventually(lambda: not rig.processes.is_alive(identity))
     subprocess.run(["true"], check=True)
-    assert rig.vmm.wait_exit(identity, 5.0)
+    assert rig.processes.wait_exit(identity, 5.0)
     assert ended(rig, identity).status == -signal.SIGKILL
 
 
 def test_kill_of_a_dead_machine_is_success(rig: Rig) -> None:
     identity = launch(rig)
-    rig.vmm.kill(identity)
-    rig.vmm.kill(identity)
-    assert rig.vmm.wait_exit(identity, 0.0)
+    rig.processes.kill(identity)
+    rig.processes.kill(identity)
+    assert rig.processes.wait_exit(identity, 0.0)
 
 
 def test_kill_of_a_process_that_never_was_is_success(rig: Rig) -> None:
-    rig.vmm.kill(processes.NO_PROCESS)
-    assert not rig.vmm.is_alive(processes.NO_PROCESS)
+    rig.processes.kill(processes.NO_PROCESS)
+    assert not rig.processes.is_alive(processes.NO_PROCESS)
 
 
 def test_power_down_of_a_listening_guest_ends_the_machine_well(rig: Rig) -> None:
     config = rig.config(hears_button=True)
     identity = rig.vmm.launch(config, lambda identity: None)
     wait_up(config)
-    rig.vmm.power_down(identity, config.run_dir)
-    assert rig.vmm.wait_exit(identity, 10.0)
+    rig.vmm.power_down(machine_of(config, identity))
+    assert rig.processes.wait_exit(identity, 10.0)
     record = ended(rig, identity, console="[    9.1] reboot: Power down")
     assert (record.reason, record.status) == (ExitReason.GUEST_POWEROFF, 0)
 
@@ -104,60 +106,60 @@ def test_paused_machine_stands_still_until_it_is_resumed(rig: Rig) -> None:
     config = rig.config(hears_button=True)
     identity = rig.vmm.launch(config, lambda identity: None)
     wait_up(config)
-    rig.vmm.pause(identity, config.run_dir)
-    rig.vmm.power_down(identity, config.run_dir)
-    assert not rig.vmm.wait_exit(identity, 0.3)
-    rig.vmm.resume(identity, config.run_dir)
-    assert rig.vmm.wait_exit(identity, 10.0)
+    rig.vmm.pause(machine_of(config, identity))
+    rig.vmm.power_down(machine_of(config, identity))
+    assert not rig.processes.wait_exit(identity, 0.3)
+    rig.vmm.resume(machine_of(config, identity))
+    assert rig.processes.wait_exit(identity, 10.0)
 
 
 def test_pause_and_resume_may_be_repeated(rig: Rig) -> None:
     config = rig.config()
     identity = rig.vmm.launch(config, lambda identity: None)
     for act in (rig.vmm.resume, rig.vmm.pause, rig.vmm.pause, rig.vmm.resume, rig.vmm.resume):
-        act(identity, config.run_dir)
-        assert rig.vmm.is_alive(identity)
+        act(machine_of(config, identity))
+        assert rig.processes.is_alive(identity)
 
 
 def test_pause_and_resume_of_a_dead_machine_are_success(rig: Rig) -> None:
     config = rig.config()
     identity = rig.vmm.launch(config, lambda identity: None)
-    rig.vmm.kill(identity)
-    rig.vmm.pause(identity, config.run_dir)
-    rig.vmm.resume(identity, config.run_dir)
+    rig.processes.kill(identity)
+    rig.vmm.pause(machine_of(config, identity))
+    rig.vmm.resume(machine_of(config, identity))
 
 
 def test_kill_of_a_paused_machine_ends_it(rig: Rig) -> None:
     config = rig.config()
     identity = rig.vmm.launch(config, lambda identity: None)
-    rig.vmm.pause(identity, config.run_dir)
-    rig.vmm.kill(identity)
-    assert not rig.vmm.is_alive(identity)
+    rig.vmm.pause(machine_of(config, identity))
+    rig.processes.kill(identity)
+    assert not rig.processes.is_alive(identity)
 
 
 def test_what_a_launch_made_is_listed_until_it_is_released(rig: Rig) -> None:
     identity = launch(rig)
-    held = rig.vmm.holds(vm_id_of("web"))
-    assert [(one.kind, one.key, one.vm_id) for one in rig.vmm.host_objects()] == [
+    held = rig.launcher.holds(vm_id_of("web"))
+    assert [(one.kind, one.key, one.vm_id) for one in rig.launcher.host_objects()] == [
         (*one, vm_id_of("web")) for one in held
     ]
-    rig.vmm.kill(identity)
+    rig.processes.kill(identity)
     for _ in range(2):
         for kind, key in held:
-            rig.vmm.release(kind, key)
-    assert not rig.vmm.host_objects()
+            rig.launcher.release(kind, key)
+    assert not rig.launcher.host_objects()
 
 
 def test_power_down_of_a_dead_machine_is_success(rig: Rig) -> None:
     identity = launch(rig)
-    rig.vmm.kill(identity)
-    rig.vmm.power_down(identity, rig.home / "web")
+    rig.processes.kill(identity)
+    rig.vmm.power_down(machine_of(rig.config(), identity))
 
 
 def test_wait_exit_of_a_live_machine_gives_up_in_time(rig: Rig) -> None:
     identity = launch(rig)
     began = time.monotonic()
-    assert not rig.vmm.wait_exit(identity, 0.05)
+    assert not rig.processes.wait_exit(identity, 0.05)
     assert time.monotonic() - began < 8.0
 
 
@@ -165,16 +167,16 @@ def test_wait_exit_of_a_live_machine_gives_up_in_time(rig: Rig) -> None:
 def test_is_alive_of_another_process_with_the_same_pid_is_false(rig: Rig, change: dict[str, object]) -> None:
     identity = launch(rig)
     other = replace(identity, **change)  # type: ignore[arg-type]
-    assert not rig.vmm.is_alive(other)
-    rig.vmm.kill(other)
-    assert rig.vmm.is_alive(identity)
+    assert not rig.processes.is_alive(other)
+    rig.processes.kill(other)
+    assert rig.processes.is_alive(identity)
 
 
 def test_find_of_a_lost_machine_gives_its_identity(rig: Rig) -> None:
     identity = launch(rig)
-    assert rig.vmm.find(identity.marker) == identity
-    rig.vmm.kill(identity)
-    assert rig.vmm.find(identity.marker) is None
+    assert rig.processes.find(identity.marker) == identity
+    rig.processes.kill(identity)
+    assert rig.processes.find(identity.marker) is None
 
 
 def test_launch_whose_identity_cannot_be_written_down_leaves_no_process(rig: Rig) -> None:
@@ -184,21 +186,21 @@ def test_launch_whose_identity_cannot_be_written_down_leaves_no_process(rig: Rig
     config = rig.config()
     with pytest.raises(OSError, match="no space left"):
         rig.vmm.launch(config, full_disk)
-    assert rig.vmm.find(vmm_marker(config.vm_id)) is None
+    assert rig.processes.find(vmm_marker(config.vm_id)) is None
 
 
 def test_kill_of_one_machine_leaves_the_others_alone(rig: Rig) -> None:
     one, two = launch(rig, "one"), launch(rig, "two")
-    rig.vmm.kill(one)
-    assert rig.vmm.is_alive(two)
+    rig.processes.kill(one)
+    assert rig.processes.is_alive(two)
 
 
 def test_launch_again_after_a_kill_works_in_the_same_directory(rig: Rig) -> None:
     first = launch(rig)
-    rig.vmm.kill(first)
+    rig.processes.kill(first)
     second = launch(rig)
-    assert rig.vmm.is_alive(second)
-    assert not rig.vmm.is_alive(first)
+    assert rig.processes.is_alive(second)
+    assert not rig.processes.is_alive(first)
 
 
 def test_machine_shares_neither_session_nor_pipe_with_its_launcher(rig: Rig) -> None:
@@ -221,17 +223,17 @@ def test_machine_survives_a_killed_launcher_and_is_adopted_by_its_identity_alone
     )
     assert launcher.returncode == -signal.SIGKILL, launcher.stderr.decode()
     identity = ProcessIdentity(**json.loads(launcher.stdout))
-    assert rig.vmm.is_alive(identity)
-    rig.vmm.kill(identity)
-    assert not rig.vmm.is_alive(identity)
+    assert rig.processes.is_alive(identity)
+    rig.processes.kill(identity)
+    assert not rig.processes.is_alive(identity)
 
 
 def test_machine_that_runs_has_not_broken_down_and_uses_processor_time_until_it_is_gone(rig: Rig) -> None:
     config = rig.config()
     identity = rig.vmm.launch(config, lambda identity: None)
     wait_up(config)
-    assert rig.vmm.breakdown(identity, config.run_dir, config.vmm_log) == ""
-    assert rig.vmm.cpu_seconds(identity) >= 0.0
-    rig.vmm.kill(identity)
-    assert rig.vmm.breakdown(identity, config.run_dir, config.vmm_log) == ""
-    assert rig.vmm.cpu_seconds(identity) == 0.0
+    assert rig.vmm.condition(machine_of(config, identity)) == Condition()
+    assert rig.processes.cpu_seconds(identity) >= 0.0
+    rig.processes.kill(identity)
+    assert rig.vmm.condition(machine_of(config, identity)) == Condition()
+    assert rig.processes.cpu_seconds(identity) == 0.0

@@ -97,9 +97,9 @@ def test_home_disk_is_made_of_the_seed_and_goes_on_to_the_next_vm(rootfs: Path, 
         vm_dir.mkdir(parents=True)
         storage.create(vm_dir, rootfs, 64, operation())
         given = homes.prepare(vm, image, ledger, operation())
-        drives = [*storage.attach(vm_id, vm_dir, rootfs, ledger), *given.drives]
+        drives = [*storage.attach(vm_id, vm_dir, rootfs, ledger), *given.devices]
         disks = [Disk(drive.path, drive.serial, drive.read_only) for drive in drives]
-        with machine(boot, debian_kernel(), disks, tmp_path, guest_config(key, home=given.home)) as guest:
+        with machine(boot, debian_kernel(), disks, tmp_path, guest_config(key, mounts=given.mounts)) as guest:
             wait_until_ready(guest)
             homes.started(vm, ledger)
             assert shown(guest, "cat /root/dotfile") == "of the image\n"

@@ -45,11 +45,12 @@ def test_real_guest_on_a_tap_reaches_what_it_may_and_is_reached(lab: Lab, tmp_pa
     lab.servers.tcp(lab.host, "0.0.0.0", 9000)
     lab.host.run("ip link set up0 mtu 1420")
     given = lab.prepare(make_vm(1, egress=f"allow={SERVER},{SERVER6}", ports=(PortForward(80, 8080),)))
-    assert isinstance(given.nic, TapNic)
+    (nic,) = given.devices
+    assert isinstance(nic, TapNic)
     boot = LinuxGuestBoot(Layout(tmp_path, tmp_path, tmp_path, tmp_path / "cache"))
     config = guest_config(make_ssh_key(tmp_path), network=given.network)
     kernel = debian_kernel()
-    with lab.host.entered(), machine(boot, kernel, disks, tmp_path, config, nic=given.nic) as guest:
+    with lab.host.entered(), machine(boot, kernel, disks, tmp_path, config, nic=nic) as guest:
         wait_until_ready(guest)
         assert guest.run("nc", "-w", "5", SERVER, "80").stdout == HOST
         assert guest.run("nc", "-w", "5", SERVER6, "80").stdout == HOST6

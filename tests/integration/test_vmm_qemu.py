@@ -26,7 +26,7 @@ from banger.vmm.qemu import launch, proof_guest, qmp
 from banger.vmm.qemu.arguments import Binary
 from banger.vmm.qemu.binary import find_binary
 from banger.vmm.qemu.proof import prove
-from tests.support.machines import Rig, has_qemu, make_launching, wait_up
+from tests.support.machines import Rig, has_qemu, machine_of, make_launching, wait_up
 
 pytestmark = [pytest.mark.boot, pytest.mark.skipif(not has_qemu(), reason="qemu-system-x86_64 is not installed")]
 
@@ -70,14 +70,14 @@ def refusal(rig: Rig, config: VmmConfig) -> BangerError:
     """The error of a launch that must fail, after which nothing may be left."""
     with pytest.raises(BangerError) as caught:
         start(rig, config)
-    assert rig.vmm.find(vmm_marker(config.vm_id)) is None
+    assert rig.processes.find(vmm_marker(config.vm_id)) is None
     return caught.value
 
 
 @pytest.mark.parametrize("restricted", [False, True])
 def test_launch_with_a_forward_listens_on_it_whatever_the_network(rig: Rig, restricted: bool) -> None:
     port = free_port()
-    start(rig, rig.config(nic=UserNic([PortForward(22, port)], restricted=restricted)))
+    start(rig, rig.config(devices=[UserNic([PortForward(22, port)], restricted=restricted)]))
     with closing(socket.create_connection(("127.0.0.1", port), timeout=5.0)):
         pass
 
@@ -87,7 +87,7 @@ def test_launch_on_a_taken_port_is_a_conflict_that_names_it(rig: Rig) -> None:
         holder.bind(("127.0.0.1", 0))
         holder.listen()
         port = int(holder.getsockname()[1])
-        error = refusal(rig, rig.config(nic=UserNic([PortForward(22, port)])))
+        error = refusal(rig, rig.config(devices=[UserNic([PortForward(22, port)])]))
     assert error.kind is ErrorKind.CONFLICT
     assert f"port {port} on 127.0.0.1 is already taken" in error.message
     assert error.hint
@@ -99,20 +99,20 @@ def test_launch_of_two_machines_on_one_read_only_base_works(make_rig: Callable[.
     base = Drive(disk(rig.home / "base.img"), "root", read_only=True)
     for name in ("one", "two"):
         layer = Drive(disk(rig.home / f"{name}.img"), "work", read_only=False)
-        assert rig.vmm.is_alive(start(rig, rig.config(name, drives=[base, layer])))
+        assert rig.processes.is_alive(start(rig, rig.config(name, devices=[base, layer])))
 
 
 def test_launch_on_a_disk_in_use_is_a_conflict(rig: Rig) -> None:
     layer = Drive(disk(rig.home / "layer.img"), "work", read_only=False)
-    start(rig, rig.config("one", drives=[layer]))
-    error = refusal(rig, rig.config("two", drives=[layer]))
+    start(rig, rig.config("one", devices=[layer]))
+    error = refusal(rig, rig.config("two", devices=[layer]))
     assert error.kind is ErrorKind.CONFLICT
     assert "another process uses its disk" in error.message
 
 
 def test_launch_below_a_directory_with_commas_works(make_rig: Callable[..., Rig]) -> None:
     rig = make_rig(prefix="a,b=c,,")
-    config = rig.config(drives=[Drive(disk(rig.home / "base,x.img"), "root", read_only=True)])
+    config = rig.config(devices=[Drive(disk(rig.home / "base,x.img"), "root", read_only=True)])
     start(rig, config)
     wait_up(config)
 
@@ -200,7 +200,7 @@ def test_power_down_of_a_machine_whose_monitor_is_gone_is_unavailable(rig: Rig) 
     identity = start(rig, config)
     launch.qmp_path(config.run_dir).unlink()
     with pytest.raises(BangerError) as caught:
-        rig.vmm.power_down(identity, config.run_dir)
+        rig.vmm.power_down(machine_of(config, identity))
     assert caught.value.kind is ErrorKind.UNAVAILABLE
 
 
@@ -219,8 +219,8 @@ def test_exit_record_of_a_signalled_machine_tells_wish_from_crash(
     config = rig.config()
     identity = start(rig, config)
     processes.kill(identity, number)
-    assert rig.vmm.wait_exit(identity, 10.0)
-    record = rig.vmm.exit_record(config.vm_id, identity, "", config.vmm_log)
+    assert rig.processes.wait_exit(identity, 10.0)
+    record = rig.vmm.exit_record(machine_of(config, identity), rig.processes.outcome(config.vm_id, identity), "")
     assert record.reason is reason
     assert words in record.words
 
@@ -298,5 +298,4 @@ def test_machine_that_kvm_dropped_has_broken_down_if_the_monitor_agrees_with_the
     with config.vmm_log.open("a") as log:
         log.write("KVM internal error. Suberror: 1\nRAX=0000000000000000\n")
     monkeypatch.setattr(qmp.QmpSession, "execute", lambda *_: {"status": status})
-    assert rig.vmm.breakdown(identity, config.run_dir, config.vmm_log, since=before) == words
-    assert rig.vmm.breakdown(identity, config.run_dir, config.vmm_log, since=config.vmm_log.stat().st_size) == ""
+    assert rig.vmm.condition(machine_of(config, identity, before)).words == words

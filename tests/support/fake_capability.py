@@ -11,7 +11,7 @@ from banger.core.crashpoints import crashpoint
 from banger.core.models import Image, Vm
 from banger.core.operation import Operation
 from banger.core.plan import CleanupStep
-from banger.core.ports import Contribution, HostObject, VmLedger
+from banger.core.ports import Contribution, DeviceKind, HostObject, Mount, VmLedger
 
 
 @dataclass
@@ -37,6 +37,12 @@ class FakeCapability:
 
     def object_of(self, vm_id: str) -> Path:
         return self.place / f"{self.name}-{vm_id}"
+
+    def devices(self, vm: Vm) -> Collection[DeviceKind]:
+        return ()
+
+    def mounts(self, vm: Vm) -> Collection[Mount]:
+        return ()
 
     def prepare(self, vm: Vm, image: Image, ledger: VmLedger, operation: Operation) -> Contribution:
         path = self.object_of(vm.id)

@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import partial
@@ -19,11 +19,22 @@ from pathlib import Path
 from banger.core.boot_pace import BootPace
 from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.exits import ExitRecord
-from banger.core.models import ProcessIdentity
+from banger.core.exits import ExitRecord, Outcome
+from banger.core.models import ProcessIdentity, VmSpec
 from banger.core.names import vmm_marker
-from banger.core.ports import Engine, EngineError, HostObject, VmmConfig
-from banger.launch import Outcome
+from banger.core.ports import (
+    Condition,
+    DeviceKind,
+    Drive,
+    Engine,
+    EngineError,
+    Health,
+    HostObject,
+    Machine,
+    TapNic,
+    UserNic,
+    VmmConfig,
+)
 from banger.vmm import identity as processes
 from banger.vmm.exits import explain_exit
 from banger.vmm.log_files import log_tail
@@ -72,11 +83,16 @@ class FakeEngines:
 
     def choose(self, wish: str, kernel_digest: str) -> Engine:
         if wish:
-            return Engine(wish, "asked for", forced=True, pace=self.pace if wish == "kvm" else None)
+            pace = self.pace if wish == "kvm" else None
+            return Engine(wish, "asked for", forced=True, pace=pace, is_emulated=wish == "tcg")
         if self.found == "kvm" and kernel_digest in self.kept:
             reason = self.kept[kernel_digest]
-            return Engine("tcg", reason) if reason else Engine("kvm", "it came up before")
-        return Engine(self.found, "a fake", pace=self.pace if self.found == "kvm" else None)
+            return Engine("tcg", reason, is_emulated=True) if reason else Engine("kvm", "it came up before")
+        pace = self.pace if self.found == "kvm" else None
+        return Engine(self.found, "a fake", pace=pace, is_emulated=self.found == "tcg")
+
+    def instead_of(self, engine: Engine, reason: str) -> Engine | None:
+        return None if engine.forced or engine.is_emulated else Engine("tcg", reason, is_emulated=True)
 
     def keep(self, kernel_digest: str, reason: str = "") -> None:
         self.kept[kernel_digest] = reason
@@ -88,13 +104,16 @@ class FakeEngines:
 
 @dataclass
 class FakeVmm:
-    """Implements the port ``Vmm``.
+    """Implements the ports ``VmmDriver``, ``VmmProcesses`` and ``VmmLauncher``.
 
     Attributes:
         faults: by VM name; each strikes once.
         deaf: names of VMs that ignore the power button.
         console: what a booting guest prints, ``consoles`` what it prints on one accelerator.
         broken: what the VMM of a machine that KVM cannot go on with prints, by VM name; it begins with ``KVM``.
+        stalled: the conditions of machines that wait for the host to take a write, by VM id, until they are resumed
+            and :attr:`has_room`.
+        devices: the kinds that its machines can have.
         cpu_s: what every VMM has used.
         launched: every configuration that was to be launched.
         units: a directory where each launch makes one thing besides the process: a file named as the VM's id.
@@ -102,6 +121,10 @@ class FakeVmm:
     """
 
     name: str = "fake"
+    devices: Collection[DeviceKind] = (Drive, UserNic, TapNic)
+    holds_writes: bool = True
+    stalled: dict[str, Condition] = field(default_factory=dict)
+    has_room: bool = True
     engines: FakeEngines = field(default_factory=FakeEngines)
     broken: dict[str, str] = field(default_factory=dict)
     consoles: dict[str, str] = field(default_factory=dict)
@@ -114,7 +137,14 @@ class FakeVmm:
     release_error: Exception | None = None
     hanging: threading.Event = field(default_factory=threading.Event)
 
-    def launcher(self) -> Mapping[str, object]:
+    def check(self, spec: VmSpec) -> None:
+        if spec.machine not in ("", "microvm", "q35"):
+            raise BangerError(ErrorKind.USAGE, f'a fake has no machine "{spec.machine}"')
+
+    def another_machine(self, spec: VmSpec) -> str:
+        return "q35"
+
+    def describe(self) -> Mapping[str, object]:
         return {"name": "session", "reason": "a fake", "limited": False, "unlimited_because": "a fake"}
 
     def holds(self, vm_id: str) -> Sequence[tuple[str, str]]:
@@ -130,8 +160,11 @@ class FakeVmm:
         found = sorted(self.units.iterdir()) if self.units and self.units.exists() else []
         return [HostObject("unit", one.name, one.name, "a fake", partial(one.unlink, missing_ok=True)) for one in found]
 
-    def exit_record(self, vm_id: str, identity: ProcessIdentity, console: str, vmm_log: Path) -> ExitRecord:
-        return explain_exit(Outcome(processes.exit_status(identity)), console, log_tail(vmm_log))
+    def outcome(self, vm_id: str, identity: ProcessIdentity) -> Outcome:
+        return Outcome(processes.exit_status(identity))
+
+    def exit_record(self, machine: Machine, outcome: Outcome, console: str) -> ExitRecord:
+        return explain_exit(outcome, console, log_tail(machine.vmm_log))
 
     def launch(
         self, config: VmmConfig, on_spawn: Callable[[ProcessIdentity], None], token: CancelToken | None = None
@@ -162,11 +195,17 @@ class FakeVmm:
         return processes.find(marker)
 
     def cpu_seconds(self, identity: ProcessIdentity) -> float:
-        return self.cpu_s()
+        return self.cpu_s() if processes.is_same(identity) else 0.0
 
-    def breakdown(self, identity: ProcessIdentity, run_dir: Path, vmm_log: Path, *, since: int = 0) -> str:
-        words = log_tail(vmm_log, since).strip()
-        return words if words.startswith("KVM") and processes.is_same(identity) else ""
+    def condition(self, machine: Machine) -> Condition:
+        if not processes.is_same(machine.identity):
+            return Condition()
+        words = log_tail(machine.vmm_log, machine.log_offset).strip()
+        if words.startswith("KVM"):
+            return Condition(Health.BROKEN, words)
+        if machine.vm_id in self.stalled:
+            return self.stalled[machine.vm_id]
+        return Condition(Health.PAUSED, "it is paused") if _stands_still(machine.identity.pid) else Condition()
 
     def of_this_boot(self, identity: ProcessIdentity) -> bool:
         return processes.of_this_boot(identity)
@@ -174,15 +213,22 @@ class FakeVmm:
     def is_alive(self, identity: ProcessIdentity) -> bool:
         return processes.is_same(identity)
 
-    def power_down(self, identity: ProcessIdentity, run_dir: Path) -> None:
+    def power_down(self, machine: Machine) -> None:
+        self.press_button(machine.run_dir)
+
+    def press_button(self, run_dir: Path) -> None:
+        """What the guest's own poweroff does, too."""
         if not any(config.name in self.deaf and config.run_dir == run_dir for config in self.launched):
             self.exit(run_dir, 0)
 
-    def pause(self, identity: ProcessIdentity, run_dir: Path) -> None:
-        processes.kill(identity, signal.SIGSTOP)
+    def pause(self, machine: Machine) -> None:
+        processes.kill(machine.identity, signal.SIGSTOP)
 
-    def resume(self, identity: ProcessIdentity, run_dir: Path) -> None:
-        processes.kill(identity, signal.SIGCONT)
+    def resume(self, machine: Machine) -> None:
+        if machine.vm_id in self.stalled and not self.has_room:
+            return
+        self.stalled.pop(machine.vm_id, None)
+        processes.kill(machine.identity, signal.SIGCONT)
 
     def kill(self, identity: ProcessIdentity, timeout_s: float = 10.0) -> None:
         processes.kill(identity)
@@ -222,3 +268,8 @@ class FakeVmm:
             )
         process.returncode = 0  # reaped by its identity, as the real driver does
         return processes.identify(process.pid, marker)
+
+
+def _stands_still(pid: int) -> bool:
+    text = Path(f"/proc/{pid}/stat").read_text()
+    return text[text.rindex(")") + 1 :].split()[0] == "T"

@@ -13,13 +13,14 @@ from banger.actors.host_actor import HostActor
 from banger.actors.image_actor import ImageActor
 from banger.actors.kernel_actor import KernelActor
 from banger.actors.messages import OwnerKey, OwnerKind, PullImage, PullKernel, ReconcileVm
-from banger.actors.services import Resolver, Services
+from banger.actors.services import Resolver, Services, Vmms
 from banger.actors.vm_actor import VmActor
 from banger.config import Config
 from banger.core import lookup
 from banger.core.attendance import Attendance
 from banger.core.backoff import Backoff
 from banger.core.cancel import CancelToken
+from banger.core.drivers import Drivers
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import Image, ImageConfig, Kernel, ProcessIdentity, Vm
 from banger.core.operation import Operation
@@ -37,6 +38,7 @@ from banger.core.ports import (
     ImageTools,
     KernelRequest,
     KernelSource,
+    Mount,
     PushRequest,
     ResolvedImage,
     RootfsFacts,
@@ -52,6 +54,7 @@ from banger.host.user_network import UserNetwork
 from banger.layout import Layout
 from banger.store import Store
 from banger.supervisor import Supervisor
+from tests.support.fake_vmm import FakeVmm
 
 WAIT_S = 10.0
 
@@ -167,6 +170,7 @@ def _no_session(vm: Vm) -> RunningGuest:
 
 class FakeBoot:
     ssh_port = 2222
+    mounts: tuple[Mount, ...] = ()
 
     def toolbox(self, kernel_dir: Path, kernel_id: str, operation: Operation) -> Path:
         return kernel_dir / "vmlinuz"
@@ -289,7 +293,7 @@ class World:
     def __init__(
         self,
         home: Path,
-        vmm: object = None,
+        vmm: FakeVmm | None = None,
         owners: dict[OwnerKind, type[OwnerActor]] | None = None,
         image_sources: tuple[ImageSource, ...] = (),
         capabilities: tuple[Capability, ...] | Callable[[World], tuple[Capability, ...]] = (),
@@ -306,7 +310,8 @@ class World:
         self.image_tools = FakeImageTools()
         self.chosen_image_tools = image_tools or self.image_tools
         self.watcher = FakeWatcher()
-        self.vmm = vmm
+        self.vmm = vmm or FakeVmm()
+        self.vmms = Vmms(Drivers("VMM driver", [self.vmm], self.vmm.name), self.vmm, self.vmm)
         self.owners = owners or {
             OwnerKind.IMAGE: ImageActor,
             OwnerKind.KERNEL: KernelActor,
@@ -330,7 +335,6 @@ class World:
         mark = hashlib.sha256(str(self.layout.data).encode()).hexdigest()[:12]
         self.publisher = Publisher(Forwarders(mark), self.ports_besides)
         capabilities = self.capabilities(self) if callable(self.capabilities) else self.capabilities
-        vmm_objects = (self.vmm.host_objects,) if self.vmm else ()  # type: ignore[attr-defined]
         self.attendance = Attendance()
         self.supervisor = Supervisor(self._spawn, self.operations, self.backoff)
         self.services = Services(
@@ -345,11 +349,10 @@ class World:
             ledger=self.ledger,
             evidence=self.evidence,
             attendance=self.attendance,
-            storages={"fake": storage},
-            storage=storage,
-            host_objects=(*vmm_objects, *(one.host_objects for one in capabilities)),
+            storages=Drivers("storage driver", [storage], storage.name),
+            host_objects=(self.vmm.host_objects, *(one.host_objects for one in capabilities)),
             capabilities=(UserNetwork(FakeBoot.ssh_port, self.publisher), *capabilities),
-            vmm=self.vmm,  # type: ignore[arg-type]
+            vmms=self.vmms,
             guests=self.guests,
             boot=FakeBoot(),
             watcher=self.watcher,

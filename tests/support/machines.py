@@ -15,12 +15,14 @@ from hashlib import sha256
 from pathlib import Path
 
 from banger.config import Config
+from banger.core.models import ProcessIdentity
 from banger.core.names import vmm_marker
-from banger.core.ports import UserNic, Vmm, VmmConfig
+from banger.core.ports import Machine, UserNic, VmmConfig, VmmDriver, VmmLauncher, VmmProcesses
 from banger.launch import Launching
 from banger.launch.systemd import SystemdLauncher
 from banger.layout import Layout
-from banger.vmm.qemu.driver import QemuVmm
+from banger.vmm.processes import LocalProcesses
+from banger.vmm.qemu.driver import QemuDriver
 from tests.support.fake_vmm import FakeVmm
 from tests.support.tiny_guest import write_button_guest, write_sleeping_guest
 from tests.support.waiting import eventually
@@ -36,24 +38,28 @@ class Rig:
     kind: str
     home: Path
     cache: Path
-    vmm: Vmm
+    vmm: VmmDriver
+    processes: VmmProcesses
+    launcher: VmmLauncher
 
     @classmethod
     def build(cls, kind: str, home: Path, cache: Path) -> Rig:
         if kind == "fake":
-            return cls(kind, home, cache, FakeVmm(console="up\n"))
+            fake = FakeVmm(console="up\n")
+            return cls(kind, home, cache, fake, fake, fake)
         layout = replace(Layout.from_environment({"BANGER_HOME": str(home)}), cache=cache)
         launching = make_launching("systemd" if kind == "qemu-systemd" else "session")
-        return cls(kind, home, cache, QemuVmm(Config.load(layout.config_file, {}), layout, launching))
+        driver = QemuDriver(Config.load(layout.config_file, {}), layout, launching)
+        return cls(kind, home, cache, driver, LocalProcesses(launching.outcome), launching)
 
     def close(self) -> None:
         """End every machine and remove the directory."""
         for run_dir in (path for path in self.home.iterdir() if path.is_dir()):
-            found = self.vmm.find(vmm_marker(vm_id_of(run_dir.name)))
+            found = self.processes.find(vmm_marker(vm_id_of(run_dir.name)))
             if found is not None:
-                self.vmm.kill(found)
-            for kind, key in self.vmm.holds(vm_id_of(run_dir.name)):
-                self.vmm.release(kind, key)
+                self.processes.kill(found)
+            for kind, key in self.launcher.holds(vm_id_of(run_dir.name)):
+                self.launcher.release(kind, key)
         shutil.rmtree(self.home)
 
     def config(self, name: str = "web", *, hears_button: bool = False, **changes: object) -> VmmConfig:
@@ -76,14 +82,18 @@ class Rig:
             cmdline="",
             cpus=1,
             memory_mib=32,
-            drives=(),
-            nic=UserNic(),
+            devices=(UserNic(),),
             machine=machine,
             accelerator=self.vmm.engines.choose("", "").accelerator if self.kind == "qemu-systemd" else "tcg",
             console_log=run_dir / "console.log",
             vmm_log=run_dir / "vmm.log",
         )
         return replace(config, **changes)  # type: ignore[arg-type]
+
+
+def machine_of(config: VmmConfig, identity: ProcessIdentity, log_offset: int = 0) -> Machine:
+    """What was launched, as its driver finds it again."""
+    return Machine(config.vm_id, identity, config.run_dir, config.vmm_log, log_offset)
 
 
 def make_launching(launcher: str) -> Launching:

@@ -224,9 +224,10 @@ class Guest:
     """A namespace whose ``eth0`` is joined to a tap of the host, in the place of a VMM and its machine."""
 
     def __init__(self, stack: ExitStack, host: Namespace, given: Contribution) -> None:
-        assert isinstance(given.nic, TapNic)
+        (nic,) = given.devices
+        assert isinstance(nic, TapNic)
         assert given.network
-        self.given, self.tap, self.mac = given, given.nic.tap, given.nic.mac
+        self.given, self.tap, self.mac = given, nic.tap, nic.mac
         self.namespace = Namespace(stack)
         self._ends = (_open_tap(host, self.tap), _open_tap(self.namespace, "eth0"))
         self._stop, stopper = os.pipe()

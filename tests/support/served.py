@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from types import SimpleNamespace
 
 from banger.actors.inventory import overview
+from banger.actors.services import Vmms
 from banger.api.app import make_app
 from banger.api.context import ApiContext
 from banger.api.server import bind, make_server, wait_started
 from banger.catalog import Catalog
 from banger.client import Client
 from banger.core import clock
+from banger.core.drivers import Drivers
 from banger.core.models import GuestAccess
 from banger.resolver import StoreResolver
 from banger.sessions.all import make_sessions
 from banger.storage.home_disk import HomeDisk
-from tests.support.fake_vmm import FakeEngines
+from tests.support.fake_vmm import FakeVmm
 from tests.support.fakes import WAIT_S, World
+
+
+def _vmms() -> Vmms:
+    fake = FakeVmm()
+    return Vmms(Drivers("VMM driver", [fake], fake.name), fake, fake)
 
 
 class Served:
@@ -39,7 +45,7 @@ class Served:
                 world.store, world.guests, world.supervisor.submit, world.attendance, world.evidence.all
             ),
             access=lambda vm: GuestAccess(vm.id, "127.0.0.1", vm.ssh_port, "", ""),
-            vmm=SimpleNamespace(name="fake", engines=FakeEngines()),  # type: ignore[arg-type]
+            vmms=_vmms(),
             ledger=world.ledger,
             evidence=world.evidence,
             attendance=world.attendance,

@@ -17,9 +17,9 @@ from banger.checkup.machine import Check
 from banger.checkup.report import CheckFailedError, Finding
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.ports import Engine
-from banger.vmm import probe
-from banger.vmm.engines import QemuEngines
-from banger.vmm.probe import Accelerator
+from banger.vmm.qemu import probe
+from banger.vmm.qemu.engines import QemuEngines
+from banger.vmm.survey import Accelerator
 from tests.support.cli import Cli, Ended
 from tests.support.fake_api import FakeApi, FrameSession, event, image_json, kernel_json, vm_json
 

@@ -12,7 +12,7 @@ from banger.config import Config
 from banger.core.errors import BangerError, ErrorKind
 from banger.doctor import PROGRAMS, Check, Status
 from banger.layout import Layout
-from banger.vmm import probe
+from banger.vmm.qemu import probe
 from tests.support.cli import Cli
 from tests.support.fake_api import FakeApi
 

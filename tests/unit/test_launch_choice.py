@@ -66,11 +66,11 @@ def test_session_without_a_delegated_cgroup_is_not_limited_and_says_why(monkeypa
 
 
 def test_limits_leave_room_for_the_vmm_and_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    limits = make(monkeypatch, "systemd", supervised=True).limits(2, 512, "kvm")
+    limits = make(monkeypatch, "systemd", supervised=True).limits(2, 512, 128)
     assert limits.cpu_percent > 200
-    assert limits.memory_bytes > 512 << 20
+    assert limits.memory_bytes == 640 << 20
     off = make(monkeypatch, "systemd", supervised=True, limits="none")
-    assert off.limits(2, 512, "kvm") == Limits()
+    assert off.limits(2, 512, 128) == Limits()
     assert not off.facts().limited
 
 

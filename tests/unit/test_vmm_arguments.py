@@ -14,6 +14,8 @@ from banger.core.ports import Drive, TapNic, UserNic, VmmConfig
 from banger.vmm.qemu.arguments import Binary, command_line, options
 
 BINARY = Binary("/usr/bin/qemu-system-x86_64", "QEMU emulator version 7.2.0", has_sandbox=True)
+DRIVES = (Drive(Path("/i/rootfs.ext4"), "root", read_only=True), Drive(Path("/v/disk.img"), "work", read_only=False))
+NIC = UserNic((PortForward(2222, 40001), PortForward(80, 8080, "127.0.0.2")))
 CONFIG = VmmConfig(
     vm_id="0123456789ab",
     name="web",
@@ -23,8 +25,7 @@ CONFIG = VmmConfig(
     cmdline="banger.quiet",
     cpus=2,
     memory_mib=512,
-    drives=(Drive(Path("/i/rootfs.ext4"), "root", read_only=True), Drive(Path("/v/disk.img"), "work", read_only=False)),
-    nic=UserNic((PortForward(2222, 40001), PortForward(80, 8080, "127.0.0.2"))),
+    devices=(*DRIVES, NIC),
     machine="microvm",
     accelerator="tcg",
     console_log=Path("/v/console.log"),
@@ -33,7 +34,8 @@ CONFIG = VmmConfig(
 
 
 def line(binary: Binary = BINARY, **changes: object) -> list[str]:
-    return command_line(binary, replace(CONFIG, **changes), qmp_fd=7, tsc_khz=2_600_000)  # type: ignore[arg-type]
+    config = replace(CONFIG, **changes)  # type: ignore[arg-type]
+    return command_line(binary, config, config.machine, qmp_fd=7, tsc_khz=2_600_000)
 
 
 def values(argv: Sequence[str], flag: str) -> list[str]:
@@ -106,13 +108,13 @@ def test_flush_of_the_guest_reaches_the_host() -> None:
 
 def test_block_device_is_opened_as_one_and_a_file_as_a_file() -> None:
     drives = [Drive(Path("/dev/dm-3"), "root", False), Drive(Path("/developer/disk"), "data", False)]
-    disks = [parse(value) for value in values(line(drives=drives), "-blockdev")]
+    disks = [parse(value) for value in values(line(devices=drives), "-blockdev")]
     assert [disk["file.driver"] for disk in disks] == ["host_device", "file"]
 
 
 @pytest.mark.parametrize(("restricted", "restrict"), [(False, "off"), (True, "on")])
 def test_restricted_card_cuts_the_guest_off_but_keeps_the_forwards(restricted: bool, restrict: str) -> None:
-    (netdev,) = values(line(nic=replace(CONFIG.nic, restricted=restricted)), "-netdev")
+    (netdev,) = values(line(devices=[replace(NIC, restricted=restricted)]), "-netdev")
     assert f"restrict={restrict}" in netdev.split(",")
     assert "hostfwd=tcp:127.0.0.1:40001-:2222" in netdev.split(",")
     assert "hostfwd=tcp:127.0.0.2:8080-:80" in netdev.split(",")
@@ -120,12 +122,12 @@ def test_restricted_card_cuts_the_guest_off_but_keeps_the_forwards(restricted: b
 
 def test_forward_says_its_protocol() -> None:
     nic = UserNic((PortForward(53, 20000, "127.64.0.1", "udp"),))
-    (netdev,) = values(line(nic=nic), "-netdev")
+    (netdev,) = values(line(devices=[nic]), "-netdev")
     assert "hostfwd=udp:127.64.0.1:20000-:53" in netdev.split(",")
 
 
 def test_tap_is_taken_as_it_is_with_the_address_that_the_host_expects() -> None:
-    argv = line(nic=TapNic("bg0123456789ab", "02:aa:bb:cc:dd:ee"))
+    argv = line(devices=[*DRIVES, TapNic("bg0123456789ab", "02:aa:bb:cc:dd:ee")])
     (netdev,) = values(argv, "-netdev")
     assert netdev == "tap,id=net0,ifname=bg0123456789ab,script=no,downscript=no"
     assert parse(values(argv, "-device")[2])["mac"] == "02:aa:bb:cc:dd:ee"

@@ -10,6 +10,7 @@ from banger.core.models import ExitReason
 from banger.launch import Outcome
 from banger.vmm.exits import explain_exit
 from banger.vmm.kernel_log import records, was_oom_killed
+from banger.vmm.qemu.failures import ended_by_signal
 
 OFF = "[   12.3] reboot: Power down\n"
 PANIC = "Kernel panic - not syncing: Attempted to kill init!\n"
@@ -35,7 +36,7 @@ TERMINATED = "terminating on signal 15 from pid 77 (systemctl)"
     ],
 )
 def test_cause_of_an_exit(outcome: Outcome, console: str, vmm: str, reason: ExitReason, words: str) -> None:
-    record = explain_exit(outcome, console, vmm)
+    record = explain_exit(outcome, console, vmm, ended_by_signal)
     assert record.reason is reason
     assert words in record.words
     assert record.status == outcome.status

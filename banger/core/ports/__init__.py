@@ -1,22 +1,43 @@
 """What the owners need from the outside world, as they see it. Adapters implement these; nobody inherits them."""
 
+from banger.core.ports.contribution import Channel, Contribution, joined
 from banger.core.ports.engines import Engine, EngineError, Engines
 from banger.core.ports.evidence import EvidenceKeeper
-from banger.core.ports.guest import GuestBoot, GuestConfig, GuestNetwork, Guests
-from banger.core.ports.host import Capability, Contribution, Fill, Handle, HostObject, Storage, VmLedger
+from banger.core.ports.guest import GuestBoot, GuestConfig, GuestNetwork, Guests, Mount
+from banger.core.ports.host import Capability, Fill, Handle, HostObject, Storage, VmLedger
 from banger.core.ports.image_tools import ImageTools, PushRequest, RootfsFacts
 from banger.core.ports.images import BuiltImage, ImageRequest, ImageSource, KernelReference, Leases, ResolvedImage
 from banger.core.ports.kernels import BuiltKernel, KernelRequest, KernelSource
-from banger.core.ports.machine import AGENT_PORT, AGENT_SOCKET, Drive, Nic, TapNic, UserNic, Vmm, VmmConfig
+from banger.core.ports.machine import (
+    AGENT_PORT,
+    AGENT_SOCKET,
+    DEVICE_WORDS,
+    Condition,
+    Device,
+    DeviceKind,
+    Drive,
+    Health,
+    Machine,
+    Nic,
+    TapNic,
+    UserNic,
+    VmmConfig,
+)
 from banger.core.ports.running_guest import GuestFiles, GuestPath, GuestProcess, RunningGuest
+from banger.core.ports.vmm import VmmDriver, VmmLauncher, VmmProcesses
 
 __all__ = [
     "AGENT_PORT",
     "AGENT_SOCKET",
+    "DEVICE_WORDS",
     "BuiltImage",
     "BuiltKernel",
     "Capability",
+    "Channel",
+    "Condition",
     "Contribution",
+    "Device",
+    "DeviceKind",
     "Drive",
     "Engine",
     "EngineError",
@@ -31,6 +52,7 @@ __all__ = [
     "GuestProcess",
     "Guests",
     "Handle",
+    "Health",
     "HostObject",
     "ImageRequest",
     "ImageSource",
@@ -39,6 +61,8 @@ __all__ = [
     "KernelRequest",
     "KernelSource",
     "Leases",
+    "Machine",
+    "Mount",
     "Nic",
     "PushRequest",
     "ResolvedImage",
@@ -48,6 +72,9 @@ __all__ = [
     "TapNic",
     "UserNic",
     "VmLedger",
-    "Vmm",
     "VmmConfig",
+    "VmmDriver",
+    "VmmLauncher",
+    "VmmProcesses",
+    "joined",
 ]

@@ -14,16 +14,18 @@ class Engine:
     """What one machine is to run on.
 
     Attributes:
-        accelerator: ``kvm`` or ``tcg`` (software emulation).
+        accelerator: its name; ``kvm`` is hardware.
         reason: why, in one line for people.
         forced: somebody asked for just this one: there is no falling back.
         pace: how fast a guest must come up on it; ``None`` if its kernel was seen to come up before, or is emulated.
+        is_emulated: no hardware, and some twenty times slower.
     """
 
     accelerator: str
     reason: str
     forced: bool = False
     pace: BootPace | None = None
+    is_emulated: bool = False
 
 
 class EngineError(BangerError):
@@ -31,16 +33,20 @@ class EngineError(BangerError):
 
 
 class Engines(Protocol):
-    """Chooses engines, and remembers which kernels came up on KVM since the host booted."""
+    """Chooses engines, and remembers which kernels came up on hardware since the host booted."""
 
     def choose(self, wish: str, kernel_digest: str) -> Engine:
-        """What a machine with that kernel runs on. ``wish``: ``kvm`` or ``tcg``; empty leaves it to the settings."""
+        """What a machine with that kernel runs on. ``wish`` is an accelerator; empty leaves it to the settings."""
+        ...
+
+    def instead_of(self, engine: Engine, reason: str) -> Engine | None:
+        """What the same start goes on with where ``engine`` is to blame; ``None`` if there is nothing else."""
         ...
 
     def keep(self, kernel_digest: str, reason: str = "") -> None:
-        """Remember that a kernel came up on KVM; with a ``reason``, that it did not although it did emulated."""
+        """Remember that a kernel came up on hardware; with a ``reason``, that it did not although it did emulated."""
         ...
 
     def forget(self, kernel_digest: str) -> None:
-        """KVM broke down with this kernel: have the next start prove both of them anew."""
+        """Hardware broke down with this kernel: have the next start prove both of them anew."""
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -69,13 +69,21 @@ class GuestNetwork:
 
 
 @dataclass(frozen=True, slots=True)
+class Mount:
+    """The drive of that ``serial`` is seen at ``path`` in the guest, from before anything of the image runs."""
+
+    serial: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
 class GuestConfig:
     """What differs per VM and travels in its own archive: nothing secret is in boot arguments.
 
     Attributes:
         root: ``overlay`` joins the read-only drive ``root`` and the writable drive ``data``; ``direct`` mounts the
             drive ``root`` itself read-write.
-        home: the drive ``home`` is there, to be mounted on ``/root``.
+        mounts: drives that are mounted besides the root; each is one that :class:`GuestBoot` knows.
         files: path in the guest to content, written at every start.
         command: started with every boot, with the console for its output; empty: none.
         user: who runs ``command``; empty: root.
@@ -94,7 +102,7 @@ class GuestConfig:
     network: GuestNetwork
     files: Mapping[str, bytes]
     root: str = "overlay"
-    home: bool = False
+    mounts: Sequence[Mount] = ()
     command: Sequence[str] = ()
     user: str = ""
     workdir: str = ""
@@ -103,8 +111,12 @@ class GuestConfig:
 
 
 class GuestBoot(Protocol):
-    """Makes what the kernel boots into."""
+    """Makes what the kernel boots into.
 
+    ``mounts`` are those that a guest can be asked for.
+    """
+
+    mounts: Collection[Mount]
     ssh_port: int
 
     def toolbox(self, kernel_dir: Path, kernel_id: str, operation: Operation) -> Path:

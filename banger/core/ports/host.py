@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from banger.core.models import Image, PortForward, Vm
+from banger.core.models import Image, Vm
 from banger.core.operation import Operation
 from banger.core.plan import CleanupStep
-from banger.core.ports.guest import GuestNetwork
-from banger.core.ports.machine import Drive, Nic
+from banger.core.ports.contribution import Contribution
+from banger.core.ports.guest import Mount
+from banger.core.ports.machine import DeviceKind, Drive
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,29 +131,6 @@ class HostObject:
     shared: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Contribution:
-    """What a capability adds to one start. What two capabilities add is joined; only one may give the network card.
-
-    Attributes:
-        nic, network: the card and the addresses behind it.
-        drives: block devices besides those of the storage driver.
-        files: path in the guest to content.
-        home: a drive ``home`` is among ``drives``.
-        address, ssh_port: where the host reaches banger's ssh server in the guest.
-        ports: published ports, every host port chosen.
-    """
-
-    nic: Nic | None = None
-    network: GuestNetwork | None = None
-    drives: Sequence[Drive] = ()
-    files: Mapping[str, bytes] = field(default_factory=dict)
-    home: bool = False
-    address: str = ""
-    ssh_port: int = 0
-    ports: tuple[PortForward, ...] = ()
-
-
 class Capability(Protocol):
     """Something a VM can have on its host besides disk and process: a network, ports, a name, a home disk.
 
@@ -164,6 +142,14 @@ class Capability(Protocol):
 
     def applies(self, vm: Vm) -> bool:
         """True if this VM has it."""
+        ...
+
+    def devices(self, vm: Vm) -> Collection[DeviceKind]:
+        """The kinds of devices that :meth:`prepare` will ask of the machine: whether it can have them is told first."""
+        ...
+
+    def mounts(self, vm: Vm) -> Collection[Mount]:
+        """What :meth:`prepare` will ask the guest to mount."""
         ...
 
     def prepare(self, vm: Vm, image: Image, ledger: VmLedger, operation: Operation) -> Contribution:

@@ -20,8 +20,8 @@ _T = TypeVar("_T")
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 #: Every one of them is needed on ``microvm``: ACPI to find the devices, the others to keep time under emulation.
-_MACHINES = {"microvm": "microvm,acpi=on,pit=on,pic=on,rtc=on", "q35": "q35"}
-_ACCELERATORS = {"kvm": ("kvm", "host"), "tcg": ("tcg,thread=multi", "max")}
+MACHINES = {"microvm": "microvm,acpi=on,pit=on,pic=on,rtc=on", "q35": "q35"}
+ACCELERATORS = {"kvm": ("kvm", "host"), "tcg": ("tcg,thread=multi", "max")}
 
 #: The console is the first serial port. ``-no-reboot`` turns a reset into an exit, which ``panic=-1`` asks for at once.
 #: ``earlyprintk`` also gives the unpacker of a bzImage a voice, without which a damaged kernel halts in silence.
@@ -37,35 +37,36 @@ class Binary:
     has_sandbox: bool
 
 
-def command_line(binary: Binary, config: VmmConfig, qmp_fd: int, tsc_khz: int) -> list[str]:
+def command_line(binary: Binary, config: VmmConfig, machine: str, qmp_fd: int, tsc_khz: int) -> list[str]:
     """The argument list that starts ``config``.
 
     Args:
         binary: the executable to start.
-        config: the machine; raises ``usage`` for a machine or accelerator that QEMU does not have here.
+        config: what to start; raises ``usage`` for an accelerator that QEMU does not have here.
+        machine: its type; raises ``usage`` for one that QEMU does not have here.
         qmp_fd: an inherited, listening Unix socket on which QEMU answers the monitor protocol.
         tsc_khz: rate of this host's time stamp counter, which an emulated ``microvm`` can't measure by itself.
     """
     return [
-        *machine_arguments(binary, config.machine, config.accelerator),
+        *machine_arguments(binary, machine, config.accelerator),
         "-name", f"{vmm_marker(config.vm_id)},process={vmm_marker(config.vm_id)}",
         "-smp", str(config.cpus),
         "-m", f"{config.memory_mib}M",
         "-kernel", str(config.kernel),
         "-initrd", str(config.initrd),
-        "-append", kernel_arguments(config, tsc_khz),
+        "-append", kernel_arguments(config, machine, tsc_khz),
         "-chardev", options("socket", id="qmp", fd=qmp_fd, server="on", wait="off"),
         "-mon", options(chardev="qmp", mode="control"),
         "-chardev", options("file", id="console", path=config.console_log, append="on"),
         "-serial", "chardev:console",
-        *_devices(config),
+        *_devices(config, machine),
     ]  # fmt: skip
 
 
 def machine_arguments(binary: Binary, machine: str, accelerator: str) -> list[str]:
     """What every machine is started with, the proof of an accelerator too."""
-    board = _choose(_MACHINES, machine, "machine")
-    engine, cpu = _choose(_ACCELERATORS, accelerator, "accelerator")
+    board = choose(MACHINES, machine, "machine")
+    engine, cpu = choose(ACCELERATORS, accelerator, "accelerator")
     return [
         binary.path,
         "-nodefaults", "-no-user-config", "-no-reboot",
@@ -77,7 +78,7 @@ def machine_arguments(binary: Binary, machine: str, accelerator: str) -> list[st
     ]  # fmt: skip
 
 
-def kernel_arguments(config: VmmConfig, tsc_khz: int) -> str:
+def kernel_arguments(config: VmmConfig, machine: str, tsc_khz: int) -> str:
     """What the guest wants plus what the machine needs.
 
     An emulated ``microvm`` has none of the timers that Linux calibrates its clocks against: unless it is told the rate
@@ -86,7 +87,7 @@ def kernel_arguments(config: VmmConfig, tsc_khz: int) -> str:
     is busy: the kernel would call the counter unstable, and count ticks from then on.
     """
     words = [_KERNEL_ARGUMENTS]
-    if config.machine == "microvm" and config.accelerator == "tcg":
+    if machine == "microvm" and config.accelerator == "tcg":
         words.append(f"tsc_early_khz={tsc_khz} no_timer_check tsc=reliable")
     words.append(config.cmdline)
     return " ".join(word for word in words if word)
@@ -106,16 +107,13 @@ def escape(value: object) -> str:
     return str(value).replace(",", ",,")
 
 
-def _devices(config: VmmConfig) -> Iterator[str]:
-    bus = "device" if config.machine == "microvm" else "pci"
-    for index, drive in enumerate(config.drives):
-        yield from ("-blockdev", _blockdev(f"disk{index}", drive))
-        yield from ("-device", options(f"virtio-blk-{bus}", drive=f"disk{index}", serial=drive.serial))
-    yield from ("-netdev", _netdev(config.nic))
-    # No option ROM: nothing boots from the network, and loading one costs time.
-    rom = {"romfile": ""} if bus == "pci" else {}
-    mac = config.nic.mac if isinstance(config.nic, TapNic) else _mac(config.vm_id)
-    yield from ("-device", options(f"virtio-net-{bus}", netdev="net0", mac=mac, **rom))
+def _devices(config: VmmConfig, machine: str) -> Iterator[str]:
+    bus = "device" if machine == "microvm" else "pci"
+    for index, device in enumerate(config.devices):
+        if isinstance(device, Drive):
+            yield from _disk(f"disk{index}", device, bus)
+        else:
+            yield from _network_card(device, bus, config.vm_id)
     yield from ("-object", options("rng-builtin", id="rng0"))
     yield from ("-device", options(f"virtio-rng-{bus}", rng="rng0"))
     yield from _agent_port(config.run_dir, bus)
@@ -130,6 +128,19 @@ def _agent_port(run_dir: Path, bus: str) -> Iterator[str]:
     yield from ("-chardev", socket)
     yield from ("-device", f"virtio-serial-{bus}")
     yield from ("-device", options("virtserialport", chardev="agent", name=AGENT_PORT))
+
+
+def _disk(node: str, drive: Drive, bus: str) -> Iterator[str]:
+    yield from ("-blockdev", _blockdev(node, drive))
+    yield from ("-device", options(f"virtio-blk-{bus}", drive=node, serial=drive.serial))
+
+
+def _network_card(nic: Nic, bus: str, vm_id: str) -> Iterator[str]:
+    yield from ("-netdev", _netdev(nic))
+    # No option ROM: nothing boots from the network, and loading one costs time.
+    rom = {"romfile": ""} if bus == "pci" else {}
+    mac = nic.mac if isinstance(nic, TapNic) else _mac(vm_id)
+    yield from ("-device", options(f"virtio-net-{bus}", netdev="net0", mac=mac, **rom))
 
 
 def _blockdev(node: str, drive: Drive) -> str:
@@ -165,7 +176,8 @@ def _mac(vm_id: str) -> str:
     return "52:54:00:" + ":".join(f"{byte:02x}" for byte in digest[:3])
 
 
-def _choose(choices: Mapping[str, _T], name: str, noun: str) -> _T:
+def choose(choices: Mapping[str, _T], name: str, noun: str) -> _T:
+    """What ``name`` stands for among ``choices``; raises ``usage`` that lists them."""
     try:
         return choices[name]
     except KeyError:

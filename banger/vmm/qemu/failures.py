@@ -6,6 +6,7 @@ import re
 
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.ports import EngineError, VmmConfig
+from banger.vmm.exits import Asked
 
 _FORWARD = re.compile(r"Could not set up host forwarding rule '(?P<protocol>\w+):(?P<address>[^:']*):(?P<port>\d+)")
 _NO_MEMORY = re.compile(r"cannot set up guest memory|Cannot allocate memory|Failed to allocate memory", re.IGNORECASE)
@@ -13,6 +14,8 @@ _NO_MEMORY = re.compile(r"cannot set up guest memory|Cannot allocate memory|Fail
 _NO_KVM = re.compile(
     r"failed to initialize kvm|ioctl\(KVM_\w+\)|/dev/kvm|kvm_\w+: Assertion|failed to set MSR", re.IGNORECASE
 )
+#: QEMU takes some signals as a wish, says so and exits well (QEMU: softmmu/runstate.c).
+_TERMINATED = re.compile(r"terminating on signal (\d+)(?: from pid (\d+))?")
 _DISK_IN_USE = re.compile(r"Failed to get .*lock|Is another process using the image")
 _KERNEL = re.compile(
     r"loading elf kernel|invalid kernel header|could not load kernel|linux kernel too old|bImage|ENTRY note"
@@ -80,6 +83,12 @@ def explain(config: VmmConfig, log: str, error: Exception, *, timed_out: bool) -
         cause=words,
         hint=f"banger vm logs --source vmm {name}",
     )
+
+
+def ended_by_signal(words: str) -> Asked | None:
+    """The signal that QEMU says it ended on, if it does."""
+    found = _TERMINATED.search(words)
+    return Asked(int(found[1]), int(found[2] or 0)) if found else None
 
 
 def kvm_failure(log: str) -> str:

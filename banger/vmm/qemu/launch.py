@@ -19,6 +19,8 @@ from banger.vmm.qemu.arguments import options
 
 #: From the start of the process until the machine runs; a loaded host takes a second.
 START_TIMEOUT_S = 30.0
+#: What QEMU needs besides the guest's memory, in MiB: its own, and for emulation the translated code.
+_OVERHEAD_MIB = {"kvm": 512, "tcg": 1536}
 _KILL_TIMEOUT_S = 10.0
 _STATUS_INTERVAL_S = 0.02
 #: Stands for the monitor's socket in a command line until its path takes its place.
@@ -72,7 +74,8 @@ def launch(
 
 def _spawn(config: VmmConfig, command_line: Callable[[int], Sequence[str]], launching: Launching) -> int:
     path = qmp_path(config.run_dir)
-    limits = launching.limits(config.cpus, config.memory_mib, config.accelerator)
+    overhead_mib = _OVERHEAD_MIB.get(config.accelerator, max(_OVERHEAD_MIB.values()))
+    limits = launching.limits(config.cpus, config.memory_mib, overhead_mib)
     if not launching.inherits:
         path.unlink(missing_ok=True)
         own = listening_at(path, command_line(_NO_SOCKET), _NO_SOCKET)

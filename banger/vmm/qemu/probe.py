@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import threading
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from banger.vmm.qemu.arguments import Binary
 from banger.vmm.qemu.binary import find_binary
 from banger.vmm.qemu.proof import Proof, prove
 from banger.vmm.qemu.proof_guest import image
+from banger.vmm.survey import Accelerator
 
 KVM_DEVICE = Path("/dev/kvm")
 #: Seconds that the proof guest may take; it needs a quarter of one.
@@ -40,21 +41,6 @@ _SLOWEST_CHUNK_S = 0.05
 _TSC_ERROR, _MOST_MEASUREMENTS = 0.001, 4
 
 _lock = threading.Lock()
-
-
-@dataclass(frozen=True, slots=True)
-class Accelerator:
-    """What machines run on.
-
-    Attributes:
-        name: ``kvm`` or ``tcg`` (software emulation).
-        reason: why, in one line for people.
-        hint: what to type to get KVM, or empty.
-    """
-
-    name: str
-    reason: str
-    hint: str = ""
 
 
 def accelerator(layout: Layout, config: Config, *, again: bool = False) -> Accelerator:

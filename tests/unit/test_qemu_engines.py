@@ -7,7 +7,7 @@ import pytest
 from banger.config import Config
 from banger.core.ports import Engine
 from banger.layout import Layout
-from banger.vmm import engines, probe
+from banger.vmm.qemu import engines, probe
 from banger.vmm.qemu.arguments import Binary
 from banger.vmm.qemu.proof import Proof
 from banger.vmm.verdicts import KernelVerdict, KernelVerdicts

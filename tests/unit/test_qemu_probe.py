@@ -9,7 +9,7 @@ import pytest
 from banger.config import Config
 from banger.core.errors import BangerError, ErrorKind
 from banger.layout import Layout
-from banger.vmm import probe
+from banger.vmm.qemu import probe
 from banger.vmm.qemu.arguments import Binary
 from banger.vmm.qemu.proof import Proof
 

@@ -8,8 +8,8 @@ from banger.config import Config
 from banger.core.boot_pace import BootPace
 from banger.core.ports import Engine
 from banger.layout import Layout
-from banger.vmm import probe
 from banger.vmm.identity import current_boot_id
+from banger.vmm.qemu import probe
 from banger.vmm.qemu.binary import find_binary
 from banger.vmm.verdicts import KernelVerdict, KernelVerdicts, cpu_model
 
@@ -37,18 +37,22 @@ class QemuEngines:
         """
         wish = wish or self._config.text("vmm.accelerator")
         if wish == "tcg":
-            return Engine("tcg", "emulation is asked for", forced=True)
+            return _emulated("emulation is asked for", forced=True)
         if wish == "kvm":
             return Engine("kvm", "KVM is asked for", forced=True, pace=self._pace())
         found = probe.accelerator(self._layout, self._config)
         if found.name != "kvm":
-            return Engine(found.name, found.reason)
+            return _emulated(found.reason)
         known = self._verdicts().get(kernel_digest)
         if known is None:
             return Engine("kvm", found.reason, pace=self._pace())
         if known.runs:
             return Engine("kvm", found.reason)
-        return Engine("tcg", f"this kernel did not come up on KVM here: {known.reason}")
+        return _emulated(f"this kernel did not come up on KVM here: {known.reason}")
+
+    def instead_of(self, engine: Engine, reason: str) -> Engine | None:
+        """Emulation, unless it is that which failed, or KVM was asked for."""
+        return None if engine.forced or engine.is_emulated else _emulated(reason)
 
     def keep(self, kernel_digest: str, reason: str = "") -> None:
         """See :class:`banger.core.ports.Engines`."""
@@ -68,3 +72,7 @@ class QemuEngines:
         binary = find_binary()
         circumstances = (current_boot_id(), os.uname().release, binary.path, binary.version, cpu_model())
         return KernelVerdicts(self._layout.cache / "kernels-on-kvm.json", circumstances)
+
+
+def _emulated(reason: str, *, forced: bool = False) -> Engine:
+    return Engine("tcg", reason, forced=forced, is_emulated=True)

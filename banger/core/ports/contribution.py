@@ -1,0 +1,52 @@
+"""What a capability adds to one start of a VM."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from banger.core.models import PortForward
+from banger.core.ports.guest import GuestNetwork, Mount
+from banger.core.ports.machine import Device
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """How the host reaches banger's ssh server in the guest."""
+
+    address: str
+    ssh_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """What one capability adds, or several together.
+
+    Attributes:
+        devices: for the machine, besides the drives of the storage driver.
+        mounts: for the guest: where it mounts drives that are among ``devices``.
+        network: the addresses behind the network card.
+        files: path in the guest to content.
+        channel: the way into the guest.
+        ports: published ports, every host port chosen.
+    """
+
+    devices: Sequence[Device] = ()
+    mounts: Sequence[Mount] = ()
+    network: GuestNetwork | None = None
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    channel: Channel | None = None
+    ports: tuple[PortForward, ...] = ()
+
+
+def joined(contributions: Iterable[Contribution]) -> Contribution:
+    """All of them as one. Of a network or a channel there is one; the first that gives it counts."""
+    given = list(contributions)
+    return Contribution(
+        devices=tuple(device for one in given for device in one.devices),
+        mounts=tuple(mount for one in given for mount in one.mounts),
+        network=next((one.network for one in given if one.network), None),
+        files={path: content for one in given for path, content in one.files.items()},
+        channel=next((one.channel for one in given if one.channel), None),
+        ports=tuple(port for one in given for port in one.ports),
+    )

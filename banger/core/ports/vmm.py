@@ -1,0 +1,129 @@
+"""What runs machines, as a VM's owner sees it: a driver for each VMM, and what is the same for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from banger.core.cancel import CancelToken
+from banger.core.exits import ExitRecord, Outcome
+from banger.core.models import ProcessIdentity, VmSpec
+from banger.core.ports.machine import Condition, DeviceKind, Machine, VmmConfig
+
+if TYPE_CHECKING:
+    from banger.core.ports.engines import Engines
+    from banger.core.ports.host import HostObject  # which needs the module of machines
+
+
+class VmmDriver(Protocol):
+    """Starts and steers machines of one VMM. Every method may be repeated; none holds state of its own about a VM.
+
+    Attributes:
+        name: as in ``vmm.driver`` and in the row of a VM.
+        devices: the kinds of devices that it can give a machine.
+        holds_writes: a write that the host does not take stops the machine until it does, see :class:`Condition`;
+            otherwise the guest is told of an I/O error.
+    """
+
+    name: str
+    devices: Collection[DeviceKind]
+    holds_writes: bool
+
+    @property
+    def engines(self) -> Engines:
+        """What its machines may run on."""
+        ...
+
+    def check(self, spec: VmSpec) -> None:
+        """Raise ``usage`` for a machine or an accelerator that it does not know. Asked before anything is made."""
+        ...
+
+    def another_machine(self, spec: VmSpec) -> str:
+        """A type of machine to try instead of that of ``spec``; empty if there is none."""
+        ...
+
+    def launch(
+        self, config: VmmConfig, on_spawn: Callable[[ProcessIdentity], None], token: CancelToken | None = None
+    ) -> ProcessIdentity:
+        """Start the process so that it outlives the daemon, and return once the machine runs.
+
+        ``on_spawn`` is called as soon as the process exists, before anything can fail: it writes the handle down.
+        Raises ``conflict`` if a forwarded port is taken, ``cancelled`` soon after ``token`` is, ``unavailable`` with
+        the VMM's own words otherwise; then no process is left.
+        """
+        ...
+
+    def condition(self, machine: Machine) -> Condition:
+        """How the machine is; of one that does not answer, or is gone, nothing bad is known: it "runs"."""
+        ...
+
+    def exit_record(self, machine: Machine, outcome: Outcome, console: str) -> ExitRecord:
+        """Why the machine ended, from how its process did and what ``console`` holds: its guest's words."""
+        ...
+
+    def power_down(self, machine: Machine) -> None:
+        """Ask the guest to power off by the VMM's own means (ACPI power button); returns at once."""
+        ...
+
+    def pause(self, machine: Machine) -> None:
+        """Stop the machine's CPUs; what is in memory stays. Pausing a paused machine is success."""
+        ...
+
+    def resume(self, machine: Machine) -> None:
+        """Let a machine go on that stands still, for whatever reason; one that runs is success.
+
+        One that waited for the host to take a write tries that again, and may stand still again at once.
+        """
+        ...
+
+
+class VmmProcesses(Protocol):
+    """The processes of VMMs, whichever driver started them: found, proven to be ours, and ended."""
+
+    def find(self, marker: str) -> ProcessIdentity | None:
+        """The process whose command line carries ``marker``: for a handle that was intended but never recorded."""
+        ...
+
+    def of_this_boot(self, identity: ProcessIdentity) -> bool:
+        """False if the host rebooted since: then every runtime handle is void."""
+        ...
+
+    def is_alive(self, identity: ProcessIdentity) -> bool:
+        """True if this very process lives (boot id, pid, start time and command line agree)."""
+        ...
+
+    def cpu_seconds(self, identity: ProcessIdentity) -> float:
+        """Processor time that the process has used, its guest's included; 0 if it is gone."""
+        ...
+
+    def kill(self, identity: ProcessIdentity, timeout_s: float = 10.0) -> None:
+        """End the process through its pidfd and wait until it is gone; already gone is success."""
+        ...
+
+    def wait_exit(self, identity: ProcessIdentity, timeout_s: float, token: CancelToken | None = None) -> bool:
+        """Wait until the process is gone; False on timeout, and soon after ``token`` is cancelled."""
+        ...
+
+    def outcome(self, vm_id: str, identity: ProcessIdentity) -> Outcome:
+        """How the process ended. Ask once it is gone, and before what it was started in is released."""
+        ...
+
+
+class VmmLauncher(Protocol):
+    """How processes of VMMs are started here, and what there is of that on the host besides them."""
+
+    def describe(self) -> Mapping[str, object]:
+        """``{name, reason, limited, unlimited_because}``, for people."""
+        ...
+
+    def holds(self, vm_id: str) -> Sequence[tuple[str, str]]:
+        """Kind and key of what a launch makes on the host besides the process: to be intended before it."""
+        ...
+
+    def release(self, kind: str, key: str) -> None:
+        """Take down one of what :meth:`holds` told, also of an earlier start; already gone is success."""
+        ...
+
+    def host_objects(self) -> Sequence[HostObject]:
+        """Everything of those kinds on the host that carries this installation's id."""
+        ...

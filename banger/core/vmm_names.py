@@ -1,0 +1,14 @@
+"""What VMM drivers, their machines and what they run on are called: the words that users type and settings have.
+
+What each of them is, only its driver knows; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+#: ``vmm.driver``.
+DRIVERS = ("qemu",)
+#: ``vmm.machine``, ``--machine``.
+MACHINES = ("microvm", "q35")
+#: ``vmm.accelerator``, ``--accelerator``: hardware, and emulation in software.
+ACCELERATORS = ("kvm", "tcg")
+HARDWARE, EMULATED = ACCELERATORS
