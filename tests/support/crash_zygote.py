@@ -36,7 +36,6 @@ from banger.core.names import new_id  # noqa: E402
 from banger.core.ports import ImageRequest, KernelRequest  # noqa: E402
 from banger.vmm import identity as processes  # noqa: E402
 from tests.support import origins  # noqa: E402  # imported before the forks, not in each of them
-from tests.support.fake_vmm import FakeVmm  # noqa: E402
 from tests.support.fakes import World  # noqa: E402
 from tests.support.host_drivers import crash_world, network, published  # noqa: E402
 from tests.support.owned_vms import process_of  # noqa: E402
@@ -80,12 +79,10 @@ def step(world: World, script: str) -> None:  # noqa: C901, PLR0912  # one line 
         case "create" if vm is None:
             world.do(m.CreateVm(VM_ID, "web", VmSpec("alpine", network=network(), ports=published())))
         case "break kvm":
-            vmm = world.services.vmm
-            assert isinstance(vmm, FakeVmm)
+            vmm = world.vmm
             vmm.engines.found, vmm.consoles["kvm"], vmm.broken["web"] = "kvm", "", "KVM internal error"
         case "break guest":
-            assert isinstance(world.services.vmm, FakeVmm)
-            world.services.vmm.console = "Kernel panic - not syncing: No working init found.\n"
+            world.vmm.console = "Kernel panic - not syncing: No working init found.\n"
         case "try to start" if vm is not None:
             with suppress(BangerError):
                 world.do(m.StartVm(VM_ID, "web"))
