@@ -212,7 +212,7 @@ def remove(path: str, *, tree: bool = False, user: str = "") -> Request:
 
 
 def rename(source: str, target: str, user: str = "") -> Request:
-    """Rename; an existing target is replaced, as by rename(2)."""
+    """Give a file another name; what has that already is replaced, as rename(2) does."""
     return Request(Op.RENAME, string(user) + string(source) + string(target))
 
 
