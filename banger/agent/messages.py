@@ -212,7 +212,7 @@ def remove(path: str, *, tree: bool = False, user: str = "") -> Request:
 
 
 def rename(source: str, target: str, user: str = "") -> Request:
-    """Give a file another name; what has that already is replaced, as rename(2) does."""
+    """Give a file another name; what has that name already is replaced, as by the system call."""
     return Request(Op.RENAME, string(user) + string(source) + string(target))
 
 
@@ -421,7 +421,7 @@ def _take_string(data: bytes, offset: int) -> tuple[bytes, int]:
 def _take_entry(data: bytes, offset: int) -> tuple[Entry, int]:
     if len(data) < offset + _ENTRY.size:
         raise WireError("an entry is cut off")
-    numbers = _ENTRY.unpack_from(data, offset)
+    kind, mode, uid, gid, links, size, inode, modified_ns = _ENTRY.unpack_from(data, offset)
     name, offset = _take_string(data, offset + _ENTRY.size)
     target, offset = _take_string(data, offset)
-    return Entry(*numbers, name, target), offset
+    return Entry(kind, mode, uid, gid, links, size, inode, modified_ns, name, target), offset
