@@ -115,9 +115,9 @@ class Config:
         """A whole-number setting."""
         return int(self._settings[name].value)
 
-    def chosen(self, name: str) -> int:
-        """A whole-number setting that somebody set, or 0 where it is only the default."""
-        return 0 if self._settings[name].origin == "default" else self.number(name)
+    def chosen(self, name: str) -> Any:
+        """A setting that somebody set, or None where it is only the default."""
+        return None if self._settings[name].origin == "default" else self._settings[name].value
 
     def seconds(self, name: str) -> float:
         """A duration setting, in seconds."""

@@ -21,39 +21,12 @@ from banger.client.ceiling import MOST_BYTES
 from banger.client.channel import ClientFrameChannel
 from banger.client.conversation import converse
 from banger.config import Config
-from banger.core.codec import to_plain
+from banger.core.codec import from_plain, to_plain
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import InitChoice, PortForward, Vm, VmSpec
+from banger.core.models import Vm
+from banger.core.wire.requests import CreateVmBody, ExecConfig, RunConfig
+from banger.core.wire.vm_spec import SpecOptions, VmSpec, from_settings
 from banger.layout import Layout
-
-
-class SpecOptions(TypedDict, total=False):
-    """What a machine may be made with; the settings decide what is left out. Sizes in MiB."""
-
-    kernel: str
-    cpus: int
-    memory_mib: int
-    disk_mib: int
-    init: str
-    env: Mapping[str, str]
-    user: str
-    workdir: str
-    ports: Sequence[PortForward]
-    network: str
-    egress: str
-    storage: str
-    home: str
-    home_mib: int
-    machine: str
-    accelerator: str
-    ttl_s: float
-    idle_s: float
-    restart: str
-    on_reboot: str
-    labels: Mapping[str, str]
-    hostname: str
-    entrypoint: Sequence[str] | None
-    command: Sequence[str] | None
 
 
 class ExecOptions(TypedDict, total=False):
@@ -129,12 +102,7 @@ class Banger:
         The image's entrypoint comes before ``argv``; an empty ``argv`` is the image's own command.
         """
         options = execution or {}
-        config = {
-            "name": "",
-            "spec": self.vms.spec(image, ephemeral=True, **spec),
-            "exec": _exec_config(argv, options),
-            "detach": False,
-        }
+        config = RunConfig(self.vms.spec(image, ephemeral=True, **spec), exec=_exec_config(argv, options))
         return _converse(self.client.frames("/v1/vms/run", config), argv, options, on_event)
 
     def machine(self, image: str, *, name: str = "", **spec: Unpack[SpecOptions]) -> Machine:
@@ -183,24 +151,21 @@ class Vms:
         **spec: Unpack[SpecOptions],
     ) -> Machine:
         """Make one, and start it unless told not to."""
-        body = {"name": name, "spec": self.spec(image, **spec), "start": start}
+        body = CreateVmBody(self.spec(image, **spec), name, start)
         return Machine(self._client, self._client.long("POST", "/v1/vms", body=body, on_event=on_event))
 
-    def spec(self, image: str, *, ephemeral: bool = False, **spec: Unpack[SpecOptions]) -> dict[str, Any]:
-        """A spec in its JSON form, filled up from the settings."""
-        config = Config.load(self._layout.config_file)
-        facts: dict[str, Any] = {
-            "cpus": config.chosen("vm.cpus"),
-            "memory_mib": config.chosen("vm.memory_mib"),
-            "disk_mib": config.chosen("vm.disk_mib"),
-            "network": config.text("vm.network"),
-            **spec,
-            "env": _assignments(spec.get("env")),
-            "ports": tuple(spec.get("ports", ())),
-            "init": InitChoice(spec.get("init", InitChoice.AUTO)),
-        }
-        plain: dict[str, Any] = to_plain(VmSpec(image, ephemeral=ephemeral, **facts))
-        return plain
+    def spec(self, image: str, *, ephemeral: bool = False, **spec: Unpack[SpecOptions]) -> VmSpec:
+        """A spec, filled up from the settings.
+
+        Raises:
+            BangerError: ``usage`` for what a field cannot hold.
+        """
+        given: dict[str, Any] = {**spec}
+        if "env" in given:
+            given["env"] = _assignments(given["env"])
+        decided = from_settings(Config.load(self._layout.config_file).chosen)
+        plain = {**decided, **to_plain(given), "image": image, "ephemeral": ephemeral}
+        return from_plain(VmSpec, plain)
 
 
 class Machine:
@@ -343,15 +308,14 @@ def _assignments(env: Mapping[str, str] | None) -> tuple[str, ...]:
     return tuple(f"{name}={value}" for name, value in (env or {}).items())
 
 
-def _exec_config(argv: Sequence[str], options: ExecOptions) -> dict[str, Any]:
-    return {
-        "argv": list(argv),
-        "env": list(_assignments(options.get("env"))),
-        "user": options.get("user", ""),
-        "workdir": options.get("workdir", ""),
-        "tty": None,
-        "timeout_s": options.get("timeout_s"),
-    }
+def _exec_config(argv: Sequence[str], options: ExecOptions) -> ExecConfig:
+    return ExecConfig(
+        tuple(argv),
+        _assignments(options.get("env")),
+        options.get("user", ""),
+        options.get("workdir", ""),
+        timeout_s=options.get("timeout_s"),
+    )
 
 
 def _converse(

@@ -19,8 +19,9 @@ from pathlib import Path
 
 from banger.client import Client
 from banger.core import clock
-from banger.core.models import Vm, VmSpec, VmState
+from banger.core.models import Vm, VmState
 from banger.core.names import new_id, vmm_marker
+from banger.core.wire.vm_spec import VmSpec
 from banger.host.ledger import Ledger
 from banger.layout import Layout
 from banger.store import Store

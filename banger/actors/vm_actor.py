@@ -32,15 +32,12 @@ from banger.actors.vm_start import VmStart
 from banger.actors.vm_teardown import recorded_identity
 from banger.core import clock
 from banger.core.crashpoints import crashpoint
-from banger.core.egress import check_egress
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import NO_RESTARTS, ExitReason, Image, Kernel, ProcessIdentity, Restarts, Vm, VmState
-from banger.core.names import check_home_name
 from banger.core.operation import Operation
-from banger.core.publishing import check_publishing
-from banger.core.restarting import after_failed_start, check_restarting, is_due
-from banger.core.spec_limits import check_spec
+from banger.core.restarting import after_failed_start, is_due
 from banger.core.states import LIVE, check_move
+from banger.core.wire.vm_checks import check_field, check_spec
 from banger.host.resources import check_memory
 
 
@@ -81,11 +78,6 @@ class VmActor(OwnerActor):
         services = self.services
         check_spec(command.spec)
         check_memory(command.spec.memory_mib)  # before anything is fetched
-        check_egress(command.spec)
-        check_restarting(command.spec)
-        check_publishing(command.spec)
-        if command.spec.home:
-            check_home_name(command.spec.home)
         vm = Vm(
             id=command.vm_id,
             name=command.vm_name,
@@ -319,7 +311,7 @@ class VmActor(OwnerActor):
                 ErrorKind.CONFLICT, f'VM "{vm.name}" is {vm.state.value}, not stopped', subject=vm.name,
                 cause="a disk in use cannot be resized", hint=f"banger vm stop {vm.name}",
             )  # fmt: skip
-        check_spec(replace(vm.spec, disk_mib=disk_mib))
+        check_field("disk_mib", disk_mib)
         self.services.storages.named(vm.storage).grow(self.services.layout.vm_dir(vm.id), disk_mib, operation)
         crashpoint("vm.grow:grown")
         return self._keeper.save(vm, spec=replace(vm.spec, disk_mib=disk_mib))

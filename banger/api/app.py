@@ -14,7 +14,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from banger.api import artifacts, homes, lint, sessions, system, vms, why
-from banger.api.bodies import (
+from banger.api.context import ApiContext
+from banger.api.openapi import Described, document
+from banger.core.errors import BangerError, ErrorKind, internal_error
+from banger.core.evidence import Evidence
+from banger.core.models import Image, Kernel, Vm
+from banger.core.ports import PushRequest
+from banger.core.wire.requests import (
     CommitBody,
     CreateVmBody,
     ExportImageBody,
@@ -28,12 +34,6 @@ from banger.api.bodies import (
     RegisterImageBody,
     TagImageBody,
 )
-from banger.api.context import ApiContext
-from banger.api.openapi import Described, document
-from banger.core.errors import BangerError, ErrorKind, internal_error
-from banger.core.evidence import Evidence
-from banger.core.models import Image, Kernel, Vm
-from banger.core.ports import PushRequest
 
 Endpoint = Callable[..., Any]
 

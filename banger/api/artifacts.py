@@ -20,18 +20,7 @@ from banger.actors.messages import (
     RegisterImage,
     TagImage,
 )
-from banger.api.bodies import (
-    CommitBody,
-    ExportImageBody,
-    ImportKernelBody,
-    PullImageBody,
-    PullKernelBody,
-    PushImageBody,
-    RefreshCatalogBody,
-    RegisterImageBody,
-    TagImageBody,
-    read_body,
-)
+from banger.api.bodies import read_body
 from banger.api.context import context_of
 from banger.api.long_requests import is_set, perform
 from banger.api.peer import peer_uid
@@ -43,6 +32,17 @@ from banger.core.errors import BangerError, ErrorKind
 from banger.core.names import check_artifact_name
 from banger.core.operation import Operation
 from banger.core.ports import KernelRequest, PushRequest
+from banger.core.wire.requests import (
+    CommitBody,
+    ExportImageBody,
+    ImportKernelBody,
+    PullImageBody,
+    PullKernelBody,
+    PushImageBody,
+    RefreshCatalogBody,
+    RegisterImageBody,
+    TagImageBody,
+)
 from banger.oci.artifact_client import Registries
 
 

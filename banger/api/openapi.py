@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, get_args, get_origin
@@ -12,6 +12,7 @@ from banger import __version__
 from banger.core import codec
 from banger.core.errors import ErrorKind
 from banger.core.frames import MEDIA_TYPE
+from banger.core.wire.facts import facts_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,14 +117,26 @@ def _reference(cls: Any, schemas: dict[str, Any]) -> dict[str, Any]:
     name = cls.__name__
     if name not in schemas:
         schemas[name] = {}  # a cycle must find it
-        hints = codec.field_types(cls)
         schemas[name] = {
             "type": "object",
             "description": (cls.__doc__ or "").split("\n\n")[0].strip(),
-            "properties": {item.name: _schema(hints[item.name], schemas) for item in fields(cls)},
+            "properties": {item.name: _property(cls, item, schemas) for item in fields(cls)},
             "required": [
                 item.name for item in fields(cls) if item.default is MISSING and item.default_factory is MISSING
             ],
             "additionalProperties": False,
         }
     return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _property(cls: Any, item: Field[Any], schemas: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a field, with its default and what it says about itself."""
+    schema = _schema(codec.field_types(cls)[item.name], schemas)
+    if item.default is not MISSING and not is_dataclass(item.default):
+        schema |= {"default": codec.to_plain(item.default)}
+    about = facts_of(cls).get(item.name)
+    if about is None:
+        return schema
+    bounds = {"enum": list(about.choices) or None, "minimum": about.most and 0, "maximum": about.most}
+    described = {"description": f"{about.help} {about.detail}".strip()}
+    return schema | described | {key: value for key, value in bounds.items() if value is not None}

@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from banger.api.bodies import CreateVmBody, ExecBody, RunBody, decode
+from banger.api.bodies import decode
 from banger.api.context import ApiContext, context_of
 from banger.api.frame_caller import FrameCaller
 from banger.api.frame_channel import ServerFrameChannel
@@ -21,7 +21,8 @@ from banger.api.peer import peer_uid
 from banger.api.vms import create_command, find_vm
 from banger.core.errors import BangerError, internal_error
 from banger.core.exec import ExecRequest, ExitStatus, Terminal
-from banger.core.models import VmSpec
+from banger.core.wire.requests import CreateVmBody, ExecConfig, RunConfig
+from banger.core.wire.vm_spec import VmSpec
 from banger.sessions.run import RunWish
 
 Work = Callable[[ApiContext, ServerFrameChannel, Request], Awaitable[ExitStatus]]
@@ -64,14 +65,14 @@ class FrameEndpoint:
 
 async def run(context: ApiContext, channel: ServerFrameChannel, request: Request) -> ExitStatus:
     """Make and start a VM, run a command in it; an ephemeral one is deleted however the session ends."""
-    body = decode(await channel.config(), RunBody)
+    body = decode(await channel.config(), RunConfig)
     spec = _with_boot_command(body) if body.detach else body.spec
     create = create_command(context, CreateVmBody(spec, body.name, start=True), peer_uid(request))
     wish = RunWish(create, exec_request(body.exec), body.exec.timeout_s, body.detach)
     return await context.sessions.run.run(wish, FrameCaller(channel))
 
 
-def _with_boot_command(body: RunBody) -> VmSpec:
+def _with_boot_command(body: RunConfig) -> VmSpec:
     """The spec of a detached run: nobody waits for its command, so it is the VM's own, and runs with every boot."""
     spec, execution = body.spec, body.exec
     return replace(
@@ -86,11 +87,11 @@ def _with_boot_command(body: RunBody) -> VmSpec:
 async def exec_(context: ApiContext, channel: ServerFrameChannel, request: Request) -> ExitStatus:
     """Run a command in a running VM."""
     vm = find_vm(request)
-    body = decode(await channel.config(), ExecBody)
+    body = decode(await channel.config(), ExecConfig)
     return await context.sessions.exec.run(vm, exec_request(body), FrameCaller(channel), body.timeout_s)
 
 
-def exec_request(body: ExecBody) -> ExecRequest:
+def exec_request(body: ExecConfig) -> ExecRequest:
     """The caller's wish as the services take it."""
     tty = Terminal(body.tty.rows, body.tty.columns, body.tty.term) if body.tty else None
     return ExecRequest(argv=body.argv, env=body.env, user=body.user, workdir=body.workdir, tty=tty)

@@ -13,13 +13,14 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from banger import __version__
 from banger.actors.messages import Prune, ReconcileHost
-from banger.api.bodies import PruneBody, read_body
+from banger.api.bodies import read_body
 from banger.api.context import context_of
 from banger.api.long_requests import follow, is_set, operation_view, perform
 from banger.api.ndjson import MEDIA_TYPE
 from banger.core import codec
 from banger.core.errors import BangerError
 from banger.core.models import VmState
+from banger.core.wire.requests import PruneBody
 
 
 async def show_system(request: Request) -> Response:

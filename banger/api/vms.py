@@ -23,7 +23,7 @@ from banger.actors.messages import (
     StopVm,
     VmCommand,
 )
-from banger.api.bodies import CreateVmBody, GrowBody, read_body
+from banger.api.bodies import read_body
 from banger.api.context import ApiContext, context_of
 from banger.api.long_requests import deadline_of, is_set, perform
 from banger.api.ndjson import MEDIA_TYPE, line
@@ -32,9 +32,10 @@ from banger.api.views import vm_view, vm_views
 from banger.core.cancel import Deadline
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import Vm, VmState
-from banger.core.names import check_hostname, check_vm_name, made_up_name, new_id
+from banger.core.names import check_vm_name, made_up_name, new_id
 from banger.core.states import LIVE, check_running
 from banger.core.units import parse_duration
+from banger.core.wire.requests import CreateVmBody, GrowBody
 from banger.guest.known_hosts import known_hosts_line
 
 #: How often a followed log and a waited-for state are looked at, in seconds.
@@ -70,8 +71,6 @@ def create_command(context: ApiContext, body: CreateVmBody, owner_uid: int) -> C
     """The command for a new VM, its name checked or made up."""
     taken = {vm.name for vm in context.store.vms.all()}
     name = check_vm_name(body.name) if body.name else _free_name(taken)
-    if body.spec.hostname:
-        check_hostname(body.spec.hostname)
     return CreateVm(new_id(), name, body.spec, owner_uid=owner_uid, start=body.start)
 
 

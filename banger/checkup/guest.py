@@ -12,6 +12,7 @@ from banger.client.conversation import Ended, converse
 from banger.core.console import last_lines
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.frames import FrameType
+from banger.core.wire.requests import ExecConfig
 
 #: The one program that every guest has, whatever its image holds (docs/guest.md). Scripts know it as ``$B``.
 BUSYBOX = "/run/banger/bin/busybox"
@@ -73,14 +74,12 @@ class Guest:
         )
 
     def _channel(self, script: str, args: tuple[str, ...], timeout_s: float) -> ClientFrameChannel:
-        config = {
-            "argv": [BUSYBOX, "sh", "-c", f"B={BUSYBOX}\n{script}", "doctor", *args],
-            "env": [],
-            "user": "0",  # images may know no names, and name a user of their own
-            "workdir": "/",
-            "tty": None,
-            "timeout_s": timeout_s,
-        }
+        config = ExecConfig(
+            (BUSYBOX, "sh", "-c", f"B={BUSYBOX}\n{script}", "doctor", *args),
+            user="0",  # images may know no names, and name a user of their own
+            workdir="/",
+            timeout_s=timeout_s,
+        )
         return self.client.frames(path_of("vms", self.id, "exec"), config)
 
 

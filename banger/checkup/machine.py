@@ -15,11 +15,11 @@ from banger.checkup.network import NetworkBaseline
 from banger.checkup.plan import Candidate
 from banger.checkup.report import CheckFailedError, Finding, MachineReport, Row, Verdict
 from banger.client import Client, path_of
-from banger.core.codec import to_plain
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import VmSpec
 from banger.core.units import format_duration
 from banger.core.vmm_names import HARDWARE
+from banger.core.wire.requests import CreateVmBody
+from banger.core.wire.vm_spec import VmSpec
 
 #: What one boot may take besides the guest's own time: a kernel may have to be downloaded first, in seconds.
 _PREPARING_S = 900.0
@@ -103,7 +103,7 @@ class Trial:
         accelerator = self.candidate.prospect.accelerator
         wish = "" if accelerator == HARDWARE else accelerator
         spec = replace(self.spec, network=self.candidate.network, accelerator=wish, ephemeral=True, ttl_s=_TTL_S)
-        body = {"name": "", "spec": to_plain(spec), "start": True}
+        body = CreateVmBody(spec, start=True)
         limit_s = self.boot_timeout_s + _PREPARING_S
         booted: list[Guest] = []
         notes, listen = self._notes()

@@ -19,7 +19,8 @@ from banger.checkup.report import MachineReport, Report, Row, Verdict, is_ok
 from banger.client import Client, path_of
 from banger.config import Config
 from banger.core.errors import BangerError
-from banger.core.models import VmSpec
+from banger.core.wire.requests import PullImageBody
+from banger.core.wire.vm_spec import VmSpec
 from banger.layout import Layout
 
 #: Marks the VMs of a check-up; the value is that of one run.
@@ -114,7 +115,7 @@ class Checkup:
         if self._options.image or name in here:
             return name
         self._observer.tell(f'no image is here yet: "{name}" is fetched first, which may take minutes')
-        self._client.long("POST", "/v1/images/pull", body={"reference": name}, on_event=self._observer.fetching)
+        self._client.long("POST", "/v1/images/pull", body=PullImageBody(name), on_event=self._observer.fetching)
         return name
 
     def _kernel_digest(self, image: str) -> str:

@@ -69,7 +69,7 @@ class Client:
             method: of HTTP.
             path: without the socket or host.
             query: values that are lists are repeated.
-            body: sent as JSON.
+            body: sent as JSON; one of :mod:`banger.core.wire.requests`, or plain values.
             timeout_s: other than what this client was made with.
 
         Raises:
@@ -107,7 +107,7 @@ class Client:
             method: as for :meth:`call`, like the next three.
             path: without the socket or host.
             query: values that are lists are repeated.
-            body: sent as JSON.
+            body: as for :meth:`call`.
             on_event: gets each event, and ``None`` whenever a while passed without one.
             timeout_s: give up after so long.
         """
@@ -136,14 +136,14 @@ class Client:
         finally:
             exchange.close()
 
-    def frames(self, path: str, config: Mapping[str, Any], query: Query | None = None) -> ClientFrameChannel:
-        """Open a frame stream with its first frame."""
+    def frames(self, path: str, config: Any, query: Query | None = None) -> ClientFrameChannel:
+        """Open a frame stream with its first frame; ``config`` as the body of :meth:`call`."""
         from banger.client.channel import ClientFrameChannel  # noqa: PLC0415  # most commands open none
 
-        return ClientFrameChannel(self._connected(lambda: connect(self._socket)), _target(path, query), config)
+        return ClientFrameChannel(self._connected(lambda: connect(self._socket)), _target(path, query), _plain(config))
 
     def _open(self, method: str, path: str, query: Query | None, body: Any) -> Exchange:
-        data = b"" if body is None else json.dumps(body, separators=(",", ":")).encode()
+        data = b"" if body is None else json.dumps(_plain(body), separators=(",", ":")).encode()
         headers = {"Accept": "application/json", "Content-Length": str(len(data))}
         if data:
             headers["Content-Type"] = "application/json"
@@ -220,6 +220,15 @@ def path_of(*parts: str) -> str:
 def _quoted(text: str) -> str:
     """Percent-encoded, and bytes of a command line that are not UTF-8 as they are."""
     return quote(text, safe="", errors="surrogateescape")
+
+
+def _plain(body: Any) -> Any:
+    """A request as JSON has it."""
+    if isinstance(body, dict):
+        return body
+    from banger.core.codec import to_request  # noqa: PLC0415  # most commands send none
+
+    return to_request(body)
 
 
 def _target(path: str, query: Query | None) -> str:

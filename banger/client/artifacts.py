@@ -8,8 +8,19 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from banger.client import Client, OnEvent, path_of
-from banger.core.codec import field_types, from_plain, to_plain
-from banger.core.models import DefaultSizes, Image, Kernel
+from banger.core.codec import field_types, from_plain
+from banger.core.models import NO_SIZES, DefaultSizes, Image, Kernel
+from banger.core.ports import PushRequest
+from banger.core.wire.requests import (
+    CommitBody,
+    ExportImageBody,
+    PruneBody,
+    PullImageBody,
+    PullKernelBody,
+    PushImageBody,
+    RegisterImageBody,
+    TagImageBody,
+)
 
 T = TypeVar("T")
 
@@ -47,10 +58,11 @@ class Images:
         name: str = "",
         platform: str = "",
         plain_http: bool = False,
+        size_mib: int = 0,
         on_event: OnEvent | None = None,
     ) -> Image:
         """Fetch one from a registry or the catalog; one that is here and has not moved is not fetched again."""
-        body = {"reference": reference, "name": name, "platform": platform, "plain_http": plain_http}
+        body = PullImageBody(reference, name, platform, plain_http, size_mib)
         return self._made("/v1/images/pull", body, on_event)
 
     def register(
@@ -65,7 +77,7 @@ class Images:
         """Use an ext4 file of your own, where it is; it is called like the file unless you say otherwise."""
         path = Path(rootfs).absolute()
         seed_path = str(Path(work_seed).absolute()) if work_seed else ""
-        body = {"name": name or path.stem, "rootfs_path": str(path), "kernel": kernel, "seed_path": seed_path}
+        body = RegisterImageBody(name or path.stem, str(path), kernel, seed_path)
         return self._made("/v1/images/register", body, on_event)
 
     def promote(self, query: str, *, on_event: OnEvent | None = None) -> Image:
@@ -74,7 +86,7 @@ class Images:
 
     def tag(self, query: str, name: str) -> Image:
         """Give one another name besides its own."""
-        return self._made(path_of("images", query, "tag"), {"name": name}, None)
+        return self._made(path_of("images", query, "tag"), TagImageBody(name), None)
 
     def commit(self, vm: str, name: str, *, keep: Sequence[str] = (), on_event: OnEvent | None = None) -> Image:
         """Make one of the disk of a machine that is stopped.
@@ -85,7 +97,7 @@ class Images:
             keep: paths to leave in though they tell machines apart, such as ``/etc/machine-id``.
             on_event: gets the events of the work.
         """
-        return self._made(path_of("vms", vm, "commit"), {"name": name, "keep": [*keep]}, on_event)
+        return self._made(path_of("vms", vm, "commit"), CommitBody(name, tuple(keep)), on_event)
 
     def export(
         self,
@@ -100,7 +112,7 @@ class Images:
 
         A bundle suggests ``sizes`` for its machines, or what the image itself does.
         """
-        body = {"path": str(Path(file).absolute()), "form": form, **_suggested(sizes)}
+        body = ExportImageBody(str(Path(file).absolute()), form, sizes or NO_SIZES)
         written = self._client.long("POST", path_of("images", query, "export"), body=body, on_event=on_event)
         return Path(written["path"])
 
@@ -115,7 +127,7 @@ class Images:
         on_event: OnEvent | None = None,
     ) -> str:
         """Upload one to a registry as :meth:`export` writes it; the digest of its manifest there."""
-        body = {"reference": reference, "form": form, "plain_http": plain_http, **_suggested(sizes)}
+        body = PushImageBody(reference, form, plain_http, sizes or NO_SIZES)
         path = path_of("images", query, "push")
         return str(self._client.long("POST", path, body=body, on_event=on_event)["digest"])
 
@@ -127,12 +139,8 @@ class Images:
         """Delete one that no machine uses; with ``force`` its name goes now, its content with the last machine."""
         self._client.long("DELETE", path_of("images", query), {"force": True} if force else None)
 
-    def _made(self, path: str, body: Mapping[str, Any] | None, on_event: OnEvent | None) -> Image:
+    def _made(self, path: str, body: Any, on_event: OnEvent | None) -> Image:
         return typed(Image, self._client.long("POST", path, body=body, on_event=on_event))
-
-
-def _suggested(sizes: DefaultSizes | None) -> dict[str, Any]:
-    return {"defaults": to_plain(sizes)} if sizes is not None else {}
 
 
 class Kernels:
@@ -157,12 +165,12 @@ class Kernels:
             source: ``oci:REFERENCE``, ``https://…#sha256=HEX`` or ``apt:PACKAGE``.
             on_event: gets the events of the work.
         """
-        body = {"name": name, "source": source}
+        body = PullKernelBody(name, source)
         return typed(Kernel, self._client.long("POST", "/v1/kernels/pull", body=body, on_event=on_event))
 
     def push(self, query: str, reference: str, *, plain_http: bool = False, on_event: OnEvent | None = None) -> str:
         """Upload one to a registry; the digest of its manifest there."""
-        body = {"reference": reference, "plain_http": plain_http}
+        body = PushRequest(reference, plain_http=plain_http)
         path = path_of("kernels", query, "push")
         return str(self._client.long("POST", path, body=body, on_event=on_event)["digest"])
 
@@ -181,5 +189,5 @@ def typed(cls: type[T], row: Mapping[str, Any]) -> T:
 
 
 def _prune(client: Client, noun: str, *, unused: bool, dry_run: bool) -> Pruned:
-    body = {"nouns": [noun], "unused": unused, "dry_run": dry_run}
+    body = PruneBody((noun,), unused, dry_run)
     return typed(Pruned, client.long("POST", "/v1/system/prune", body=body))

@@ -8,6 +8,7 @@ from typing import Annotated
 from typer import Argument, Context, Option
 
 from banger.commands.session import CliSession
+from banger.core.wire.requests import RefreshCatalogBody
 
 #: A server that answers slowly is asked again a few times.
 _TIMEOUT_S = 120.0
@@ -28,7 +29,7 @@ def refresh(
     way that you trust.
     """
     session: CliSession = ctx.obj
-    body = {"source": catalog_source, "digest": digest, "name": name}
+    body = RefreshCatalogBody(catalog_source, digest, name)
     done = session.client.call("POST", "/v1/catalog/refresh", body=body, timeout_s=_TIMEOUT_S)
     session.show_document(done, "".join(f"{entry}\n" for entry in [*done["images"], *done["kernels"]]))
     session.tell(f"{_count(done['images'], 'image')} and {_count(done['kernels'], 'kernel')} in {done['path']}")

@@ -9,10 +9,10 @@ from banger.checkup.plan import Candidate
 from banger.checkup.report import Row
 from banger.checkup.run import Checkup, CheckupOptions
 from banger.commands.session import CliSession
-from banger.commands.spec import one_of
 from banger.config import Config
 from banger.core.codec import to_plain
 from banger.core.errors import EXIT_CODES, BangerError, ErrorKind
+from banger.core.wire.reading import one_of
 from banger.render.checkup import machine_text, row_text, summary_text
 from banger.render.terminal import Terminal
 

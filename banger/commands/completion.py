@@ -15,7 +15,6 @@ from typer import Argument, Context
 from banger.client import Client
 from banger.commands.session import CliSession
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.vmm_names import ACCELERATORS, MACHINES
 from banger.layout import Layout
 
 _TIMEOUT_S = 1.0
@@ -103,8 +102,8 @@ class Names:
 
     def of(self, parameter: str) -> list[Candidate]:
         """The values of a parameter: fixed ones, or names from the daemon."""
-        if parameter in _FIXED:
-            return [(value, "") for value in _FIXED[parameter]]
+        if (fixed := _fixed(parameter)) is not None:
+            return [(value, "") for value in fixed]
         return _SOURCES[parameter](self) if parameter in _SOURCES else []
 
     def objects(self, collection: str) -> list[Candidate]:
@@ -128,12 +127,17 @@ class Names:
             return None
 
 
+def _fixed(parameter: str) -> Sequence[str] | None:
+    """The values of a parameter that has fixed ones; those of a VM's fields are written down with them."""
+    from banger.core.wire.facts import facts_of
+    from banger.core.wire.vm_spec import VmSpec
+
+    about = facts_of(VmSpec).get(parameter)
+    values = [value for value in (*about.offers, *about.choices) if value] if about else []
+    return values or _FIXED.get(parameter)
+
+
 _FIXED: Mapping[str, Sequence[str]] = {
-    "init": ("auto", "image", "none"),
-    "network": ("user", "tap", "none"),
-    "storage": ("overlay", "reflink", "dm-snapshot", "copy"),
-    "machine": MACHINES,
-    "accelerator": ("auto", *ACCELERATORS),
     "pull": ("missing", "always", "never"),
     "state": ("creating", "stopped", "starting", "running", "paused", "stopping", "failed", "deleting"),
     "until": ("stopped", "running"),

@@ -10,7 +10,8 @@ from typer import Argument, Context, Option
 from banger.client import path_of
 from banger.commands.options import ForceArtifactFlag, PlainHttpFlag, SeveralImages, StoredImage, VmArgument
 from banger.commands.session import CliSession
-from banger.core.units import MIB, parse_size
+from banger.core.wire.reading import mebibytes
+from banger.core.wire.requests import CommitBody, PullImageBody, RegisterImageBody, TagImageBody
 
 Reference = Annotated[str, Argument(metavar="REFERENCE", help="docker.io/library/alpine:3, python:3.12, debian, …")]
 
@@ -25,15 +26,7 @@ def pull(
 ) -> None:
     """Fetch an image from a registry or the catalog."""
     session: CliSession = ctx.obj
-    body: dict[str, object] = {"reference": reference}
-    if name:
-        body["name"] = name
-    if platform:
-        body["platform"] = platform
-    if plain_http:
-        body["plain_http"] = True
-    if size:
-        body["size_mib"] = parse_size(size, bare=MIB) // MIB
+    body = PullImageBody(reference, name, platform, plain_http, mebibytes(size) if size else 0)
     session.show_results([session.long("POST", "/v1/images/pull", body=body)])
 
 
@@ -49,11 +42,8 @@ def register(
 ) -> None:
     """Use an ext4 file of your own as an image, where it is."""
     session: CliSession = ctx.obj
-    body = {"name": name or rootfs.stem, "rootfs_path": str(rootfs.absolute())}
-    if kernel:
-        body["kernel"] = kernel
-    if work_seed:
-        body["seed_path"] = str(work_seed.absolute())
+    seed_path = str(work_seed.absolute()) if work_seed else ""
+    body = RegisterImageBody(name or rootfs.stem, str(rootfs.absolute()), kernel, seed_path)
     session.show_results([session.long("POST", "/v1/images/register", body=body)])
 
 
@@ -70,7 +60,7 @@ def tag(
 ) -> None:
     """Give an image one more name."""
     session: CliSession = ctx.obj
-    session.show_results([session.long("POST", path_of("images", stored_image, "tag"), body={"name": new_name})])
+    session.show_results([session.long("POST", path_of("images", stored_image, "tag"), body=TagImageBody(new_name))])
 
 
 def commit(
@@ -84,7 +74,7 @@ def commit(
 ) -> None:
     """Make an image of a stopped VM's disk."""
     session: CliSession = ctx.obj
-    body = {"name": name, "keep": keep or []}
+    body = CommitBody(name, tuple(keep or ()))
     session.show_results([session.long("POST", path_of("vms", vm, "commit"), body=body)])
 
 

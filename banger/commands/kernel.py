@@ -11,6 +11,7 @@ from banger.client import path_of
 from banger.commands.options import ForceArtifactFlag, SeveralKernels
 from banger.commands.session import CliSession
 from banger.core.errors import BangerError, ErrorKind
+from banger.core.wire.requests import ImportKernelBody, PullKernelBody
 
 _URLS = ("https://", "http://")
 #: What is written with one of these says itself where it comes from.
@@ -36,10 +37,10 @@ def pull(
             ErrorKind.USAGE, message, subject=kernel_names[0], hint="registries have digests: NAME@sha256:HEX"
         )
 
-    def body(kernel: str) -> dict[str, str]:
+    def body(kernel: str) -> PullKernelBody:
         if not name and not _NOT_IN_CATALOG & set(kernel):
-            return {"name": kernel}
-        return {"name": name, "source": f"{kernel}#sha256={sha256}" if sha256 else kernel}
+            return PullKernelBody(kernel)
+        return PullKernelBody(name, f"{kernel}#sha256={sha256}" if sha256 else kernel)
 
     return session.each(kernel_names, "POST", lambda _: "/v1/kernels/pull", body=body)
 
@@ -62,14 +63,12 @@ def import_(
     if file is None or (kernel and kernel_path):
         message = "name one kernel file" if file else "the kernel file is missing"
         raise BangerError(ErrorKind.USAGE, message, subject=name, hint=f"banger kernel import {name} FILE")
-    body = {"name": name, "kernel_path": str(file.absolute())}
-    if modules:
-        body["modules_path"] = str(modules.absolute())
-    if initrd:
-        body["initrd_path"] = str(initrd.absolute())
-    if cmdline:
-        body["cmdline"] = cmdline
+    body = ImportKernelBody(name, str(file.absolute()), _path(modules), _path(initrd), cmdline)
     session.show_results([session.long("POST", "/v1/kernels/import", body=body)])
+
+
+def _path(file: Path | None) -> str:
+    return str(file.absolute()) if file else ""
 
 
 def delete(ctx: Context, kernels: SeveralKernels, *, force: ForceArtifactFlag = False) -> int:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from typer import Argument, Context, Option
 
 from banger.client import path_of
 from banger.commands.options import Destination, FormOption, PlainHttpFlag, StoredImage, StoredKernel
 from banger.commands.session import CliSession
-from banger.commands.spec import mebibytes, one_of
+from banger.core.models import DefaultSizes
+from banger.core.ports import PushRequest
+from banger.core.wire.reading import mebibytes, one_of
+from banger.core.wire.requests import ExportImageBody, PushImageBody
 from banger.render.views import size
 
 _FORMS = ("bundle", "oci")
@@ -32,7 +34,7 @@ def export_image(
 ) -> None:
     """Write an image to a file that banger or other tools can read."""
     session: CliSession = ctx.obj
-    body = {"path": str(file.absolute()), "form": one_of("--form", form, _FORMS), **_sizes(cpus, memory, disk)}
+    body = ExportImageBody(str(file.absolute()), one_of("--form", form, _FORMS), _sizes(cpus, memory, disk))
     written = session.long("POST", path_of("images", stored_image, "export"), body=body)
     session.show_document(written, f"{written['path']}\n")
     session.tell(f"wrote {size(written.get('size_bytes'))}")
@@ -51,7 +53,7 @@ def push_image(
 ) -> None:
     """Upload an image to a registry."""
     one_of("--form", form, _FORMS)
-    body = {"reference": destination, "form": form, "plain_http": plain_http, **_sizes(cpus, memory, disk)}
+    body = PushImageBody(destination, form, plain_http, _sizes(cpus, memory, disk))
     _push(ctx.obj, "images", stored_image, body)
 
 
@@ -59,20 +61,14 @@ def push_kernel(
     ctx: Context, stored_kernel: StoredKernel, destination: Destination, plain_http: PlainHttpFlag = False
 ) -> None:
     """Upload a kernel to a registry."""
-    _push(ctx.obj, "kernels", stored_kernel, {"reference": destination, "plain_http": plain_http})
+    _push(ctx.obj, "kernels", stored_kernel, PushRequest(destination, plain_http=plain_http))
 
 
-def _sizes(cpus: int | None, memory: str, disk: str) -> dict[str, Any]:
+def _sizes(cpus: int | None, memory: str, disk: str) -> DefaultSizes:
     """What the bundle suggests for its VMs; what is not given stays as the image has it."""
-    given = {
-        "cpus": cpus,
-        "memory_mib": mebibytes(memory) if memory else None,
-        "disk_mib": mebibytes(disk) if disk else None,
-    }
-    sizes = {key: value for key, value in given.items() if value is not None}
-    return {"defaults": sizes} if sizes else {}
+    return DefaultSizes(cpus or 0, mebibytes(memory) if memory else 0, mebibytes(disk) if disk else 0)
 
 
-def _push(session: CliSession, collection: str, name: str, body: Mapping[str, Any]) -> None:
+def _push(session: CliSession, collection: str, name: str, body: PushImageBody | PushRequest) -> None:
     pushed = session.long("POST", path_of(collection, name, "push"), body=body)
     session.show_document(pushed, f"{pushed['digest']}\n")

@@ -14,6 +14,7 @@ from banger.commands.session import CliSession
 from banger.commands.targets import state_of
 from banger.core.errors import BangerError, ErrorKind, cancelled
 from banger.core.plain_text import printable
+from banger.core.wire.requests import PruneBody
 from banger.render.terminal import Terminal
 from banger.render.views import VM_COLUMNS, size
 
@@ -52,7 +53,7 @@ def prune_vms(
 
 
 def _prune(session: CliSession, nouns: Sequence[str], *, unused: bool, dry_run: bool) -> None:
-    body = {"nouns": nouns, "unused": unused, "dry_run": dry_run}
+    body = PruneBody(tuple(nouns), unused, dry_run)
     report = session.long("POST", "/v1/system/prune", body=body)
     session.show_document(report, "".join(f"{printable(line)}\n" for line in report["removed"]))
     for line in report["kept"]:

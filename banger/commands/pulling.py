@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from banger.client import path_of
 from banger.commands.session import CliSession
-from banger.commands.spec import one_of
+from banger.core.wire.reading import one_of
+from banger.core.wire.requests import PullImageBody
 
 
 def bring_image(session: CliSession, image: str, when: str) -> None:
@@ -15,6 +16,6 @@ def bring_image(session: CliSession, image: str, when: str) -> None:
     """
     match one_of("--pull", when, ("missing", "always", "never")):
         case "always":
-            session.long("POST", "/v1/images/pull", body={"reference": image})
+            session.long("POST", "/v1/images/pull", body=PullImageBody(image))
         case "never":
             session.client.get(path_of("images", image))

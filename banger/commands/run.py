@@ -20,6 +20,7 @@ from banger.commands.session import CliSession
 from banger.commands.trailing import TrailingCommand
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.units import parse_duration
+from banger.core.wire.requests import ExecConfig, RunConfig, TerminalConfig
 
 _NOT_RUN = 125
 #: Failures of the host rather than of what was typed: where nothing better is advised, find out what works here.
@@ -65,7 +66,6 @@ def run(
     command: Command = None,
     *,
     wish: specs.VmWish,
-    entrypoint: specs.Entrypoint = None,
     rm: Annotated[bool, Option("--rm", help="Delete the VM afterwards; so it is unless named or detached.")] = False,
     keep: Annotated[bool, Option("--keep", help="Leave the VM running afterwards.")] = False,
     detach: Annotated[
@@ -88,17 +88,12 @@ def run(
     patience_s = parse_duration(kill_after)
     stdin = _wants_stdin(interactive=interactive, no_stdin=no_stdin)
     spec = wish.spec(session.layout, image, ephemeral=rm or not (keep or wish.name or detach))
-    spec["entrypoint"] = specs.entrypoint_of(entrypoint)
     tty = _use_tty(tty, stdin=stdin, detach=detach)
-    config: dict[str, Any] = {
-        "name": wish.name,
-        "spec": spec,
-        "exec": _exec_config(command, spec["env"], wish.user, wish.workdir, timeout, tty=tty),
-        "detach": detach,
-    }
+    execution = _exec_config(command, spec.env, spec.user, spec.workdir, timeout, tty=tty)
+    config = RunConfig(spec, wish.name, execution, detach)
     with _as_not_run():
-        bring_image(session, spec["image"], wish.pull)
-    manner = Manner(tty=bool(tty), stdin=stdin and not detach, kill_after_s=patience_s)
+        bring_image(session, spec.image, wish.pull)
+    manner = Manner(tty=tty, stdin=stdin and not detach, kill_after_s=patience_s)
     started, code = _converse(session, "/v1/vms/run", config, manner)
     if detach and code == 0:
         session.show_results([session.client.get(path_of("vms", str(started["vm_id"])))])
@@ -145,16 +140,10 @@ def _use_tty(wish: bool | None, *, stdin: bool, detach: bool = False) -> bool:
 
 def _exec_config(
     command: Sequence[str] | None, env: Sequence[str], user: str, workdir: str, timeout: str, *, tty: bool
-) -> dict[str, Any]:
-    """The request of an exec, as in ARCHITECTURE.md."""
-    return {
-        "argv": list(command or ()),
-        "env": list(env),
-        "user": user,
-        "workdir": workdir,
-        "tty": {**terminal_size(), "term": os.environ.get("TERM") or "xterm"} if tty else None,
-        "timeout_s": parse_duration(timeout) if timeout else None,
-    }
+) -> ExecConfig:
+    terminal = TerminalConfig(**terminal_size(), term=os.environ.get("TERM") or "xterm") if tty else None
+    timeout_s = parse_duration(timeout) if timeout else None
+    return ExecConfig(tuple(command or ()), tuple(env), user, workdir, terminal, timeout_s)
 
 
 @contextmanager
@@ -167,7 +156,7 @@ def _as_not_run() -> Iterator[None]:
 
 
 def _converse(
-    session: CliSession, path: str, config: Mapping[str, Any], manner: Manner
+    session: CliSession, path: str, config: RunConfig | ExecConfig, manner: Manner
 ) -> tuple[Mapping[str, Any], int]:
     """Hold the session; the payload of STARTED and the exit code."""
     with _as_not_run():

@@ -17,6 +17,8 @@ from banger.commands.session import CliSession
 from banger.commands.targets import lines_of, select
 from banger.core.plain_text import PrintableStream
 from banger.core.units import parse_duration
+from banger.core.wire.reading import mebibytes, one_of
+from banger.core.wire.requests import CreateVmBody, GrowBody
 from banger.render.streams import check_reader
 
 _LIVE = frozenset({"starting", "running", "paused", "stopping"})
@@ -39,8 +41,8 @@ def create(
     session: CliSession = ctx.obj
     check_name(session, wish.name)
     spec = wish.spec(session.layout, image)
-    bring_image(session, spec["image"], wish.pull)
-    body = {"name": wish.name, "spec": spec, "start": start}
+    bring_image(session, spec.image, wish.pull)
+    body = CreateVmBody(spec, wish.name, start)
     session.show_results([session.long("POST", "/v1/vms", body=body)])
 
 
@@ -105,7 +107,7 @@ def grow(
 ) -> None:
     """Make the disk of a stopped VM larger."""
     session: CliSession = ctx.obj
-    body = {"disk_mib": specs.mebibytes(disk)}
+    body = GrowBody(mebibytes(disk))
     session.show_results([session.long("POST", path_of("vms", vm, "grow"), body=body)])
 
 
@@ -132,7 +134,7 @@ def wait(
     timeout: options.Timeout = None,
 ) -> int:
     """Wait until VMs have stopped, or run."""
-    specs.one_of("--until", until, ("stopped", "running"))
+    one_of("--until", until, ("stopped", "running"))
     query = {"until": until, "timeout_s": parse_duration(timeout) if timeout else None}
     return _each(ctx.obj, "GET", "wait", vms, query)
 
@@ -148,7 +150,7 @@ def logs(
 ) -> None:
     """Print what a VM wrote to its console."""
     session: CliSession = ctx.obj
-    specs.one_of("--source", log_source, ("console", "vmm"))
+    one_of("--source", log_source, ("console", "vmm"))
     query = {"source": log_source, "follow": follow or None, "tail": tail}
     pieces = session.client.stream(path_of("vms", vm, "logs"), query, on_wait=check_reader if follow else None)
     if session.json:

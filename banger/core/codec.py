@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, Field, fields, is_dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import cache
@@ -46,6 +46,26 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value)
     return value
+
+
+def to_request(value: Any) -> Any:
+    """``value`` as :func:`to_plain`, without the fields of dataclasses that are as they are by default.
+
+    So a daemon of an earlier version understands every request that wishes for nothing newer than it.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        return {
+            one.name: to_request(getattr(value, one.name))
+            for one in fields(value)
+            if getattr(value, one.name) != _default_of(one)
+        }
+    if isinstance(value, (list, tuple)):
+        return [to_request(item) for item in value]
+    return to_plain(value)
+
+
+def _default_of(one: Field[Any]) -> Any:
+    return one.default if one.default_factory is MISSING else one.default_factory()
 
 
 @cache

@@ -17,7 +17,6 @@ from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import VmSpec
 
 Network = IPv4Network | IPv6Network
 
@@ -95,14 +94,14 @@ class EgressPolicy:
         return " ".join(f"{key}={','.join(items)}" for key, items in lists.items() if items)
 
 
-def check_egress(spec: VmSpec) -> None:
+def check_egress(egress: str, network: str) -> None:
     """Raise ``usage`` for a policy that is none, and for one that nobody would enforce."""
-    policy = EgressPolicy.parse(spec.egress)
-    if policy.mode is not EgressMode.OPEN and spec.network != "tap":
+    policy = EgressPolicy.parse(egress)
+    if policy.mode is not EgressMode.OPEN and network != "tap":
         raise BangerError(
             ErrorKind.USAGE,
-            f'"{spec.egress}" cannot be enforced on the network "{spec.network}"',
-            subject=spec.egress,
+            f'"{egress}" cannot be enforced on the network "{network}"',
+            subject=egress,
             hint="add --network tap; --network none closes everything without privileges",
         )
 

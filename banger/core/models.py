@@ -11,6 +11,8 @@ from datetime import datetime
 from enum import StrEnum
 
 from banger.core.progress import StepTiming
+from banger.core.wire.port_forward import PortForward
+from banger.core.wire.vm_spec import VmSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,94 +132,6 @@ class ExitReason(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     KVM_FAILURE = "kvm_failure"
     HOST_REBOOT = "host_reboot"
-
-
-class InitChoice(StrEnum):
-    """Which process is pid 1 of the guest once the root file system is in place."""
-
-    AUTO = "auto"
-    IMAGE = "image"
-    NONE = "none"
-
-
-@dataclass(frozen=True, slots=True)
-class PortForward:
-    """A port of the host that reaches a port of the guest. :mod:`banger.core.publishing` reads and checks them.
-
-    Attributes:
-        host_port: 0: banger picks one.
-        host_address: IPv4 or IPv6, in its shortest form.
-        protocol: ``tcp`` or ``udp``.
-        host_port_end: not 0: the first port that is free from ``host_port`` up to this.
-    """
-
-    guest_port: int
-    host_port: int = 0
-    host_address: str = "127.0.0.1"
-    protocol: str = "tcp"
-    host_port_end: int = 0
-
-    def __str__(self) -> str:
-        address = f"[{self.host_address}]" if ":" in self.host_address else self.host_address
-        ports = f"{self.host_port}-{self.host_port_end}" if self.host_port_end else str(self.host_port or "?")
-        return f"{address}:{ports}->{self.guest_port}/{self.protocol}"
-
-
-@dataclass(frozen=True, slots=True)
-class VmSpec:
-    """What the user wished for. Never changed by what happens on the host.
-
-    Attributes:
-        image: as it was asked for; ``Vm.image_id`` is what it resolved to.
-        kernel: as it was asked for; empty means the image's own, or the default kernel.
-        cpus: how many; 0 means the image's own default, or the setting. So for the two sizes. A VM that was made has
-            real ones in their place.
-        memory_mib, disk_mib: sizes in MiB; ``disk_mib`` is the size of the writable layer (sparse).
-        network: ``user``, ``tap`` or ``none``.
-        egress: what a guest on a tap may reach, see :mod:`banger.core.egress`.
-        storage: storage driver; empty means the configured default.
-        home: name of the home disk that is seen as ``/root``, made if there is none of that name; empty: no such disk.
-        home_mib: its size in MiB if it is made, and what it is grown to if it is smaller; 0: the configured size.
-        machine: QEMU machine: ``microvm`` or ``q35``; empty means the configured default.
-        accelerator: ``kvm`` (or no start at all) or ``tcg``; empty means the configured default, which is to choose.
-        ephemeral: delete the VM when its run session ends or when it stops by itself.
-        ttl_s: delete the VM so many seconds after it was made; 0: never.
-        idle_s: stop the VM when nobody has used it for so many seconds; 0: never.
-        restart: when banger starts it again by itself: ``no``, ``on-failure[:N]``, ``always``, ``unless-stopped``.
-        on_reboot: what a reboot of the guest is: ``restart`` the machine, or its end (``stop``).
-        hostname: what the guest calls itself; empty: as the VM is called. Others find it by the VM's name alone.
-        entrypoint: in place of the image's entrypoint and command in the run that makes the VM; ``None``: as the image
-            has it, empty: none.
-        command: of a detached run: started with every boot, behind the entrypoint; empty: the image's own, ``None``:
-            nothing is started.
-    """
-
-    image: str
-    kernel: str = ""
-    cpus: int = 0
-    memory_mib: int = 0
-    disk_mib: int = 0
-    init: InitChoice = InitChoice.AUTO
-    env: tuple[str, ...] = ()
-    user: str = ""
-    workdir: str = ""
-    ports: tuple[PortForward, ...] = ()
-    network: str = "user"
-    egress: str = "open"
-    storage: str = ""
-    home: str = ""
-    home_mib: int = 0
-    machine: str = ""
-    accelerator: str = ""
-    ephemeral: bool = False
-    ttl_s: float = 0.0
-    idle_s: float = 0.0
-    restart: str = "no"
-    on_reboot: str = "restart"
-    labels: Mapping[str, str] = field(default_factory=dict)
-    hostname: str = ""
-    entrypoint: tuple[str, ...] | None = None
-    command: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

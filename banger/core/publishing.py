@@ -8,7 +8,7 @@ from dataclasses import replace
 from ipaddress import IPv6Address, ip_address
 
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import PortForward, VmSpec
+from banger.core.wire.port_forward import PortForward
 
 PROTOCOLS = ("tcp", "udp")
 #: Of one VM. Each takes a few descriptors of the host, and of the VMM.
@@ -92,10 +92,10 @@ def check_forward(forward: PortForward) -> None:
         raise _usage(text, f"write the address as {_address(text, forward.host_address)}")
 
 
-def check_publishing(spec: VmSpec) -> None:
+def check_publishing(ports: Sequence[PortForward], network: str) -> None:
     """Refuse what a VM's network cannot do. Raises as :func:`check_forwards`."""
-    check_forwards(spec.ports)
-    if spec.network == "none" and any(forward.protocol == "udp" for forward in spec.ports):
+    check_forwards(ports)
+    if network == "none" and any(forward.protocol == "udp" for forward in ports):
         raise BangerError(
             ErrorKind.USAGE, "udp ports cannot be published with --network none", subject="--publish",
             cause="QEMU's stack lets no datagram out of a guest that is shut off, so nobody would be answered",

@@ -12,7 +12,8 @@ from dataclasses import replace
 from typing import Any
 
 from banger.core import codec
-from banger.core.models import Image, VmSpec
+from banger.core.models import Image
+from banger.core.wire.vm_spec import VmSpec
 
 REDACTED = "<redacted>"
 #: A value shorter than this is likelier a setting than a secret, and may be a part of any word.

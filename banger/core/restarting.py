@@ -13,7 +13,8 @@ from datetime import datetime, timedelta
 
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.exits import is_failure
-from banger.core.models import ExitReason, Restarts, Vm, VmSpec, VmState
+from banger.core.models import ExitReason, Restarts, Vm, VmState
+from banger.core.wire.vm_spec import VmSpec
 
 #: Who ran so long is taken to be well: the next pause is none again.
 WELL_AFTER_S = 10.0
@@ -61,11 +62,8 @@ class RestartPolicy:
 
 
 def check_restarting(spec: VmSpec) -> None:
-    """Raise ``usage`` for wishes that are none, or that contradict each other."""
+    """Raise ``usage`` for a policy that is none, or that contradicts the rest of the wish."""
     policy = RestartPolicy.parse(spec.restart)
-    if spec.on_reboot not in ("restart", "stop"):
-        message = f'"{spec.on_reboot}" is no value for --on-reboot'
-        raise BangerError(ErrorKind.USAGE, message, subject=spec.on_reboot, hint="use restart or stop")
     if spec.ephemeral and policy.name != "no":
         message = "a VM that is deleted when it stops cannot have a restart policy"
         raise BangerError(ErrorKind.USAGE, message, subject=spec.restart, hint="give -d, --keep or --name, and no --rm")

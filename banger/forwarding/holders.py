@@ -12,7 +12,7 @@ from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
-from banger.core.models import PortForward
+from banger.core.wire.port_forward import PortForward
 
 _LISTEN = "0A"
 

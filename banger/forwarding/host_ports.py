@@ -9,8 +9,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import PortForward
 from banger.core.publishing import at, covers
+from banger.core.wire.port_forward import PortForward
 from banger.forwarding.holders import holder_of
 
 _MOST_TRIES = 64

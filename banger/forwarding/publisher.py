@@ -13,9 +13,10 @@ from typing import Any
 from loguru import logger
 
 from banger.core.errors import BangerError
-from banger.core.models import PortForward, ProcessIdentity, Vm
+from banger.core.models import ProcessIdentity, Vm
 from banger.core.ports import Handle, HostObject, VmLedger
 from banger.core.publishing import runs
+from banger.core.wire.port_forward import PortForward
 from banger.forwarding.forwarders import Forwarders, Opened, Target
 from banger.forwarding.host_ports import Bound, Taken, bound_ports, choose_ports
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from banger.core.egress import EgressPolicy
 from banger.core.errors import BangerError
-from banger.core.models import PortForward, Vm
+from banger.core.models import Vm
 from banger.core.ports import Handle
+from banger.core.wire.port_forward import PortForward
 from banger.network.addresses import Plan, choose_place, mac_of
 from banger.network.names import tap_name
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, ip_address
 
 from banger.core.egress import NEVER, PRIVATE, EgressMode, Network
-from banger.core.models import PortForward
+from banger.core.wire.port_forward import PortForward
 from banger.network.addresses import Plan
 from banger.network.anti_spoofing import bridge_table
 from banger.network.guests import Guest

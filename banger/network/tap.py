@@ -14,7 +14,7 @@ from pathlib import Path
 
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import Image, PortForward, Vm
+from banger.core.models import Image, Vm
 from banger.core.operation import Operation
 from banger.core.plan import CleanupStep
 from banger.core.ports import (
@@ -28,6 +28,7 @@ from banger.core.ports import (
     TapNic,
     VmLedger,
 )
+from banger.core.wire.port_forward import PortForward
 from banger.forwarding.forwarders import Opened, Target
 from banger.forwarding.publisher import PORT_KIND, Publisher
 from banger.network import links, nft

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from banger.actors.messages import CreateVm, ReconcileHost
-from banger.core.models import Vm, VmSpec, VmState
+from banger.core.models import Vm, VmState
 from banger.core.names import new_id
+from banger.core.wire.vm_spec import VmSpec
 from tests.support.fakes import World
 from tests.support.owned_vms import create, process_of
 

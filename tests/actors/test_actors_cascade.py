@@ -10,8 +10,9 @@ import pytest
 
 from banger.actors.messages import CreateVm, DeleteVm, KillVm, ReconcileHost, StartVm
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import VmSpec, VmState
+from banger.core.models import VmState
 from banger.core.names import new_id
+from banger.core.wire.vm_spec import VmSpec
 from banger.host.journal import Journal
 from tests.support.fake_capability import FakeCapability
 from tests.support.fake_vmm import FakeVmm, Fault

@@ -8,9 +8,10 @@ import pytest
 
 from banger.actors.messages import CreateVm, DeleteVm, PauseVm, ReconcileHost, StartVm
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import VmSpec, VmState
+from banger.core.models import VmState
 from banger.core.names import new_id
 from banger.core.ports import Drive, TapNic
+from banger.core.wire.vm_spec import VmSpec
 from tests.support.fake_vmm import FakeVmm
 from tests.support.fakes import World
 from tests.support.owned_vms import create, process_of

@@ -12,7 +12,8 @@ from banger.actors.housekeeping import Housekeeper
 from banger.actors.messages import CreateVm, ReconcileHost, StartVm, StopVm
 from banger.core.boot_pace import BootPace
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import ExitReason, VmSpec, VmState
+from banger.core.models import ExitReason, VmState
+from banger.core.wire.vm_spec import VmSpec
 from banger.vmm import identity as processes
 from tests.support.fake_vmm import BOOT_MARKS, FakeVmm, Fault
 from tests.support.fakes import World

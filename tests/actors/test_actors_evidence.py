@@ -11,8 +11,9 @@ import pytest
 from banger.actors.messages import CreateVm, DeleteVm, KillVm, Prune, ReconcileHost, StartVm, StopVm
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.evidence import Happened
-from banger.core.models import ExitReason, VmSpec, VmState
+from banger.core.models import ExitReason, VmState
 from banger.core.names import new_id
+from banger.core.wire.vm_spec import VmSpec
 from banger.vmm import identity as processes
 from tests.support.fake_vmm import Fault
 from tests.support.fakes import World

@@ -13,9 +13,10 @@ from banger.actors.housekeeping import Housekeeper
 from banger.actors.messages import CreateVm, DeleteVm, KillVm, PauseVm, ReconcileHost, ResumeVm
 from banger.core import clock
 from banger.core.errors import BangerError
-from banger.core.models import VmSpec, VmState
+from banger.core.models import VmState
 from banger.core.names import new_id
 from banger.core.ports import Fill
+from banger.core.wire.vm_spec import VmSpec
 from tests.support.fake_vmm import FakeVmm
 from tests.support.fakes import World
 from tests.support.waiting import eventually

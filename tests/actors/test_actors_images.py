@@ -9,9 +9,9 @@ import pytest
 from banger.actors.messages import CreateVm, DeleteImage, PullImage
 from banger.core.cancel import CancelToken, Deadline
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import VmSpec
 from banger.core.names import new_id
 from banger.core.ports import ImageRequest
+from banger.core.wire.vm_spec import VmSpec
 from tests.support.fakes import WAIT_S, Gate, World
 from tests.support.waiting import eventually
 

@@ -30,9 +30,9 @@ from banger.actors.messages import (
 from banger.core.backoff import Backoff
 from banger.core.crashpoints import EXIT_CODE, all_points
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import VmSpec
 from banger.core.names import new_id
 from banger.core.ports import ImageRequest, KernelRequest
+from banger.core.wire.vm_spec import VmSpec
 from banger.store import Store
 from tests.support.crash_zygote import Zygote
 from tests.support.fake_vmm import FakeVmm

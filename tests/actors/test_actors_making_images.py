@@ -22,9 +22,10 @@ from banger.actors.messages import (
 )
 from banger.core import clock
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import VmSpec, VmState
+from banger.core.models import VmState
 from banger.core.names import new_id
 from banger.core.ports import ImageRequest, KernelRequest, PushRequest
+from banger.core.wire.vm_spec import VmSpec
 from tests.support.fake_vmm import FakeVmm
 from tests.support.fakes import World
 from tests.support.waiting import eventually

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from banger.actors.messages import CreateVm, DeleteVm, StartVm
-from banger.core.models import Vm, VmSpec
+from banger.core.models import Vm
 from banger.core.names import new_id
 from banger.core.ports import Drive
+from banger.core.wire.vm_spec import VmSpec
 from tests.support.fake_vmm import FakeVmm
 from tests.support.fakes import World
 

@@ -10,9 +10,11 @@ import pytest
 from banger.actors.inventory import overview
 from banger.actors.messages import CreateVm, KillVm, ReconcileHost, StartVm, StopVm
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import PortForward, ProcessIdentity, VmSpec
+from banger.core.models import ProcessIdentity
 from banger.core.names import new_id
 from banger.core.publishing import MOST_PORTS, parse_publish
+from banger.core.wire.port_forward import PortForward
+from banger.core.wire.vm_spec import VmSpec
 from banger.forwarding.forwarders import FORWARDER_KIND
 from banger.forwarding.publisher import PORT_KIND
 from banger.vmm import identity as processes

@@ -18,9 +18,9 @@ from banger.actors.messages import (
     RegisterImage,
 )
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import VmSpec
 from banger.core.names import new_id
 from banger.core.ports import ImageRequest, KernelRequest
+from banger.core.wire.vm_spec import VmSpec
 from tests.support.fake_vmm import FakeVmm
 from tests.support.fakes import World
 from tests.support.interleaving import Interleaving

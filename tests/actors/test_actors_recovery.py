@@ -12,8 +12,9 @@ import pytest
 
 from banger.actors.messages import CreateVm, DeleteImage, DeleteVm, PauseVm, ReconcileHost, ResumeVm
 from banger.actors.vm_machines import machine_of
-from banger.core.models import ExitReason, ProcessIdentity, VmSpec, VmState
+from banger.core.models import ExitReason, ProcessIdentity, VmState
 from banger.core.names import new_id, vmm_marker
+from banger.core.wire.vm_spec import VmSpec
 from banger.vmm import identity as processes
 from tests.support.fake_vmm import FakeVmm
 from tests.support.fakes import World

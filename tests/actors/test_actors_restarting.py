@@ -12,7 +12,8 @@ from banger.actors.housekeeping import Housekeeper
 from banger.actors.messages import DeleteVm, KillVm, ReconcileHost, ReconcileVm, RestartVm, StartVm, StopVm
 from banger.core import clock
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import ExitReason, PortForward, Restarts, VmState
+from banger.core.models import ExitReason, Restarts, VmState
+from banger.core.wire.port_forward import PortForward
 from banger.vmm import identity as processes
 from tests.support.fake_vmm import Fault
 from tests.support.owned_vms import create, process_of

@@ -22,8 +22,9 @@ from banger.actors.messages import (
     StopVm,
 )
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import VmSpec, VmState
+from banger.core.models import VmState
 from banger.core.names import new_id, vmm_marker
+from banger.core.wire.vm_spec import VmSpec
 from banger.vmm import identity as processes
 from tests.support.fake_capability import FakeCapability
 from tests.support.fake_vmm import FakeVmm

@@ -15,9 +15,10 @@ from banger.actors.messages import (
     StartVm,
     StopVm,
 )
-from banger.core.models import ExitReason, VmSpec, VmState
+from banger.core.models import ExitReason, VmState
 from banger.core.names import new_id
 from banger.core.ports import ImageRequest
+from banger.core.wire.vm_spec import VmSpec
 from banger.vmm import identity as processes
 from tests.support.owned_vms import create, process_of
 from tests.support.waiting import eventually

@@ -14,8 +14,10 @@ from banger.actors.messages import (
     StopVm,
 )
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import ExitReason, PortForward, ProcessIdentity, VmSpec, VmState
+from banger.core.models import ExitReason, ProcessIdentity, VmState
 from banger.core.names import new_id
+from banger.core.wire.port_forward import PortForward
+from banger.core.wire.vm_spec import VmSpec
 from banger.vmm import identity as processes
 from tests.support.fake_vmm import Fault
 from tests.support.owned_vms import create, process_of

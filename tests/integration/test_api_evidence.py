@@ -10,8 +10,8 @@ import pytest
 
 from banger.actors.messages import CreateVm, DeleteVm
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import VmSpec
 from banger.core.names import new_id
+from banger.core.wire.vm_spec import VmSpec
 from banger.sdk import Vms
 from tests.support.fake_vmm import FakeVmm
 from tests.support.fakes import World

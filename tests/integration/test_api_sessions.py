@@ -15,8 +15,9 @@ from banger.client.conversation import converse
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.exec import ExecRequest, ExitStatus, Stream, Terminal
 from banger.core.frames import FrameType
-from banger.core.models import Vm, VmSpec
+from banger.core.models import Vm
 from banger.core.ports import GuestPath
+from banger.core.wire.vm_spec import VmSpec
 from tests.support.fake_vmm import FakeVmm
 from tests.support.fakes import World
 from tests.support.owned_vms import create

@@ -14,7 +14,7 @@ from banger.api.app import ROUTES
 from banger.client import path_of
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.frames import FrameType, encode
-from banger.core.models import VmSpec
+from banger.core.wire.vm_spec import VmSpec
 from tests.support.fakes import WAIT_S, World
 from tests.support.served import Served
 from tests.support.waiting import eventually

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from banger.core.models import PortForward, ProcessIdentity
+from banger.core.models import ProcessIdentity
 from banger.core.names import new_id
+from banger.core.wire.port_forward import PortForward
 from banger.forwarding.forwarders import FORWARDER_KIND, Forwarders, Opened, Target
 from banger.forwarding.host_ports import bound_ports
 from banger.vmm import identity as processes

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from banger.config import Config
-from banger.core.models import Image, Vm, VmSpec, VmState
+from banger.core.models import Image, Vm, VmState
+from banger.core.wire.vm_spec import VmSpec
 from banger.guest.boot import LinuxGuestBoot
 from banger.layout import Layout
 from banger.storage.full_copy import CopyStorage

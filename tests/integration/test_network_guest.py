@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from banger.core.models import PortForward
 from banger.core.ports import TapNic
+from banger.core.wire.port_forward import PortForward
 from banger.guest.boot import LinuxGuestBoot
 from banger.layout import Layout
 from banger.network.resolver import Resolver

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import PortForward
+from banger.core.wire.port_forward import PortForward
 from banger.network import nft, tap
 from banger.network.names import bridge_name, table_name, tap_name
 from banger.network.resolver import Resolver

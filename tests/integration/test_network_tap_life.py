@@ -12,7 +12,7 @@ import pytest
 
 from banger.core.crashpoints import all_points
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import PortForward
+from banger.core.wire.port_forward import PortForward
 from banger.network import coexistence, links, tap
 from banger.network.names import bridge_name, table_name, tap_name
 from tests.support.netlab import (

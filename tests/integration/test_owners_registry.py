@@ -12,9 +12,9 @@ import pytest
 from banger.actors.messages import CreateVm, DeleteVm, PullImage, ReconcileHost
 from banger.config import Config
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import VmSpec
 from banger.core.names import new_id
 from banger.core.ports import ImageRequest
+from banger.core.wire.vm_spec import VmSpec
 from banger.layout import Layout
 from banger.oci.source import OciImageSource
 from tests.support.fake_vmm import FakeVmm

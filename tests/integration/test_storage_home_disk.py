@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import Image, Vm, VmSpec, VmState
+from banger.core.models import Image, Vm, VmState
 from banger.core.units import MIB
+from banger.core.wire.vm_spec import VmSpec
 from banger.host.cascade import run_all
 from banger.layout import Layout
 from banger.rootfs.resize import file_system_bytes

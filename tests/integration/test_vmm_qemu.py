@@ -18,9 +18,10 @@ import pytest
 
 from banger.core.cancel import Deadline
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import ExitReason, PortForward, ProcessIdentity
+from banger.core.models import ExitReason, ProcessIdentity
 from banger.core.names import vmm_marker
 from banger.core.ports import Drive, UserNic, VmmConfig
+from banger.core.wire.port_forward import PortForward
 from banger.vmm import identity as processes
 from banger.vmm.qemu import launch, proof_guest, qmp
 from banger.vmm.qemu.arguments import Binary

@@ -31,9 +31,9 @@ crashpoints.crashpoint = _noting  # before anybody imports it by name
 
 from banger.actors import messages as m  # noqa: E402
 from banger.core.errors import BangerError  # noqa: E402
-from banger.core.models import VmSpec  # noqa: E402
 from banger.core.names import new_id  # noqa: E402
 from banger.core.ports import ImageRequest, KernelRequest  # noqa: E402
+from banger.core.wire.vm_spec import VmSpec  # noqa: E402
 from banger.vmm import identity as processes  # noqa: E402
 from tests.support import origins  # noqa: E402  # imported before the forks, not in each of them
 from tests.support.fakes import World  # noqa: E402

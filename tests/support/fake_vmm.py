@@ -20,7 +20,7 @@ from banger.core.boot_pace import BootPace
 from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.exits import ExitRecord, Outcome
-from banger.core.models import ProcessIdentity, VmSpec
+from banger.core.models import ProcessIdentity
 from banger.core.names import vmm_marker
 from banger.core.ports import (
     Condition,
@@ -35,6 +35,7 @@ from banger.core.ports import (
     UserNic,
     VmmConfig,
 )
+from banger.core.wire.vm_spec import VmSpec
 from banger.vmm import identity as processes
 from banger.vmm.exits import explain_exit
 from banger.vmm.log_files import log_tail

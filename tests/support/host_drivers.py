@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from banger.core.models import PortForward
 from banger.core.ports import Capability
+from banger.core.wire.port_forward import PortForward
 from banger.network.tap import TapNetwork
 from tests.support.fake_vmm import FakeVmm
 from tests.support.fakes import FakeBoot, World

@@ -22,9 +22,10 @@ from typing import Any
 
 import pytest
 
-from banger.core.models import Vm, VmSpec, VmState
+from banger.core.models import Vm, VmState
 from banger.core.operation import Operation
 from banger.core.ports import Contribution, Handle, TapNic
+from banger.core.wire.vm_spec import VmSpec
 from banger.forwarding.forwarders import Forwarders
 from banger.forwarding.publisher import Publisher
 from banger.host.cascade import run_all

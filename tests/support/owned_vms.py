@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from banger.actors.messages import CreateVm
-from banger.core.models import ProcessIdentity, Vm, VmSpec
+from banger.core.models import ProcessIdentity, Vm
 from banger.core.names import new_id
+from banger.core.wire.vm_spec import VmSpec
 from tests.support.fakes import World
 
 

@@ -7,7 +7,7 @@ from freezegun import freeze_time
 
 from banger.core.codec import to_plain
 from banger.core.errors import EXIT_CODES, ErrorKind
-from banger.core.models import PortForward
+from banger.core.wire.port_forward import PortForward
 from tests.support.cli import Cli
 from tests.support.fake_api import FakeApi, event, image_json, vm_json
 

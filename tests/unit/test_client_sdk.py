@@ -11,7 +11,9 @@ import pytest
 import banger
 from banger.core.codec import to_plain
 from banger.core.frames import FrameType
-from banger.core.models import Image, PortForward, VmSpec, VmState
+from banger.core.models import Image, VmState
+from banger.core.wire.port_forward import PortForward
+from banger.core.wire.vm_spec import VmSpec
 from banger.sdk import SpecOptions
 from tests.support.fake_api import FakeApi, FrameSession, event, image_json, kernel_json, vm_json
 

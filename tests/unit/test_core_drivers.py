@@ -10,8 +10,8 @@ from banger.config import Config
 from banger.core import vmm_names
 from banger.core.drivers import Drivers
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import VmSpec
 from banger.core.ports import DEVICE_WORDS
+from banger.core.wire.vm_spec import VmSpec
 from banger.launch import Launching
 from banger.layout import Layout
 from banger.vmm import survey

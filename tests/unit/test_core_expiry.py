@@ -10,7 +10,8 @@ from freezegun import freeze_time
 
 from banger.core import clock
 from banger.core.expiry import ExpiryAction, due, expires_at
-from banger.core.models import Vm, VmSpec, VmState
+from banger.core.models import Vm, VmState
+from banger.core.wire.vm_spec import VmSpec
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import PortForward, VmSpec
 from banger.core.publishing import MOST_PORTS, check_publishing, covers, parse, parse_publish
+from banger.core.wire.port_forward import PortForward
+from banger.core.wire.vm_spec import VmSpec
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from banger.core.models import VmSpec
 from banger.core.redaction import REDACTED, redactor, secrets_of, spec_without_secrets, without_homes
+from banger.core.wire.vm_spec import VmSpec
 
 KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXktdjEAAAAA\nAAAA\n-----END OPENSSH PRIVATE KEY-----"
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import ExitReason, Restarts, Vm, VmSpec, VmState
+from banger.core.models import ExitReason, Restarts, Vm, VmState
 from banger.core.restarting import (
     MOST_DELAY_S,
     RestartPolicy,
@@ -18,6 +18,7 @@ from banger.core.restarting import (
     comes_with_daemon,
     is_due,
 )
+from banger.core.wire.vm_spec import VmSpec
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 

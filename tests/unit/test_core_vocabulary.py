@@ -15,9 +15,11 @@ from banger.config import Config
 from banger.core import clock, codec, console, frames, lookup, names, states, units
 from banger.core.backoff import Backoff
 from banger.core.errors import EXIT_CODES, HTTP_STATUSES, BangerError, ErrorKind
-from banger.core.models import ExitReason, PortForward, Vm, VmSpec, VmState
+from banger.core.models import ExitReason, Vm, VmState
 from banger.core.operation import Operation
 from banger.core.plan import PlanStep, run_plan
+from banger.core.wire.port_forward import PortForward
+from banger.core.wire.vm_spec import VmSpec
 from banger.layout import Layout
 
 VM = Vm("ab12cd34ef56", "web", VmSpec("debian"), VmState.RUNNING, clock.now())

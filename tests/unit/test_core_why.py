@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from banger.core import clock
-from banger.core.models import ExitReason, Restarts, Vm, VmSpec, VmState
+from banger.core.models import ExitReason, Restarts, Vm, VmState
 from banger.core.why import next_step, sentence
+from banger.core.wire.vm_spec import VmSpec
 
 VM = Vm("feedfacecafe", "web", VmSpec("debian"), VmState.STOPPED, clock.now())
 

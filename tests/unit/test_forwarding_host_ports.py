@@ -7,7 +7,7 @@ from contextlib import closing
 import pytest
 
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import PortForward
+from banger.core.wire.port_forward import PortForward
 from banger.forwarding import host_ports
 from banger.forwarding.host_ports import choose_ports
 

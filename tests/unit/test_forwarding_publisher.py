@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from banger.core.models import PortForward
 from banger.core.ports import Handle
 from banger.core.publishing import parse_publish, runs
+from banger.core.wire.port_forward import PortForward
 from banger.forwarding.forwarders import Forwarders, Target
 from banger.forwarding.publisher import PORT_KIND, Publisher, held_ports, port_key
 from banger.network.guests import Guest

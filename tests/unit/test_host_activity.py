@@ -7,7 +7,9 @@ import socket
 import pytest
 
 from banger.core import clock
-from banger.core.models import PortForward, Vm, VmSpec, VmState
+from banger.core.models import Vm, VmState
+from banger.core.wire.port_forward import PortForward
+from banger.core.wire.vm_spec import VmSpec
 from banger.host.activity import Connection, established, into_guest, parse
 
 TABLE = """\

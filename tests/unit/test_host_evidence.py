@@ -17,10 +17,11 @@ from banger.core import clock
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.evidence import COMMAND_FILE, Happened, Incident, next_step, sentence
 from banger.core.exits import ExitRecord
-from banger.core.models import ExitReason, Vm, VmSpec, VmState
+from banger.core.models import ExitReason, Vm, VmState
 from banger.core.ports import Handle
 from banger.core.progress import StepTiming
 from banger.core.redaction import REDACTED
+from banger.core.wire.vm_spec import VmSpec
 from banger.host.evidence import gathering, store
 from banger.host.evidence.archive import archive
 from banger.host.evidence.store import EvidenceStore

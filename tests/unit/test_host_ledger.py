@@ -9,8 +9,9 @@ import pytest
 
 from banger.core import clock
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import Vm, VmSpec, VmState
+from banger.core.models import Vm, VmState
 from banger.core.ports import Handle
+from banger.core.wire.vm_spec import VmSpec
 from banger.host.journal import Journal, put
 from banger.host.ledger import Ledger
 from banger.layout import Layout

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from banger.core.egress import EgressPolicy
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import PortForward
 from banger.core.ports import Handle
+from banger.core.wire.port_forward import PortForward
 from banger.network.addresses import Plan, choose_place, choose_plan, link_local_of, mac_of
 from banger.network.guests import Guest, guests_in
 from banger.network.names import Alias, bridge_name, owner_of, table_name, tap_name, tap_pattern

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from banger.core.egress import EgressPolicy
-from banger.core.models import PortForward
+from banger.core.wire.port_forward import PortForward
 from banger.network import coexistence, nft
 from banger.network.addresses import Plan, choose_plan, mac_of
 from banger.network.coexistence import Chain

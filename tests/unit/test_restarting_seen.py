@@ -9,8 +9,9 @@ import pytest
 from banger.api.vms import _reached
 from banger.core import clock
 from banger.core.errors import BangerError
-from banger.core.models import Restarts, Vm, VmSpec, VmState
+from banger.core.models import Restarts, Vm, VmState
 from banger.core.states import check_running
+from banger.core.wire.vm_spec import VmSpec
 from tests.support.cli import Cli
 from tests.support.fake_api import FakeApi, vm_json
 

@@ -13,7 +13,8 @@ import pytest
 
 from banger.core import clock
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import Vm, VmSpec, VmState
+from banger.core.models import Vm, VmState
+from banger.core.wire.vm_spec import VmSpec
 from banger.store import Store, database, failures
 from tests.support.waiting import eventually
 

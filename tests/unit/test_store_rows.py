@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from banger.core import clock
-from banger.core.models import Vm, VmSpec, VmState
+from banger.core.models import Vm, VmState
+from banger.core.wire.vm_spec import VmSpec
 from banger.store import Store
 
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import PortForward
 from banger.core.ports import Drive, TapNic, UserNic, VmmConfig
+from banger.core.wire.port_forward import PortForward
 from banger.vmm.qemu.arguments import Binary, command_line, options
 
 BINARY = Binary("/usr/bin/qemu-system-x86_64", "QEMU emulator version 7.2.0", has_sandbox=True)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from banger.actors.messages.commands import Command, OwnerKey, OwnerKind
-from banger.core.models import ProcessIdentity, VmSpec
+from banger.core.models import ProcessIdentity
+from banger.core.wire.vm_spec import VmSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from banger.core.models import PortForward
 from banger.core.ports.guest import GuestNetwork, Mount
 from banger.core.ports.machine import Device
+from banger.core.wire.port_forward import PortForward
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from banger.core.models import PortForward, ProcessIdentity
+from banger.core.models import ProcessIdentity
+from banger.core.wire.port_forward import PortForward
 
 #: In a VM's private directory, the socket behind which its guest's agent answers. No longer than that of the monitor.
 AGENT_SOCKET = "ga.sock"

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from banger.core.cancel import CancelToken
 from banger.core.exits import ExitRecord, Outcome
-from banger.core.models import ProcessIdentity, VmSpec
+from banger.core.models import ProcessIdentity
 from banger.core.ports.machine import Condition, DeviceKind, Machine, VmmConfig
+from banger.core.wire.vm_spec import VmSpec
 
 if TYPE_CHECKING:
     from banger.core.ports.engines import Engines

@@ -8,8 +8,9 @@ from banger.config import Config
 from banger.core.cancel import CancelToken, Deadline
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.exits import ExitRecord, Outcome
-from banger.core.models import ProcessIdentity, VmSpec
+from banger.core.models import ProcessIdentity
 from banger.core.ports import Condition, DeviceKind, Drive, Machine, TapNic, UserNic, VmmConfig
+from banger.core.wire.vm_spec import VmSpec
 from banger.launch import Launching
 from banger.layout import Layout
 from banger.vmm import identity as processes

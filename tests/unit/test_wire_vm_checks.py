@@ -8,13 +8,14 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from banger.core.spec_limits import check_spec
 
 from banger.core import clock, codec
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.expiry import due
-from banger.core.models import Vm, VmSpec, VmState
-from banger.core.spec_limits import check_spec
+from banger.core.models import Vm, VmState
 from banger.core.units import parse_duration, parse_size
+from banger.core.wire.vm_spec import VmSpec
 
 SPEC = VmSpec("debian", env=("A=1\n2",), labels={"k": "v"}, ttl_s=3600.0)
 

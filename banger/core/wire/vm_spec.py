@@ -1,0 +1,316 @@
+"""The wish for a VM: every field once, with what it means, how it is typed and what it may be.
+
+A new field is added here and used where it takes effect; the command line, the SDK, the API and the documentation have
+it then (CONTRIBUTING.md, "Adding a field").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Literal, TypedDict
+
+from banger.core.egress import EgressPolicy
+from banger.core.publishing import parse_publish
+from banger.core.units import GIB, LONGEST_S, MIB, TIB, format_size, parse_duration
+from banger.core.vmm_names import ACCELERATORS, MACHINES
+from banger.core.wire import reading
+from banger.core.wire.facts import FACTS, Facts, described, facts_of
+from banger.core.wire.port_forward import PortForward
+
+MOST_CPUS = 1024
+#: What a host has is asked elsewhere; this only keeps numbers that overflow out.
+_MOST_MEMORY_MIB = 1 << 32
+#: What an ext4 with blocks of 4 KiB can have is more; a sparse disk of that size is still made in a moment.
+_MOST_DISK_MIB = 16 * TIB // MIB
+_HUNDRED_YEARS = f"{LONGEST_S:.0f} (a hundred years)"
+
+
+class InitChoice(StrEnum):
+    """Which process is pid 1 of the guest once the root file system is in place."""
+
+    AUTO = "auto"
+    IMAGE = "image"
+    NONE = "none"
+
+
+def _size_words(most_mib: int) -> str:
+    return f"{most_mib} ({format_size(most_mib * MIB)}; {GIB // MIB} is a GiB)"
+
+
+def _egress(text: str) -> str:
+    return str(EgressPolicy.parse(text))
+
+
+def _accelerator(text: str) -> str:
+    return "" if text == "auto" else text
+
+
+@dataclass(frozen=True, slots=True)
+class VmSpec:
+    """What the user wished for. Never changed by what happens on the host."""
+
+    image: str = field(
+        metadata={
+            FACTS: Facts(
+                "An image, a catalog name or a registry reference.",
+                setting="vm.image",
+                detail="As it was asked for; `image_id` of the VM is what it resolved to.",
+            )
+        }
+    )
+    kernel: str = described(
+        "", Facts("Kernel to boot.", ("--kernel",), "KERNEL", "Empty: the image's own, or else the default kernel.")
+    )
+    cpus: int = described(
+        0,
+        Facts(
+            "Virtual CPUs.",
+            ("--cpus",),
+            "N",
+            "0: the image's own default, or the setting; so for the two sizes. A VM that was made has real ones.",
+            read=reading.cpu_count,
+            is_blank_a_value=True,
+            setting="vm.cpus",
+            most=MOST_CPUS,
+        ),
+    )
+    memory_mib: int = described(
+        0,
+        Facts(
+            "Memory: 512M, 2G; a bare number is MiB.",
+            ("--memory", "-m"),
+            "SIZE",
+            read=reading.mebibytes,
+            setting="vm.memory_mib",
+            most=_MOST_MEMORY_MIB,
+            most_words=_size_words(_MOST_MEMORY_MIB),
+        ),
+    )
+    disk_mib: int = described(
+        0,
+        Facts(
+            "Writable disk, sparse.",
+            ("--disk",),
+            "SIZE",
+            read=reading.mebibytes,
+            setting="vm.disk_mib",
+            most=_MOST_DISK_MIB,
+            most_words=_size_words(_MOST_DISK_MIB),
+        ),
+    )
+    env: tuple[str, ...] = described(
+        (), Facts("Environment; bare K takes yours.", ("--env", "-e"), "K[=V]", "`NAME=VALUE`, of every process.")
+    )
+    user: str = described("", Facts("User that runs the command.", ("--user", "-u"), "USER", "Empty: the image's own."))
+    workdir: str = described(
+        "", Facts("Directory that the command starts in.", ("--workdir", "-w"), "DIR", "Empty: the image's own.")
+    )
+    hostname: str = described(
+        "",
+        Facts(
+            "Its name for itself; otherwise --name.",
+            ("--hostname",),
+            "NAME",
+            "Empty: as the VM is called. Others find it by the VM's name alone.",
+        ),
+    )
+    entrypoint: tuple[str, ...] | None = described(
+        None,
+        Facts(
+            "In place of the image's entrypoint and command; '' for none.",
+            ("--entrypoint",),
+            "PROGRAM",
+            "Of the run that makes the VM. null: as the image has it, empty: none.",
+            read=reading.entrypoint,
+            is_blank_a_value=True,
+            is_of_runs=True,
+        ),
+    )
+    command: tuple[str, ...] | None = described(
+        None,
+        Facts(
+            "Command of a detached run.",
+            detail="Started with every boot, behind the entrypoint; empty: the image's own, null: nothing is.",
+        ),
+    )
+    ports: tuple[PortForward, ...] = described(
+        (),
+        Facts(
+            "Forward a port, or a range of them.",
+            ("--publish", "-p"),
+            "[[ADDRESS:]HOST:]GUEST[/udp]",
+            read=parse_publish,
+        ),
+    )
+    init: InitChoice = described(
+        InitChoice.AUTO,
+        Facts(
+            "Pid 1: auto, image (its own) or none (banger's).",
+            ("--init",),
+            "WHICH",
+            choices=tuple(InitChoice),
+            choices_hint="; every VM has an init, so that --init alone is not needed",
+            is_blank_a_value=True,
+        ),
+    )
+    network: str = described(
+        "user",
+        Facts(
+            "user, tap or none.",
+            ("--network",),
+            "KIND",
+            choices=("user", "tap", "none"),
+            choices_hint="; user reaches what this host reaches, tap gives an address of its own",
+            setting="vm.network",
+        ),
+    )
+    egress: str = described(
+        "open",
+        Facts("On a tap: open, public, none, allow=CIDR,…, allow-names=NAME,….", ("--egress",), "POLICY", read=_egress),
+    )
+    storage: str = described(
+        "",
+        Facts(
+            "How the disk is kept apart from the image.",
+            ("--storage",),
+            "DRIVER",
+            "Empty: the configured driver.",
+            offers=("overlay", "reflink", "dm-snapshot", "copy"),
+        ),
+    )
+    home: str = described(
+        "",
+        Facts(
+            "A disk of its own for /root, kept for the next VM.",
+            ("--home-disk", "--home"),
+            "NAME",
+            "Made if there is none of that name; empty: no such disk.",
+            title="home",
+        ),
+    )
+    home_mib: int = described(
+        0,
+        Facts(
+            "Size of a new home disk, or what it grows to.",
+            ("--home-size",),
+            "SIZE",
+            "0: the configured size of a new one.",
+            read=reading.mebibytes,
+            most=_MOST_DISK_MIB,
+            most_words=_size_words(_MOST_DISK_MIB),
+        ),
+    )
+    machine: str = described(
+        "",
+        Facts(
+            "QEMU machine: microvm or q35.",
+            ("--machine",),
+            "TYPE",
+            "Empty: the configured one.",
+            choices=("", *MACHINES),
+        ),
+    )
+    accelerator: str = described(
+        "",
+        Facts(
+            "auto, kvm (or fail) or tcg (emulation).",
+            ("--accelerator",),
+            "WHICH",
+            "Empty: the configured default, which is to choose.",
+            read=_accelerator,
+            choices=("", *ACCELERATORS),
+            offers=("auto",),
+        ),
+    )
+    ephemeral: bool = described(
+        default=False, facts=Facts("Delete the VM when its run session ends, or when it stops by itself.")
+    )
+    ttl_s: float = described(
+        0.0,
+        Facts(
+            "Delete it so long after it was made: 30m, 8h.",
+            ("--ttl",),
+            "TIME",
+            "Seconds; 0: never.",
+            read=parse_duration,
+            most=LONGEST_S,
+            most_words=_HUNDRED_YEARS,
+        ),
+    )
+    idle_s: float = described(
+        0.0,
+        Facts(
+            "Stop it when nobody has used it for so long.",
+            ("--idle",),
+            "TIME",
+            "Seconds; 0: never.",
+            read=parse_duration,
+            most=LONGEST_S,
+            most_words=_HUNDRED_YEARS,
+        ),
+    )
+    restart: str = described(
+        "no",
+        Facts(
+            "Start it again: no, on-failure[:N], always or unless-stopped.",
+            ("--restart",),
+            "POLICY",
+            is_blank_a_value=True,
+            offers=("no", "on-failure", "always", "unless-stopped"),
+        ),
+    )
+    on_reboot: str = described(
+        "restart",
+        Facts(
+            "When the guest reboots: restart the machine, or stop.",
+            ("--on-reboot",),
+            "WHAT",
+            choices=("restart", "stop"),
+            is_blank_a_value=True,
+        ),
+    )
+    labels: Mapping[str, str] = field(
+        default_factory=dict,
+        metadata={FACTS: Facts("Label to find it by.", ("--label", "-l"), "K[=V]", read=reading.labels)},
+    )
+
+
+class SpecOptions(TypedDict, total=False):
+    """The same as arguments of the SDK; the settings decide what is left out. Sizes in MiB, times in seconds."""
+
+    kernel: str
+    cpus: int
+    memory_mib: int
+    disk_mib: int
+    env: Mapping[str, str]
+    user: str
+    workdir: str
+    hostname: str
+    entrypoint: Sequence[str] | None
+    command: Sequence[str] | None
+    ports: Sequence[PortForward]
+    init: Literal["auto", "image", "none"]
+    network: Literal["user", "tap", "none"]
+    egress: str
+    storage: str
+    home: str
+    home_mib: int
+    machine: Literal["", "microvm", "q35"]
+    accelerator: Literal["", "kvm", "tcg"]
+    ttl_s: float
+    idle_s: float
+    restart: str
+    on_reboot: Literal["restart", "stop"]
+    labels: Mapping[str, str]
+
+
+def from_settings(chosen: Callable[[str], Any]) -> dict[str, Any]:
+    """The fields that the settings decide where nothing is given.
+
+    Args:
+        chosen: the value of a key that somebody set, or None.
+    """
+    values = {name: chosen(one.setting) for name, one in facts_of(VmSpec).items() if one.setting}
+    return {name: value for name, value in values.items() if value is not None}
