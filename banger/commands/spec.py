@@ -19,7 +19,7 @@ from banger.commands.environment import environment
 from banger.config import Config
 from banger.core.codec import field_types
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.wire.facts import Facts, facts_of
+from banger.core.wire.facts import Facts, defaults_of, facts_of
 from banger.core.wire.reading import one_of
 from banger.core.wire.vm_spec import VmSpec, from_settings
 from banger.layout import Layout
@@ -120,7 +120,7 @@ def _typed_as(name: str) -> Any:
 
 def _default_of(name: str) -> Any:
     """The field's own, where it says something to people and nothing else decides."""
-    default = next(one.default for one in fields(VmSpec) if one.name == name)
+    default = defaults_of(VmSpec)[name]
     if isinstance(default, bool):
         return default
     return str(default) if isinstance(default, str) and default and not facts_of(VmSpec)[name].setting else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import cache
@@ -57,15 +57,11 @@ def to_request(value: Any) -> Any:
         return {
             one.name: to_request(getattr(value, one.name))
             for one in fields(value)
-            if getattr(value, one.name) != _default_of(one)
+            if getattr(value, one.name) != (one.default if one.default_factory is MISSING else one.default_factory())
         }
     if isinstance(value, (list, tuple)):
         return [to_request(item) for item in value]
     return to_plain(value)
-
-
-def _default_of(one: Field[Any]) -> Any:
-    return one.default if one.default_factory is MISSING else one.default_factory()
 
 
 @cache

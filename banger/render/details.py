@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from banger.core.clock import now, parse_rfc3339
@@ -14,7 +14,12 @@ from banger.render.views import age, ports, size, vm_state
 from banger.render.waterfall import render_waterfall
 
 Row = Mapping[str, Any]
-Fields = Sequence[tuple[str, Any]]
+Fields = Iterable[tuple[str, Any]]
+#: Fields of a VM's spec that have a place on its page; the others come behind them.
+_PLACED = frozenset(
+    "image kernel cpus memory_mib disk_mib env user workdir hostname entrypoint command ports init network egress "
+    "storage home home_mib machine accelerator ephemeral ttl_s idle_s restart on_reboot labels".split()
+)
 #: The sections of a page line up.
 _NAME_WIDTH = 10
 
@@ -52,6 +57,7 @@ def vm_page(vm: Row, terminal: Terminal) -> str:
         ("user", spec.get("user")),
         ("workdir", spec.get("workdir")),
         ("env", " ".join(spec.get("env") or ())),
+        *_others(spec),
     ]
     network = [
         ("network", spec.get("network")),
@@ -63,6 +69,17 @@ def vm_page(vm: Row, terminal: Terminal) -> str:
     page = _section(str(vm.get("name") or vm.get("id")), identity, terminal)
     page += _section("Machine", machine, terminal) + _section("Network", network, terminal)
     return page + _timings("Last start", vm.get("timings") or (), terminal)
+
+
+def _others(spec: Row) -> Fields:
+    """What was wished for besides, if it is not as it is by default."""
+    from banger.core.wire.facts import defaults_of, facts_of  # noqa: PLC0415  # few pages are of a VM
+    from banger.core.wire.vm_spec import VmSpec  # noqa: PLC0415
+
+    for name, about in facts_of(VmSpec).items():
+        value = spec.get(name)
+        if name not in _PLACED and value is not None and value != defaults_of(VmSpec)[name]:
+            yield about.title or name, value
 
 
 def _restarts(vm: Row) -> str:

@@ -14,7 +14,9 @@ from socketserver import ThreadingMixIn, UnixStreamServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from banger.core.codec import from_plain, to_plain
 from banger.core.frames import MEDIA_TYPE, FrameReader, FrameType, encode, encode_json
+from banger.core.wire.requests import ExecConfig, RunConfig
 
 
 @dataclass
@@ -25,6 +27,7 @@ class Call:
     path: str
     query: dict[str, list[str]]
     body: Any = None
+    config: Any = None
     frames: list[tuple[FrameType, bytes]] = field(default_factory=list)
 
     @property
@@ -41,7 +44,7 @@ class FrameSession:
         self._reader = FrameReader()
         self._ready: list[tuple[FrameType, bytes]] = []
         self.call = call
-        self.config = json.loads(self._demand(FrameType.CONFIG))
+        self.config = call.config = _config(call.path, json.loads(self._demand(FrameType.CONFIG)))
 
     def receive(self) -> tuple[FrameType, bytes] | None:
         """The next frame; None when the caller ended its body or hung up."""
@@ -244,6 +247,16 @@ def _read_chunk(handler: BaseHTTPRequestHandler) -> bytes:
 def _write_chunk(handler: BaseHTTPRequestHandler, data: bytes) -> None:
     handler.wfile.write(b"%x\r\n%b\r\n" % (len(data), data))
     handler.wfile.flush()
+
+
+def as_read(cls: type[Any], plain: Any) -> Any:
+    """A request as the daemon reads it: checked, and with what is left out."""
+    return to_plain(from_plain(cls, plain))
+
+
+def _config(path: str, plain: Any) -> Any:
+    cls = {"run": RunConfig, "exec": ExecConfig}.get(path.rpartition("/")[2])
+    return as_read(cls, plain) if cls else plain
 
 
 def vm_json(name: str = "web", **facts: Any) -> dict[str, Any]:

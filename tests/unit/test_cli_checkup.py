@@ -17,11 +17,12 @@ from banger.checkup.machine import Check
 from banger.checkup.report import CheckFailedError, Finding
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.ports import Engine
+from banger.core.wire.vm_spec import VmSpec
 from banger.vmm.qemu import probe
 from banger.vmm.qemu.engines import QemuEngines
 from banger.vmm.survey import Accelerator
 from tests.support.cli import Cli, Ended
-from tests.support.fake_api import FakeApi, FrameSession, event, image_json, kernel_json, vm_json
+from tests.support.fake_api import FakeApi, FrameSession, as_read, event, image_json, kernel_json, vm_json
 
 pytest_plugins = ("tests.support.cli_fixtures",)
 
@@ -93,7 +94,7 @@ def test_its_vm_is_marked_ephemeral_and_on_the_accelerator_that_is_tried(
 ) -> None:
     cli("doctor", "--boot", "--kernel", "mine", "--network", "none")
     (asked,) = daemon.asked("POST", "/v1/vms")
-    spec = asked.body["spec"]
+    spec = as_read(VmSpec, asked.body["spec"])
     assert (spec["image"], spec["kernel"], spec["network"], spec["accelerator"]) == ("debian", "mine", "none", "tcg")
     assert spec["ephemeral"] is True
     assert 0 < spec["ttl_s"] <= 3600
@@ -222,7 +223,7 @@ def test_kernel_that_turns_out_not_to_come_up_on_kvm_is_a_note_because_vms_work_
     assert [(row["check"], row["verdict"]) for row in on_kvm["rows"]] == [("boot", "note")]
     assert "silence" in on_kvm["rows"][0]["detail"]
     assert len(emulated["rows"]) > 1
-    options = [call.body["spec"]["accelerator"] for call in daemon.asked("POST", "/v1/vms")]
+    options = [as_read(VmSpec, call.body["spec"])["accelerator"] for call in daemon.asked("POST", "/v1/vms")]
     assert options == ["", "tcg"]
 
 

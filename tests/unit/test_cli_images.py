@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from banger.core.wire.requests import PruneBody
 from tests.support.cli import Cli, banger
 from tests.support.command import Command
-from tests.support.fake_api import FakeApi, image_json, kernel_json, vm_json
+from tests.support.fake_api import FakeApi, as_read, image_json, kernel_json, vm_json
 
 pytest_plugins = ("tests.support.cli_fixtures",)
 URL = "https://kernels.example/vmlinuz"
@@ -108,8 +109,8 @@ def test_push_prints_the_digest(cli: Cli, api: FakeApi) -> None:
     api.long("POST", "/v1/kernels/lab/push", {"digest": "sha256:2"})
     assert cli("image", "push", "debian", "localhost:5000/d:1", "--plain-http").out == "sha256:1\n"
     assert cli("kernel", "push", "lab", "ghcr.io/me/k:1").out == "sha256:2\n"
-    assert api.calls[0].body == {"reference": "localhost:5000/d:1", "form": "bundle", "plain_http": True}
-    assert api.calls[1].body == {"reference": "ghcr.io/me/k:1", "plain_http": False}
+    assert api.calls[0].body == {"reference": "localhost:5000/d:1", "plain_http": True}
+    assert api.calls[1].body == {"reference": "ghcr.io/me/k:1"}
 
 
 @pytest.mark.parametrize("noun", ["image", "kernel"])
@@ -125,10 +126,10 @@ def test_delete_forces_only_when_told(cli: Cli, api: FakeApi, noun: str) -> None
     [
         (["debian-cloud"], [{"name": "debian-cloud"}]),
         (["debian-cloud", "--name", "k"], [{"name": "k", "source": "debian-cloud"}]),
-        (["oci:ghcr.io/me/k:1"], [{"name": "", "source": "oci:ghcr.io/me/k:1"}]),
-        (["ghcr.io/me/k", "lab"], [{"name": "", "source": "ghcr.io/me/k"}, {"name": "lab"}]),
+        (["oci:ghcr.io/me/k:1"], [{"source": "oci:ghcr.io/me/k:1"}]),
+        (["ghcr.io/me/k", "lab"], [{"source": "ghcr.io/me/k"}, {"name": "lab"}]),
         ([URL, "--sha256", SUM, "--name", "k"], [{"name": "k", "source": f"{URL}#sha256={SUM}"}]),
-        (["apt:linux-image-amd64"], [{"name": "", "source": "apt:linux-image-amd64"}]),
+        (["apt:linux-image-amd64"], [{"source": "apt:linux-image-amd64"}]),
     ],
 )
 def test_kernel_pull_sends_where_from(
@@ -156,7 +157,7 @@ def test_prune_prints_what_went_and_tells_what_that_freed(cli: Cli, api: FakeApi
     api.long("POST", "/v1/system/prune", pruned)
     ended = cli(noun, "prune", "--all")
     assert (ended.out, ended.err) == ("image old\nblob 0123\n", 'kept web: image "web" is in use\nfreed 5.0 GiB\n')
-    assert api.calls[0].body == {"nouns": nouns, "unused": True, "dry_run": False}
+    assert as_read(PruneBody, api.calls[0].body) == {"nouns": nouns, "unused": True, "dry_run": False}
     assert cli(noun, "prune", "--json").json == pruned
 
 
@@ -247,7 +248,7 @@ def test_catalog_refresh_prints_the_entries(cli: Cli, api: FakeApi) -> None:
     api.on("POST", "/v1/catalog/refresh", done)
     ended = cli("catalog", "refresh", "https://x/team.toml", "--digest", digest)
     assert (ended.out, ended.err) == ("app\nbase\nlab\n", "2 images and 1 kernel in /c/team.toml\n")
-    assert api.calls[0].body == {"source": "https://x/team.toml", "digest": digest, "name": ""}
+    assert api.calls[0].body == {"source": "https://x/team.toml", "digest": digest}
     assert cli("catalog", "refresh", "oci:x/y", "--json").json == done
 
 

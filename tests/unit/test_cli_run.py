@@ -33,7 +33,7 @@ def boot(session: FrameSession) -> None:
 
 
 def config_of(api: FakeApi) -> dict[str, Any]:
-    config: dict[str, Any] = json.loads(api.calls[0].frames[0][1])
+    config: dict[str, Any] = api.calls[0].config
     return config
 
 

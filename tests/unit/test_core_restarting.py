@@ -144,6 +144,4 @@ def test_what_is_no_policy_is_refused_with_those_that_are(text: str) -> None:
 def test_spec_that_contradicts_itself_is_refused() -> None:
     with pytest.raises(BangerError, match="deleted when it stops"):
         check_restarting(VmSpec("alpine", ephemeral=True, restart="always"))
-    with pytest.raises(BangerError, match="on-reboot"):
-        check_restarting(VmSpec("alpine", on_reboot="maybe"))
     check_restarting(VmSpec("alpine", ephemeral=True))

@@ -8,13 +8,13 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from banger.core.spec_limits import check_spec
 
 from banger.core import clock, codec
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.expiry import due
 from banger.core.models import Vm, VmState
 from banger.core.units import parse_duration, parse_size
+from banger.core.wire.vm_checks import check_spec
 from banger.core.wire.vm_spec import VmSpec
 
 SPEC = VmSpec("debian", env=("A=1\n2",), labels={"k": "v"}, ttl_s=3600.0)
@@ -32,7 +32,8 @@ def test_ordinary_wish_passes() -> None:
         ("memory_mib", 1 << 62), ("disk_mib", 1 << 50), ("home_mib", -1), ("image", "debian\x1b[2J"),
         ("user", "root\n"), ("workdir", "/a\0b"), ("workdir", "/" * 5000), ("labels", {"k": "\x07"}),
         ("labels", {str(number): "" for number in range(5000)}), ("env", ("A=\0",)), ("env", ("A=" + "x" * (128 << 10),)),
-        ("env", ("A",)), ("env", ("=b",)), ("env", ("two words",)), ("accelerator", "hax"),
+        ("env", ("A",)), ("env", ("=b",)), ("env", ("two words",)), ("accelerator", "hax"), ("network", "wifi"), ("machine", "pc"), ("on_reboot", "maybe"),
+        ("command", ("x" * (128 << 10),)), ("entrypoint", ("a\0",)), ("hostname", "a\n"),
     ],
 )  # fmt: skip
 def test_wish_that_no_host_can_grant_is_refused_by_the_name_of_the_field(field: str, value: object) -> None:

@@ -7,7 +7,7 @@ description, the check at the door, the line in ``vm show`` and the table in doc
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from typing import Any, TypeVar
 
@@ -63,6 +63,11 @@ def described(default: _T, facts: Facts) -> _T:
 def facts_of(cls: type[Any]) -> Mapping[str, Facts]:
     """What the fields of a dataclass say about themselves, by name; those that say nothing are left out."""
     return _facts_of(cls)  # type: ignore[arg-type]  # mypy does not see that a class is hashable
+
+
+def defaults_of(cls: type[Any]) -> Mapping[str, Any]:
+    """The defaults of a dataclass's fields, by name; a field that has to be given has ``MISSING``."""
+    return {one.name: one.default if one.default_factory is MISSING else one.default_factory() for one in fields(cls)}
 
 
 @cache
