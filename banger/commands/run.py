@@ -59,13 +59,13 @@ class NotRunError(BangerError):
         return super().exit_code if self.kind in _KEEP_THEIR_CODE else _NOT_RUN
 
 
-@specs.takes_wish
+@specs.takes_vm_options
 def run(
     ctx: Context,
     image: specs.ImageArgument = None,
     command: Command = None,
     *,
-    wish: specs.VmWish,
+    vm_options: specs.VmOptions,
     rm: Annotated[bool, Option("--rm", help="Delete the VM afterwards; so it is unless named or detached.")] = False,
     keep: Annotated[bool, Option("--keep", help="Leave the VM running afterwards.")] = False,
     detach: Annotated[
@@ -84,15 +84,15 @@ def run(
     if detach and timeout:
         hint = "--ttl deletes the VM so long after it was made"
         raise BangerError(ErrorKind.USAGE, "--detach and --timeout exclude each other", hint=hint)
-    check_name(session, wish.name)
+    check_name(session, vm_options.name)
     patience_s = parse_duration(kill_after)
     stdin = _wants_stdin(interactive=interactive, no_stdin=no_stdin)
-    spec = wish.spec(session.layout, image, ephemeral=rm or not (keep or wish.name or detach))
+    spec = vm_options.spec(session.layout, image, ephemeral=rm or not (keep or vm_options.name or detach))
     tty = _use_tty(tty, stdin=stdin, detach=detach)
     execution = _exec_config(command, spec.env, spec.user, spec.workdir, timeout, tty=tty)
-    config = RunConfig(spec, wish.name, execution, detach)
+    config = RunConfig(spec, vm_options.name, execution, detach)
     with _as_not_run():
-        bring_image(session, spec.image, wish.pull)
+        bring_image(session, spec.image, vm_options.pull)
     manner = Manner(tty=tty, stdin=stdin and not detach, kill_after_s=patience_s)
     started, code = _converse(session, "/v1/vms/run", config, manner)
     if detach and code == 0:

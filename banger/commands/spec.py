@@ -1,6 +1,6 @@
 """The options that describe a VM, made from the fields of :class:`VmSpec`, and the spec they become.
 
-A verb that makes a VM takes them all by :func:`takes_wish`.
+A verb that makes a VM takes them all by :func:`takes_vm_options`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Workdir = Annotated[str, _option("workdir")]
 
 
 @dataclass(frozen=True, slots=True)
-class VmWish:
+class VmOptions:
     """What was typed to describe a VM: ``given`` are options of the spec's own fields, by their names."""
 
     given: Mapping[str, Any]
@@ -74,34 +74,36 @@ class VmWish:
         return VmSpec(**{**decided, "image": image or decided["image"], "ephemeral": ephemeral})
 
 
-def takes_wish(verb: Callable[..., _T]) -> Callable[..., _T]:
-    """Let a verb take the options of a VM, and hand them over as its one parameter ``wish``."""
+def takes_vm_options(verb: Callable[..., _T]) -> Callable[..., _T]:
+    """Let a verb take the options of a VM, and hand them over as its one parameter ``vm_options``."""
     own = inspect.signature(verb, eval_str=True)
     of_spec = [
         name
         for name, about in facts_of(VmSpec).items()
         if about.flags and (verb.__name__ == "run" or not about.is_of_runs)
     ]
-    hints = get_type_hints(VmWish, include_extras=True)
-    of_wish = [one.name for one in fields(VmWish) if one.default is not MISSING]
+    hints = get_type_hints(VmOptions, include_extras=True)
+    others = [one.name for one in fields(VmOptions) if one.default is not MISSING]
     known = {name: _parameter(name, _default_of(name), Annotated[_typed_as(name), _option(name)]) for name in of_spec}
-    known |= {one.name: _parameter(one.name, one.default, hints[one.name]) for one in fields(VmWish)}
-    options = [known[name] for name in _in_order(of_spec, of_wish)]
+    known |= {one.name: _parameter(one.name, one.default, hints[one.name]) for one in fields(VmOptions)}
+    options = [known[name] for name in _in_order(of_spec, others)]
 
     @wraps(verb)
-    def with_wish(*args: Any, **given: Any) -> _T:
-        wish = VmWish({name: given.pop(name) for name in of_spec}, **{name: given.pop(name) for name in of_wish})
-        return verb(*args, wish=wish, **given)
+    def with_vm_options(*args: Any, **given: Any) -> _T:
+        vm_options = VmOptions(
+            {name: given.pop(name) for name in of_spec}, **{name: given.pop(name) for name in others}
+        )
+        return verb(*args, vm_options=vm_options, **given)
 
     before = [param for param in own.parameters.values() if param.kind is not inspect.Parameter.KEYWORD_ONLY]
-    after = [param for name, param in own.parameters.items() if param not in before and name != "wish"]
-    with_wish.__signature__ = own.replace(parameters=[*before, *options, *after])  # type: ignore[attr-defined]
-    return with_wish
+    after = [param for name, param in own.parameters.items() if param not in before and name != "vm_options"]
+    with_vm_options.__signature__ = own.replace(parameters=[*before, *options, *after])  # type: ignore[attr-defined]
+    return with_vm_options
 
 
-def _in_order(of_spec: Sequence[str], of_wish: Sequence[str]) -> list[str]:
+def _in_order(of_spec: Sequence[str], others: Sequence[str]) -> list[str]:
     """As the help shows them: the name first, and files of variables behind variables."""
-    order = ["name", *of_spec, *(name for name in of_wish if name not in ("name", "env_file"))]
+    order = ["name", *of_spec, *(name for name in others if name not in ("name", "env_file"))]
     order.insert(order.index("env") + 1, "env_file")
     return order
 

@@ -29,20 +29,20 @@ StopTimeout = Annotated[
 ]
 
 
-@specs.takes_wish
+@specs.takes_vm_options
 def create(
     ctx: Context,
     image: specs.ImageArgument = None,
     *,
-    wish: specs.VmWish,
+    vm_options: specs.VmOptions,
     start: Annotated[bool, Option("--start", help="Start it too.")] = False,
 ) -> None:
     """Make a VM without running a command in it."""
     session: CliSession = ctx.obj
-    check_name(session, wish.name)
-    spec = wish.spec(session.layout, image)
-    bring_image(session, spec.image, wish.pull)
-    body = CreateVmBody(spec, wish.name, start)
+    check_name(session, vm_options.name)
+    spec = vm_options.spec(session.layout, image)
+    bring_image(session, spec.image, vm_options.pull)
+    body = CreateVmBody(spec, vm_options.name, start)
     session.show_results([session.long("POST", "/v1/vms", body=body)])
 
 
