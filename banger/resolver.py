@@ -108,8 +108,7 @@ class StoreResolver:
     ) -> PullImage:
         """The command that pulls ``reference`` (a catalog name or an OCI reference) under ``name``."""
         location = resolve_image(reference, self._catalog)
-        size_bytes = (size_mib or self._config.number("image.size_mib")) << 20
-        request = ImageRequest(location.source, platform, plain_http, size_bytes)
+        request = ImageRequest(location.source, platform, plain_http, size_mib << 20)
         chosen = check_artifact_name(name or location.name, "image")
         return PullImage(chosen, request, refresh, owner_uid)
 

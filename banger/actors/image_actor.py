@@ -28,6 +28,7 @@ from banger.core.names import new_id
 from banger.core.operation import Operation
 from banger.core.pins import tells_the_same
 from banger.core.ports import BuiltImage, ImageRequest, ImageSource, ResolvedImage, RootfsFacts
+from banger.core.units import MIB, format_size
 
 #: A registered file does not say what it was made for.
 HOST_PLATFORM = "linux/amd64"
@@ -69,8 +70,11 @@ class ImageActor(ArtifactOwner):
         source = self._source(command.request)
         resolved = source.resolve(command.request, operation)
         if present is not None and _is_same(present, resolved):
-            operation.note(f"{command.name} is up to date")
-            return present
+            if command.request.size_bytes in (0, present.size_bytes):
+                operation.note(f"{command.name} is up to date")
+                return present
+            sizes = (format_size(present.size_bytes), format_size(command.request.size_bytes))
+            operation.note(f"{command.name} is made anew: it has {sizes[0]} and is to have {sizes[1]}")
         with self.building("image", operation) as staged:
             crashpoint("image.pull:staging-made")
             built = self._reuse(resolved, staged, command.request) or source.build(resolved, staged, operation)
@@ -101,7 +105,8 @@ class ImageActor(ArtifactOwner):
         twin = self.services.store.images.by_digest(resolved.digest)
         if twin is None or not twin.managed or twin.platform != resolved.platform:
             return None
-        if request.size_bytes not in (0, twin.size_bytes) or not self._link(twin, staged):
+        size_bytes = request.size_bytes or self.services.config.number("image.size_mib") * MIB
+        if size_bytes not in (0, twin.size_bytes) or not self._link(twin, staged):
             return None
         return BuiltImage(staged / "rootfs.ext4", twin.size_bytes, twin.disk_bytes, resolved.config, twin.digest)
 

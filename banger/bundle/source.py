@@ -64,6 +64,7 @@ class BundleImageSource:
     def resolve(self, request: ImageRequest, operation: Operation) -> ResolvedImage:
         """Read the manifest and the document that describes the image."""
         wanted = Platform.parse(request.platform)
+        _check_size(request)
         with operation.step("resolve reference"):
             if request.reference.startswith(_FILE_SCHEME):
                 return self._resolve_file(request.reference, wanted)
@@ -73,7 +74,7 @@ class BundleImageSource:
             return _resolved(f"{_REGISTRY_SCHEME}{reference}", artifact, document, wanted, client=client)
 
     def adopt(
-        self, client: RegistryClient, manifest: Mapping[str, Any], digest: str, wanted: Platform
+        self, client: RegistryClient, manifest: Mapping[str, Any], digest: str, request: ImageRequest
     ) -> ResolvedImage | None:
         """The bundle that a manifest describes which another source came upon; ``None`` if it describes none.
 
@@ -81,6 +82,8 @@ class BundleImageSource:
         """
         if not is_bundle(manifest):
             return None
+        _check_size(request)
+        wanted = Platform.parse(request.platform)
         artifact, document = read_artifact(client, manifest, digest, "bundle", parse_bundle_artifact)
         return _resolved(str(client.reference), artifact, document, wanted, client=client)
 
@@ -139,6 +142,15 @@ class BundleImageSource:
         with LayoutArchive(found.archive) as archive, archive.open_blob(blob) as stream:
             yield cast("BinaryIO", stream)
             stream.verify()
+
+
+def _check_size(request: ImageRequest) -> None:
+    """Refuse to give a bundle's file system another size: it is taken as it is, digest and all."""
+    if request.size_bytes:
+        raise BangerError(
+            ErrorKind.USAGE, f'"{request.reference}" is a bundle, whose file system has its size already',
+            subject=request.reference, hint="leave out --size; banger run --disk SIZE gives a VM room to write",
+        )  # fmt: skip
 
 
 def _resolved(source: str, artifact: Artifact, document: bytes, wanted: Platform, **place: Any) -> ResolvedImage:

@@ -45,7 +45,7 @@ class Bundles(Protocol):
     """The source of bundles, which a plain reference may turn out to mean once its manifest is read."""
 
     def adopt(
-        self, client: RegistryClient, manifest: Mapping[str, Any], digest: str, wanted: Platform
+        self, client: RegistryClient, manifest: Mapping[str, Any], digest: str, request: ImageRequest
     ) -> ResolvedImage | None:
         """The bundle that a manifest describes; None if it describes none."""
         ...
@@ -104,7 +104,7 @@ class OciImageSource:
         client = self._client(reference, request, operation)
         with operation.step("resolve reference"):
             document, digest = manifest.find_manifest(client, platform)
-            if self._bundles and (found := self._bundles.adopt(client, document, digest, platform)):
+            if self._bundles and (found := self._bundles.adopt(client, document, digest, request)):
                 return found
             image = manifest.read_image(client, platform, document, digest)
         size_bytes = request.size_bytes or self._config.number("image.size_mib") * _MIB

@@ -61,6 +61,19 @@ def test_image_pull_behind_a_pull_with_another_wish_finds_the_published_result(w
     assert world.images.builds == ["alpine"]
 
 
+def test_image_pull_with_another_size_makes_an_unchanged_image_anew(world):
+    small = world.do(PullImage("alpine", ImageRequest("alpine"), refresh=True))
+    large = world.do(PullImage("alpine", ImageRequest("alpine", size_bytes=8 << 20), refresh=True))
+
+    assert (small.size_bytes, large.size_bytes) == (4096, 8 << 20)
+    assert [image.id for image in world.store.images.all()] == [large.id], "the first one went, since no VM has it"
+    for size_bytes in (0, 8 << 20):
+        again = PullImage("alpine", ImageRequest("alpine", size_bytes=size_bytes), refresh=True)
+        assert world.do(again).id == large.id, "it is up to date"
+    assert world.images.builds == ["alpine", "alpine"]
+    assert world.leftovers() == []
+
+
 def test_image_pulls_of_different_names_run_in_parallel(world):
     world.images.gates["slow"] = slow = Gate(is_open=False)
     stalled = world.supervisor.submit(pull("slow"))

@@ -100,7 +100,7 @@ class FakeImageSource:
     def resolve(self, request: ImageRequest, operation: Operation) -> ResolvedImage:
         with operation.step("resolve reference"):
             digest = self.digests.get(request.reference, f"sha256:{request.reference}")
-            return ResolvedImage(request.reference, digest, "linux/amd64", ImageConfig())
+            return ResolvedImage(request.reference, digest, "linux/amd64", ImageConfig(), request.size_bytes or 4096)
 
     def build(self, resolved: ResolvedImage, staging: Path, operation: Operation) -> BuiltImage:
         self.builds.append(resolved.source)
@@ -110,7 +110,8 @@ class FakeImageSource:
                 raise self.failures.pop(0)
             rootfs = staging / "rootfs.ext4"
             rootfs.write_text(resolved.digest)
-        return BuiltImage(rootfs, 4096, 4096, resolved.config, resolved.digest)
+        assert isinstance(resolved.token, int)
+        return BuiltImage(rootfs, resolved.token, 4096, resolved.config, resolved.digest)
 
 
 @dataclass

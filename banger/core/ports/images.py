@@ -19,7 +19,7 @@ class ImageRequest:
         reference: an OCI reference, or a catalog entry's own source such as ``mmdebstrap:bookworm``.
         platform: ``os/architecture[/variant]``; empty means this host's.
         plain_http: talk http, not https (loopback registries do so by themselves).
-        size_bytes: wanted size of the file system; 0 lets the builder choose.
+        size_bytes: wanted size of the file system; 0: the setting `image.size_mib`, or what the builder chooses.
     """
 
     reference: str
