@@ -37,7 +37,7 @@ from banger.core.models import NO_RESTARTS, ExitReason, Image, Kernel, ProcessId
 from banger.core.operation import Operation
 from banger.core.restarting import after_failed_start, is_due
 from banger.core.states import LIVE, check_move
-from banger.core.wire.vm_checks import check_field, check_spec
+from banger.core.wire.vm_checks import check_disk_mib, check_spec
 from banger.host.resources import check_memory
 
 
@@ -311,7 +311,7 @@ class VmActor(OwnerActor):
                 ErrorKind.CONFLICT, f'VM "{vm.name}" is {vm.state.value}, not stopped', subject=vm.name,
                 cause="a disk in use cannot be resized", hint=f"banger vm stop {vm.name}",
             )  # fmt: skip
-        check_field("disk_mib", disk_mib)
+        check_disk_mib(disk_mib)
         self.services.storages.named(vm.storage).grow(self.services.layout.vm_dir(vm.id), disk_mib, operation)
         crashpoint("vm.grow:grown")
         return self._keeper.save(vm, spec=replace(vm.spec, disk_mib=disk_mib))

@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from banger.core import codec
 from banger.core.errors import BangerError, ErrorKind
+from banger.core.wire.checks import check_request
 
 #: No request but a frame stream needs more.
 MAX_BODY_BYTES = 1 << 20
@@ -31,9 +32,13 @@ async def read_body(request: Request, cls: type[T]) -> T:
 
 
 def decode(data: bytes, cls: type[T]) -> T:
-    """JSON bytes as ``cls``. No name, path or word of a command holds a NUL: what is made of them ends there."""
+    """JSON bytes as ``cls``, each field within its bounds.
+
+    No name, path or word of a command holds a NUL: what is made of them ends there. What a name that comes twice would
+    mean is anybody's guess (RFC 8259 section 4).
+    """
     try:
-        value: Any = json.loads(data or b"{}")
+        value: Any = json.loads(data or b"{}", object_pairs_hook=_object, parse_constant=_no_number)
         text = json.dumps(value, ensure_ascii=False)
         text.encode()
     except UnicodeEncodeError as error:
@@ -44,4 +49,19 @@ def decode(data: bytes, cls: type[T]) -> T:
     if found := _NUL.search(text):
         cause = text[max(0, found.start() - 20) : found.end() + 20]
         raise BangerError(ErrorKind.USAGE, "the request holds a NUL character", cause=cause)
-    return codec.from_plain(cls, value)
+    made = codec.from_plain(cls, value)
+    check_request(made)
+    return made
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in made:
+            raise ValueError(f"{name[:40]!r} is there twice in one object")
+        made[name] = value
+    return made
+
+
+def _no_number(text: str) -> Any:
+    raise ValueError(f"{text} is no number of JSON")

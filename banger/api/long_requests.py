@@ -14,12 +14,14 @@ from banger.api.context import context_of
 from banger.api.ndjson import MEDIA_TYPE, line
 from banger.core import codec
 from banger.core.cancel import Deadline
-from banger.core.errors import BangerError
+from banger.core.errors import BangerError, ErrorKind
 from banger.core.operation import Operation
 from banger.core.progress import EventKind, OperationEvent
 from banger.core.units import parse_duration
 from banger.core.waiter import Waiter
 from banger.sessions.news import News, hand_over
+
+_TRUE, _FALSE = ("1", "true", "yes"), ("", "0", "false", "no")
 
 
 def operation_view(operation: Operation) -> dict[str, Any]:
@@ -38,8 +40,12 @@ def operation_view(operation: Operation) -> dict[str, Any]:
 
 
 def is_set(request: Request, name: str) -> bool:
-    """True for ``?name=true`` (or ``1``, ``yes``)."""
-    return request.query_params.get(name, "").lower() in ("1", "true", "yes")
+    """True for ``?name=true`` (or ``1``, ``yes``), False for the contrary; what is neither is a ``usage`` error."""
+    value = request.query_params.get(name, "").lower()
+    if value not in (*_TRUE, *_FALSE):
+        message = f'"{value[:40]}" is no value for "{name}"'
+        raise BangerError(ErrorKind.USAGE, message, subject=name, hint="use true or false")
+    return value in _TRUE
 
 
 def deadline_of(request: Request) -> Deadline:

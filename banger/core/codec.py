@@ -245,7 +245,7 @@ def _decode_float(value: Any) -> float:
     """What is no number of JSON (RFC 8259 section 6 knows neither NaN nor infinities) would poison every answer."""
     if type(value) not in (float, int) or not -MOST <= value <= MOST:
         raise _MismatchError("a number")
-    return float(value)
+    return float(value) + 0.0  # without the sign of a zero
 
 
 def _decode_int(value: Any) -> int:

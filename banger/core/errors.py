@@ -63,8 +63,19 @@ HTTP_STATUSES: Mapping[ErrorKind, int] = {
 }
 
 
+#: Of a message, a cause or a hint: much of what they repeat was typed, or sent, by somebody.
+_MOST_WORDS = 2000
+#: As long as a path may be.
+_MOST_SUBJECT = 4096
+
+
+def _bounded(text: str, most: int = _MOST_WORDS) -> str:
+    """``text`` without its middle if it is long."""
+    return text if len(text) <= most else f"{text[: most - 200]}…{text[-199:]}"
+
+
 class BangerError(Exception):
-    """An expected failure.
+    """An expected failure. Its texts are bounded, whatever they repeat.
 
     Attributes:
         kind: one of the closed set; decides exit code and HTTP status.
@@ -85,12 +96,12 @@ class BangerError(Exception):
         hint: str = "",
         operation_id: str = "",
     ) -> None:
-        super().__init__(message)
+        self.message = _bounded(message)
+        super().__init__(self.message)
         self.kind = kind
-        self.message = message
-        self.subject = subject
-        self.cause = cause
-        self.hint = hint
+        self.subject = _bounded(subject, _MOST_SUBJECT)
+        self.cause = _bounded(cause)
+        self.hint = _bounded(hint)
         self.operation_id = operation_id
 
     @property

@@ -11,6 +11,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from banger.core.progress import StepTiming
+from banger.core.wire.facts import described, facts_of
 from banger.core.wire.port_forward import PortForward
 from banger.core.wire.vm_spec import VmSpec
 
@@ -32,9 +33,9 @@ class ImageConfig:
 class DefaultSizes:
     """What VMs of an image should get unless somebody says otherwise; 0 leaves it to the host."""
 
-    cpus: int = 0
-    memory_mib: int = 0
-    disk_mib: int = 0
+    cpus: int = described(0, facts_of(VmSpec)["cpus"])
+    memory_mib: int = described(0, facts_of(VmSpec)["memory_mib"])
+    disk_mib: int = described(0, facts_of(VmSpec)["disk_mib"])
 
 
 NO_SIZES = DefaultSizes()

@@ -14,9 +14,9 @@ _MOST_BYTES = 1 << 62
 
 #: Larger ones count nothing; Python refuses to read those of more than 4,300 digits.
 _WHOLE = re.compile(r"[0-9]{1,18}")
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\Z", re.IGNORECASE)
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\Z", re.IGNORECASE | re.ASCII)
 _FACTORS = {"": 1, "k": KIB, "m": MIB, "g": GIB, "t": TIB}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -43,7 +43,7 @@ def parse_size(text: str, bare: int = 1) -> int:
 def parse_duration(text: str) -> float:
     """Seconds in ``90``, ``90s``, ``1h30m``, ``250ms``."""
     stripped = text.strip().lower()
-    parts = [(stripped, "s")] if re.fullmatch(r"\d+(\.\d+)?", stripped) else _DURATION.findall(stripped)
+    parts = [(stripped, "s")] if re.fullmatch(r"\d+(\.\d+)?", stripped, re.ASCII) else _DURATION.findall(stripped)
     if not parts or stripped not in (parts[0][0], "".join(number + unit for number, unit in parts)):
         raise BangerError(ErrorKind.USAGE, f'"{text}" is not a duration', subject=text, hint="write 90s, 5m or 1h30m")
     seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)

@@ -35,6 +35,7 @@ class Facts:
         setting: the key in config.toml that decides where nothing is given.
         most: greatest number; the smallest is 0.
         most_words: the same for people, where the number does not speak for itself.
+        is_shown: lists and errors show the text, which has only characters that can be printed.
         is_of_runs: only ``vm run`` has the option.
         title: what ``vm show`` calls it; empty: like its first option.
     """
@@ -51,6 +52,7 @@ class Facts:
     setting: str = ""
     most: float | None = None
     most_words: str = ""
+    is_shown: bool = True
     is_of_runs: bool = False
     title: str = ""
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.units import MIB, parse_size
+from banger.core.units import MIB, parse_size, whole_number
 
 #: 4 MiB in bytes, and 4 TiB in MiB.
 _SURELY_BYTES = 4 << 20
@@ -23,15 +23,16 @@ def cpu_count(text: str) -> int:
     cause, whole = "", "2"
     if re.fullmatch(rf"[0-9]{{0,{_MOST_DIGITS}}}\.[0-9]+", text):
         cause, whole = "a VM has whole CPUs", str(math.ceil(float(text)) or 1)
-    message = f'"{_short(text)}" is not a number of CPUs'
+    message = f'"{text}" is not a number of CPUs'
     raise BangerError(ErrorKind.USAGE, message, subject=text, cause=cause, hint=f"write --cpus {whole}")
 
 
 def mebibytes(text: str) -> int:
     """A size in MiB; a bare number is MiB, unless it can only have been meant as bytes."""
-    if re.fullmatch(rf"\s*[0-9]{{1,{_MOST_DIGITS}}}\s*", text) and int(text) >= _SURELY_BYTES:
+    number = whole_number(text.strip())
+    if number is not None and number >= _SURELY_BYTES:
         message = f'"{text}" MiB is more than any host has'
-        cause, hint = "a number without a unit is MiB", f"write {max(1, int(text) // MIB)}M"
+        cause, hint = "a number without a unit is MiB", f"write {number // MIB}M"
         raise BangerError(ErrorKind.USAGE, message, subject=text, cause=cause, hint=hint)
     return parse_size(text, bare=MIB) // MIB
 
@@ -58,7 +59,7 @@ def entrypoint(text: str) -> tuple[str, ...]:
     except (ValueError, RecursionError):
         words = None
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        message = f'"{_short(text)}" is no list of words'
+        message = f'"{text}" is no list of words'
         raise BangerError(ErrorKind.USAGE, message, subject=text, hint="""write --entrypoint '["sh", "-c"]'""")
     return tuple(words)
 
@@ -68,9 +69,5 @@ def one_of(option: str, value: str, choices: Sequence[str], more: str = "") -> s
     if value not in choices:
         known = ", ".join(choice for choice in choices if choice)
         hint = f"use {known}{more}"
-        raise BangerError(ErrorKind.USAGE, f'"{_short(value)}" is no value for {option}', subject=value, hint=hint)
+        raise BangerError(ErrorKind.USAGE, f'"{value}" is no value for {option}', subject=value, hint=hint)
     return value
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 80 else f"{text[:60]}…"

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from banger.core.models import NO_SIZES, DefaultSizes
-from banger.core.wire.vm_spec import VmSpec
+from banger.core.units import LONGEST_S
+from banger.core.wire.facts import FACTS, Facts, described, facts_of
+from banger.core.wire.vm_spec import MOST_DISK_MIB, VmSpec
+
+#: Of a terminal, in each direction; the kernel has 16 bits for it (ioctl_tty(2)).
+_MOST_CELLS = (1 << 16) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +21,14 @@ class PullImageBody:
     name: str = ""
     platform: str = ""
     plain_http: bool = False
-    size_mib: int = 0
+    size_mib: int = described(
+        0,
+        Facts(
+            "Size of the file system.",
+            detail="0: the setting, or what the content needs. An image that is here with another size is made anew.",
+            most=MOST_DISK_MIB,
+        ),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,15 +125,15 @@ class CreateVmBody:
 class GrowBody:
     """``POST /v1/vms/QUERY/grow``: the disk's new size."""
 
-    disk_mib: int
+    disk_mib: int = field(metadata={FACTS: facts_of(VmSpec)["disk_mib"]})
 
 
 @dataclass(frozen=True, slots=True)
 class TerminalConfig:
     """The caller's terminal."""
 
-    rows: int = 24
-    columns: int = 80
+    rows: int = described(24, Facts("Lines.", most=_MOST_CELLS))
+    columns: int = described(80, Facts("Characters of a line.", most=_MOST_CELLS))
     term: str = "xterm-256color"
 
 
@@ -134,7 +146,9 @@ class ExecConfig:
     user: str = ""
     workdir: str = ""
     tty: TerminalConfig | None = None
-    timeout_s: float | None = None
+    timeout_s: float | None = described(
+        None, Facts("End the command after so long.", detail="Seconds; null: never.", most=LONGEST_S)
+    )
 
 
 @dataclass(frozen=True, slots=True)

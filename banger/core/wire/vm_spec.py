@@ -23,7 +23,7 @@ MOST_CPUS = 1024
 #: What a host has is asked elsewhere; this only keeps numbers that overflow out.
 _MOST_MEMORY_MIB = 1 << 32
 #: What an ext4 with blocks of 4 KiB can have is more; a sparse disk of that size is still made in a moment.
-_MOST_DISK_MIB = 16 * TIB // MIB
+MOST_DISK_MIB = 16 * TIB // MIB
 _HUNDRED_YEARS = f"{LONGEST_S:.0f} (a hundred years)"
 
 
@@ -96,8 +96,8 @@ class VmSpec:
             "SIZE",
             read=reading.mebibytes,
             setting="vm.disk_mib",
-            most=_MOST_DISK_MIB,
-            most_words=_size_words(_MOST_DISK_MIB),
+            most=MOST_DISK_MIB,
+            most_words=_size_words(MOST_DISK_MIB),
         ),
     )
     env: tuple[str, ...] = described(
@@ -198,8 +198,8 @@ class VmSpec:
             "SIZE",
             "0: the configured size of a new one.",
             read=reading.mebibytes,
-            most=_MOST_DISK_MIB,
-            most_words=_size_words(_MOST_DISK_MIB),
+            most=MOST_DISK_MIB,
+            most_words=_size_words(MOST_DISK_MIB),
         ),
     )
     machine: str = described(
