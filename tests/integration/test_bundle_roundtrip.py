@@ -255,14 +255,13 @@ def test_bundle_that_another_source_came_upon_is_adopted(
     digest = machine.push(original, reference)
     client = Puller(tmp_path / "blobs").client(reference)
     document, found = find_manifest(client, Platform.host())
-    adopted = machine.source.adopt(client, document, found, ImageRequest(str(client.reference)))
+    adopted = machine.source.adopt(client, document, found, ImageRequest(reference))
     assert adopted is not None
-    assert machine.source.made(adopted)
-    assert adopted.digest == digest
+    assert (machine.source.made(adopted), adopted.digest) == (True, digest)
     machine.staging.mkdir()
     assert_same(original, machine, machine.source.build(adopted, machine.staging, machine.operation))
     with pytest.raises(BangerError, match="is a bundle, whose file system has its size already"):
-        machine.source.adopt(client, document, found, ImageRequest(str(client.reference), size_bytes=1 << 30))
+        machine.source.adopt(client, document, found, ImageRequest(reference, size_bytes=1 << 30))
     assert machine.source.adopt(client, {"config": {}}, found, ImageRequest("x")) is None
 
 
