@@ -12,11 +12,11 @@ from typing import Any
 
 from banger.core.codec import MOST
 from banger.core.errors import BangerError, ErrorKind
+from banger.core.exec import MAX_WORD_BYTES
 from banger.core.wire.facts import MOST_TEXT, Facts, facts_of
 
-#: Linux takes no longer string in an environment or a command line (``MAX_ARG_STRLEN``, execve(2)).
-_MOST_WORD = 128 * 1024
 _MOST_ITEMS = 4096
+#: A field that says nothing about itself has bounds of its own elsewhere, such as :func:`banger.core.exec.check_exec`.
 _UNSAID = Facts("", is_shown=False)
 
 
@@ -37,13 +37,13 @@ def check_field(name: str, value: Any, about: Facts = _UNSAID) -> None:
         case int() | float():
             _check_number(name, value, about)
         case Mapping():
-            _check_items(name, value)
+            _check_items(name, value, about)
             for text in (*value.keys(), *value.values()):
                 _check_text(name, text, about)
         case list() | tuple():
-            _check_items(name, value)
+            _check_items(name, value, about)
             for item in value:
-                _check_item(name, item)
+                _check_item(name, item, about)
         case _ if is_dataclass(value):
             check_request(value)
 
@@ -69,15 +69,15 @@ def _check_text(name: str, text: str, about: Facts) -> None:
         raise refused(name, f'"{text}" is none', f"use {known}{', or leave it out' if '' in about.choices else ''}")
 
 
-def _check_items(name: str, items: Sequence[Any] | Mapping[str, str]) -> None:
-    if len(items) > _MOST_ITEMS:
+def _check_items(name: str, items: Sequence[Any] | Mapping[str, str], about: Facts) -> None:
+    if about is not _UNSAID and len(items) > _MOST_ITEMS:
         raise refused(name, f"it has {len(items)} items", f"at most {_MOST_ITEMS}")
 
 
-def _check_item(name: str, item: Any) -> None:
-    """One of a list: a word that a program gets as it is, line ends and all; or an object."""
+def _check_item(name: str, item: Any, about: Facts) -> None:
+    """One of a list: an object, or a word that a program gets as it is, line ends and all."""
     if not isinstance(item, str):
         check_field(name, item)
-    elif "\0" in item or len(item.encode(errors="surrogateescape")) >= _MOST_WORD:
-        hint = f"less than {_MOST_WORD} bytes, no NUL"
+    elif about is not _UNSAID and ("\0" in item or len(item.encode(errors="surrogateescape")) > MAX_WORD_BYTES):
+        hint = f"at most {MAX_WORD_BYTES} bytes, no NUL"
         raise refused(name, f"no program can be given {item[:20]!r}…", hint)
