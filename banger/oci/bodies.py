@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from contextlib import suppress
 
 import requests
 
@@ -57,7 +56,7 @@ class ResponseBody:
         self._token = token
         self._stall_timer = stall_timer
         self._broken = broken
-        self._forget = token.on_cancel(self._cut)
+        self._forget = token.on_cancel(lambda: failures.cut_off(response))
         #: Bytes that were announced for this body, or ``None``.
         self.length = whole_number(response.headers.get("Content-Length", ""))
 
@@ -99,7 +98,3 @@ class ResponseBody:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _cut(self) -> None:
-        with suppress(ValueError, RuntimeError, OSError):  # the body has ended in the meantime
-            self._response.raw.shutdown()

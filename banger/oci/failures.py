@@ -7,7 +7,7 @@ import http.client
 import json
 import socket
 import ssl
-import time
+import threading
 from contextlib import suppress
 from datetime import datetime
 
@@ -15,6 +15,7 @@ import requests
 from urllib3 import exceptions as urllib3_errors
 
 from banger.core import clock
+from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError, ErrorKind
 from banger.oci.reference import DOCKER_HUB, Reference
 from banger.oci.retry import TransientError
@@ -48,19 +49,22 @@ def unreachable(host: str, error: BaseException, what: str = "registry") -> Tran
     return TransientError(_unavailable(host, f'lost the connection to {what} "{host}"', chain))
 
 
-def check_status(response: requests.Response, reference: Reference, what: str) -> None:
+def check_status(response: requests.Response, reference: Reference, what: str, token: CancelToken) -> None:
     """Return for a 2xx answer; raise the fitting error otherwise and close the response.
 
     Args:
         response: a streamed answer.
         reference: what is being pulled.
         what: the thing that was asked for, as the user knows it: ``image "alpine"``, ``a layer of "alpine"``.
+        token: ends the wait for the words of a refusal.
     """
     status = response.status_code
     if 200 <= status < 300:
         return
-    cause = words_of(response)
-    response.close()
+    try:
+        cause = words_of(response, token)
+    finally:
+        response.close()
     if status in (401, 403):
         raise denied(reference, cause)
     if status == 404:
@@ -136,20 +140,39 @@ def retry_after_s(header: str | None, now: datetime | None = None) -> float | No
         return None
 
 
-def body_of_refusal(response: requests.Response) -> bytes:
-    """The beginning of an unsuccessful answer's body, as far as it comes at once: it is not worth a long wait."""
-    body, until = b"", time.monotonic() + _LONGEST_READING_S
-    with suppress(*NETWORK_ERRORS):
-        while len(body) < _LARGEST_REFUSAL and time.monotonic() < until:
-            if not (chunk := response.raw.read1(_LARGEST_REFUSAL, decode_content=True)):
-                break
-            body += chunk
-    return body
+def body_of_refusal(response: requests.Response, token: CancelToken) -> bytes:
+    """The beginning of an unsuccessful answer's body, as far as it comes at once: it is not worth a long wait.
+
+    Raises:
+        BangerError: ``cancelled``.
+    """
+    body = bytearray()
+    enough = threading.Timer(_LONGEST_READING_S, cut_off, (response,))
+    forget = token.on_cancel(lambda: cut_off(response))
+    enough.start()
+    try:
+        with suppress(*NETWORK_ERRORS):
+            while len(body) < _LARGEST_REFUSAL:
+                if not (chunk := response.raw.read1(_LARGEST_REFUSAL, decode_content=True)):
+                    break
+                body += chunk
+    finally:
+        forget()
+        enough.cancel()
+        enough.join()
+    token.raise_if_cancelled()
+    return bytes(body)
 
 
-def words_of(response: requests.Response) -> str:
+def cut_off(response: requests.Response) -> None:
+    """Make whoever reads this answer's body find it ended or broken; from any thread."""
+    with suppress(ValueError, RuntimeError, OSError):  # the body has ended in the meantime
+        response.raw.shutdown()
+
+
+def words_of(response: requests.Response, token: CancelToken) -> str:
     """What the body of an unsuccessful answer says, or at least its status."""
-    return words_in(response.status_code, body_of_refusal(response))
+    return words_in(response.status_code, body_of_refusal(response, token))
 
 
 def words_in(status: int, body: bytes) -> str:

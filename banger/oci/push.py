@@ -135,7 +135,7 @@ class PushClient(RegistryClient):
         return self._checked(self._exchange(stall_timer, "PUT", url, headers, data))
 
     def _checked(self, response: requests.Response) -> requests.Response:
-        push_failures.check_status(response, self.reference)
+        push_failures.check_status(response, self.reference, self.token)
         return response
 
 

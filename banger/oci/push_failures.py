@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import requests
 
+from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError, ErrorKind
 from banger.oci import failures
 from banger.oci.reference import Reference
@@ -16,13 +17,18 @@ from banger.oci.retry import TransientError
 _QUOTA_WORDS = ("quota", "storage resource", "exceed", "insufficient storage", "no space left")
 
 
-def check_status(response: requests.Response, reference: Reference) -> None:
-    """Return for a 2xx answer to a push; raise the fitting error otherwise and close the response."""
+def check_status(response: requests.Response, reference: Reference, token: CancelToken) -> None:
+    """Return for a 2xx answer to a push; raise the fitting error otherwise and close the response.
+
+    ``token`` ends the wait for the words of a refusal.
+    """
     status = response.status_code
     if 200 <= status < 300:
         return
-    words = _words_of(response)
-    response.close()
+    try:
+        words = _words_of(response, token)
+    finally:
+        response.close()
     if status == 429:
         final = _error(ErrorKind.UNAVAILABLE, reference, f'registry "{reference.domain}" limits pushes', words)
         raise TransientError(final, failures.retry_after_s(response.headers.get("Retry-After")), answered=True)
@@ -67,6 +73,6 @@ def _error(kind: ErrorKind, reference: Reference, message: str, cause: str, hint
     return BangerError(kind, message, subject=str(reference), cause=cause, hint=hint)
 
 
-def _words_of(response: requests.Response) -> str:
-    words = failures.errors_in(failures.body_of_refusal(response))
+def _words_of(response: requests.Response, token: CancelToken) -> str:
+    words = failures.errors_in(failures.body_of_refusal(response, token))
     return words or f"{response.status_code} {failures.printable(response.reason or '')}".strip()

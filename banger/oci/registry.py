@@ -248,7 +248,7 @@ class RegistryClient(Registry):  # type: ignore[misc]  # oras has no annotations
             body = self._body(response, 0, stall_timer).read_all(_LARGEST_TOKEN_ANSWER, too_long)
         else:
             with response:
-                body = failures.body_of_refusal(response)
+                body = failures.body_of_refusal(response, self.token)
         return TokenAnswer(response.status_code, response.headers, body)
 
     def _get(
@@ -257,7 +257,7 @@ class RegistryClient(Registry):  # type: ignore[misc]  # oras has no annotations
         url = f"{self._endpoint.url}/{self.reference.repository}/{path}"
         response = self.do_request(url, headers=headers, stall_timer=stall_timer)
         if not (accept_416 and response.status_code == 416):
-            failures.check_status(response, self.reference, what)
+            failures.check_status(response, self.reference, what, self.token)
         return response
 
     def _exchange(

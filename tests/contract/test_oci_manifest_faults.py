@@ -13,9 +13,11 @@ import pytest
 from banger.core.errors import BangerError, ErrorKind
 from banger.oci.documents import DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST
 from tests.support.faulty_registry import (
+    Fault,
     FaultyRegistry,
     disconnecting,
     faulty_registry,
+    refusing_without_end,
     registry_error,
     replaced,
     silent,
@@ -409,8 +411,11 @@ def test_index_of_one_image_without_a_platform_is_followed(
     assert puller.resolve(registry.reference(NAME)).digest == image.digest
 
 
-def test_resolve_cancelled_while_the_registry_is_silent_ends_at_once(registry: FaultyRegistry, tmp_path: Path) -> None:
-    registry.always(MANIFEST, silent())
+@pytest.mark.parametrize("fault", [silent(), refusing_without_end(403), refusing_without_end(500)])
+def test_resolve_cancelled_while_the_registry_is_silent_ends_at_once(
+    registry: FaultyRegistry, tmp_path: Path, fault: Fault
+) -> None:
+    registry.always(MANIFEST, fault)
     pull = BackgroundPull(Puller(tmp_path, timeouts=LONG_TIMEOUTS), registry.reference(NAME))
     eventually(lambda: registry.asked(MANIFEST))
 

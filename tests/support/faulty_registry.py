@@ -263,6 +263,18 @@ def dripping(every_s: float, piece: int = 1) -> Fault:
     return fault
 
 
+def refusing_without_end(code: int) -> Fault:
+    """Refuse with an explanation of which only the beginning comes."""
+
+    def fault(exchange: Exchange) -> None:
+        exchange.begin(code, {"Content-Type": "application/json", "Content-Length": "1000"})
+        exchange.wfile.write(b'{"errors": [')
+        exchange.wfile.flush()
+        exchange.wait_for_the_end()
+
+    return fault
+
+
 def dripping_head(every_s: float) -> Fault:
     """Answer with a header that has no end, a byte every ``every_s`` seconds."""
     return lambda exchange: exchange.drip(b"HTTP/1.1 200 OK\r\nX-Padding: " + b"x" * 10_000, every_s, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
 from datetime import UTC, datetime
 
 import pytest
@@ -156,3 +157,45 @@ def test_limit_of_a_stall_is_one_that_can_be_waited_for(setting: str, limit_s: f
 
     assert (timeouts.stall_s, timeouts.read_s) == (limit_s, limit_s / 2)
     assert 0 < StallTimer("x", float(setting), lambda _: None).left_s() <= limit_s
+
+
+class Refusal:
+    """An answer whose body stops after its beginning, until somebody cuts the connection."""
+
+    def __init__(self) -> None:
+        self.raw, self.reading = self, threading.Event()
+        self._pieces = [b'{"errors": [']
+        self._cut = threading.Event()
+
+    def read1(self, _size: int, *, decode_content: bool) -> bytes:
+        assert decode_content
+        if self._pieces:
+            return self._pieces.pop()
+        self.reading.set()
+        assert self._cut.wait(20)
+        return b""
+
+    def shutdown(self) -> None:
+        self._cut.set()
+
+
+def test_refusal_whose_words_do_not_come_is_waited_for_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(failures, "_LONGEST_READING_S", 0.05)
+    assert failures.body_of_refusal(Refusal(), CancelToken()) == b'{"errors": ['  # type: ignore[arg-type]
+
+
+def test_refusal_whose_words_do_not_come_can_be_cancelled() -> None:
+    refusal, token = Refusal(), CancelToken()
+    raised: list[BangerError] = []
+
+    def read() -> None:
+        with pytest.raises(BangerError) as caught:
+            failures.body_of_refusal(refusal, token)  # type: ignore[arg-type]
+        raised.append(caught.value)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    assert refusal.reading.wait(20)
+    token.cancel()
+    reader.join(3)
+    assert [error.kind for error in raised] == [ErrorKind.CANCELLED]
