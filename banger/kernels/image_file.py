@@ -5,7 +5,6 @@ Formats: Linux Documentation/arch/x86/boot.rst (header offsets are the boot prot
 
 from __future__ import annotations
 
-import io
 import re
 import struct
 from dataclasses import dataclass
@@ -13,7 +12,8 @@ from dataclasses import dataclass
 from banger.core.errors import BangerError, ErrorKind
 from banger.kernels.compression import CompressionError, decompress
 from banger.kernels.signature import is_as_signed
-from banger.posix.elf import MAGIC, ElfFile
+from banger.kernels.vmlinux import fault_of_elf
+from banger.posix.elf import MAGIC
 
 #: Set-up sectors of an image whose header leaves them out.
 _DEFAULT_SETUP_SECTORS = 4
@@ -78,36 +78,32 @@ def extract_vmlinux(data: bytes) -> bytes:
 def fault_of(data: bytes) -> str:
     """What is wrong with a kernel's file, as far as it can be told without running it; empty if nothing is.
 
-    A signed bzImage tells everything; another one as much as its packing has checksums (LZ4 has none); of an
-    uncompressed ELF file only the length is known.
+    A signed bzImage tells everything. Of another one there are the checksums of its packing (LZ4 has none), the
+    unpacked size, and what can be told of the ELF file in it, as of one that is not packed.
     """
     try:
         if not _is_bzimage(data):
-            return _elf_fault(data)
+            return fault_of_elf(data)
         sectors = data[0x1F1] or _DEFAULT_SETUP_SECTORS
         offset, size = struct.unpack_from("<II", data, 0x248)
         start = (sectors + 1) * _SECTOR + offset
         if start + size > len(data):
             return f"it is cut short, {len(data)} bytes of at least {start + size}"
         as_signed = is_as_signed(data)
-        if as_signed is None:
-            decompress(data[start : start + size])
-        elif not as_signed:
-            return "it is not what its distribution signed"
+        if as_signed is not None:
+            return "" if as_signed else "it is not what its distribution signed"
+        return _payload_fault(data[start : start + size])
     except (CompressionError, struct.error) as error:
         return f"its payload cannot be unpacked ({error})"
-    return ""
 
 
-def _elf_fault(data: bytes) -> str:
-    """Of a 64-bit ELF file: does it hold what its program headers promise?"""
-    if not data.startswith(MAGIC + b"\x02"):
-        return "it is neither a bzImage nor a 64-bit ELF file"
-    try:
-        end = ElfFile(io.BytesIO(data)).end
-    except ValueError as error:
-        return str(error)
-    return f"it is cut short, {len(data)} bytes of {end}" if end > len(data) else ""
+def _payload_fault(payload: bytes) -> str:
+    """What is wrong with what a bzImage unpacks. Its last four bytes are the unpacked size, whatever the packing."""
+    kernel = decompress(payload)
+    (promised,) = struct.unpack("<I", payload[-4:])
+    if len(kernel) & 0xFFFFFFFF != promised:
+        return f"its payload cannot be unpacked (to {len(kernel)} bytes instead of {promised})"
+    return fault_of_elf(kernel) if kernel.startswith(MAGIC) else ""
 
 
 def _is_bzimage(data: bytes) -> bool:

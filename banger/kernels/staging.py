@@ -21,7 +21,7 @@ from banger.core.errors import BangerError, ErrorKind
 from banger.core.operation import Operation
 from banger.core.ports import BuiltKernel
 from banger.kernels import local_files
-from banger.kernels.image_file import KernelFile, inspect
+from banger.kernels.image_file import KernelFile, fault_of, inspect
 from banger.posix.programs import ProgramError, output_of
 from banger.rootfs.build import build_from_directory
 
@@ -55,10 +55,14 @@ def recognise(kernel: Path, machine: str = "") -> KernelFile:
 def finish(staging: Path, file: KernelFile, source: str, cmdline: str, operation: Operation) -> BuiltKernel:
     """Complete what a source has put into ``staging``, and describe it.
 
+    A damaged kernel is taken all the same, and that is told: it is what was asked for, and the damage may not count.
+
     Raises:
         BangerError: ``invalid`` if there is more than files, directories and symbolic links among the modules;
             ``exhausted``; ``unavailable`` without e2fsprogs; ``cancelled``.
     """
+    if fault := fault_of((staging / KERNEL).read_bytes()):
+        operation.note(f"this kernel seems to be damaged, and may not boot: {fault}")
     modules = staging / MODULES
     has_modules = modules.is_dir()
     if has_modules:

@@ -13,6 +13,7 @@ from typing import BinaryIO
 MAGIC = b"\x7fELF"
 _IDENT_BYTES = 16
 _PT_LOAD, _PT_DYNAMIC, _PT_INTERP = 1, 2, 3
+_SHT_STRTAB = 3
 _DT_NULL, _DT_NEEDED, _DT_STRTAB = 0, 1, 5
 #: More program headers, dynamic entries or longer names than these no real file has.
 _MAX_HEADERS = 128
@@ -30,6 +31,16 @@ class Segment:
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One section header: ``size`` bytes at ``offset`` of the file, unless it is of a ``kind`` that has none there."""
+
+    kind: int
+    flags: int
+    offset: int
+    size: int
+
+
 class ElfFile:
     """The headers of a program, library or kernel.
 
@@ -37,6 +48,7 @@ class ElfFile:
         is_wide: it is a 64-bit file.
         is_little: it is little-endian.
         machine: the number of its architecture (``e_machine``).
+        entry: the address at which it is to be begun.
         segments: its program headers.
     """
 
@@ -57,10 +69,12 @@ class ElfFile:
         self.is_wide, self.is_little = ident[4] == 2, ident[5] == 1
         self._order = "<" if self.is_little else ">"
         try:
-            # The rest of the header: type, machine, version, entry, program headers, sections, flags, own size, counts.
-            _, self.machine, _, _, table, _, _, _, size, count = self._unpack(
-                "HHIQQQIHHH" if self.is_wide else "HHIIIIIHHH"
+            # The rest of the header: type, machine, version, entry, program headers, sections, flags, own size; then
+            # of both tables what an entry takes and how many there are, and the section that has the others' names.
+            _, self.machine, _, self.entry, table, sections, _, _, size, count, *self._section_facts = self._unpack(
+                "HHIQQQIHHHHHH" if self.is_wide else "HHIIIIIHHHHHH"
             )
+            self._sections_at = sections
             self.segments = tuple(self._segment(table + index * size) for index in range(min(count, _MAX_HEADERS)))
         except (struct.error, OverflowError) as error:
             raise ValueError(f"damaged ELF file: {error}") from error
@@ -69,6 +83,24 @@ class ElfFile:
     def end(self) -> int:
         """How long the file has to be, as far as its program headers tell."""
         return max((segment.offset + segment.size for segment in self.segments), default=0)
+
+    def sections(self) -> tuple[Section, ...]:
+        """Its section headers; none if they were stripped. Raises ``ValueError`` for a table that is not whole."""
+        size, count, names = self._section_facts
+        if not self._sections_at:
+            return ()
+        try:
+            found = tuple(self._section(self._sections_at + index * size) for index in range(count))
+        except (struct.error, OverflowError) as error:
+            raise ValueError(f"damaged ELF file: {error}") from error
+        if names >= count or found[names].kind != _SHT_STRTAB:
+            raise ValueError("damaged ELF file: its table of sections makes no sense")
+        return found
+
+    def _section(self, position: int) -> Section:
+        self._file.seek(position)
+        _, kind, flags, _, offset, size, *_ = self._unpack("IIQQQQIIQQ" if self.is_wide else "10I")
+        return Section(kind, flags, offset, size)
 
     def interpreter(self) -> bytes:
         """The path of its dynamic loader; empty for a library or a static program. Raises ``ValueError``."""

@@ -38,9 +38,30 @@ def bzimage(payload: bytes, *, loader_flags: int = 1, protocol: int = 0x20F, sec
     return bytes(head) + stub + payload + b"relocations"
 
 
-def with_size(packed: bytes) -> bytes:
+def with_size(packed: bytes, size: int = len(VMLINUX)) -> bytes:
     """The kernel's build appends the unpacked size."""
-    return packed + struct.pack("<I", len(VMLINUX))
+    return packed + struct.pack("<I", size)
+
+
+def vmlinux(code: bytes, *, data: bytes = bytes(8192), name_table: int = 3) -> bytes:
+    """A kernel as it is linked: a program header, code at the second page, data behind it, and a table of sections."""
+    names = b"\0.text\0.data\0"
+    content = code + data + names
+    sections = [
+        (0,) * 10,
+        (1, 1, 6, 0, 4096, len(code), 0, 0, 16, 0),
+        (7, 1, 3, 0, 4096 + len(code), len(data), 0, 0, 16, 0),
+        (0, name_table, 0, 0, 4096 + len(code) + len(data), len(names), 0, 0, 1, 0),
+        (0, 8, 3, 0, 1 << 40, 1 << 30, 0, 0, 1, 0),  # of a section that has nothing in the file, all may be beyond it
+    ]
+    table = 4096 + len(content)
+    header = struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, 0x1000000, 64, table, 0, 64, 56, 1, 64, len(sections), 3)
+    program = struct.pack("<IIQQQQQQ", 1, 5, 4096, 0, 0, len(code), len(code), 0x200000)
+    head = b"\x7fELF" + bytes([2, 1, 1]) + bytes(9) + header + program
+    return head.ljust(4096, b"\0") + content + b"".join(struct.pack("<IIQQQQIIQQ", *one) for one in sections)
+
+
+CODE = random.Random(2).randbytes(5 * 4096)
 
 
 def lz4_of_literals(data: bytes) -> bytes:
@@ -123,7 +144,7 @@ def test_other_file_is_invalid_and_the_user_is_told_what_to_give(content: bytes,
 
 @pytest.mark.parametrize("pack", [lzma.compress, gzip.compress, bz2.compress])
 def test_bzimage_whose_payload_was_altered_has_a_fault(pack: Callable[[bytes], bytes]) -> None:
-    image = bzimage(with_size(pack(random.Random(1).randbytes(20_000))))
+    image = bzimage(with_size(pack(random.Random(1).randbytes(20_000)), 20_000))
     middle = len(image) // 2
     assert fault_of(image) == ""
     damaged = image[:middle] + bytes(byte ^ 0xA5 for byte in image[middle : middle + 64]) + image[middle + 64 :]
@@ -131,8 +152,40 @@ def test_bzimage_whose_payload_was_altered_has_a_fault(pack: Callable[[bytes], b
 
 
 def test_kernel_that_was_cut_short_has_a_fault() -> None:
-    image = bzimage(with_size(lzma.compress(random.Random(1).randbytes(20_000))))
+    image = bzimage(with_size(lzma.compress(random.Random(1).randbytes(20_000)), 20_000))
     assert "cut short" in fault_of(image[: len(image) // 2])
     elf = static_hello("hello")
     assert fault_of(elf) == ""
     assert "cut short" in fault_of(elf[:-8])
+
+
+def test_whole_kernel_without_packing_has_no_fault() -> None:
+    assert fault_of(vmlinux(CODE)) == ""
+    assert fault_of(vmlinux(CODE, data=bytes(1 << 16))) == "", "data may be zeros"
+    assert fault_of(vmlinux(bytes(4000) + CODE)) == "", "less than a page of them may be anywhere"
+
+
+@pytest.mark.parametrize(
+    ("damaged", "words"),
+    [
+        (vmlinux(CODE)[:-100], "damaged ELF file"),
+        (vmlinux(CODE)[:9000], "cut short"),
+        (vmlinux(CODE)[:60], "damaged ELF file"),
+        (vmlinux(CODE)[:64] + bytes(56) + vmlinux(CODE)[120:], "nothing in it to be loaded"),
+        (vmlinux(CODE[:4096] + bytes(4096) + CODE[8192:]), "a page of its code is blank, at byte 8192"),
+        (vmlinux(CODE[:8192] + b"\xff" * 4096 + CODE[12288:]), "a page of its code is blank, at byte 12288"),
+        (vmlinux(CODE)[:-320] + bytes(320), "makes no sense"),
+        (vmlinux(CODE, name_table=7), "makes no sense"),
+        (b"\x7fELF\x01\x01" + bytes(200), "neither a bzImage nor a 64-bit ELF file"),
+    ],
+)
+def test_damage_of_a_kernel_without_packing_is_seen_where_it_leaves_traces(damaged: bytes, words: str) -> None:
+    assert words in fault_of(damaged)
+
+
+@pytest.mark.parametrize("pack", [lz4_of_literals, gzip.compress])
+def test_damage_that_the_packing_does_not_tell_is_seen_in_what_is_packed(pack: Callable[[bytes], bytes]) -> None:
+    whole, blank = vmlinux(CODE), vmlinux(CODE[:4096] + bytes(4096) + CODE[8192:])
+    assert fault_of(bzimage(with_size(pack(whole), len(whole)))) == ""
+    assert "blank" in fault_of(bzimage(with_size(pack(blank), len(blank))))
+    assert "instead of" in fault_of(bzimage(with_size(pack(whole), len(whole) + 1)))

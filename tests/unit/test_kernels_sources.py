@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+import struct
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -242,6 +243,19 @@ def test_imported_file_larger_than_any_kernel_is_not_read_whole(
     with pytest.raises(BangerError, match="larger than 1000 bytes") as caught:
         build(FileKernelSource(), KernelRequest(kernel_path=str(kernel)), staged)
     assert caught.value.kind is ErrorKind.INVALID
+
+
+@pytest.mark.parametrize("is_damaged", [True, False])
+def test_damaged_kernel_is_taken_with_a_warning(kernel: Path, staged: Path, is_damaged: bool) -> None:
+    content = bzimage(struct.pack("<I", 4))
+    kernel.write_bytes(content[:-20] if is_damaged else content)
+    operation = Operation("kernel.import", "x")
+    heard: list[str] = []
+    operation.subscribe(lambda event: heard.append(event.message))
+    FileKernelSource().build(KernelRequest(kernel_path=str(kernel)), staged, operation)
+    warned = [message for message in heard if "may not boot" in message]
+    assert len(warned) == is_damaged
+    assert not is_damaged or "cut short" in warned[0]
 
 
 def test_imported_initrd_is_kept(kernel: Path, staged: Path, tmp_path: Path) -> None:
