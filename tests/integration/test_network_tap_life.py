@@ -23,6 +23,7 @@ from tests.support.netlab import (
     WORLD,
     Guest,
     Lab,
+    address_of,
     make_vm,
     needs_taps,
 )
@@ -58,14 +59,14 @@ def test_vm_keeps_its_address_over_a_restart(lab: Lab) -> None:
     first = lab.prepare(vm)
     assert lab.prepare(vm) == first
     lab.clean(vm)
-    assert lab.prepare(vm).address == first.address
+    assert address_of(lab.prepare(vm)) == address_of(first)
 
 
 def test_vms_that_start_and_end_at_once_get_addresses_of_their_own_and_leave_nothing(lab: Lab) -> None:
     vms = [make_vm(number) for number in range(1, 9)]
     with ThreadPoolExecutor(len(vms)) as threads:
         given = list(threads.map(lab.prepare, vms))
-        assert len({one.address for one in given}) == len(vms)
+        assert len({address_of(one) for one in given}) == len(vms)
         assert len([one for one in lab.objects() if one[0] == "tap"]) == len(vms)
         list(threads.map(lab.clean, vms))
     assert lab.objects() == []
@@ -74,11 +75,11 @@ def test_vms_that_start_and_end_at_once_get_addresses_of_their_own_and_leave_not
 
 def test_start_that_begins_again_with_other_routes_leaves_no_old_address(lab: Lab) -> None:
     first = lab.prepare(make_vm(1))
-    lab.host.run(f"ip route add {first.address}/32 via {WORLD}")
+    lab.host.run(f"ip route add {address_of(first)}/32 via {WORLD}")
     second = lab.prepare(make_vm(1))
-    assert second.address != first.address
-    assert [one.key for one in lab.ledgers[INSTALLATION].all() if one.kind == "address"] == [second.address]
-    assert first.address not in lab.host.run(f"nft list ruleset; ip addr show dev {bridge_name(INSTALLATION)}")
+    assert address_of(second) != address_of(first)
+    assert [one.key for one in lab.ledgers[INSTALLATION].all() if one.kind == "address"] == [address_of(second)]
+    assert address_of(first) not in lab.host.run(f"nft list ruleset; ip addr show dev {bridge_name(INSTALLATION)}")
 
 
 def test_every_crash_leaves_only_what_the_ledger_knows(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +199,7 @@ def test_subnet_with_a_route_on_the_host_is_not_taken(lab: Lab) -> None:
     usual = lab.prepare(make_vm(1))
     lab.clean(make_vm(1))
     assert usual.network
-    lab.host.run(f"ip route add {usual.address}/32 via {WORLD}; ip -6 route add {usual.network.address6} dev up0")
+    lab.host.run(f"ip route add {address_of(usual)}/32 via {WORLD}; ip -6 route add {usual.network.address6} dev up0")
     lab.host.run(f"ip -6 route add {usual.network.address6.split('/')[0]}/128 dev up0", check=False)
     other = lab.prepare(make_vm(1))
     assert other.network

@@ -289,6 +289,12 @@ class Guest:
             os.close(end)
 
 
+def address_of(given: Contribution) -> str:
+    """The IPv4 address that a VM was given."""
+    assert given.network is not None
+    return given.network.address.partition("/")[0]
+
+
 class Lab:
     """A host with an uplink to a world of servers, and one installation on it."""
 
