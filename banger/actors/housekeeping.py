@@ -73,9 +73,7 @@ class Housekeeper:
             return
         logger.info("{}: {}: {}", vm.name, found.action.value, found.reason)
         command: Command = (
-            DeleteVm(vm.id, vm.name, force=True)
-            if found.action is ExpiryAction.DELETE
-            else StopVm(vm.id, vm.name, services.config.seconds("vm.stop_timeout_s"))
+            DeleteVm(vm.id, vm.name, force=True) if found.action is ExpiryAction.DELETE else StopVm(vm.id, vm.name)
         )
         services.submit(command, Deadline.never())
 

@@ -185,7 +185,7 @@ class VmActor(OwnerActor):
 
     # -- down ------------------------------------------------------------------------------------------
 
-    def _stop_vm(self, vm: Vm, timeout_s: float, operation: Operation) -> Vm:
+    def _stop_vm(self, vm: Vm, timeout_s: float | None, operation: Operation) -> Vm:
         if vm.state is VmState.STOPPED:
             return self._stays_down(vm)
         return self._stopped(vm, timeout_s, operation)
@@ -194,7 +194,7 @@ class VmActor(OwnerActor):
         """One that was to be started again is not."""
         return vm if vm.restarts.due_at is None else self._keeper.save(vm, restarts=NO_RESTARTS)
 
-    def _restart(self, vm: Vm, timeout_s: float, operation: Operation) -> Vm:
+    def _restart(self, vm: Vm, timeout_s: float | None, operation: Operation) -> Vm:
         """That it comes up again is written before it goes down: a daemon that ends in between is no reason not to."""
         if vm.state in LIVE:
             coming = Restarts(due_at=clock.now())
@@ -204,7 +204,7 @@ class VmActor(OwnerActor):
             self._keeper.save(vm, restarts=replace(NO_RESTARTS, due_at=vm.restarts.due_at)), operation
         )
 
-    def _stopped(self, vm: Vm, timeout_s: float, operation: Operation, after: Restarts = NO_RESTARTS) -> Vm:
+    def _stopped(self, vm: Vm, timeout_s: float | None, operation: Operation, after: Restarts = NO_RESTARTS) -> Vm:
         identity = recorded_identity(self.services, vm.id)
         ended = self._incidents.if_ended(vm)
         was_paused = vm.state is VmState.PAUSED
@@ -225,12 +225,14 @@ class VmActor(OwnerActor):
             return self._keeper.down(vm, ended.reason, ended.words, operation, after)
         return self._keeper.down(vm, ExitReason.REQUESTED, "", operation, after)
 
-    def _let_power_off(self, vm: Vm, identity: ProcessIdentity, timeout_s: float, operation: Operation) -> None:
+    def _let_power_off(self, vm: Vm, identity: ProcessIdentity, timeout_s: float | None, operation: Operation) -> None:
         """Have the guest power itself off, for as long as it may take, nobody wants it gone at once and somebody waits.
 
         Raises:
             BangerError: ``cancelled``: whoever wished it wants it no more.
         """
+        if timeout_s is None:
+            timeout_s = self.services.config.seconds("vm.stop_timeout_s")
         with operation.step("ask guest"):
             self._ask_to_power_off(vm, operation)
         with operation.step("wait for guest"):

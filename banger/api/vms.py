@@ -107,10 +107,10 @@ async def restart_vm(request: Request) -> Response:
     return await _perform(request, RestartVm(vm.id, vm.name, _grace_s(request)), Deadline.never())
 
 
-def _grace_s(request: Request) -> float:
-    """How long the guest may take to power off."""
+def _grace_s(request: Request) -> float | None:
+    """How long the guest may take to power off, if the caller says so."""
     grace = request.query_params.get("timeout_s")
-    return parse_duration(grace) if grace else context_of(request).config.seconds("vm.stop_timeout_s")
+    return parse_duration(grace) if grace else None
 
 
 async def kill_vm(request: Request) -> Response:

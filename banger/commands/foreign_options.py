@@ -47,7 +47,7 @@ OPTIONS: Mapping[str, Foreign] = {
     **_left_out("--timestamps", _CONSOLE, valued=False),
     **_left_out("--sig-proxy", "signals are always passed on", valued=False),
     **_left_out("--attach --detach-keys", "all three streams are always attached"),
-    **_left_out("--cidfile --stop-signal --stop-timeout --health-cmd --health-interval --health-timeout", ""),
+    **_left_out("--cidfile --stop-signal --health-cmd --health-interval --health-timeout", ""),
     **_left_out("--no-trunc --latest", _ALL_LISTED, valued=False),
     **_left_out("--last", _ALL_LISTED),
     "--net": Foreign("--network"),

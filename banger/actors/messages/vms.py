@@ -59,16 +59,16 @@ class RestartVm(VmCommand):
     """Stop it as :class:`StopVm` does, if it runs, and start it: nothing comes between the two."""
 
     verb: ClassVar[str] = "vm.restart"
-    timeout_s: float = 20.0
+    timeout_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class StopVm(VmCommand):
-    """Ask the guest to power off, wait ``timeout_s``, then kill."""
+    """Ask the guest to power off, wait ``timeout_s`` (None: as long as its owner knows it may take), then kill."""
 
     verb: ClassVar[str] = "vm.stop"
     makes_room: ClassVar[bool] = True
-    timeout_s: float = 20.0
+    timeout_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
