@@ -79,7 +79,16 @@ def _others(spec: Row) -> Fields:
     for name, about in facts_of(VmSpec).items():
         value = spec.get(name)
         if name not in _PLACED and value is not None and value != defaults_of(VmSpec)[name]:
-            yield about.title or name, value
+            yield about.title or name, _with_unit(name, value)
+
+
+def _with_unit(name: str, value: Any) -> Any:
+    """For people: names end in their units."""
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    if name.endswith("_s"):
+        return format_duration(float(value))
+    return _mebibytes(value) if name.endswith("_mib") else value
 
 
 def _restarts(vm: Row) -> str:
