@@ -232,6 +232,8 @@ class VmActor(OwnerActor):
             BangerError: ``cancelled``: whoever wished it wants it no more.
         """
         if timeout_s is None:
+            timeout_s = vm.spec.stop_timeout_s
+        if timeout_s is None:
             timeout_s = self.services.config.seconds("vm.stop_timeout_s")
         with operation.step("ask guest"):
             self._ask_to_power_off(vm, operation)

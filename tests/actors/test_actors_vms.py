@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from banger.actors.messages import (
@@ -244,6 +246,15 @@ def test_vm_stop_of_a_deaf_guest_kills_it_after_its_grace(world, vmm):
 
     assert world.do(StopVm(vm.id, vm.name, 0.1)).state is VmState.STOPPED
     assert not processes.is_same(identity)
+
+
+def test_vm_that_says_how_long_its_guest_may_take_is_stopped_within_that(world, vmm):
+    vmm.deaf.add("web")
+    vm = create(world, start=True, stop_timeout_s=0.1)
+    began = time.monotonic()
+
+    assert world.do(StopVm(vm.id, vm.name)).state is VmState.STOPPED
+    assert time.monotonic() - began < 10, "the setting has 20 s"
 
 
 def test_vm_stop_and_kill_of_a_stopped_one_succeed(world):

@@ -271,6 +271,19 @@ class VmSpec:
             is_blank_a_value=True,
         ),
     )
+    stop_timeout_s: float | None = described(
+        None,
+        Facts(
+            "Kill a guest that takes longer to power off.",
+            ("--stop-timeout",),
+            "TIME",
+            "Seconds; null: the setting `vm.stop_timeout_s`. What is told when it is stopped counts for more.",
+            read=parse_duration,
+            most=LONGEST_S,
+            most_words=_HUNDRED_YEARS,
+            title="stops within",
+        ),
+    )
     labels: Mapping[str, str] = field(
         default_factory=dict,
         metadata={FACTS: Facts("Label to find it by.", ("--label", "-l"), "K[=V]", read=reading.labels)},
@@ -303,6 +316,7 @@ class SpecOptions(TypedDict, total=False):
     idle_s: float
     restart: str
     on_reboot: Literal["restart", "stop"]
+    stop_timeout_s: float | None
     labels: Mapping[str, str]
 
 
