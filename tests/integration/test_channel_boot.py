@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -21,29 +20,21 @@ from tests.support.qemu_boot import (
     SEED,
     Disk,
     Machine,
+    busybox_tree,
     debian_kernel,
     guest_config,
     machine,
-    make_ext4,
     needs_qemu,
+    overlay_disks,
 )
 
 pytestmark = [pytest.mark.boot, needs_qemu]
 
 
 def disks(place: Path) -> list[Disk]:
-    busybox = shutil.which("busybox")
-    if not busybox:
-        pytest.skip("needs a static busybox")
-    tree = place / "tree"
-    for directory in ("bin", "etc", "root"):
-        (tree / directory).mkdir(parents=True)
-    shutil.copy(busybox, tree / "bin/busybox")
-    for applet in ("sh", "cat", "stty", "ls"):
-        (tree / "bin" / applet).symlink_to("busybox")
+    tree = busybox_tree(place / "tree", "sh cat stty ls", ("etc", "root"))
     (tree / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
-    data = Disk(make_ext4(place / "data.ext4", 256), "data")
-    return [data, Disk(make_ext4(place / "root.ext4", 32, tree), "root", read_only=True)]
+    return overlay_disks(place, tree)
 
 
 def check_commands(channel: Channels, access: GuestAccess) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from banger.storage.overlay import OverlayStorage
 from tests.support.qemu_boot import (
     Disk,
     Machine,
+    busybox_tree,
     debian_kernel,
     guest_config,
     machine,
@@ -35,15 +35,7 @@ pytestmark = [pytest.mark.boot, needs_qemu]
 @pytest.fixture
 def rootfs(tmp_path: Path) -> Path:
     """An image with a shell, a name of its own, and a home directory that is not where it seems."""
-    busybox = shutil.which("busybox")
-    if not busybox:
-        pytest.skip("needs a static busybox")
-    tree = tmp_path / "tree"
-    for name in ("bin", "etc", "var/home"):
-        (tree / name).mkdir(parents=True)
-    shutil.copy(busybox, tree / "bin/busybox")
-    for applet in ("sh", "cat", "mount", "df"):
-        (tree / "bin" / applet).symlink_to("busybox")
+    tree = busybox_tree(tmp_path / "tree", "sh cat mount df", ("etc", "var/home"))
     (tree / "etc/hostname").write_text("of-the-image\n")
     (tree / "root").symlink_to("var/home")
     return make_ext4(tmp_path / "rootfs.ext4", 32, tree)

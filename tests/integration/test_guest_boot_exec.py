@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,14 +13,14 @@ from banger.guest.boot import LinuxGuestBoot
 from banger.guest.hostkey import public_key
 from banger.layout import Layout
 from tests.support.qemu_boot import (
-    Disk,
     Machine,
+    busybox_tree,
     debian_kernel,
     guest_config,
     machine,
-    make_ext4,
     make_ssh_key,
     needs_qemu,
+    overlay_disks,
     wait_until_ready,
 )
 
@@ -34,32 +33,20 @@ APPLETS = "sh ls cat id env pwd true sleep kill tty stat readlink ip hostname to
 
 @pytest.fixture(scope="module")
 def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    busybox = shutil.which("busybox")
-    if not busybox:
-        pytest.skip("needs a static busybox")
     place = tmp_path_factory.mktemp("guest")
-    tree = place / "tree"
-    for directory in ("bin", "etc", "root", "home/alice", "usr/share"):
-        (tree / directory).mkdir(parents=True)
-    shutil.copy(busybox, tree / "bin/busybox")
-    for applet in APPLETS.split():
-        (tree / "bin" / applet).symlink_to("busybox")
+    tree = busybox_tree(place / "tree", APPLETS, ("etc", "root", "home/alice", "usr/share"))
     (tree / "etc/passwd").write_text(PASSWD)
     (tree / "etc/group").write_text(GROUP)
     (tree / "etc/hostname").write_text("build-host\n")
     (tree / "etc/data").write_text("not a program\n")
     (tree / "elsewhere").symlink_to("/usr/share")
-    disks = [
-        Disk(make_ext4(place / "data.ext4", 256), "data"),
-        Disk(make_ext4(place / "root.ext4", 32, tree), "root", read_only=True),
-    ]
     config = guest_config(
         make_ssh_key(place),
         env=["FROM_IMAGE=it's $HOME", "PATH=/opt/bin:/bin", "odd.name=a 'b' c"],
         files={"/etc/motd": b"hello\n"},
     )
     boot = LinuxGuestBoot(Layout(place, place, place, place))
-    with machine(boot, debian_kernel(), disks, place, config) as running:
+    with machine(boot, debian_kernel(), overlay_disks(place, tree), place, config) as running:
         wait_until_ready(running)
         yield running
 

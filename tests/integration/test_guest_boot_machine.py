@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -22,6 +21,7 @@ from tests.support.images import systemd
 from tests.support.qemu_boot import (
     Disk,
     Machine,
+    busybox_tree,
     debian_kernel,
     guest_config,
     machine,
@@ -59,21 +59,13 @@ def start(tmp_path: Path, toolbox_cache: Path) -> Start:
 
 
 @pytest.fixture
-def busybox_tree(tmp_path: Path) -> Path:
-    busybox = shutil.which("busybox")
-    if not busybox:
-        pytest.skip("needs a static busybox")
-    tree = tmp_path / "tree"
-    (tree / "bin").mkdir(parents=True)
-    shutil.copy(busybox, tree / "bin/busybox")
-    for applet in ("sh", "cat", "ip", "poweroff", "reboot"):
-        (tree / "bin" / applet).symlink_to("busybox")
-    return tree
+def busybox(tmp_path: Path) -> Path:
+    return busybox_tree(tmp_path / "tree", "sh cat ip poweroff reboot")
 
 
 @pytest.fixture
-def busybox_root(busybox_tree: Path, tmp_path: Path) -> Path:
-    return make_ext4(tmp_path / "root.ext4", 32, busybox_tree)
+def busybox_root(busybox: Path, tmp_path: Path) -> Path:
+    return make_ext4(tmp_path / "root.ext4", 32, busybox)
 
 
 # -- images ------------------------------------------------------------------------------------------------
@@ -135,10 +127,10 @@ def add_busybox_init(tree: Path, inittab: str) -> None:
 
 
 def test_image_with_a_working_busybox_init_boots_it_and_powers_off_through_it(
-    start: Start, busybox_tree: Path, tmp_path: Path
+    start: Start, busybox: Path, tmp_path: Path
 ) -> None:
-    add_busybox_init(busybox_tree, "::sysinit:/bin/sh -c 'echo started >/started'\n::shutdown:/bin/echo going down\n")
-    with start(make_ext4(tmp_path / "root.ext4", 32, busybox_tree)) as guest:
+    add_busybox_init(busybox, "::sysinit:/bin/sh -c 'echo started >/started'\n::shutdown:/bin/echo going down\n")
+    with start(make_ext4(tmp_path / "root.ext4", 32, busybox)) as guest:
         wait_until_ready(guest)
         eventually(lambda: guest.run("cat", "/started").stdout == "started\n")
         assert guest.run("cat", "/proc/1/comm").stdout == "init\n"
@@ -149,10 +141,10 @@ def test_image_with_a_working_busybox_init_boots_it_and_powers_off_through_it(
 
 
 def test_image_with_an_inittab_for_programs_it_lacks_gets_the_small_init(
-    start: Start, busybox_tree: Path, tmp_path: Path
+    start: Start, busybox: Path, tmp_path: Path
 ) -> None:
-    add_busybox_init(busybox_tree, "::sysinit:/sbin/openrc sysinit\ntty1::respawn:/sbin/getty 38400 tty1\n")
-    with start(make_ext4(tmp_path / "root.ext4", 32, busybox_tree)) as guest:
+    add_busybox_init(busybox, "::sysinit:/sbin/openrc sysinit\ntty1::respawn:/sbin/getty 38400 tty1\n")
+    with start(make_ext4(tmp_path / "root.ext4", 32, busybox)) as guest:
         wait_until_ready(guest)
         assert guest.run("cat", "/proc/1/comm").stdout == "start\n"
 

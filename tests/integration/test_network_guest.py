@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -15,13 +14,13 @@ from banger.layout import Layout
 from banger.network.resolver import Resolver
 from tests.support.netlab import HOST, HOST6, OTHER_SERVER, SERVER, SERVER6, Lab, make_vm, needs_taps
 from tests.support.qemu_boot import (
-    Disk,
+    busybox_tree,
     debian_kernel,
     guest_config,
     machine,
-    make_ext4,
     make_ssh_key,
     needs_qemu,
+    overlay_disks,
     wait_until_ready,
 )
 from tests.support.waiting import eventually
@@ -30,17 +29,7 @@ pytestmark = [pytest.mark.boot, pytest.mark.root, needs_qemu, needs_taps]
 
 
 def test_real_guest_on_a_tap_reaches_what_it_may_and_is_reached(lab: Lab, tmp_path: Path) -> None:
-    busybox = shutil.which("busybox")
-    if not busybox:
-        pytest.skip("needs a static busybox")
-    (tmp_path / "tree/bin").mkdir(parents=True)
-    shutil.copy(busybox, tmp_path / "tree/bin/busybox")
-    for applet in ("sh", "cat", "nc", "ip", "sleep"):
-        (tmp_path / "tree/bin" / applet).symlink_to("busybox")
-    disks = [
-        Disk(make_ext4(tmp_path / "data.ext4", 64), "data"),
-        Disk(make_ext4(tmp_path / "root.ext4", 32, tmp_path / "tree"), "root", read_only=True),
-    ]
+    disks = overlay_disks(tmp_path, busybox_tree(tmp_path / "tree", "sh cat nc ip sleep"), 64)
     lab.resolver = Resolver(IPv4Address("127.0.0.1"), 5353)
     lab.servers.tcp(lab.host, "0.0.0.0", 9000)
     lab.host.run("ip link set up0 mtu 1420")

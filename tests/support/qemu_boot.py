@@ -127,6 +127,25 @@ def make_ext4(path: Path, size_mib: int, tree: Path | None = None) -> Path:
     return path
 
 
+def busybox_tree(tree: Path, applets: str, directories: Sequence[str] = ()) -> Path:
+    """A directory that becomes an image: the host's static busybox under the names of ``applets``, and no libc."""
+    busybox = shutil.which("busybox")
+    if not busybox:
+        pytest.skip("needs a static busybox")
+    for directory in ("bin", *directories):
+        (tree / directory).mkdir(parents=True)
+    shutil.copy(busybox, tree / "bin/busybox")
+    for applet in applets.split():
+        (tree / "bin" / applet).symlink_to("busybox")
+    return tree
+
+
+def overlay_disks(place: Path, tree: Path, data_mib: int = 256) -> list[Disk]:
+    """The disks of a VM on the overlay driver: an empty writable one, and an image with the content of ``tree``."""
+    data = Disk(make_ext4(place / "data.ext4", data_mib), "data")
+    return [data, Disk(make_ext4(place / "root.ext4", 32, tree), "root", read_only=True)]
+
+
 def make_ssh_key(directory: Path) -> str:
     """Make ``directory/id`` and return its public key line."""
     key = directory / "id"
