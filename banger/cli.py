@@ -39,107 +39,107 @@ class Noun(NamedTuple):
     target: str = ""
 
 
-_RUN = Verb("run:run", "Run a command in a fresh VM; ends as the command ends.")
+_RUN = Verb("run:run", "Run a command in a new VM, and exit with its status.")
 _LIST_VMS = Verb("listing:list_vms", "List VMs.")
 
 TREE: Mapping[str, Verb | Noun] = {
     "run": _RUN,
     "ps": _LIST_VMS,
     "vm": Noun(
-        "Make, run and look after VMs.",
+        "Create, run and manage VMs.",
         {
             "run": _RUN,
-            "create": Verb("vm:create", "Make a VM without running a command in it."),
-            "start": Verb("vm:start", "Start VMs that are stopped."),
-            "stop": Verb("vm:stop", "Power VMs off, asking their guests first."),
-            "restart": Verb("vm:restart", "Stop VMs and start them again; those that are stopped are started."),
-            "pause": Verb("vm:pause", "Let VMs stand still; what is in their memory stays."),
-            "resume": Verb("vm:resume", "Let paused VMs go on."),
-            "kill": Verb("vm:kill", "End VMs at once, as by pulling the plug."),
+            "create": Verb("vm:create", "Create a VM without running a command in it."),
+            "start": Verb("vm:start", "Start stopped VMs."),
+            "stop": Verb("vm:stop", "Shut VMs down, and kill those that take too long."),
+            "restart": Verb("vm:restart", "Restart VMs; stopped ones are started."),
+            "pause": Verb("vm:pause", "Pause VMs, keeping their memory."),
+            "resume": Verb("vm:resume", "Resume paused VMs."),
+            "kill": Verb("vm:kill", "Kill VMs immediately, as if the power were cut."),
             "delete": Verb("vm:delete", "Delete VMs and their disks."),
             "list": _LIST_VMS,
-            "show": Verb("show:show_vms", "Show all that is known about VMs."),
-            "why": Verb("why:why", "Tell why VMs are as they are, or how they went, and what to do next."),
-            "grow": Verb("vm:grow", "Make the disk of a stopped VM larger."),
-            "exec": Verb("run:exec_", "Run a command in a VM that is running."),
+            "show": Verb("show:show_vms", "Show details of VMs."),
+            "why": Verb("why:why", "Show why a VM stopped or failed, and what to do next."),
+            "grow": Verb("vm:grow", "Grow the disk of a stopped VM."),
+            "exec": Verb("run:exec_", "Run a command in a running VM."),
             "ssh": Verb("ssh:ssh", "Log in to a VM with your own ssh."),
-            "cp": Verb("copy:cp", "Copy files between this host and a VM, or two VMs."),
-            "logs": Verb("vm:logs", "Print what a VM wrote to its console."),
-            "wait": Verb("vm:wait", "Wait until VMs have stopped, or run."),
-            "prune": Verb("prune:prune_vms", "Delete every VM that is stopped."),
+            "cp": Verb("copy:cp", "Copy files between this host and a VM, or between two VMs."),
+            "logs": Verb("vm:logs", "Show the console output of a VM."),
+            "wait": Verb("vm:wait", "Wait until VMs are stopped or running."),
+            "prune": Verb("prune:prune_vms", "Delete all stopped VMs."),
         },
     ),
     "image": Noun(
         "Root file systems that VMs boot from.",
         {
             "pull": Verb("image:pull", "Fetch an image from a registry or the catalog."),
-            "register": Verb("image:register", "Use an ext4 file of your own as an image, where it is."),
+            "register": Verb("image:register", "Use an existing ext4 file as an image, in place."),
             "promote": Verb("image:promote", "Copy registered images into banger's own store."),
-            "commit": Verb("image:commit", "Make an image of a stopped VM's disk."),
+            "commit": Verb("image:commit", "Create an image from a stopped VM's disk."),
             "list": Verb("listing:list_images", "List images."),
-            "show": Verb("show:show_images", "Show all that is known about images."),
-            "tag": Verb("image:tag", "Give an image one more name."),
-            "lint": Verb("lint:lint", "Tell what will not work in VMs of an image."),
-            "export": Verb("outgoing:export_image", "Write an image to a file that banger or other tools can read."),
+            "show": Verb("show:show_images", "Show details of images."),
+            "tag": Verb("image:tag", "Add a name to an image."),
+            "lint": Verb("lint:lint", "Check an image for problems before booting it."),
+            "export": Verb("outgoing:export_image", "Export an image to a file, for banger or for other tools."),
             "push": Verb("outgoing:push_image", "Upload an image to a registry."),
             "delete": Verb("image:delete", "Delete images that no VM uses."),
-            "prune": Verb("prune:prune_images", "Delete images and downloads that nothing needs any more."),
+            "prune": Verb("prune:prune_images", "Delete images and downloads that are no longer needed."),
         },
     ),
     "kernel": Noun(
         "Kernels that VMs boot.",
         {
             "pull": Verb("kernel:pull", "Fetch kernels from the catalog, a registry, a URL or the distribution."),
-            "import": Verb("kernel:import_", "Take in a kernel from local files."),
+            "import": Verb("kernel:import_", "Import a kernel from local files."),
             "push": Verb("outgoing:push_kernel", "Upload a kernel to a registry."),
             "list": Verb("listing:list_kernels", "List kernels."),
-            "show": Verb("show:show_kernels", "Show all that is known about kernels."),
+            "show": Verb("show:show_kernels", "Show details of kernels."),
             "delete": Verb("kernel:delete", "Delete kernels that no VM uses."),
-            "prune": Verb("prune:prune_kernels", "Delete kernels that nothing needs any more."),
+            "prune": Verb("prune:prune_kernels", "Delete kernels that are no longer needed."),
         },
     ),
     "home": Noun(
-        "Home disks, which outlive VMs.",
+        "Home disks, which can outlive their VMs.",
         {
             "list": Verb("listing:list_homes", "List home disks."),
-            "delete": Verb("home:delete", "Delete home disks that no VM has."),
+            "delete": Verb("home:delete", "Delete home disks that no VM uses."),
         },
     ),
     "catalog": Noun(
-        "What can be pulled by a short name.",
+        "Images and kernels that can be pulled by a short name.",
         {
-            "list": Verb("listing:list_catalog", "List the images and kernels that the catalog knows."),
-            "refresh": Verb("catalog:refresh", "Fetch a catalog and use it; a pinned digest vouches for it."),
+            "list": Verb("listing:list_catalog", "List the images and kernels in the catalog."),
+            "refresh": Verb("catalog:refresh", "Fetch a catalog, verified against a pinned digest."),
         },
     ),
     "daemon": Noun(
-        "The process that owns the VMs.",
+        "The background process that manages VMs.",
         {
             "run": Verb("daemon:run", "Run the daemon in the foreground."),
             "start": Verb("daemon:start", "Start the daemon in the background."),
-            "stop": Verb("daemon:stop", "Stop the daemon; VMs go on running."),
-            "status": Verb("daemon:status", "Tell whether the daemon runs, and how."),
-            "install": Verb("service:install", "Let systemd run the daemon."),
-            "uninstall": Verb("service:uninstall", "Take the daemon away from systemd."),
-            "logs": Verb("daemon:logs", "Print what the daemon logged."),
+            "stop": Verb("daemon:stop", "Stop the daemon; VMs keep running."),
+            "status": Verb("daemon:status", "Show the status of the daemon."),
+            "install": Verb("service:install", "Install the daemon as a systemd service."),
+            "uninstall": Verb("service:uninstall", "Remove the daemon's systemd service."),
+            "logs": Verb("daemon:logs", "Show the daemon's log."),
         },
         target="daemon:daemon",
     ),
     "op": Noun(
-        "Long requests, running and past.",
+        "Long-running operations, current and past.",
         {
             "list": Verb("listing:list_operations", "List operations."),
             "show": Verb("show:show_operation", "Show an operation and its steps."),
-            "follow": Verb("op:follow", "Watch an operation until it ends."),
+            "follow": Verb("op:follow", "Follow an operation until it finishes."),
             "cancel": Verb("op:cancel", "Cancel operations."),
         },
     ),
     "system": Noun(
-        "The installation as a whole.",
+        "Repair, disk usage and cleanup of the installation.",
         {
-            "reconcile": Verb("system:reconcile", "Compare the records with the host and repair what differs."),
-            "df": Verb("system:df", "Show where the disk space went."),
-            "prune": Verb("prune:prune_system", "Delete images, kernels and downloads that nothing needs any more."),
+            "reconcile": Verb("system:reconcile", "Compare banger's records with the host and repair differences."),
+            "df": Verb("system:df", "Show disk usage."),
+            "prune": Verb("prune:prune_system", "Delete images, kernels and downloads that are no longer needed."),
         },
     ),
     "config": Noun(
@@ -149,11 +149,9 @@ TREE: Mapping[str, Verb | Noun] = {
             "path": Verb("config:path", "Print the paths of this installation."),
         },
     ),
-    "ssh-config": Verb(
-        "ssh_config:ssh_config", "Print what makes `ssh NAME.vm` work with your own ssh, or install it."
-    ),
-    "doctor": Verb("doctor:doctor", "Check whether this host can run VMs; say what to do if not."),
-    "completion": Verb("completion:completion", "Print the completion script of a shell."),
+    "ssh-config": Verb("ssh_config:ssh_config", "Print or install the OpenSSH configuration for `ssh NAME.vm`."),
+    "doctor": Verb("doctor:doctor", "Check whether this host can run VMs, and what to do if not."),
+    "completion": Verb("completion:completion", "Print a shell completion script."),
     "version": Verb("system:version", "Print the version."),
     "inspect": Verb("show:inspect", "Show all that is known about VMs, images or kernels.", hidden=True),
     "ssh-proxy": Verb(
@@ -179,7 +177,7 @@ def _common_options() -> list[TyperOption]:
         TyperOption(param_decls=declarations, is_flag=True, expose_value=False, callback=remember, help=text)
         for declarations, text in (
             (["--json"], "Print JSON."),
-            (["--quiet", "-q"], "Print ids only; no progress."),
+            (["--quiet", "-q"], "Print IDs only; no progress."),
             (["--debug"], "Show tracebacks of errors."),
         )
     ]

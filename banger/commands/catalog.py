@@ -19,13 +19,15 @@ def refresh(
     catalog_source: Annotated[str, Argument(metavar="SOURCE", help="https://… or oci:HOST/NAME[:TAG][@sha256:HEX].")],
     *,
     digest: Annotated[
-        str, Option(metavar="sha256:HEX", help="What it has to be: of the file, or of the registry's manifest.")
+        str, Option(metavar="sha256:HEX", help="Expected digest of the file, or of the registry's manifest.")
     ] = "",
-    name: Annotated[str, Option(metavar="NAME", help="Name of its file in catalog.d; taken from the source.")] = "",
+    name: Annotated[
+        str, Option(metavar="NAME", help="Name of its file in catalog.d; by default, taken from the source.")
+    ] = "",
 ) -> None:
-    """Fetch a catalog and use it; a pinned digest vouches for it.
+    """Fetch a catalog, verified against a pinned digest.
 
-    Nothing changes unless the whole catalog is sound. Signatures are not verified: the digest has to come to you by a
+    Nothing changes unless the whole catalog is valid. Signatures are not verified: the digest has to come to you by a
     way that you trust.
     """
     session: CliSession = ctx.obj

@@ -60,7 +60,7 @@ complete --command banger --condition '__fish_seen_subcommand_from cp export imp
 
 
 def completion(ctx: Context, shell: Annotated[str, Argument(metavar="SHELL", help="bash, zsh or fish.")]) -> None:
-    """Print the completion script of a shell."""
+    """Print a shell completion script."""
     session: CliSession = ctx.obj
     if shell not in SCRIPTS:
         message = f'there is no completion for "{shell}"'

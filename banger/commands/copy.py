@@ -24,11 +24,11 @@ _REDRAW_S = 0.1
 _SHOWN = 10
 _MOST = format_size(MOST_BYTES, spaced=False)
 
-CopySource = Annotated[str, Argument(metavar="SOURCE", help="PATH here or VM:PATH there; - is a tar stream.")]
-Target = Annotated[str, Argument(metavar="TARGET", help="As SOURCE; one of the two is in a VM.")]
-FollowLink = Annotated[bool, Option("--follow-link", "-L", help="If SOURCE is a symbolic link, copy what it leads to.")]
-Archive = Annotated[bool, Option("--archive", "-a", help="Keep owners and groups, by number.")]
-MaxSize = Annotated[str, Option(metavar="SIZE", help="Let at most so much come out of a VM.")]
+CopySource = Annotated[str, Argument(metavar="SOURCE", help="PATH on this host or VM:PATH; - is a tar stream.")]
+Target = Annotated[str, Argument(metavar="TARGET", help="Like SOURCE; at least one of the two is in a VM.")]
+FollowLink = Annotated[bool, Option("--follow-link", "-L", help="If SOURCE is a symbolic link, copy its target.")]
+Archive = Annotated[bool, Option("--archive", "-a", help="Preserve numeric owners and groups.")]
+MaxSize = Annotated[str, Option(metavar="SIZE", help="Limit on what is copied out of a VM.")]
 
 
 def cp(
@@ -40,7 +40,7 @@ def cp(
     archive: Archive = False,
     max_size: MaxSize = _MOST,
 ) -> int:
-    """Copy files between this host and a VM, or two VMs."""
+    """Copy files between this host and a VM, or between two VMs."""
     session: CliSession = ctx.obj
     from_vm, from_path = split_location(source)
     to_vm, to_path = split_location(target)

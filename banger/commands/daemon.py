@@ -23,7 +23,7 @@ def daemon(
     ctx: Context,
     dev: Annotated[bool, Option("--dev", help="Run in the foreground with coloured logs; Ctrl-C stops it.")] = False,
 ) -> int:
-    """The process that owns the VMs."""
+    """The background process that manages VMs."""
     if ctx.invoked_subcommand is not None:
         return 0
     if not dev:
@@ -49,7 +49,7 @@ def start(ctx: Context) -> None:
 
 
 def stop(ctx: Context) -> None:
-    """Stop the daemon; VMs go on running."""
+    """Stop the daemon; VMs keep running."""
     session: CliSession = ctx.obj
     session.tell("the daemon has stopped" if stop_daemon(session) else "the daemon is not running")
     session.show_document({"running": False}, "")
@@ -78,7 +78,7 @@ def stop_daemon(session: CliSession) -> bool:
 
 
 def status(ctx: Context) -> int:
-    """Tell whether the daemon runs, and how."""
+    """Show the status of the daemon."""
     session: CliSession = ctx.obj
     try:
         _show_status(session, session.running_client.get("/v1/system"))
@@ -92,7 +92,7 @@ def status(ctx: Context) -> int:
 
 
 def logs(ctx: Context, follow: FollowFlag = False, tail: Tail = None) -> None:
-    """Print what the daemon logged."""
+    """Show the daemon's log."""
     session: CliSession = ctx.obj
     for line in read_log(session.layout.daemon_log, tail, follow=follow):
         session.show_line({"line": line}, line)

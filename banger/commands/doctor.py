@@ -20,19 +20,19 @@ _COLOURS = {Status.OK: "green", Status.WARNING: "yellow", Status.FAILED: "red"}
 def doctor(
     ctx: Context,
     *,
-    leaks: Annotated[bool, Option("--leaks", help="List what is on the host, and whose it is.")] = False,
-    fix: Annotated[bool, Option("--fix", help="With --leaks: remove what is nobody's.")] = False,
-    boot: Annotated[bool, Option("--boot", help="Boot throw-away VMs and prove that they work.")] = False,
+    leaks: Annotated[bool, Option("--leaks", help="List banger's objects on the host and their owners.")] = False,
+    fix: Annotated[bool, Option("--fix", help="With --leaks: remove what has no owner.")] = False,
+    boot: Annotated[bool, Option("--boot", help="Boot temporary VMs and check that they work.")] = False,
     image: Annotated[str, Option("--image", metavar="IMAGE", help="With --boot: the image to boot.")] = "",
     kernel: Annotated[str, Option("--kernel", metavar="KERNEL", help="With --boot: the kernel to boot.")] = "",
     network: Annotated[
         list[str] | None, Option("--network", metavar="KIND", help="With --boot: user, tap or none; may be repeated.")
     ] = None,
     reach: Annotated[
-        str, Option("--reach", metavar="HOST:PORT", help="With --boot: what guests must reach, if this host does.")
+        str, Option("--reach", metavar="HOST:PORT", help="With --boot: what guests must reach if this host can.")
     ] = "",
 ) -> int:
-    """Check whether this host can run VMs; say what to do if not."""
+    """Check whether this host can run VMs, and what to do if not."""
     session: CliSession = ctx.obj
     if fix and not leaks:
         raise BangerError(ErrorKind.USAGE, "--fix goes with --leaks", hint="banger doctor --leaks --fix")

@@ -11,7 +11,7 @@ from banger.commands.session import CliSession
 
 
 def delete(ctx: Context, homes: Annotated[list[str], Argument(metavar="HOME...", help="Names of home disks.")]) -> None:
-    """Delete home disks that no VM has."""
+    """Delete home disks that no VM uses."""
     session: CliSession = ctx.obj
     for home in homes:
         session.client.call("DELETE", path_of("homes", home))

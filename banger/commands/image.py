@@ -19,8 +19,8 @@ Reference = Annotated[str, Argument(metavar="REFERENCE", help="docker.io/library
 def pull(
     ctx: Context,
     reference: Reference,
-    name: Annotated[str, Option("--name", metavar="NAME", help="Keep it under this name.")] = "",
-    platform: Annotated[str, Option("--platform", metavar="OS/ARCH", help="Another platform than this host's.")] = "",
+    name: Annotated[str, Option("--name", metavar="NAME", help="Name to store it under.")] = "",
+    platform: Annotated[str, Option("--platform", metavar="OS/ARCH", help="Platform, if not this host's.")] = "",
     plain_http: PlainHttpFlag = False,
     size: Annotated[str, Option("--size", metavar="SIZE", help="Size of the file system.")] = "",
 ) -> None:
@@ -34,13 +34,15 @@ def register(
     ctx: Context,
     *,
     rootfs: Annotated[Path, Option(metavar="FILE", help="An ext4 file system; never written to or deleted.")],
-    kernel: Annotated[str, Option(metavar="KERNEL", help="Kernel that its VMs boot unless told otherwise.")] = "",
+    kernel: Annotated[str, Option(metavar="KERNEL", help="Default kernel of its VMs.")] = "",
     work_seed: Annotated[
-        Path | None, Option(metavar="FILE", help="A small ext4 that home disks are made from.")
+        Path | None, Option(metavar="FILE", help="A small ext4 file from which home disks are made.")
     ] = None,
-    name: Annotated[str, Option(metavar="NAME", help="What to call it; the file's name without its ending.")] = "",
+    name: Annotated[
+        str, Option(metavar="NAME", help="Its name; by default, the file name without its extension.")
+    ] = "",
 ) -> None:
-    """Use an ext4 file of your own as an image, where it is."""
+    """Use an existing ext4 file as an image, in place."""
     session: CliSession = ctx.obj
     seed_path = str(work_seed.absolute()) if work_seed else ""
     body = RegisterImageBody(name or rootfs.stem, str(rootfs.absolute()), kernel, seed_path)
@@ -56,9 +58,9 @@ def promote(ctx: Context, images: SeveralImages) -> int:
 def tag(
     ctx: Context,
     stored_image: StoredImage,
-    new_name: Annotated[str, Argument(metavar="NEW", help="The other name.")],
+    new_name: Annotated[str, Argument(metavar="NEW", help="The name to add.")],
 ) -> None:
-    """Give an image one more name."""
+    """Add a name to an image."""
     session: CliSession = ctx.obj
     session.show_results([session.long("POST", path_of("images", stored_image, "tag"), body=TagImageBody(new_name))])
 
@@ -67,12 +69,13 @@ def commit(
     ctx: Context,
     vm: VmArgument,
     *,
-    name: Annotated[str, Option(metavar="NAME", help="What to call the image.")],
+    name: Annotated[str, Option(metavar="NAME", help="Name of the image.")],
     keep: Annotated[
-        list[str] | None, Option(metavar="PATH", help="Leave this in, though it tells machines apart: /etc/machine-id.")
+        list[str] | None,
+        Option(metavar="PATH", help="Keep a path that identifies the machine, such as /etc/machine-id."),
     ] = None,
 ) -> None:
-    """Make an image of a stopped VM's disk."""
+    """Create an image from a stopped VM's disk."""
     session: CliSession = ctx.obj
     body = CommitBody(name, tuple(keep or ()))
     session.show_results([session.long("POST", path_of("vms", vm, "commit"), body=body)])

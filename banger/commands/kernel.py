@@ -24,8 +24,8 @@ def pull(
         list[str], Argument(metavar="KERNEL...", help="A catalog name, oci:REFERENCE, https://… or apt:PACKAGE.")
     ],
     *,
-    name: Annotated[str, Option(metavar="NAME", help="Keep it under this name.")] = "",
-    sha256: Annotated[str, Option(metavar="HEX", help="What a file from a URL has to be.")] = "",
+    name: Annotated[str, Option(metavar="NAME", help="Name to store it under.")] = "",
+    sha256: Annotated[str, Option(metavar="HEX", help="Expected SHA-256 of a file from a URL.")] = "",
 ) -> int:
     """Fetch kernels from the catalog, a registry, a URL or the distribution."""
     session: CliSession = ctx.obj
@@ -47,17 +47,15 @@ def pull(
 
 def import_(
     ctx: Context,
-    name: Annotated[str, Argument(metavar="NAME", help="What to call it.")],
-    kernel_path: Annotated[Path | None, Argument(metavar="[FILE]", help="vmlinuz or vmlinux.")] = None,
+    name: Annotated[str, Argument(metavar="NAME", help="Name to store it under.")],
+    kernel_path: Annotated[Path | None, Argument(metavar="[FILE]", help="The kernel: vmlinuz or vmlinux.")] = None,
     *,
-    kernel: Annotated[
-        Path | None, Option("--kernel", "--vmlinux", metavar="FILE", help="The same, as an option.")
-    ] = None,
+    kernel: Annotated[Path | None, Option("--kernel", "--vmlinux", metavar="FILE", help="Same as FILE.")] = None,
     modules: Annotated[Path | None, Option(metavar="DIR", help="Its modules: lib/modules/VERSION.")] = None,
-    initrd: Annotated[Path | None, Option(metavar="FILE", help="An initrd of its own.")] = None,
-    cmdline: Annotated[str, Option(metavar="ARGS", help="Arguments that it wants.")] = "",
+    initrd: Annotated[Path | None, Option(metavar="FILE", help="Initrd to boot it with.")] = None,
+    cmdline: Annotated[str, Option(metavar="ARGS", help="Kernel command-line arguments that it needs.")] = "",
 ) -> None:
-    """Take in a kernel from local files."""
+    """Import a kernel from local files."""
     session: CliSession = ctx.obj
     file = kernel or kernel_path
     if file is None or (kernel and kernel_path):

@@ -19,9 +19,9 @@ _TIMEOUT_S = 600.0
 def lint(
     ctx: Context,
     stored_image: StoredImage,
-    stored_kernel: Annotated[str, Option("--kernel", metavar="KERNEL", help="Kernel that is to boot it.")] = "",
+    stored_kernel: Annotated[str, Option("--kernel", metavar="KERNEL", help="Kernel to check it against.")] = "",
 ) -> int:
-    """Tell what will not work in VMs of an image."""
+    """Check an image for problems before booting it."""
     session: CliSession = ctx.obj
     query = {"kernel": stored_kernel}
     report = session.client.call("GET", path_of("images", stored_image, "lint"), query, timeout_s=_TIMEOUT_S)

@@ -44,7 +44,7 @@ def list_kernels(ctx: Context, _all: AllListed = False) -> None:
 
 
 def list_catalog(ctx: Context) -> None:
-    """List the images and kernels that the catalog knows."""
+    """List the images and kernels in the catalog."""
     session: CliSession = ctx.obj
     catalog = session.client.get("/v1/catalog")
     if session.json:

@@ -14,7 +14,7 @@ from banger.render.streams import check_reader
 
 
 def follow(ctx: Context, operation: Operation) -> None:
-    """Watch an operation until it ends."""
+    """Follow an operation until it finishes."""
     session: CliSession = ctx.obj
     path = path_of("operations", operation, "events")
     if not session.json:

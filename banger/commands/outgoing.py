@@ -17,22 +17,22 @@ from banger.core.wire.requests import ExportImageBody, PushImageBody
 from banger.render.views import size
 
 _FORMS = ("bundle", "oci")
-Cpus = Annotated[int | None, Option("--cpus", min=1, metavar="N", help="Virtual CPUs to suggest for its VMs.")]
-Memory = Annotated[str, Option("--memory", metavar="SIZE", help="Memory to suggest for its VMs.")]
-Disk = Annotated[str, Option("--disk", metavar="SIZE", help="Writable disk to suggest for its VMs.")]
+Cpus = Annotated[int | None, Option("--cpus", min=1, metavar="N", help="Default number of virtual CPUs of its VMs.")]
+Memory = Annotated[str, Option("--memory", metavar="SIZE", help="Default memory of its VMs.")]
+Disk = Annotated[str, Option("--disk", metavar="SIZE", help="Default size of the writable disk of its VMs.")]
 
 
 def export_image(
     ctx: Context,
     stored_image: StoredImage,
-    file: Annotated[Path, Argument(metavar="FILE", help="A file that is not there yet.")],
+    file: Annotated[Path, Argument(metavar="FILE", help="File to create; it must not exist yet.")],
     *,
     form: FormOption = "bundle",
     cpus: Cpus = None,
     memory: Memory = "",
     disk: Disk = "",
 ) -> None:
-    """Write an image to a file that banger or other tools can read."""
+    """Export an image to a file, for banger or for other tools."""
     session: CliSession = ctx.obj
     body = ExportImageBody(str(file.absolute()), one_of("--form", form, _FORMS), _sizes(cpus, memory, disk))
     written = session.long("POST", path_of("images", stored_image, "export"), body=body)

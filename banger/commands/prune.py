@@ -20,26 +20,26 @@ from banger.render.views import VM_COLUMNS, size
 
 
 def prune_images(ctx: Context, unused: UnusedFlag = False, dry_run: DryRunFlag = False) -> None:
-    """Delete images and downloads that nothing needs any more."""
+    """Delete images and downloads that are no longer needed."""
     _prune(ctx.obj, ["image"], unused=unused, dry_run=dry_run)
 
 
 def prune_kernels(ctx: Context, unused: UnusedFlag = False, dry_run: DryRunFlag = False) -> None:
-    """Delete kernels that nothing needs any more."""
+    """Delete kernels that are no longer needed."""
     _prune(ctx.obj, ["kernel"], unused=unused, dry_run=dry_run)
 
 
 def prune_system(ctx: Context, unused: UnusedFlag = False, dry_run: DryRunFlag = False) -> None:
-    """Delete images, kernels and downloads that nothing needs any more."""
+    """Delete images, kernels and downloads that are no longer needed."""
     _prune(ctx.obj, ["image", "kernel", "evidence"], unused=unused, dry_run=dry_run)
 
 
 def prune_vms(
     ctx: Context,
-    yes: Annotated[bool, Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Annotated[bool, Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     dry_run: DryRunFlag = False,
 ) -> int:
-    """Delete every VM that is stopped."""
+    """Delete all stopped VMs."""
     session: CliSession = ctx.obj
     stopped = [vm for vm in session.client.get("/v1/vms", {"state": "stopped"}) if state_of(vm) == "stopped"]
     if dry_run:

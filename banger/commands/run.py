@@ -27,18 +27,16 @@ _NOT_RUN = 125
 _OF_THE_HOST = frozenset({ErrorKind.UNAVAILABLE, ErrorKind.TIMEOUT, ErrorKind.INTERNAL})
 _KEEP_THEIR_CODE = frozenset({ErrorKind.USAGE, ErrorKind.CANCELLED})
 
-Command = Annotated[list[str] | None, Argument(metavar="[--] COMMAND...", help="What to run in it.")]
-Interactive = Annotated[bool, Option("--interactive", "-i", help="Pass standard input on, as is done anyway.")]
-NoStdin = Annotated[
-    bool, Option("--no-stdin", "-n", help="Leave standard input alone: the command finds its own empty.")
-]
+Command = Annotated[list[str] | None, Argument(metavar="[--] COMMAND...", help="Command to run in it.")]
+Interactive = Annotated[bool, Option("--interactive", "-i", help="Pass standard input on; this is the default.")]
+NoStdin = Annotated[bool, Option("--no-stdin", "-n", help="Do not read standard input; the command gets an empty one.")]
 Tty = Annotated[
-    bool | None, Option("--tty/--no-tty", "-t", help="Give it a terminal; by default, if there is one here.")
+    bool | None, Option("--tty/--no-tty", "-t", help="Allocate a terminal; by default, if there is one here.")
 ]
-RunTimeout = Annotated[str, Option("--timeout", metavar="TIME", help="End the command after so long: 90s, 5m.")]
+RunTimeout = Annotated[str, Option("--timeout", metavar="TIME", help="Terminate the command after this time: 90s, 5m.")]
 KillAfter = Annotated[
     str,
-    Option(metavar="TIME", help="Kill a command that still runs so long after TERM; 0 waits for ever."),
+    Option(metavar="TIME", help="Kill a command that is still running this long after TERM; 0 waits forever."),
 ]
 
 
@@ -66,18 +64,16 @@ def run(
     command: Command = None,
     *,
     vm_options: specs.VmOptions,
-    rm: Annotated[bool, Option("--rm", help="Delete the VM afterwards; so it is unless named or detached.")] = False,
-    keep: Annotated[bool, Option("--keep", help="Leave the VM running afterwards.")] = False,
-    detach: Annotated[
-        bool, Option("--detach", "-d", help="Leave it running, and the command in it; print its name.")
-    ] = False,
+    rm: Annotated[bool, Option("--rm", help="Delete the VM afterwards; the default unless named or detached.")] = False,
+    keep: Annotated[bool, Option("--keep", help="Keep the VM running afterwards.")] = False,
+    detach: Annotated[bool, Option("--detach", "-d", help="Run in the background and print the VM's name.")] = False,
     timeout: RunTimeout = "",
     interactive: Interactive = False,
     no_stdin: NoStdin = False,
     tty: Tty = None,
     kill_after: KillAfter = f"{KILL_AFTER_S:g}s",
 ) -> int:
-    """Run a command in a fresh VM; ends as the command ends."""
+    """Run a command in a new VM, and exit with its status."""
     session: CliSession = ctx.obj
     if rm and keep:
         raise BangerError(ErrorKind.USAGE, "--rm and --keep exclude each other")
@@ -116,7 +112,7 @@ def exec_(
     kill_after: KillAfter = f"{KILL_AFTER_S:g}s",
     privileged: specs.Privileged = False,  # noqa: ARG001  # root in a VM has every right
 ) -> int:
-    """Run a command in a VM that is running."""
+    """Run a command in a running VM."""
     stdin = _wants_stdin(interactive=interactive, no_stdin=no_stdin)
     variables = environment(env, env_file)
     manner = Manner(tty=_use_tty(tty, stdin=stdin), stdin=stdin, kill_after_s=parse_duration(kill_after))

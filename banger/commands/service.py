@@ -20,12 +20,12 @@ _SYSTEM_UNITS = Path("/etc/systemd/system")
 _SYSTEMD_RUNS = Path("/run/systemd/system")  # sd_booted(3)
 
 SystemFlag = Annotated[
-    bool | None, Option("--system/--user", help="For the whole system or for you alone; by default as you are root.")
+    bool | None, Option("--system/--user", help="For the whole system (default for root) or only for you.")
 ]
 
 
 def install(ctx: Context, *, system: SystemFlag = None) -> None:
-    """Let systemd run the daemon."""
+    """Install the daemon as a systemd service."""
     session: CliSession = ctx.obj
     is_system = _is_system(system, "install")
     path = _unit_path(is_system=is_system)
@@ -46,7 +46,7 @@ def install(ctx: Context, *, system: SystemFlag = None) -> None:
 
 
 def uninstall(ctx: Context, *, system: SystemFlag = None) -> None:
-    """Take the daemon away from systemd."""
+    """Remove the daemon's systemd service."""
     session: CliSession = ctx.obj
     is_system = _is_system(system, "uninstall")
     path = _unit_path(is_system=is_system)

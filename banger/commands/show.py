@@ -24,17 +24,17 @@ _PAGES: Mapping[str, Page] = {
 
 
 def show_vms(ctx: Context, vms: SeveralVms) -> None:
-    """Show all that is known about VMs."""
+    """Show details of VMs."""
     _show(ctx.obj, "vms", vms, details.vm_page)
 
 
 def show_images(ctx: Context, images: SeveralImages) -> None:
-    """Show all that is known about images."""
+    """Show details of images."""
     _show(ctx.obj, "images", images, details.artifact_page)
 
 
 def show_kernels(ctx: Context, kernels: SeveralKernels) -> None:
-    """Show all that is known about kernels."""
+    """Show details of kernels."""
     _show(ctx.obj, "kernels", kernels, details.artifact_page)
 
 

@@ -30,11 +30,9 @@ _RECORD = "made.json"
 def ssh_config(
     ctx: Context,
     install: Annotated[bool, Option("--install", help="Include it in ~/.ssh/config.")] = False,
-    uninstall: Annotated[
-        bool, Option("--uninstall", help="Take out of ~/.ssh/config what --install put there.")
-    ] = False,
+    uninstall: Annotated[bool, Option("--uninstall", help="Remove from ~/.ssh/config what --install added.")] = False,
 ) -> None:
-    """Print what makes `ssh NAME.vm` work with your own ssh, or install it."""
+    """Print or install the OpenSSH configuration for `ssh NAME.vm`."""
     session: CliSession = ctx.obj
     if install and uninstall:
         raise BangerError(

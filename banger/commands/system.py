@@ -17,9 +17,9 @@ _USAGE = ("images", "kernels", "vms", "blobs", "evidence", "staging")
 def reconcile(
     ctx: Context,
     *,
-    dry_run: Annotated[bool, Option("--dry-run", "-n", help="Only tell what would be done.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", "-n", help="Only show what would be done.")] = False,
 ) -> None:
-    """Compare the records with the host and repair what differs."""
+    """Compare banger's records with the host and repair differences."""
     session: CliSession = ctx.obj
     done = session.long("POST", "/v1/system/reconcile", {"dry_run": True} if dry_run else None)
     fields = [(what, ", ".join(names)) for what, names in done.items() if names]
@@ -27,7 +27,7 @@ def reconcile(
 
 
 def df(ctx: Context) -> None:
-    """Show where the disk space went."""
+    """Show disk usage."""
     session: CliSession = ctx.obj
     usage = session.client.get("/v1/system/df")
     used = [(name, size(usage.get(f"{name}_bytes"))) for name in _USAGE]

@@ -25,7 +25,7 @@ _LIVE = frozenset({"starting", "running", "paused", "stopping"})
 _DOWN = frozenset({"stopped", "failed"})
 
 StopTimeout = Annotated[
-    str | None, Option("--timeout", "--time", "-t", metavar="TIME", help="Kill a guest that takes longer.")
+    str | None, Option("--timeout", "--time", "-t", metavar="TIME", help="Time to wait before killing a VM.")
 ]
 
 
@@ -35,9 +35,9 @@ def create(
     image: specs.ImageArgument = None,
     *,
     vm_options: specs.VmOptions,
-    start: Annotated[bool, Option("--start", help="Start it too.")] = False,
+    start: Annotated[bool, Option("--start", help="Also start it.")] = False,
 ) -> None:
-    """Make a VM without running a command in it."""
+    """Create a VM without running a command in it."""
     session: CliSession = ctx.obj
     check_name(session, vm_options.name)
     spec = vm_options.spec(session.layout, image)
@@ -49,7 +49,7 @@ def create(
 def start(
     ctx: Context, vms: options.VmArguments = None, every: options.AllFlag = False, label: options.LabelFilter = None
 ) -> int:
-    """Start VMs that are stopped."""
+    """Start stopped VMs."""
     return _each(ctx.obj, "POST", "start", select(ctx.obj, vms, label, _DOWN, every=every))
 
 
@@ -61,7 +61,7 @@ def stop(
     label: options.LabelFilter = None,
     timeout: StopTimeout = None,
 ) -> int:
-    """Power VMs off, asking their guests first."""
+    """Shut VMs down, and kill those that take too long."""
     query = {"timeout_s": parse_duration(timeout)} if timeout else {}
     return _each(ctx.obj, "POST", "stop", select(ctx.obj, vms, label, _LIVE, every=every), query)
 
@@ -74,7 +74,7 @@ def restart(
     label: options.LabelFilter = None,
     timeout: StopTimeout = None,
 ) -> int:
-    """Stop VMs and start them again; those that are stopped are started."""
+    """Restart VMs; stopped ones are started."""
     query = {"timeout_s": parse_duration(timeout)} if timeout else {}
     return _each(ctx.obj, "POST", "restart", select(ctx.obj, vms, label, _LIVE, every=every), query)
 
@@ -82,30 +82,30 @@ def restart(
 def kill(
     ctx: Context, vms: options.VmArguments = None, every: options.AllFlag = False, label: options.LabelFilter = None
 ) -> int:
-    """End VMs at once, as by pulling the plug."""
+    """Kill VMs immediately, as if the power were cut."""
     return _each(ctx.obj, "POST", "kill", select(ctx.obj, vms, label, _LIVE, every=every))
 
 
 def pause(
     ctx: Context, vms: options.VmArguments = None, every: options.AllFlag = False, label: options.LabelFilter = None
 ) -> int:
-    """Let VMs stand still; what is in their memory stays."""
+    """Pause VMs, keeping their memory."""
     return _each(ctx.obj, "POST", "pause", select(ctx.obj, vms, label, frozenset({"running"}), every=every))
 
 
 def resume(
     ctx: Context, vms: options.VmArguments = None, every: options.AllFlag = False, label: options.LabelFilter = None
 ) -> int:
-    """Let paused VMs go on."""
+    """Resume paused VMs."""
     return _each(ctx.obj, "POST", "resume", select(ctx.obj, vms, label, frozenset({"paused"}), every=every))
 
 
 def grow(
     ctx: Context,
     vm: options.VmArgument,
-    disk: Annotated[str, Option("--disk", metavar="SIZE", help="Its new size, file system included.")],
+    disk: Annotated[str, Option("--disk", metavar="SIZE", help="New size of the disk and its file system.")],
 ) -> None:
-    """Make the disk of a stopped VM larger."""
+    """Grow the disk of a stopped VM."""
     session: CliSession = ctx.obj
     body = GrowBody(mebibytes(disk))
     session.show_results([session.long("POST", path_of("vms", vm, "grow"), body=body)])
@@ -118,7 +118,7 @@ def delete(
     every: options.AllFlag = False,
     label: options.LabelFilter = None,
     force: options.ForceFlag = False,
-    keep_home: Annotated[bool, Option("--keep-home", help="Leave its home disk for the next VM.")] = False,
+    keep_home: Annotated[bool, Option("--keep-home", help="Keep its home disk for the next VM.")] = False,
 ) -> int:
     """Delete VMs and their disks."""
     targets = select(ctx.obj, vms, label, frozenset(), every=every)
@@ -130,10 +130,10 @@ def wait(
     ctx: Context,
     vms: options.SeveralVms,
     *,
-    until: Annotated[str, Option(metavar="STATE", help="Wait for this: stopped or running.")] = "stopped",
+    until: Annotated[str, Option(metavar="STATE", help="State to wait for: stopped or running.")] = "stopped",
     timeout: options.Timeout = None,
 ) -> int:
-    """Wait until VMs have stopped, or run."""
+    """Wait until VMs are stopped or running."""
     one_of("--until", until, ("stopped", "running"))
     query = {"until": until, "timeout_s": parse_duration(timeout) if timeout else None}
     return _each(ctx.obj, "GET", "wait", vms, query)
@@ -144,11 +144,13 @@ def logs(
     vm: options.VmArgument,
     *,
     follow: options.FollowFlag = False,
-    log_source: Annotated[str, Option("--source", metavar="SOURCE", help="console (the guest's) or vmm.")] = "console",
+    log_source: Annotated[
+        str, Option("--source", metavar="SOURCE", help="Which log: console (the guest's) or vmm.")
+    ] = "console",
     tail: options.Tail = None,
-    raw: Annotated[bool, Option("--raw", help="Let control characters through to a terminal.")] = False,
+    raw: Annotated[bool, Option("--raw", help="Pass control characters through to a terminal.")] = False,
 ) -> None:
-    """Print what a VM wrote to its console."""
+    """Show the console output of a VM."""
     session: CliSession = ctx.obj
     one_of("--source", log_source, ("console", "vmm"))
     query = {"source": log_source, "follow": follow or None, "tail": tail}

@@ -17,12 +17,12 @@ from banger.core.errors import BangerError, ErrorKind
 from banger.render import details
 from banger.render.views import size
 
-Last = Annotated[bool, Option("--last", help="The one that went wrong last, whichever it was.")]
-Bundle = Annotated[Path | None, Option("--bundle", metavar="FILE", help="Write it to a new tar.gz for a bug report.")]
+Last = Annotated[bool, Option("--last", help="The VM that failed most recently.")]
+Bundle = Annotated[Path | None, Option("--bundle", metavar="FILE", help="Write a new tar.gz file for a bug report.")]
 
 
 def why(ctx: Context, vms: VmArguments = None, *, last: Last = False, bundle: Bundle = None) -> None:
-    """Tell why VMs are as they are, or how they went, and what to do next."""
+    """Show why a VM stopped or failed, and what to do next."""
     session: CliSession = ctx.obj
     queries = list(vms or ())
     if last == bool(queries):

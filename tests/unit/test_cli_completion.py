@@ -72,7 +72,7 @@ def test_candidates_fit_the_place(names: Names, line: str, expected: list[str]) 
 
 
 def test_summaries_come_with_verbs(names: Names) -> None:
-    assert ("kill", "End VMs at once, as by pulling the plug.") in candidates(["vm", ""], names)
+    assert ("kill", "Kill VMs immediately, as if the power were cut.") in candidates(["vm", ""], names)
 
 
 def test_silence_without_a_daemon(cli: Cli, home: Path) -> None:

@@ -56,7 +56,7 @@ def test_description_has_every_field_with_its_bounds() -> None:
     assert [*described["properties"]] == NAMES
     assert described["properties"]["network"]["enum"] == ["user", "tap", "none"]
     assert described["properties"]["cpus"]["maximum"] == 1024
-    assert described["properties"]["ttl_s"]["description"].startswith("Delete it so long after it was made")
+    assert described["properties"]["ttl_s"]["description"].startswith("Delete the VM this long after its creation")
     assert described["required"] == ["image"]
 
 

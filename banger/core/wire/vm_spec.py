@@ -91,7 +91,7 @@ class VmSpec:
     disk_mib: int = described(
         0,
         Facts(
-            "Writable disk, sparse.",
+            "Size of the writable disk (sparse).",
             ("--disk",),
             "SIZE",
             read=reading.mebibytes,
@@ -101,16 +101,22 @@ class VmSpec:
         ),
     )
     env: tuple[str, ...] = described(
-        (), Facts("Environment; bare K takes yours.", ("--env", "-e"), "K[=V]", "`NAME=VALUE`, of every process.")
+        (),
+        Facts(
+            "Set an environment variable; K alone takes your value.",
+            ("--env", "-e"),
+            "K[=V]",
+            "`NAME=VALUE`, of every process.",
+        ),
     )
-    user: str = described("", Facts("User that runs the command.", ("--user", "-u"), "USER", "Empty: the image's own."))
+    user: str = described("", Facts("User to run the command as.", ("--user", "-u"), "USER", "Empty: the image's own."))
     workdir: str = described(
-        "", Facts("Directory that the command starts in.", ("--workdir", "-w"), "DIR", "Empty: the image's own.")
+        "", Facts("Working directory of the command.", ("--workdir", "-w"), "DIR", "Empty: the image's own.")
     )
     hostname: str = described(
         "",
         Facts(
-            "Its name for itself; otherwise --name.",
+            "Host name in the guest; by default, --name.",
             ("--hostname",),
             "NAME",
             "Empty: as the VM is called. Others find it by the VM's name alone.",
@@ -119,7 +125,7 @@ class VmSpec:
     entrypoint: tuple[str, ...] | None = described(
         None,
         Facts(
-            "In place of the image's entrypoint and command; '' for none.",
+            "Override the image's entrypoint and command; '' for none.",
             ("--entrypoint",),
             "PROGRAM",
             "Of the run that makes the VM. null: as the image has it, empty: none.",
@@ -138,7 +144,7 @@ class VmSpec:
     ports: tuple[PortForward, ...] = described(
         (),
         Facts(
-            "Forward a port, or a range of them.",
+            "Publish a port or a range of ports.",
             ("--publish", "-p"),
             "[[ADDRESS:]HOST:]GUEST[/udp]",
             read=parse_publish,
@@ -147,7 +153,7 @@ class VmSpec:
     init: InitChoice = described(
         InitChoice.AUTO,
         Facts(
-            "Pid 1: auto, image (its own) or none (banger's).",
+            "PID 1: auto, image (its own) or none (banger's).",
             ("--init",),
             "WHICH",
             choices=tuple(InitChoice),
@@ -158,7 +164,7 @@ class VmSpec:
     network: str = described(
         "user",
         Facts(
-            "user, tap or none.",
+            "Network: user, tap or none.",
             ("--network",),
             "KIND",
             choices=("user", "tap", "none"),
@@ -168,12 +174,17 @@ class VmSpec:
     )
     egress: str = described(
         "open",
-        Facts("On a tap: open, public, none, allow=CIDR,…, allow-names=NAME,….", ("--egress",), "POLICY", read=_egress),
+        Facts(
+            "Egress policy on a tap: open, public, none, allow=CIDR,…, allow-names=NAME,….",
+            ("--egress",),
+            "POLICY",
+            read=_egress,
+        ),
     )
     storage: str = described(
         "",
         Facts(
-            "How the disk is kept apart from the image.",
+            "Storage driver of the disk.",
             ("--storage",),
             "DRIVER",
             "Empty: the configured driver.",
@@ -183,7 +194,7 @@ class VmSpec:
     home: str = described(
         "",
         Facts(
-            "A disk of its own for /root, kept for the next VM.",
+            "Persistent disk for /root, kept for the next VM.",
             ("--home-disk", "--home"),
             "NAME",
             "Made if there is none of that name; empty: no such disk.",
@@ -193,7 +204,7 @@ class VmSpec:
     home_mib: int = described(
         0,
         Facts(
-            "Size of a new home disk, or what it grows to.",
+            "Size of the home disk; an existing one is grown.",
             ("--home-size",),
             "SIZE",
             "0: the configured size of a new one.",
@@ -215,7 +226,7 @@ class VmSpec:
     accelerator: str = described(
         "",
         Facts(
-            "auto, kvm (or fail) or tcg (emulation).",
+            "auto, kvm (required) or tcg (emulation).",
             ("--accelerator",),
             "WHICH",
             "Empty: the configured default, which is to choose.",
@@ -230,7 +241,7 @@ class VmSpec:
     ttl_s: float = described(
         0.0,
         Facts(
-            "Delete it so long after it was made: 30m, 8h.",
+            "Delete the VM this long after its creation: 30m, 8h.",
             ("--ttl",),
             "TIME",
             "Seconds; 0: never.",
@@ -242,7 +253,7 @@ class VmSpec:
     idle_s: float = described(
         0.0,
         Facts(
-            "Stop it when nobody has used it for so long.",
+            "Stop the VM when it has not been used for this long.",
             ("--idle",),
             "TIME",
             "Seconds; 0: never.",
@@ -254,7 +265,7 @@ class VmSpec:
     restart: str = described(
         "no",
         Facts(
-            "Start it again: no, on-failure[:N], always or unless-stopped.",
+            "Restart policy: no, on-failure[:N], always or unless-stopped.",
             ("--restart",),
             "POLICY",
             is_blank_a_value=True,
@@ -264,7 +275,7 @@ class VmSpec:
     on_reboot: str = described(
         "restart",
         Facts(
-            "When the guest reboots: restart the machine, or stop.",
+            "When the guest reboots: restart or stop.",
             ("--on-reboot",),
             "WHAT",
             choices=("restart", "stop"),
@@ -286,7 +297,7 @@ class VmSpec:
     )
     labels: Mapping[str, str] = field(
         default_factory=dict,
-        metadata={FACTS: Facts("Label to find it by.", ("--label", "-l"), "K[=V]", read=reading.labels)},
+        metadata={FACTS: Facts("Add a label.", ("--label", "-l"), "K[=V]", read=reading.labels)},
     )
 
 
