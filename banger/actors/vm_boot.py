@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from banger.actors.services import Services
 from banger.actors.vm_files import VmFiles
 from banger.core import console
 from banger.core.boot_pace import BootPace, BootProgress, stall
-from banger.core.errors import ErrorKind
+from banger.core.cancel import CancelToken
+from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import ProcessIdentity
 from banger.core.operation import Operation
 from banger.core.ports import Health, Machine, VmmDriver
@@ -78,6 +82,38 @@ class BootWatch:
             operation.deadline.raise_if_expired("waiting for the guest to boot")
             operation.haste.wait(CONSOLE_POLL_S)
             operation.haste.raise_if_cancelled()
+
+    @contextmanager
+    def lasting(self, identity: ProcessIdentity) -> Iterator[CancelToken]:
+        """Watch on while somebody waits for the guest's answer on the token that this gives.
+
+        Raises:
+            NotUpError: in place of what the block raises, if its token was cancelled because the guest failed or ended.
+        """
+        token, causes = CancelToken(), list[NotUpError]()
+        forget = self._operation.haste.on_cancel(lambda: token.cancel(self._operation.haste.reason))
+        watching = threading.Thread(target=self._watch_on, args=(identity, token, causes), name="boot-watch")
+        watching.start()
+        try:
+            yield token
+        except BangerError as error:
+            token.cancel()
+            watching.join()
+            if causes:
+                raise causes[0] from error
+            raise
+        finally:
+            forget()
+            token.cancel()
+            watching.join()
+
+    def _watch_on(self, identity: ProcessIdentity, token: CancelToken, causes: list[NotUpError]) -> None:
+        while not token.wait(_VMM_POLL_S):
+            text = self._files.console_from(self.console_offset)
+            failure = console.boot_marks(text).failure
+            if failure or not self._services.vmms.processes.is_alive(identity):
+                causes.append(NotUpError(failure or "the machine ended", text))
+                token.cancel(causes[0].reason)
 
     def _look_at_vmm(
         self, identity: ProcessIdentity, pace: BootPace | None, signs: _SignsOfLife, marks: console.BootMarks, text: str

@@ -5,7 +5,8 @@ Where KVM promises guests and lets kernels hang, the same start goes on emulated
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from loguru import logger
@@ -17,6 +18,7 @@ from banger.actors.vm_boot import BootWatch, NotUpError
 from banger.actors.vm_files import VmFiles
 from banger.actors.vm_machines import machine_of
 from banger.core.boot_pace import with_memory
+from banger.core.cancel import CancelToken
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import ExitReason, Image, Kernel, ProcessIdentity, Vm
@@ -112,6 +114,24 @@ class Bringup:
         else:
             if pace is not None:
                 engines.keep(self._what.kernel.digest)
+
+    @contextmanager
+    def lasting(self) -> Iterator[CancelToken]:
+        """Somebody waits for the guest's answer on the token that this gives, which is set if the guest fails first.
+
+        Raises:
+            BangerError: as :meth:`boot` if it fails, ends or does not answer; otherwise what the block raises.
+        """
+        try:
+            with self._watch.lasting(self.identity) as token:
+                yield token
+        except NotUpError as down:
+            raise self.failed(down.reason, down.kind) from None
+        except BangerError as error:
+            is_alive = self._services.vmms.processes.is_alive(self.identity)
+            if is_alive and error.kind is not ErrorKind.TIMEOUT:
+                raise
+            raise self.failed(error.message if is_alive else "the machine ended", error.kind) from error
 
     def failed(self, told: str, kind: ErrorKind = ErrorKind.UNAVAILABLE) -> BangerError:
         """The error of a boot that failed; call it before anything is taken down."""

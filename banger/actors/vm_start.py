@@ -11,7 +11,6 @@ from banger.actors.vm_bringup import LAUNCH, Bringup, Ingredients
 from banger.actors.vm_files import VmFiles
 from banger.actors.vm_teardown import tear_down
 from banger.core.crashpoints import crashpoint
-from banger.core.errors import BangerError, ErrorKind
 from banger.core.image_command import command_of_run
 from banger.core.models import ProcessIdentity, Vm
 from banger.core.operation import Operation
@@ -30,6 +29,9 @@ from banger.core.ports import (
 
 #: By this serial the guest's init finds the modules of its kernel.
 MODULES_SERIAL = "modules"
+
+#: How long a guest whose init has said that it is up may take to answer.
+_CONNECT_TIMEOUT_S = 30.0
 
 
 class VmStart:
@@ -170,12 +172,7 @@ class VmStart:
     def _connect(self) -> None:
         crashpoint("vm.start:booted")
         vm = self._running()
-        try:
-            self._services.guests.connect(vm, self._operation, timeout_s=30.0)
-        except BangerError as error:
-            is_alive = self._services.vmms.processes.is_alive(self.identity)
-            if is_alive and error.kind is not ErrorKind.TIMEOUT:
-                raise
-            raise self._bringup.failed(error.message if is_alive else "the machine ended", error.kind) from error
+        with self._bringup.lasting() as token:
+            self._services.guests.connect(vm, self._operation, _CONNECT_TIMEOUT_S, token)
         for capability in self._capabilities:
             capability.started(vm, self._ledger)

@@ -47,15 +47,18 @@ class GuestChannels:
 
     # -- from threads -----------------------------------------------------------------------------------
 
-    def connect(self, access: GuestAccess, operation: Operation, timeout_s: float) -> None:
+    def connect(
+        self, access: GuestAccess, operation: Operation, timeout_s: float, token: CancelToken | None = None
+    ) -> None:
         """Connect, strictly checking the host key, and keep the connection; leaves at once when cancelled.
 
         Raises:
             BangerError: ``timeout``; ``denied`` for a wrong host key, without trying again; ``cancelled``.
         """
-        operation.haste.raise_if_cancelled()
+        token = token or operation.haste
+        token.raise_if_cancelled()
         seconds = operation.deadline.at_most(timeout_s)
-        self._call(self._connect(access, seconds), seconds, operation.haste)
+        self._call(self._connect(access, seconds), seconds, token)
 
     def run(
         self, access: GuestAccess, command: str, timeout_s: float, token: CancelToken | None = None

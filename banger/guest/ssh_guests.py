@@ -26,9 +26,9 @@ class SshGuests:
         self._channels = channels
         self._access = access
 
-    def connect(self, vm: Vm, operation: Operation, timeout_s: float) -> None:
+    def connect(self, vm: Vm, operation: Operation, timeout_s: float, token: CancelToken | None = None) -> None:
         """Connect, strictly checking the host key, and keep the connection."""
-        self._channels.connect(self._access(vm), operation, timeout_s)
+        self._channels.connect(self._access(vm), operation, timeout_s, token)
 
     def power_off(self, vm: Vm, timeout_s: float, token: CancelToken | None = None) -> None:
         """Have the guest power itself off."""

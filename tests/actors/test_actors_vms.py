@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 import time
 
 import pytest
@@ -168,6 +171,30 @@ def test_vm_that_does_not_let_us_in_is_undone(world):
 
     assert world.store.vms.all() == []
     assert world.leftovers() == []
+
+
+@pytest.mark.parametrize("how", ["panic", "end", "leave"])
+def test_guest_that_fails_between_ready_and_its_answer_ends_the_start_at_once(world, vmm, how):
+    world.guests.silent = True
+    vm = create(world)
+    waiter = world.supervisor.submit(StartVm(vm.id, vm.name))
+    eventually(lambda: "boot-watch" in {thread.name for thread in threading.enumerate()}, what="it connects")
+    if how == "panic":
+        with (world.layout.vm_dir(vm.id) / "console.log").open("a") as console:
+            console.write("[    1.0] Kernel panic - not syncing: Attempted to kill init!\n")
+    elif how == "end":
+        (handle,) = world.ledger.of(vm.id).of("process")
+        os.kill(handle.detail["pid"], signal.SIGKILL)
+    else:
+        waiter.leave()
+
+    eventually(lambda: not world.operations.active(), timeout_s=10, what="the start ends, long before its time-out")
+    stopped = world.vm("web")
+    assert stopped.state is VmState.STOPPED
+    if how == "panic":
+        assert "Attempted to kill init" in stopped.reason
+    assert world.ledger.of(vm.id).of() == []
+    assert "boot-watch" not in {thread.name for thread in threading.enumerate()}
 
 
 def test_vm_create_whose_caller_leaves_while_the_image_is_pulled_is_undone(world):

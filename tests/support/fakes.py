@@ -143,12 +143,18 @@ class FakeGuests:
         self.asked_to_power_off: list[str] = []
         self.busy: dict[str, int] = {}
         self.refusal: BangerError | None = None
+        self.silent = False
         self.on_power_off: Callable[[Vm], None] = lambda vm: None
         self.sessions: Callable[[Vm], RunningGuest] = _no_session
 
-    def connect(self, vm: Vm, operation: Operation, timeout_s: float) -> None:
+    def connect(self, vm: Vm, operation: Operation, timeout_s: float, token: CancelToken | None = None) -> None:
         if self.refusal is not None:
             raise self.refusal
+        if self.silent:
+            token = token or operation.haste
+            token.wait(timeout_s)
+            token.raise_if_cancelled()
+            raise BangerError(ErrorKind.TIMEOUT, f"the guest did not answer within {timeout_s:g} s")
         self.connected.add(vm.id)
 
     def power_off(self, vm: Vm, timeout_s: float, token: CancelToken | None = None) -> None:

@@ -16,10 +16,10 @@ from banger.core.ports.running_guest import RunningGuest
 class Guests(Protocol):
     """All running guests. Actors call the blocking methods from their own threads."""
 
-    def connect(self, vm: Vm, operation: Operation, timeout_s: float) -> None:
+    def connect(self, vm: Vm, operation: Operation, timeout_s: float, token: CancelToken | None = None) -> None:
         """Wait until a guest that may still be booting answers, and be sure that it is the right one.
 
-        Leaves at once when the operation is cancelled.
+        Leaves at once when the operation is cancelled, or when ``token`` is, if there is one: in its place then.
 
         Raises:
             BangerError: ``timeout``; ``denied`` if it is another one; ``cancelled``.
