@@ -38,6 +38,12 @@ def test_every_command_is_documented() -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_tests_that_a_document_names_are_there(document: Path) -> None:
+    for named in re.findall(r"`(tests/[\w./*]+)`", document.read_text()):
+        assert list(ROOT.glob(named)), f"{document.name} names {named}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_between_documents_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", document.read_text()):
         assert (document.parent / target).exists(), f"{document.name} links to {target}"
