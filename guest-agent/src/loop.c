@@ -1,0 +1,70 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "agent.h"
+
+static int epoll_fd;
+static struct watch signals = {.fd = -1};
+
+/* Signals that end a process by default are ignored: they mean services, or all that is left of an image's. */
+void loop_start(void) {
+    static const int ignored[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGPIPE, SIGUSR1, SIGUSR2, SIGALRM, SIGTTOU, SIGTTIN,
+                                  SIGTSTP};
+    for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++)
+        signal(ignored[i], SIG_IGN);
+    sigset_t child;
+    sigemptyset(&child);
+    sigaddset(&child, SIGCHLD);
+    sigprocmask(SIG_SETMASK, &child, NULL);
+    epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    int fd = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (epoll_fd < 0 || fd < 0) {
+        complain("no epoll or signalfd in this kernel");
+        exit(1);
+    }
+    loop_watch(&signals, fd);
+}
+
+/* Takes the descriptor over. What it is ready for is found out by trying. */
+void loop_watch(struct watch *watch, int fd) {
+    *watch = (struct watch){.fd = fd, .readable = true, .writable = true};
+    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+    struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.ptr = watch};
+    epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event); /* fails for plain files, which are always ready */
+}
+
+/* The removal is explicit: a child that has not executed yet may hold a copy, which would keep the events coming. */
+void loop_close(struct watch *watch) {
+    if (watch->fd < 0)
+        return;
+    epoll_ctl(epoll_fd, EPOLL_CTL_DEL, watch->fd, NULL);
+    close(watch->fd);
+    *watch = (struct watch){.fd = -1};
+}
+
+void loop_turn(int timeout_ms) {
+    struct epoll_event events[64];
+    int count = epoll_wait(epoll_fd, events, 64, timeout_ms);
+    for (int i = 0; i < count; i++) {
+        struct watch *watch = events[i].data.ptr;
+        uint32_t what = events[i].events;
+        watch->readable |= (what & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
+        watch->writable |= (what & (EPOLLOUT | EPOLLHUP | EPOLLERR)) != 0;
+        watch->broken |= (what & EPOLLERR) != 0;
+    }
+}
+
+bool loop_child_ended(void) {
+    if (!signals.readable)
+        return false;
+    struct signalfd_siginfo information;
+    while (read(signals.fd, &information, sizeof information) > 0)
+        ;
+    signals.readable = false;
+    return true;
+}

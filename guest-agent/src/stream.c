@@ -1,0 +1,326 @@
+/* One stream: its input on the way to who reads it, its output on the way to the host, and its end. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "agent.h"
+
+/* Output without a pause that makes a stream one of bulk data. */
+enum { BULK_BYTES = 2 * MAX_FRAME };
+
+struct stream *streams;
+static unsigned stream_count;
+static size_t extra_windows;
+
+/* NULL only if the host has opened too many to be told so. */
+struct stream *stream_new(struct channel *channel, uint32_t id) {
+    struct stream *stream = channel->count < MAX_STREAMS + REFUSED_STREAMS ? calloc(1, sizeof *stream) : NULL;
+    if (!stream)
+        return NULL;
+    stream->channel = channel;
+    stream->id = id;
+    stream->in.fd = stream->out.fd = stream->err.fd = stream->status.fd = -1;
+    stream->window = INPUT_WINDOW;
+    stream->input_left = INPUT_WINDOW;
+    stream->out_left = stream->err_left = -1;
+    stream->started = now_ms();
+    stream->next = streams;
+    streams = stream;
+    stream_count++;
+    channel->streams[channel->count++] = stream;
+    if (channel->count > MAX_STREAMS || stream_count > ALL_STREAMS)
+        stream_fail(stream, BUSY, 0, "too many requests at once");
+    return stream;
+}
+
+void stream_finish(struct stream *stream, const struct result *result) {
+    if (stream->result)
+        return;
+    stream->result = malloc(sizeof *result);
+    if (stream->result)
+        *stream->result = *result;
+    else
+        stream->dead = true;
+}
+
+void stream_fail(struct stream *stream, enum status status, int error, const char *message) {
+    struct result result;
+    begin_result(&result, status, error, message);
+    stream_finish(stream, &result);
+}
+
+static void close_input(struct stream *stream) {
+    loop_close(&stream->in);
+    backlog_free(&stream->backlog);
+    stream->deaf = true;
+}
+
+/* Nobody reads what the host sends. */
+static void deafen(struct stream *stream) {
+    if (!stream->deaf && !stream->ended)
+        stream->want_stop = true;
+    close_input(stream);
+}
+
+static void end_input(struct stream *stream) {
+    stream->end_done = true;
+    if (stream->op == OP_DIAL) {
+        shutdown(stream->in.fd, SHUT_WR);
+        loop_close(&stream->in);
+    } else if (stream->flags & EXEC_TTY && stream->op == OP_EXEC) {
+        struct termios settings;
+        char end = tcgetattr(stream->in.fd, &settings) == 0 ? (char)settings.c_cc[VEOF] : 4;
+        if (write(stream->in.fd, &end, 1) < 0)
+            return;
+    } else {
+        loop_close(&stream->in);
+    }
+}
+
+/* Counts what was written, or finds that it never will be. False if nothing more can be written now. */
+static bool written(struct stream *stream, ssize_t count) {
+    if (count >= 0) {
+        stream->consumed += (uint32_t)count;
+        return true;
+    }
+    if (errno == EINTR)
+        return true;
+    stream->in.writable = false;
+    if (errno != EAGAIN)
+        deafen(stream);
+    return false;
+}
+
+/* Writes what waits, as far as its reader takes it. */
+void stream_pass_on(struct stream *stream) {
+    if (stream->in.fd < 0 || stream->connecting)
+        return;
+    if (stream->in.broken && stream->op != OP_DIAL && !(stream->flags & EXEC_TTY)) {
+        deafen(stream);
+        return;
+    }
+    while (stream->backlog.size && stream->in.writable)
+        if (!written(stream, backlog_write(&stream->backlog, stream->in.fd)))
+            break;
+    if (stream->ended && !stream->end_done && !stream->backlog.size && stream->in.fd >= 0)
+        end_input(stream);
+}
+
+void stream_input(struct stream *stream, const uint8_t *bytes, size_t size, bool end) {
+    stream->received += size;
+    stream->ended |= end;
+    while (size && !stream->deaf && !stream->connecting && !stream->backlog.size && stream->in.writable) {
+        ssize_t count = write(stream->in.fd, bytes, size);
+        if (!written(stream, count))
+            break;
+        if (count > 0) {
+            bytes += count;
+            size -= (size_t)count;
+        }
+    }
+    if (!stream->deaf && !backlog_add(&stream->backlog, bytes, size))
+        deafen(stream);
+    if (stream->ended)
+        stream_pass_on(stream);
+}
+
+/* What the host may send next. Who takes everything at once gets a larger window, as long as there is memory for it. */
+static uint32_t credit_due(struct stream *stream) {
+    if (stream->deaf || stream->ended || stream->consumed < stream->window / 4)
+        return 0;
+    uint32_t due = stream->consumed;
+    stream->consumed = 0;
+    if (!stream->backlog.size && stream->received >= 2 * (uint64_t)stream->window && stream->window < MAX_INPUT_WINDOW &&
+        extra_windows + stream->window <= EXTRA_WINDOWS) {
+        extra_windows += stream->window;
+        due += stream->window;
+        stream->window *= 2;
+    }
+    stream->input_left += due;
+    return due;
+}
+
+static void leave_channel(struct stream *stream) {
+    struct channel *channel = stream->channel;
+    for (unsigned i = 0; i < channel->count; i++)
+        if (channel->streams[i] == stream)
+            channel->streams[i] = channel->streams[--channel->count];
+    stream->channel = NULL;
+}
+
+/* Its session is over. What it started lives on only if it was told to, or until it is killed. */
+void stream_leave(struct stream *stream) {
+    leave_channel(stream);
+    close_input(stream);
+    stream_mute(stream);
+    if (!stream->child || stream->reaped)
+        stream->dead = true;
+    else if (!(stream->op == OP_EXEC && stream->flags & EXEC_KEPT))
+        child_hang_up(stream, BY_CANCEL);
+}
+
+/* From now on its output is read and dropped. */
+void stream_mute(struct stream *stream) {
+    stream->muted = true;
+}
+
+/* Sends what there is to say besides data; true if that was the last word. There is room for at least one frame. */
+bool stream_news(struct stream *stream) {
+    struct channel *channel = stream->channel;
+    uint32_t due = stream->result ? 0 : credit_due(stream);
+    if (due) {
+        set_u32(channel_payload(channel), due);
+        channel_send(channel, stream->id, CREDIT, 0, 4);
+    }
+    if (stream->want_stop && channel_has_room(channel)) {
+        stream->want_stop = false;
+        channel_send(channel, stream->id, STOP, 0, 0);
+    }
+    if (stream->want_started && channel_has_room(channel)) {
+        stream->want_started = false;
+        set_u32(channel_payload(channel), (uint32_t)stream->pid);
+        channel_send(channel, stream->id, STARTED, 0, stream->op == OP_EXEC ? 4 : 0);
+    }
+    if (!stream->result || stream->want_started || !channel_has_room(channel))
+        return false;
+    memcpy(channel_payload(channel), stream->result->bytes, stream->result->size);
+    channel_send(channel, stream->id, RESULT, 0, stream->result->size);
+    leave_channel(stream);
+    if (!stream->child || stream->reaped)
+        stream->dead = true;
+    return true;
+}
+
+/* The output has ended, or what of it is wanted. */
+static bool output_over(struct stream *stream, struct watch *watch, unsigned flags, int error) {
+    bool failed = error && error != EIO && stream->op == OP_DIAL;
+    stream->channel->unfinished = true;
+    if (failed)
+        stream_fail(stream, FAILED, error, strerror(error));
+    loop_close(watch);
+    if (failed || stream->op != OP_DIAL)
+        return false;
+    stream->said_end = true;
+    channel_send(stream->channel, stream->id, DATA, flags | FLAG_END, 0);
+    return true;
+}
+
+/* Moves output into a frame; true if one was sent. */
+static bool move_output(struct stream *stream, struct watch *watch, int64_t *left, unsigned flags, int64_t most) {
+    struct channel *channel = stream->channel;
+    int64_t size = most < MAX_PAYLOAD ? most : MAX_PAYLOAD;
+    if (*left >= 0 && *left < size)
+        size = *left;
+    if (watch->fd < 0 || !watch->readable || (size <= 0 && *left != 0))
+        return false;
+    ssize_t got = *left == 0 ? 0 : read(watch->fd, channel_payload(channel), (size_t)size);
+    if (got > 0) {
+        channel_send(channel, stream->id, DATA, flags, (size_t)got);
+        stream->credit -= got;
+        channel->credit -= got;
+        if (*left >= 0)
+            *left -= got;
+        if (stream->heaviness < 16 * BULK_BYTES)
+            stream->heaviness += (uint32_t)got;
+        return true;
+    }
+    if (got < 0 && errno == EINTR)
+        return false;
+    if (got < 0 && errno == EAGAIN && *left < 0) {
+        watch->readable = false;
+        stream->heaviness /= 2;
+        return false;
+    }
+    return output_over(stream, watch, flags, got < 0 && errno != EAGAIN ? errno : 0);
+}
+
+/* Sends one frame of output, if there is any and credit for it. Bulk data leaves a part of the session's to others. */
+bool stream_output(struct stream *stream, bool bulk_too) {
+    bool bulk = stream->heaviness >= BULK_BYTES;
+    if (stream->result || stream->muted || stream->connecting || (bulk && !bulk_too))
+        return false;
+    int64_t most = stream->channel->credit - (bulk ? stream->channel->reserve : 0);
+    if (most > stream->credit)
+        most = stream->credit;
+    return move_output(stream, &stream->out, &stream->out_left, 0, most) ||
+           move_output(stream, &stream->err, &stream->err_left, FLAG_ERR, most);
+}
+
+static void drop_output(struct watch *watch, int64_t left) {
+    static uint8_t dropped[MAX_FRAME];
+    for (int reads = 0; watch->fd >= 0 && watch->readable && reads < 8; reads++) {
+        ssize_t got = left == 0 ? 0 : read(watch->fd, dropped, sizeof dropped);
+        if (got < 0 && errno == EAGAIN && left < 0)
+            watch->readable = false;
+        else if (got <= 0 && errno != EINTR)
+            loop_close(watch);
+    }
+}
+
+void stream_resize(struct stream *stream, uint16_t rows, uint16_t columns) {
+    struct winsize size = {.ws_row = rows, .ws_col = columns};
+    if (stream->op == OP_EXEC && stream->flags & EXEC_TTY && stream->out.fd >= 0)
+        ioctl(stream->out.fd, TIOCSWINSZ, &size);
+}
+
+/* What the last turn of the loop has brought, for all of them. */
+void streams_settle(void) {
+    for (struct stream *stream = streams; stream; stream = stream->next) {
+        if (stream->dead)
+            continue;
+        if (stream->op == OP_DIAL)
+            dial_progress(stream);
+        stream_pass_on(stream);
+        if (stream->muted) {
+            drop_output(&stream->out, stream->out_left);
+            drop_output(&stream->err, stream->err_left);
+        }
+        if (stream->child)
+            child_settle(stream);
+        if (!stream->channel && stream->result && (!stream->child || stream->reaped))
+            stream->dead = true;
+    }
+}
+
+/* True if the loop must not sleep. */
+bool streams_are_busy(void) {
+    for (const struct stream *stream = streams; stream; stream = stream->next) {
+        const struct channel *channel = stream->channel;
+        bool wanted = stream->muted || (channel && channel_has_room(channel) && channel->port.writable &&
+                                        stream->credit > 0 && channel->credit > 0);
+        bool bulk = stream->heaviness >= BULK_BYTES && !stream->muted;
+        if (stream->result || stream->connecting || !wanted || (bulk && channel->credit <= channel->reserve))
+            continue;
+        if ((stream->out.fd >= 0 && stream->out.readable) || (stream->err.fd >= 0 && stream->err.readable))
+            return true;
+    }
+    return false;
+}
+
+void streams_sweep(void) {
+    struct stream **at = &streams;
+    while (*at) {
+        struct stream *stream = *at;
+        if (!stream->dead) {
+            at = &stream->next;
+            continue;
+        }
+        *at = stream->next;
+        if (stream->channel)
+            leave_channel(stream);
+        loop_close(&stream->in);
+        loop_close(&stream->out);
+        loop_close(&stream->err);
+        loop_close(&stream->status);
+        backlog_free(&stream->backlog);
+        extra_windows -= stream->window - INPUT_WINDOW;
+        stream_count--;
+        free(stream->report);
+        free(stream->result);
+        free(stream);
+    }
+}
