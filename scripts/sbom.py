@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
@@ -140,15 +142,24 @@ def _component(package: Locked) -> dict[str, Any]:
     return component
 
 
+def build_agent(root: Path) -> None:
+    """Compile the program that the package carries for its guests. Raises ``RuntimeError`` with one line that helps."""
+    for tool in ("make", "musl-gcc"):
+        if shutil.which(tool) is None:
+            raise RuntimeError(f"the guest agent is built with {tool}: apt-get install -y gcc make musl-tools")
+    subprocess.run(["make", "--silent", "--directory", str(root / "guest-agent")], check=True)
+
+
 class SbomHook(BuildHookInterface[Any]):
-    """Puts the document into every wheel that is built."""
+    """Puts the document into every wheel that is built, and the guest agent, which is compiled for that."""
 
     PLUGIN_NAME = "custom"
     _made: tempfile.TemporaryDirectory[str] | None = None
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Write it where nothing is left behind, and have it taken in."""
-        del version  # "standard" or "editable": both get it
+        if version == "standard":  # an editable installation uses what scripts/setup.sh has built
+            build_agent(Path(self.root))
         core = self.metadata.core
         locked = read_lock((Path(self.root) / LOCK).read_text(encoding="utf-8"))
         packages = [package for package in locked if package.is_of_linux]

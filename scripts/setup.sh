@@ -13,7 +13,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 # Without these no VM starts. The interpreter's own package is handled in find_python.
-ESSENTIAL=(qemu-system-x86 busybox-static dropbear-bin openssh-sftp-server openssh-client e2fsprogs kmod xz-utils)
+ESSENTIAL=(qemu-system-x86 busybox-static dropbear-bin openssh-sftp-server openssh-client e2fsprogs kmod xz-utils gcc make musl-tools)
 # Without these some commands are missing: images bootstrapped from the distribution's own packages, the network tap.
 RUNTIME=("${ESSENTIAL[@]}" mmdebstrap ca-certificates nftables iproute2)
 TEST=("${RUNTIME[@]}" docker-registry skopeo umoci apache2-utils attr btrfs-progs dmsetup iptables libcap2-bin lz4 musl systemd zstd)
@@ -93,12 +93,12 @@ install_packages() {
 # Not a Debian family machine: say what is missing by the names of the programs.
 check_commands() {
   local absent=()
-  for command in qemu-system-x86_64 busybox dropbear ssh mke2fs; do
+  for command in qemu-system-x86_64 busybox dropbear ssh mke2fs make musl-gcc; do
     PATH="$PATH:/usr/sbin:/sbin" command -v "$command" >/dev/null || absent+=("$command")
   done
   [[ ${#absent[@]} -eq 0 ]] ||
     die "this is no Debian or Ubuntu machine, and these programs are missing: ${absent[*]}" \
-      "install QEMU, a static busybox, dropbear, OpenSSH and e2fsprogs with your package manager, then run this again"
+      "install QEMU, a static busybox, dropbear, OpenSSH, e2fsprogs, make and musl-gcc with your package manager, then run this again"
 }
 
 # Print the first interpreter that is new enough and can make virtual environments.
@@ -179,5 +179,11 @@ make_environment() {
   printf '%s\n' "$WANTED" >"$STAMP"
 }
 
+# The program that runs in guests; built anew when its sources have changed.
+build_agent() {
+  make --silent --directory guest-agent || die "the guest agent could not be built" "see the compiler's own message above"
+}
+
 install_packages
+build_agent
 make_environment

@@ -68,7 +68,7 @@ struct channel {
     size_t request_size;
     uint32_t request_stream;
     struct stream *streams[MAX_STREAMS + REFUSED_STREAMS];
-    unsigned count, turn;
+    unsigned count, turn, ended; /* ended: by what came before the greeting that is waited for */
     uint8_t pong[MAX_PING];
     int pong_size; /* -1: none to send */
     int announcement; /* a reason, or -1 */
@@ -129,7 +129,7 @@ void channels_sweep(void);
 
 /* session.c */
 bool session_frame(struct channel *channel, const uint8_t *header, const uint8_t *payload, size_t size);
-unsigned session_end(struct channel *channel);
+void session_end(struct channel *channel);
 void session_fill(struct channel *channel);
 
 /* stream.c */

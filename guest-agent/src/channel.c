@@ -63,7 +63,7 @@ void channel_send(struct channel *channel, uint32_t stream, enum kind kind, unsi
     channel->out_end += HEADER_BYTES + size + TRAILER_BYTES;
 }
 
-static void send_welcome(struct channel *channel, const uint8_t *nonce, enum reason reason, unsigned ended) {
+static void send_welcome(struct channel *channel, const uint8_t *nonce, enum reason reason) {
     uint8_t *at = channel->out + channel->out_end;
     memset(at, 0, WELCOME_BYTES);
     memcpy(at, MAGIC, MAGIC_BYTES);
@@ -74,12 +74,14 @@ static void send_welcome(struct channel *channel, const uint8_t *nonce, enum rea
     set_u16(at + 36, PROTOCOL);
     set_u16(at + 38, (uint16_t)reason);
     set_u32(at + 40, channel->in_session ? channel->tag : 0);
-    set_u32(at + 44, ended);
+    set_u32(at + 44, channel->ended);
     memcpy(at + 48, around.boot, NONCE_BYTES);
     memcpy(at + 64, VERSION, strnlen(VERSION, VERSION_BYTES));
     set_u32(at + 80, MAX_STREAMS);
     set_u32(at + 84, around.cgroups >= 0 ? FEATURE_CGROUPS : 0);
     channel->out_end += WELCOME_BYTES;
+    if (nonce)
+        channel->ended = 0;
 }
 
 /* What the host says is no frame: the session is over, and the next greeting is waited for. */
@@ -103,17 +105,17 @@ static void make_tag(struct channel *channel) {
 static void greet(struct channel *channel, const uint8_t *hello) {
     static const uint8_t no_nonce[NONCE_BYTES];
     const uint8_t *nonce = hello + 24;
-    unsigned ended = session_end(channel);
+    session_end(channel);
     uint16_t lowest = get_u16(hello + 16), highest = get_u16(hello + 18);
     uint32_t window = get_u32(hello + 20);
     channel->announcement = -1;
     if (!memcmp(nonce, no_nonce, NONCE_BYTES) || window < MIN_SESSION_WINDOW || window > MAX_SESSION_WINDOW ||
         lowest > highest) {
-        send_welcome(channel, nonce, BAD_HELLO, ended);
+        send_welcome(channel, nonce, BAD_HELLO);
         return;
     }
     if (lowest > PROTOCOL || highest < PROTOCOL) {
-        send_welcome(channel, nonce, NO_PROTOCOL, ended);
+        send_welcome(channel, nonce, NO_PROTOCOL);
         return;
     }
     make_tag(channel);
@@ -121,7 +123,7 @@ static void greet(struct channel *channel, const uint8_t *hello) {
     channel->highest = 0;
     channel->credit = window;
     channel->reserve = window / 4 < 16384 ? window / 4 : 16384;
-    send_welcome(channel, nonce, GREETED, ended);
+    send_welcome(channel, nonce, GREETED);
 }
 
 /* Looks for a greeting; false if more has to come first. What the agent had to say to nobody is dropped. */
@@ -208,7 +210,7 @@ void channel_read(struct channel *channel) {
 
 void channel_write(struct channel *channel) {
     if (channel->announcement >= 0 && !channel->in_session && channel_has_room(channel)) {
-        send_welcome(channel, NULL, (enum reason)channel->announcement, 0);
+        send_welcome(channel, NULL, (enum reason)channel->announcement);
         channel->announcement = -1;
     }
     while (channel->port.writable && channel->out_start < channel->out_end && !channel->gone) {

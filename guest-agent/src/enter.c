@@ -27,15 +27,13 @@ void enter_image(void) {
         close(space);
     }
     int root = openat(PROC_FD, "1/root", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (root < 0) {
-        if (around.confined)
-            report_errno("cannot find the root directory of process 1");
-        return;
-    }
-    if (fstat(root, &its) < 0 || stat("/", &own) < 0 || !same(&own, &its))
+    if (root < 0 && around.confined)
+        report_errno("cannot find the root directory of process 1");
+    if (root >= 0 && (fstat(root, &its) < 0 || stat("/", &own) < 0 || !same(&own, &its)))
         if (fchdir(root) < 0 || chroot(".") < 0)
             report_errno("cannot enter the root directory of process 1");
-    close(root);
+    if (root >= 0)
+        close(root);
     if (chdir("/") < 0)
         report_errno("cannot enter the root directory");
 }

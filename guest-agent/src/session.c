@@ -123,16 +123,15 @@ bool session_frame(struct channel *channel, const uint8_t *header, const uint8_t
     return (kind == CANCEL || kind == SIGNAL || kind == RESIZE) && control(stream, kind, payload, size);
 }
 
-/* How many streams it had. */
-unsigned session_end(struct channel *channel) {
-    unsigned count = channel->count;
+/* The streams that it had are counted for the next greeting. */
+void session_end(struct channel *channel) {
+    channel->ended += channel->count;
     while (channel->count)
         stream_leave(channel->streams[channel->count - 1]);
     free(channel->request);
     channel->request = NULL;
     channel->in_session = false;
     channel->pong_size = -1;
-    return count;
 }
 
 static bool wants_more(const struct channel *channel) {

@@ -11,23 +11,18 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 
 from banger.agent.messages import Exit, Request, Result
 from banger.agent.wire import Flag, Frame, Hello, HostDecoder, Kind, Welcome
 
-SOURCES = Path(__file__).resolve().parents[2] / "guest-agent"
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = ROOT / "guest-agent"
+#: As scripts/setup.sh has built it.
+PROGRAM = ROOT / "banger" / "guest" / "data" / "banger-agent"
 #: A window that no test fills.
 PLENTY = 1 << 30
 SESSION_WINDOW = 1 << 20
-
-
-@cache
-def agent_program() -> Path:
-    """The program, built from the sources as they are."""
-    subprocess.run(["make", "-s", "-C", str(SOURCES)], check=True, timeout=120)
-    return SOURCES / "build" / "banger-agent"
 
 
 @dataclass
@@ -173,7 +168,7 @@ class Agent:
 
     def descriptors(self) -> set[str]:
         """What it has open."""
-        return set(os.listdir(f"/proc/{self.process.pid}/fd"))
+        return {path.name for path in Path(f"/proc/{self.process.pid}/fd").iterdir()}
 
     def children(self) -> list[int]:
         """Its processes, zombies included."""
@@ -193,7 +188,7 @@ def running_agent(
     """An agent that ends with the block; it has to do so by itself once its channels are closed."""
     pairs = [socket.socketpair() for _ in range(channels)]
     fds = [theirs.fileno() for _, theirs in pairs]
-    argv = [str(program or agent_program()), "serve", *options]
+    argv = [str(program or PROGRAM), "serve", *options]
     for fd in fds:
         argv += ["-f", str(fd)]
     process = subprocess.Popen(argv, pass_fds=fds, stdin=subprocess.DEVNULL)
