@@ -43,7 +43,7 @@ class Boot:
 def boot_failed(services: Services, boot: Boot, kind: ErrorKind = ErrorKind.UNAVAILABLE) -> BangerError:
     """The error to raise. Call it before anything of the machine is taken down: its exit and its logs are looked at."""
     vm, files = boot.vm, VmFiles(services.layout, boot.vm.id)
-    is_alive = not services.vmms.processes.wait_exit(boot.identity, 0.0)
+    is_alive = not services.vms.vmms.processes.wait_exit(boot.identity, 0.0)
     console = files.console_from(boot.console_offset)  # once it is gone, nothing is added any more
     ended = None if is_alive else _end_of(services, boot, console)
     facts = BootFacts(
@@ -63,7 +63,7 @@ def boot_failed(services: Services, boot: Boot, kind: ErrorKind = ErrorKind.UNAV
         told=boot.told,
     )
     cause = explain_boot(facts)
-    if cause.doubtful and (fault := services.boot.kernel_fault(services.layout.kernel_dir(boot.kernel.id))):
+    if cause.doubtful and (fault := services.vms.boot.kernel_fault(services.layout.kernel_dir(boot.kernel.id))):
         cause = explain_boot(replace(facts, kernel_fault=fault))
     return BangerError(
         kind,
@@ -76,4 +76,4 @@ def boot_failed(services: Services, boot: Boot, kind: ErrorKind = ErrorKind.UNAV
 
 def _end_of(services: Services, boot: Boot, console: str) -> ExitRecord:
     machine = machine_of(services, boot.vm, boot.identity)
-    return boot.driver.exit_record(machine, services.vmms.processes.outcome(boot.vm.id, boot.identity), console)
+    return boot.driver.exit_record(machine, services.vms.vmms.processes.outcome(boot.vm.id, boot.identity), console)

@@ -72,7 +72,7 @@ class HostActor(OwnerActor):
                 report.freed_bytes += size
         self._prune_caches(command, report)
         if "evidence" in command.nouns:
-            for what, size in self.services.evidence.prune(every=command.unused, dry_run=command.dry_run):
+            for what, size in self.services.host.evidence.prune(every=command.unused, dry_run=command.dry_run):
                 report.add(Stale(what, self.services.layout.evidence, size))
         return report
 

@@ -130,10 +130,10 @@ class HostReconciler:
                 self._report.stopped.append(f"{vm.name} ({what.value})")
 
     def _may_need_it(self, vm: Vm) -> bool:
-        if vm.state is not VmState.STOPPED or vm.attended or self._services.ledger.of(vm.id).of():
+        if vm.state is not VmState.STOPPED or vm.attended or self._services.host.ledger.of(vm.id).of():
             return True
         # A store that is older than the disk may take a VM for stopped that runs.
-        return self._at_start and bool(self._services.ledger.recorded(vm.id).handles)
+        return self._at_start and bool(self._services.host.ledger.recorded(vm.id).handles)
 
     # -- the host --------------------------------------------------------------------------------------
 
@@ -141,7 +141,7 @@ class HostReconciler:
         if self._dry:
             return
         live = [vm for vm in self._services.store.vms.all() if vm.state in (VmState.RUNNING, VmState.PAUSED)]
-        for capability in self._services.capabilities:
+        for capability in self._services.host.capabilities:
             with self._reported(capability.name):
                 capability.refresh(live)
 
@@ -171,7 +171,7 @@ class HostReconciler:
                         publish.discard(path, self._services.layout)
                     self._report.removed.append(str(path))
         with self._reported("evidence"):
-            self._report.removed += [what for what, _ in self._services.evidence.prune(dry_run=self._dry)]
+            self._report.removed += [what for what, _ in self._services.host.evidence.prune(dry_run=self._dry)]
         caches = (
             (orphans.blobs(CACHED_S, parts_only=True), orphans.remove_blob),  # nobody came back to resume it
             (orphans.toolboxes(CACHED_S), orphans.remove_toolbox),
@@ -184,7 +184,7 @@ class HostReconciler:
 
     def _is_lived_in(self, what: str, vm_id: str) -> bool:
         """True, and reported, if a VMM that no row places may use this: nothing of it is touched."""
-        identity = self._services.vmms.processes.find(vmm_marker(vm_id)) if vm_id else None
+        identity = self._services.vms.vmms.processes.find(vmm_marker(vm_id)) if vm_id else None
         if identity is None:
             return False
         self._report.failed.append(

@@ -110,7 +110,7 @@ class Housekeeper:
 
     def _fill(self, vm: Vm) -> Fill:
         try:
-            return self._services.storages.named(vm.storage).fill(vm.id, self._services.layout.vm_dir(vm.id))
+            return self._services.host.storages.named(vm.storage).fill(vm.id, self._services.layout.vm_dir(vm.id))
         except (OSError, BangerError) as error:  # it may be going down right now
             logger.debug("{}: how full its disk is cannot be told: {}", vm.name, error)
             return Fill(0, 0)
@@ -119,7 +119,7 @@ class Housekeeper:
         return max(filter(None, (self._begun, vm.started_at, self._last_used.get(vm.id))))
 
     def _in_use(self, vm: Vm, connections: list[Connection]) -> bool:
-        kept, used = self._services.guests.connections(vm.id)
+        kept, used = self._services.vms.guests.connections(vm.id)
         return used > 0 or into_guest(vm, connections) > kept
 
 

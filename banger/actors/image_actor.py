@@ -90,7 +90,7 @@ class ImageActor(ArtifactOwner):
         return image
 
     def _source(self, request: ImageRequest) -> ImageSource:
-        for source in self.services.image_sources:
+        for source in self.services.artifacts.image_sources:
             if source.handles(request):
                 return source
         raise BangerError(
@@ -125,7 +125,7 @@ class ImageActor(ArtifactOwner):
 
     def _register(self, command: RegisterImage, operation: Operation) -> Image:
         self._check_free()
-        image_tools = self.services.image_tools
+        image_tools = self.services.artifacts.image_tools
         with operation.step("validate"):
             facts = image_tools.validate(Path(command.rootfs_path), operation)
         with self.building("register", operation) as staged:
@@ -147,7 +147,7 @@ class ImageActor(ArtifactOwner):
         if present.managed:
             operation.note(f"{command.name} is managed already")
             return present
-        image_tools, source = self.services.image_tools, Path(present.rootfs_path)
+        image_tools, source = self.services.artifacts.image_tools, Path(present.rootfs_path)
         with self.building("promote", operation) as staged:
             with operation.step("validate"):
                 image_tools.validate(source, operation)
@@ -178,7 +178,7 @@ class ImageActor(ArtifactOwner):
         with self.building("tag", operation) as staged:
             crashpoint("image.tag:staging-made")
             if twin.managed and not self._link(twin, staged):
-                self.services.image_tools.copy(
+                self.services.artifacts.image_tools.copy(
                     self.services.layout.image_rootfs(twin), staged / "rootfs.ext4", operation
                 )
             image = replace(
@@ -202,13 +202,13 @@ class ImageActor(ArtifactOwner):
             )  # fmt: skip
         with self.building("commit", operation) as staged:
             rootfs = staged / "rootfs.ext4"
-            facts = self.services.image_tools.commit(
+            facts = self.services.artifacts.image_tools.commit(
                 layout.image_rootfs(base), layout.vm_dir(vm.id), rootfs, command.keep, operation
             )
             self._check_untouched(vm)
             crashpoint("image.commit:merged")
             with operation.step("make work seed"):
-                self.services.image_tools.seed(rootfs, staged / "seed.ext4", operation)
+                self.services.artifacts.image_tools.seed(rootfs, staged / "seed.ext4", operation)
             image = self._image(
                 facts, staged, source=f"commit:{vm.name}", owner_uid=command.owner_uid, **_inherited(base)
             )
@@ -229,13 +229,17 @@ class ImageActor(ArtifactOwner):
     def _export(self, command: ExportImage, operation: Operation) -> dict[str, Any]:
         image = self._suggesting(self._present(command.image_id), command.defaults)
         target = Path(command.target)
-        self.services.image_tools.export(image, self._kernel_of(image), target, command.form, operation)
+        self.services.artifacts.image_tools.export(image, self._kernel_of(image), target, command.form, operation)
         return {"path": command.target, "size_bytes": target.stat().st_size}
 
     def _push(self, command: PushImage, operation: Operation) -> dict[str, Any]:
         image = self._suggesting(self._present(command.image_id), command.defaults)
         with leased(self.services.store.leases, operation):
-            return {"digest": self.services.image_tools.push(image, self._kernel_of(image), command.push, operation)}
+            return {
+                "digest": self.services.artifacts.image_tools.push(
+                    image, self._kernel_of(image), command.push, operation
+                )
+            }
 
     def _suggesting(self, image: Image, sizes: DefaultSizes) -> Image:
         """The image with sizes for its VMs that were asked for now; what was not stays."""
@@ -290,7 +294,7 @@ class ImageActor(ArtifactOwner):
             return
         with operation.step("make work seed"):
             try:
-                self.services.image_tools.seed(rootfs, seed, operation)
+                self.services.artifacts.image_tools.seed(rootfs, seed, operation)
             except BangerError as error:
                 if error.kind is not ErrorKind.INVALID:
                     raise

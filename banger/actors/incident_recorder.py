@@ -98,24 +98,26 @@ class IncidentRecorder:
                 ended=ended,
                 image=start.image if start else services.store.images.get(vm.image_id),
                 kernel=start.kernel if start else services.store.kernels.get(vm.kernel_id),
-                handles=tuple(services.ledger.of(vm.id).of()),
+                handles=tuple(services.host.ledger.of(vm.id).of()),
                 steps=() if happened is Happened.EXIT else tuple(self._operation.steps),
                 accelerator=start.accelerator if start else "",
             )
         except Exception as failure:  # noqa: BLE001  # the boundary: a store that fails must not hinder the cleanup
             logger.warning("{}: no evidence of it is gathered: {}", vm.name, failure)
             return
-        services.evidence.keep(incident)
+        services.host.evidence.keep(incident)
 
     def _end_of(self, vm: Vm, wait_s: float = 0.0) -> ExitRecord | None:
         """How its VMM ended; None while it runs, and if it never did."""
         try:
-            identity, is_alive = find_process(self._services, self._services.ledger.of(vm.id).of("process"))
+            identity, is_alive = find_process(self._services, self._services.host.ledger.of(vm.id).of("process"))
             if identity is None or not identity.known:
                 return None
             if is_alive and not wait_s:
                 return None
-            if not self._services.vmms.processes.wait_exit(identity, wait_s):  # hears how, too, if we are its parent
+            if not self._services.vms.vmms.processes.wait_exit(
+                identity, wait_s
+            ):  # hears how, too, if we are its parent
                 return None
             return cause_of_exit(self._services, vm, identity)
         except Exception as failure:  # noqa: BLE001  # the boundary, as above
@@ -125,7 +127,7 @@ class IncidentRecorder:
 
 def cause_of_exit(services: Services, vm: Vm, identity: ProcessIdentity) -> ExitRecord:
     """How a VMM that is gone ended, and why."""
-    processes = services.vmms.processes
+    processes = services.vms.vmms.processes
     if identity.known and not processes.of_this_boot(identity):
         return ExitRecord(ExitReason.HOST_REBOOT, "the host rebooted")
     try:

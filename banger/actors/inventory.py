@@ -22,7 +22,7 @@ class OwnedObject:
 
 def all_objects(services: Services) -> list[HostObject]:
     """Every object on the host that carries this installation's id. Listed anew each time."""
-    return [found for lister in services.host_objects for found in lister()]
+    return [found for lister in services.host.host_objects for found in lister()]
 
 
 def leaks(services: Services, grace_s: float) -> list[HostObject]:
@@ -31,7 +31,7 @@ def leaks(services: Services, grace_s: float) -> list[HostObject]:
     The host is looked at before the ledger: what is made after the look was written down before it was made.
     """
     objects = all_objects(services)
-    held = {(handle.kind, handle.key) for handle in services.ledger.all()}
+    held = {(handle.kind, handle.key) for handle in services.host.ledger.all()}
     limit = time.time() - grace_s
     return [
         found for found in objects if not found.shared and (found.kind, found.key) not in held and found.since <= limit
@@ -40,14 +40,14 @@ def leaks(services: Services, grace_s: float) -> list[HostObject]:
 
 def is_held(services: Services, found: HostObject) -> bool:
     """True if a VM's ledger names it now."""
-    return any((handle.kind, handle.key) == (found.kind, found.key) for handle in services.ledger.all())
+    return any((handle.kind, handle.key) == (found.kind, found.key) for handle in services.host.ledger.all())
 
 
 def overview(services: Services) -> list[OwnedObject]:
     """Every object, for people: what it is, whose it is, and why it is there."""
     objects = all_objects(services)
     names = {vm.id: vm.name for vm in services.store.vms.all()}
-    holders = {(handle.kind, handle.key): handle.vm_id for handle in services.ledger.all()}
+    holders = {(handle.kind, handle.key): handle.vm_id for handle in services.host.ledger.all()}
     found = []
     for one in objects:
         holder = holders.get((one.kind, one.key), "")

@@ -73,7 +73,7 @@ class KernelActor(ArtifactOwner):
         return kernel
 
     def _source(self, command: PullKernel) -> KernelSource:
-        for source in self.services.kernel_sources:
+        for source in self.services.artifacts.kernel_sources:
             if source.handles(command.request):
                 return source
         raise BangerError(
@@ -89,7 +89,9 @@ class KernelActor(ArtifactOwner):
             raise lookup.not_found(command.name, "kernel", [])
         directory = self.services.layout.kernel_dir(kernel.id)
         with leased(self.services.store.leases, operation):
-            return {"digest": self.services.image_tools.push_kernel(kernel, directory, command.push, operation)}
+            return {
+                "digest": self.services.artifacts.image_tools.push_kernel(kernel, directory, command.push, operation)
+            }
 
     def _delete(self, command: DeleteKernel, operation: Operation) -> dict[str, Any]:
         store = self.services.store

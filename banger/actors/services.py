@@ -72,35 +72,68 @@ class Vmms:
 
 
 @dataclass(frozen=True, slots=True)
+class ArtifactServices:
+    """What the owners of images and kernels make them with."""
+
+    image_sources: Sequence[ImageSource]
+    kernel_sources: Sequence[KernelSource]
+    image_tools: ImageTools
+
+
+@dataclass(frozen=True, slots=True)
+class VmServices:
+    """What makes a machine of a VM, and a guest of a machine.
+
+    Attributes:
+        resolver: what the names in its spec mean.
+        vmms: what runs machines.
+        watcher: tells when one ends.
+        boot: makes what a guest boots into.
+        guests: those that run.
+        authorized_key: the OpenSSH public key that every guest of this installation lets in.
+        attendance: the VMs that are held by sessions.
+    """
+
+    resolver: Resolver
+    vmms: Vmms
+    watcher: Watcher
+    boot: GuestBoot
+    guests: Guests
+    authorized_key: str
+    attendance: Attendance
+
+
+@dataclass(frozen=True, slots=True)
+class HostServices:
+    """What is on the host, and what is known of it.
+
+    Attributes:
+        ledger: what every VM holds there.
+        evidence: of VMs that went wrong.
+        storages: every storage driver; new VMs get the default.
+        capabilities: in the order in which a start prepares them.
+        host_objects: each lists what one part of banger has on the host.
+    """
+
+    ledger: Ledger
+    evidence: EvidenceKeeper
+    storages: Drivers[Storage]
+    capabilities: Sequence[Capability]
+    host_objects: Sequence[Callable[[], Sequence[HostObject]]]
+
+
+@dataclass(frozen=True, slots=True)
 class Services:
-    """Everything an owner may use.
+    """What every owner uses, and what those of one kind do.
 
     Attributes:
         submit: asks other owners, by way of the supervisor, without blocking.
-        storages: every storage driver; new VMs get the default.
-        vmms: what runs machines.
-        capabilities: in the order in which a start prepares them.
-        attendance: the VMs that are held by sessions.
-        host_objects: each lists what one part of banger has on the host.
-        authorized_key: the OpenSSH public key that every guest of this installation lets in.
     """
 
     layout: Layout
     config: Config
     store: Store
     submit: Submitter
-    resolver: Resolver
-    image_sources: Sequence[ImageSource]
-    kernel_sources: Sequence[KernelSource]
-    image_tools: ImageTools
-    ledger: Ledger
-    evidence: EvidenceKeeper
-    storages: Drivers[Storage]
-    capabilities: Sequence[Capability]
-    host_objects: Sequence[Callable[[], Sequence[HostObject]]]
-    vmms: Vmms
-    guests: Guests
-    boot: GuestBoot
-    watcher: Watcher
-    attendance: Attendance
-    authorized_key: str
+    artifacts: ArtifactServices
+    vms: VmServices
+    host: HostServices

@@ -85,11 +85,11 @@ class VmActor(OwnerActor):
             state=VmState.CREATING,
             created_at=clock.now(),
             owner_uid=command.owner_uid,
-            storage=services.storages.chosen(command.spec.storage).name,
-            vmm=services.vmms.drivers.default.name,
+            storage=services.host.storages.chosen(command.spec.storage).name,
+            vmm=services.vms.vmms.drivers.default.name,
             attended=command.attended,
         )
-        services.vmms.drivers.default.check(command.spec)
+        services.vms.vmms.drivers.default.check(command.spec)
         if command.start:
             driver_for(services, vm)  # what it cannot have is told before anything is made
         services.store.vms.insert(vm)  # claims the name
@@ -104,10 +104,10 @@ class VmActor(OwnerActor):
             files.make()
             with operation.step("create disk"):
                 rootfs = services.layout.image_rootfs(image)
-                services.storages.named(vm.storage).create(files.directory, rootfs, vm.spec.disk_mib, operation)
+                services.host.storages.named(vm.storage).create(files.directory, rootfs, vm.spec.disk_mib, operation)
             crashpoint("vm.create:disk-made")
             vm = self._keeper.save(vm, state=VmState.STOPPED)
-            services.ledger.begin(vm)
+            services.host.ledger.begin(vm)
             crashpoint("vm.create:done")
             return self._start_vm(vm, operation) if command.start else vm
         except BaseException as error:
@@ -123,7 +123,7 @@ class VmActor(OwnerActor):
 
     def _artifacts(self, vm: Vm, operation: Operation) -> tuple[Image, Kernel]:
         """Image and kernel of a VM, brought here if they are missing."""
-        resolver = self.services.resolver
+        resolver = self.services.vms.resolver
         image = resolver.image(vm.spec.image, vm.owner_uid)
         if not isinstance(image, Image):
             image = self.ask_owner(image, operation)
@@ -169,15 +169,15 @@ class VmActor(OwnerActor):
             timings=operation.steps,
             restarts=replace(vm.restarts, due_at=None),
         )
-        self.services.watcher.watch(vm.id, start.identity)
+        self.services.vms.watcher.watch(vm.id, start.identity)
         try:
-            self.services.ledger.record(vm)
+            self.services.host.ledger.record(vm)
         except BangerError as error:  # only needed should its row be lost
             logger.warning("{}: that it runs is not in its ledger: {}", vm.name, error)
         return vm
 
     def _start_failed(self, vm: Vm, error: BaseException) -> None:
-        state = VmState.FAILED if self.services.ledger.of(vm.id).of() else VmState.STOPPED
+        state = VmState.FAILED if self.services.host.ledger.of(vm.id).of() else VmState.STOPPED
         reason = str(error.message) if isinstance(error, BangerError) else f"{type(error).__name__}: {error}"
         given_up = isinstance(error, BangerError) and error.kind is ErrorKind.CANCELLED  # the daemon stops, say
         after = vm.restarts if given_up else after_failed_start(vm, clock.now())
@@ -216,7 +216,7 @@ class VmActor(OwnerActor):
             try:
                 self._let_power_off(vm, identity, timeout_s, operation)
             except BangerError:
-                if self.services.vmms.processes.is_alive(
+                if self.services.vms.vmms.processes.is_alive(
                     identity
                 ):  # it may still hear, and end later: then it is reconciled
                     self._keeper.save(vm, state=VmState.RUNNING, restarts=NO_RESTARTS)
@@ -238,7 +238,7 @@ class VmActor(OwnerActor):
         with operation.step("ask guest"):
             self._ask_to_power_off(vm, operation)
         with operation.step("wait for guest"):
-            gone = self.services.vmms.processes.wait_exit(identity, timeout_s, operation.haste)
+            gone = self.services.vms.vmms.processes.wait_exit(identity, timeout_s, operation.haste)
         operation.token.raise_if_cancelled()
         if not gone:
             reason = operation.haste.reason or f"the guest did not power off within {timeout_s:g} s"
@@ -247,7 +247,7 @@ class VmActor(OwnerActor):
     def _ask_to_power_off(self, vm: Vm, operation: Operation) -> None:
         """By banger's own channel; if the guest does not answer there, by its power button."""
         try:
-            self.services.guests.power_off(vm, timeout_s=10.0, token=operation.haste)
+            self.services.vms.guests.power_off(vm, timeout_s=10.0, token=operation.haste)
         except BangerError as error:
             if error.kind in (ErrorKind.UNKNOWN_OUTCOME, ErrorKind.CANCELLED):
                 return  # it heard, and went down before it could answer; or there is no time for asking
@@ -316,6 +316,6 @@ class VmActor(OwnerActor):
                 cause="a disk in use cannot be resized", hint=f"banger vm stop {vm.name}",
             )  # fmt: skip
         check_disk_mib(disk_mib)
-        self.services.storages.named(vm.storage).grow(self.services.layout.vm_dir(vm.id), disk_mib, operation)
+        self.services.host.storages.named(vm.storage).grow(self.services.layout.vm_dir(vm.id), disk_mib, operation)
         crashpoint("vm.grow:grown")
         return self._keeper.save(vm, spec=replace(vm.spec, disk_mib=disk_mib))

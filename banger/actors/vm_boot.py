@@ -73,7 +73,7 @@ class BootWatch:
                 raise NotUpError(marks.failure, text)
             if marks.ready_s is not None:
                 return
-            if not self._services.vmms.processes.is_alive(identity):
+            if not self._services.vms.vmms.processes.is_alive(identity):
                 raise NotUpError("the machine ended while it booted", text, doubtful=True)
             if signs.vmm_is_due():
                 self._look_at_vmm(identity, pace, signs, marks, text)
@@ -111,7 +111,7 @@ class BootWatch:
         while not token.wait(_VMM_POLL_S):
             text = self._files.console_from(self.console_offset)
             failure = console.boot_marks(text).failure
-            if failure or not self._services.vmms.processes.is_alive(identity):
+            if failure or not self._services.vms.vmms.processes.is_alive(identity):
                 causes.append(NotUpError(failure or "the machine ended", text))
                 token.cancel(causes[0].reason)
 
@@ -122,7 +122,7 @@ class BootWatch:
             self._check_condition(identity, text)
         if pace is None:
             return
-        progress = signs.progress(marks, self._services.vmms.processes.cpu_seconds(identity), len(text))
+        progress = signs.progress(marks, self._services.vms.vmms.processes.cpu_seconds(identity), len(text))
         if reason := stall(pace, progress):
             raise NotUpError(reason, text, doubtful=True)
 

@@ -66,7 +66,7 @@ class Bringup:
         self._configure = configure
         self._on_spawn = on_spawn
         self._files = VmFiles(services.layout, what.vm.id)
-        self._ledger = services.ledger.of(what.vm.id)
+        self._ledger = services.host.ledger.of(what.vm.id)
         self._watch = BootWatch(services, what.driver, self._files, operation)
         self.engine = Engine("", "")
         self.identity = ProcessIdentity(0, 0, "", vmm_marker(what.vm.id))
@@ -75,7 +75,7 @@ class Bringup:
         """Write down what a launch makes."""
         self._ledger.intend("run_dir", str(self._files.run_dir))
         self._ledger.intend("process", self.identity.marker)
-        for kind, key in self._services.vmms.launcher.holds(self._what.vm.id):
+        for kind, key in self._services.vms.vmms.launcher.holds(self._what.vm.id):
             self._ledger.intend(kind, key)
         crashpoint("vm.start:process-intended")
 
@@ -128,7 +128,7 @@ class Bringup:
         except NotUpError as down:
             raise self.failed(down.reason, down.kind) from None
         except BangerError as error:
-            is_alive = self._services.vmms.processes.is_alive(self.identity)
+            is_alive = self._services.vms.vmms.processes.is_alive(self.identity)
             if is_alive and error.kind is not ErrorKind.TIMEOUT:
                 raise
             raise self.failed(error.message if is_alive else "the machine ended", error.kind) from error
@@ -179,7 +179,7 @@ class Bringup:
 
     def _was_killed(self, down: NotUpError) -> bool:
         """The VMM was ended from outside, or for want of memory, which says nothing of what it ran on."""
-        vm, processes = self._what.vm, self._services.vmms.processes
+        vm, processes = self._what.vm, self._services.vms.vmms.processes
         if not processes.wait_exit(self.identity, 0.0):  # hears how, too
             return False
         machine = machine_of(self._services, vm, self.identity)
@@ -189,7 +189,7 @@ class Bringup:
 
     def _boot_again(self, reason: str) -> None:
         """What comes up emulated and did not on KVM is KVM's fault, which is remembered; what does not is its own."""
-        vmms, vm_id = self._services.vmms, self._what.vm.id
+        vmms, vm_id = self._services.vms.vmms, self._what.vm.id
         with self._operation.step("end VMM", is_cleanup=True):
             vmms.processes.kill(self.identity)
             for kind, key in vmms.launcher.holds(vm_id):

@@ -45,7 +45,7 @@ class VmKeeper:
     def is_alive(self, vm: Vm) -> bool:
         """True if its VMM process lives and is proven ours."""
         identity = recorded_identity(self._services, vm.id)
-        return identity is not None and self._services.vmms.processes.is_alive(identity)
+        return identity is not None and self._services.vms.vmms.processes.is_alive(identity)
 
     def down(
         self, vm: Vm, exit_reason: ExitReason, reason: str, operation: Operation, restarts: Restarts = NO_RESTARTS
@@ -75,7 +75,7 @@ class VmKeeper:
             paused_by="",
         )
         try:
-            self._services.ledger.begin(vm)
+            self._services.host.ledger.begin(vm)
         except BangerError as error:  # it holds nothing any more, which is all that counts
             logger.warning("{}: its ledger is not begun anew: {}", vm.name, error)
         return vm

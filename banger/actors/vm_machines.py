@@ -18,24 +18,26 @@ def driver_for(services: Services, vm: Vm) -> VmmDriver:
         BangerError: ``usage`` for what it does not know, or cannot give a machine that this VM is to have;
             ``unavailable`` if there is no such network here.
     """
-    driver = services.vmms.drivers.default
+    driver = services.vms.vmms.drivers.default
     driver.check(vm.spec)
-    wanted = {Drive, *(kind for one in services.capabilities if one.applies(vm) for kind in one.devices(vm))}
+    wanted = {Drive, *(kind for one in services.host.capabilities if one.applies(vm) for kind in one.devices(vm))}
     if not wanted & {UserNic, TapNic}:
         raise _no_network(vm)
     if lacking := [kind for kind in DEVICE_WORDS if kind in wanted - set(driver.devices)]:
-        able = [one.name for one in services.vmms.drivers if wanted <= set(one.devices)]
+        able = [one.name for one in services.vms.vmms.drivers if wanted <= set(one.devices)]
         raise _cannot(
             vm, f'the VMM driver "{driver.name}" cannot give it {DEVICE_WORDS[lacking[0]]}',
             f"set vmm.driver to {' or '.join(able)}" if able else "banger doctor",
         )  # fmt: skip
-    _check_mounts(vm, [mount for one in services.capabilities if one.applies(vm) for mount in one.mounts(vm)], services)
+    _check_mounts(
+        vm, [mount for one in services.host.capabilities if one.applies(vm) for mount in one.mounts(vm)], services
+    )
     return driver
 
 
 def driver_of(services: Services, vm: Vm) -> VmmDriver:
     """The driver that started it, or would have. Raises ``usage`` for one that this banger does not have."""
-    return services.vmms.drivers.chosen(vm.vmm)
+    return services.vms.vmms.drivers.chosen(vm.vmm)
 
 
 def machine_of(services: Services, vm: Vm, identity: ProcessIdentity) -> Machine:
@@ -67,7 +69,7 @@ def _no_network(vm: Vm) -> BangerError:
 
 
 def _check_mounts(vm: Vm, wanted: Collection[Mount], services: Services) -> None:
-    lacking = [mount for mount in wanted if mount not in services.boot.mounts]
+    lacking = [mount for mount in wanted if mount not in services.vms.boot.mounts]
     if lacking:
         raise _cannot(vm, f'its guest cannot mount the drive "{lacking[0].serial}" on "{lacking[0].path}"', "")
 

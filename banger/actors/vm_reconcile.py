@@ -32,7 +32,7 @@ class Observation:
 
 def observe(services: Services, vm: Vm) -> Observation:
     """What reconciling this VM would do now. Changes nothing."""
-    handles = services.ledger.of(vm.id).of()
+    handles = services.host.ledger.of(vm.id).of()
     identity, is_alive = find_process(services, [handle for handle in handles if handle.kind == "process"])
     goes_on = is_alive and not breakdown(services, vm, identity)
     action = choose_action(
@@ -47,7 +47,7 @@ def observe(services: Services, vm: Vm) -> Observation:
 
 def is_abandoned(services: Services, vm: Vm) -> bool:
     """True for a VM that a session held which is over: one of a daemon that is gone."""
-    return vm.attended and not services.attendance.holds(vm.id)
+    return vm.attended and not services.vms.attendance.holds(vm.id)
 
 
 def breakdown(services: Services, vm: Vm, identity: ProcessIdentity | None) -> str:
@@ -63,7 +63,7 @@ def breakdown(services: Services, vm: Vm, identity: ProcessIdentity | None) -> s
 def recorded_vm(services: Services, vm_id: str) -> Vm | None:
     """What a VM's own file says of it, if that is whole and of this version's form."""
     try:
-        vm = codec.from_plain(Vm, services.ledger.recorded(vm_id).vm, tolerant=True)
+        vm = codec.from_plain(Vm, services.host.ledger.recorded(vm_id).vm, tolerant=True)
     except (BangerError, OSError):  # also of what is no VM's directory at all
         return None
     return vm if vm.id == vm_id else None
@@ -78,7 +78,7 @@ class VmReconciler:
 
     def run(self, vm: Vm, operation: Operation) -> Vm | None:
         """Do what :func:`observe` says, and tell as the operation's note; None if the VM is gone then."""
-        if self._services.ledger.recover(vm.id):
+        if self._services.host.ledger.recover(vm.id):
             vm = self._brought_up_to_date(vm)
         seen = observe(self._services, vm)
         if seen.action is not ReconcileAction.NOTHING and vm.state in (VmState.CREATING, VmState.STARTING):
@@ -113,7 +113,7 @@ class VmReconciler:
     def _brought_up_to_date(self, vm: Vm) -> Vm:
         """A row that is older than a process that runs is given what the VM's own file says about that process."""
         recorded = recorded_vm(self._services, vm.id)
-        identity, is_alive = find_process(self._services, self._services.ledger.of(vm.id).of("process"))
+        identity, is_alive = find_process(self._services, self._services.host.ledger.of(vm.id).of("process"))
         runs = is_alive and identity is not None and recorded is not None and recorded.pid == identity.pid
         if not runs or recorded is None or vm.state in (VmState.CREATING, VmState.DELETING):
             return vm
@@ -136,12 +136,12 @@ class VmReconciler:
 
     def _adopt(self, vm: Vm, identity: ProcessIdentity | None) -> Vm:
         assert identity is not None
-        self._services.watcher.watch(vm.id, identity)  # first: whatever else fails, its end is heard of
+        self._services.vms.watcher.watch(vm.id, identity)  # first: whatever else fails, its end is heard of
         if vm.state is VmState.PAUSED:  # the row is written before the machine stands still
             driver_of(self._services, vm).pause(machine_of(self._services, vm, identity))
-        for one in self._services.capabilities:
+        for one in self._services.host.capabilities:
             if one.applies(vm):
-                one.adopted(vm, self._services.ledger.of(vm.id))
+                one.adopted(vm, self._services.host.ledger.of(vm.id))
         return vm
 
     def _record_exit(self, vm: Vm, identity: ProcessIdentity | None, operation: Operation) -> Vm:

@@ -44,16 +44,16 @@ class VmStart:
         self._operation = operation
         self._recorder = recorder
         self._files = VmFiles(services.layout, what.vm.id)
-        self._ledger = services.ledger.of(what.vm.id)
-        self._storage = services.storages.named(what.vm.storage)
-        self._capabilities = [one for one in services.capabilities if one.applies(what.vm)]
+        self._ledger = services.host.ledger.of(what.vm.id)
+        self._storage = services.host.storages.named(what.vm.storage)
+        self._capabilities = [one for one in services.host.capabilities if one.applies(what.vm)]
         self._contributions: list[Contribution] = []
         self._disk: list[Drive] = []
         self._bringup = Bringup(services, what, operation, self._configure, self._process_exists)
 
     def run(self) -> Vm:
         """Carry out the plan. The first step's undo is the whole cascade, whichever step fails."""
-        self._services.ledger.begin(self._vm)
+        self._services.host.ledger.begin(self._vm)
         crashpoint("vm.start:ledger-begun")
         steps = [PlanStep("attach disk", self._attach_disk, undo=self._undo)]
         steps += [PlanStep(f"prepare {one.name}", lambda one=one: self._prepare(one)) for one in self._capabilities]  # type: ignore[misc]
@@ -104,13 +104,13 @@ class VmStart:
     def _prepare_boot(self) -> None:
         services, spec, image = self._services, self._vm.spec, self._what.image
         given, kernel = joined(self._contributions), self._what.kernel
-        toolbox = services.boot.toolbox(services.layout.kernel_dir(kernel.id), kernel.id, self._operation)
+        toolbox = services.vms.boot.toolbox(services.layout.kernel_dir(kernel.id), kernel.id, self._operation)
         config = GuestConfig(
             hostname=spec.hostname or self._vm.name,
-            authorized_key=services.authorized_key,
+            authorized_key=services.vms.authorized_key,
             host_key_seed=self._files.host_key_seed(),
             init=spec.init.value,
-            ssh_port=services.boot.ssh_port,
+            ssh_port=services.vms.boot.ssh_port,
             env=(*image.config.env, *spec.env),
             network=given.network or GuestNetwork("127.0.0.2/8"),
             files=given.files,
@@ -122,7 +122,7 @@ class VmStart:
             directories=self._directories(),
             vm_id=self._vm.id,
         )
-        services.boot.initrd(toolbox, config, self._files.initrd)
+        services.vms.boot.initrd(toolbox, config, self._files.initrd)
         crashpoint("vm.start:initrd-written")
 
     def _boot_command(self) -> tuple[str, ...]:
@@ -147,7 +147,7 @@ class VmStart:
             run_dir=self._files.run_dir,
             kernel=kernel_dir / "vmlinuz",
             initrd=self._files.initrd,
-            cmdline=" ".join(filter(None, (services.boot.cmdline(verbose=on_trial), kernel.cmdline))),
+            cmdline=" ".join(filter(None, (services.vms.boot.cmdline(verbose=on_trial), kernel.cmdline))),
             cpus=vm.spec.cpus,
             memory_mib=vm.spec.memory_mib,
             devices=self._devices(kernel_dir / "modules.ext4"),
@@ -173,6 +173,6 @@ class VmStart:
         crashpoint("vm.start:booted")
         vm = self._running()
         with self._bringup.lasting() as token:
-            self._services.guests.connect(vm, self._operation, _CONNECT_TIMEOUT_S, token)
+            self._services.vms.guests.connect(vm, self._operation, _CONNECT_TIMEOUT_S, token)
         for capability in self._capabilities:
             capability.started(vm, self._ledger)

@@ -29,7 +29,7 @@ def recorded_identity(services: Services, vm_id: str) -> ProcessIdentity | None:
     If the daemon died between intending and recording it, the process is looked for by its marker. So it is when the
     recorded one is gone although the host has not rebooted: the record may be that of an earlier start.
     """
-    return find_process(services, services.ledger.of(vm_id).of("process"))[0]
+    return find_process(services, services.host.ledger.of(vm_id).of("process"))[0]
 
 
 def find_process(services: Services, handles: Sequence[Handle]) -> tuple[ProcessIdentity | None, bool]:
@@ -39,17 +39,17 @@ def find_process(services: Services, handles: Sequence[Handle]) -> tuple[Process
     marker = handles[0].key
     identity = ProcessIdentity(**handles[0].detail) if handles[0].detail else ProcessIdentity(0, 0, "", marker)
     if identity.known:
-        if services.vmms.processes.is_alive(identity):
+        if services.vms.vmms.processes.is_alive(identity):
             return identity, True
-        if not services.vmms.processes.of_this_boot(identity):
+        if not services.vms.vmms.processes.of_this_boot(identity):
             return identity, False
-    found = services.vmms.processes.find(marker)
+    found = services.vms.vmms.processes.find(marker)
     return found or identity, found is not None
 
 
 def console_of_this_boot(services: Services, vm: Vm) -> str:
     """The end of the console, but nothing that an earlier boot wrote."""
-    marks = services.ledger.of(vm.id).of("console")
+    marks = services.host.ledger.of(vm.id).of("console")
     offset = max((int(handle.detail["offset"]) for handle in marks), default=0)
     return VmFiles(services.layout, vm.id).console_tail(offset)
 
@@ -61,11 +61,11 @@ def tear_down(services: Services, vm: Vm, identity: ProcessIdentity | None, *, f
         ExceptionGroup: with one failure a step that failed, after all steps ran.
     """
     place = VmFiles(services.layout, vm.id)
-    ledger = services.ledger.of(vm.id)
+    ledger = services.host.ledger.of(vm.id)
 
     def end_process() -> None:
         if identity is not None and identity.known:
-            services.vmms.processes.kill(identity)
+            services.vms.vmms.processes.kill(identity)
         crashpoint("vm.down:process-gone")
         ledger.strike("process")
 
@@ -74,14 +74,14 @@ def tear_down(services: Services, vm: Vm, identity: ProcessIdentity | None, *, f
         crashpoint("vm.down:run-dir-gone")
         ledger.strike("run_dir")
 
-    services.watcher.unwatch(vm.id)
+    services.vms.watcher.unwatch(vm.id)
     process = f"VMM process of {vm.name}"
     alive = (process,)  # nothing that a live process may use is freed
     made = [replace(step, needs=(*alive, *step.needs)) for step in _capability_steps(services, vm)]
-    disk = services.storages.named(vm.storage).detach(vm.id, place.directory, ledger)
+    disk = services.host.storages.named(vm.storage).detach(vm.id, place.directory, ledger)
     disk = [replace(step, needs=(*alive, *step.needs)) for step in disk]
     steps = [
-        CleanupStep("guest channel", lambda: services.guests.disconnect(vm.id)),
+        CleanupStep("guest channel", lambda: services.vms.guests.disconnect(vm.id)),
         CleanupStep(process, end_process),
         *_launcher_steps(services, vm, needs=alive),
         CleanupStep(f"sockets in {place.run_dir}", remove_run_dir, needs=alive),
@@ -97,10 +97,10 @@ def tear_down(services: Services, vm: Vm, identity: ProcessIdentity | None, *, f
 
 def _launcher_steps(services: Services, vm: Vm, needs: tuple[str, ...]) -> list[CleanupStep]:
     """What takes down what the process was started in."""
-    ledger = services.ledger.of(vm.id)
+    ledger = services.host.ledger.of(vm.id)
 
     def release(handle: Handle) -> None:
-        services.vmms.launcher.release(handle.kind, handle.key)
+        services.vms.vmms.launcher.release(handle.kind, handle.key)
         crashpoint("vm.down:launcher-released")
         ledger.strike(handle.kind, handle.key)
 
@@ -110,21 +110,21 @@ def _launcher_steps(services: Services, vm: Vm, needs: tuple[str, ...]) -> list[
 
 def _capability_steps(services: Services, vm: Vm) -> list[CleanupStep]:
     """What takes down what the capabilities made, in the reverse order of a start."""
-    ledger = services.ledger.of(vm.id)
-    return [step for one in reversed(services.capabilities) for step in one.cleanup(vm, ledger)]
+    ledger = services.host.ledger.of(vm.id)
+    return [step for one in reversed(services.host.capabilities) for step in one.cleanup(vm, ledger)]
 
 
 def _file_steps(services: Services, vm: Vm, place: VmFiles, needs: tuple[str, ...]) -> list[CleanupStep]:
     """The disk and the directory with the ledger's file; the rows stay as long as something is left."""
 
     def remove_disk() -> None:
-        services.storages.named(vm.storage).remove(place.directory)
+        services.host.storages.named(vm.storage).remove(place.directory)
         crashpoint("vm.delete:disk-gone")
 
     disk = f"disk of {vm.name}"
     kept = [
         CleanupStep(f"{one.name} of {vm.name}, for good", partial(one.erase, vm), needs)
-        for one in services.capabilities
+        for one in services.host.capabilities
     ]
     return [
         *kept,

@@ -62,7 +62,7 @@ async def pull_image(request: Request) -> Response:
     """Pull, or see that the tag has not moved."""
     context = context_of(request)
     body = await read_body(request, PullImageBody)
-    command = context.resolver.pull_image(
+    command = context.artifacts.resolver.pull_image(
         body.reference,
         name=body.name,
         platform=body.platform,
@@ -81,7 +81,7 @@ async def register_image(request: Request) -> Response:
     for path in filter(None, (body.rootfs_path, body.seed_path)):
         check_absolute(path)
     if body.kernel:
-        context.resolver.kernel(body.kernel, peer_uid(request))
+        context.artifacts.resolver.kernel(body.kernel, peer_uid(request))
     command = RegisterImage(name, body.rootfs_path, body.kernel, body.seed_path, peer_uid(request))
     return await perform(request, command, lambda image: image_view(context, image))
 
@@ -172,7 +172,7 @@ async def pull_kernel(request: Request) -> Response:
     """Pull a kernel of the catalog, a registry, a web server or the distribution."""
     context = context_of(request)
     body = await read_body(request, PullKernelBody)
-    command = context.resolver.pull_kernel(body.name, source=body.source, owner_uid=peer_uid(request))
+    command = context.artifacts.resolver.pull_kernel(body.name, source=body.source, owner_uid=peer_uid(request))
     return await perform(request, command, lambda kernel: kernel_view(context, kernel))
 
 
@@ -196,7 +196,7 @@ async def delete_kernel(request: Request) -> Response:
 
 async def list_catalog(request: Request) -> Response:
     """What can be pulled by a short name."""
-    catalog = context_of(request).catalog
+    catalog = context_of(request).artifacts.catalog
     return JSONResponse(codec.to_plain(catalog.entries()))
 
 
@@ -208,6 +208,6 @@ async def refresh_catalog(request: Request) -> Response:
     operation = Operation("catalog.refresh", wanted.source)
     registries = Registries(context.config)
     done = await run_in_thread(
-        request, operation.token, lambda: refresh(context.catalog, registries, wanted, operation)
+        request, operation.token, lambda: refresh(context.artifacts.catalog, registries, wanted, operation)
     )
     return JSONResponse(codec.to_plain(done))

@@ -12,7 +12,6 @@ from banger.actors.inventory import OwnedObject
 from banger.actors.services import Vmms
 from banger.catalog import Catalog
 from banger.config import Config
-from banger.core.attendance import Attendance
 from banger.core.models import GuestAccess, Vm
 from banger.dns.service import DnsService
 from banger.host.evidence.store import EvidenceStore
@@ -26,26 +25,59 @@ from banger.supervisor import Supervisor
 
 
 @dataclass(frozen=True, slots=True)
+class ArtifactContext:
+    """For the routes of images and kernels: what the names mean that are typed, and what can be had."""
+
+    resolver: StoreResolver
+    catalog: Catalog
+
+
+@dataclass(frozen=True, slots=True)
+class VmContext:
+    """For the routes of VMs.
+
+    Attributes:
+        sessions: commands and files.
+        access: how the guest of a running VM is reached over ssh.
+        evidence: of those that went wrong.
+        ledger: what they hold on the host.
+        homes: disks that outlive them.
+    """
+
+    sessions: Sessions
+    access: Callable[[Vm], GuestAccess]
+    evidence: EvidenceStore
+    ledger: Ledger
+    homes: HomeDisk
+
+
+@dataclass(frozen=True, slots=True)
+class SystemContext:
+    """For the routes of the daemon itself.
+
+    Attributes:
+        inventory: lists what is on the host.
+        stop: begins an orderly shutdown and returns at once.
+    """
+
+    vmms: Vmms
+    dns: DnsService | None
+    inventory: Callable[[], Sequence[OwnedObject]]
+    started_at: datetime
+    stop: Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
 class ApiContext:
-    """Wired by the daemon. ``stop`` begins an orderly shutdown and returns at once."""
+    """What all routes work with, and what those of one kind do. Wired by the daemon."""
 
     layout: Layout
     config: Config
     store: Store
     supervisor: Supervisor
-    resolver: StoreResolver
-    catalog: Catalog
-    sessions: Sessions
-    access: Callable[[Vm], GuestAccess]
-    vmms: Vmms
-    ledger: Ledger
-    evidence: EvidenceStore
-    attendance: Attendance
-    dns: DnsService | None
-    homes: HomeDisk
-    inventory: Callable[[], Sequence[OwnedObject]]
-    started_at: datetime
-    stop: Callable[[], object]
+    artifacts: ArtifactContext
+    vms: VmContext
+    system: SystemContext
 
 
 def context_of(connection: HTTPConnection) -> ApiContext:

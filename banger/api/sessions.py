@@ -69,7 +69,7 @@ async def run(context: ApiContext, channel: ServerFrameChannel, request: Request
     spec = _with_boot_command(body) if body.detach else body.spec
     create = create_command(context, CreateVmBody(spec, body.name, start=True), peer_uid(request))
     wish = RunWish(create, exec_request(body.exec), body.exec.timeout_s, body.detach)
-    return await context.sessions.run.run(wish, FrameCaller(channel))
+    return await context.vms.sessions.run.run(wish, FrameCaller(channel))
 
 
 def _with_boot_command(body: RunConfig) -> VmSpec:
@@ -88,7 +88,7 @@ async def exec_(context: ApiContext, channel: ServerFrameChannel, request: Reque
     """Run a command in a running VM."""
     vm = find_vm(request)
     body = decode(await channel.config(), ExecConfig)
-    return await context.sessions.exec.run(vm, exec_request(body), FrameCaller(channel), body.timeout_s)
+    return await context.vms.sessions.exec.run(vm, exec_request(body), FrameCaller(channel), body.timeout_s)
 
 
 def exec_request(body: ExecConfig) -> ExecRequest:
@@ -101,18 +101,18 @@ async def put_files(context: ApiContext, channel: ServerFrameChannel, request: R
     """Unpack the tar stream that comes as STDIN into ``?directory=``."""
     vm = find_vm(request)
     await channel.config()
-    return await context.sessions.files.put(vm, request.query_params.get("directory", ""), FrameCaller(channel))
+    return await context.vms.sessions.files.put(vm, request.query_params.get("directory", ""), FrameCaller(channel))
 
 
 async def get_files(context: ApiContext, channel: ServerFrameChannel, request: Request) -> ExitStatus:
     """Send ``?path=`` as a tar stream with one top-level entry."""
     vm = find_vm(request)
     await channel.config()
-    return await context.sessions.files.get(vm, request.query_params.get("path", ""), FrameCaller(channel))
+    return await context.vms.sessions.files.get(vm, request.query_params.get("path", ""), FrameCaller(channel))
 
 
 async def stat(request: Request) -> Response:
     """What ``?path=`` is in the guest."""
     path = request.query_params.get("path", "")
-    found = await context_of(request).sessions.files.stat(find_vm(request), path)
+    found = await context_of(request).vms.sessions.files.stat(find_vm(request), path)
     return JSONResponse({"path": path, **asdict(found)})

@@ -26,10 +26,10 @@ from banger.core.wire.requests import PruneBody
 async def show_system(request: Request) -> Response:
     """The daemon."""
     context = context_of(request)
-    driver = context.vmms.drivers.default
+    driver = context.system.vmms.drivers.default
     engine = await asyncio.to_thread(driver.engines.choose, "", "")
     try:
-        launcher = dict(await asyncio.to_thread(context.vmms.launcher.describe))
+        launcher = dict(await asyncio.to_thread(context.system.vmms.launcher.describe))
     except BangerError as error:  # VMs cannot be started; the daemon answers all the same, and can be stopped
         launcher = {"error": str(error)}
     vms = context.store.vms.all()
@@ -38,7 +38,7 @@ async def show_system(request: Request) -> Response:
             "version": __version__,
             "pid": os.getpid(),
             "uid": os.getuid(),
-            "started_at": codec.to_plain(context.started_at),
+            "started_at": codec.to_plain(context.system.started_at),
             "data_dir": str(context.layout.data),
             "socket": str(context.layout.socket),
             "schema_version": context.store.database.schema_version,
@@ -46,7 +46,7 @@ async def show_system(request: Request) -> Response:
             "accelerator": engine.accelerator,
             "accelerator_reason": engine.reason,
             "launcher": launcher,
-            "dns": [str(server) for server in context.dns.listening] if context.dns else [],
+            "dns": [str(server) for server in context.system.dns.listening] if context.system.dns else [],
             "vms": {"total": len(vms), "running": sum(vm.state is VmState.RUNNING for vm in vms)},
             "operations": len(context.supervisor.operations.active()),
         }
@@ -55,7 +55,7 @@ async def show_system(request: Request) -> Response:
 
 async def shutdown(request: Request) -> Response:
     """Stop the daemon; VMs that run go on. The answer is sent first."""
-    return JSONResponse({"stopping": True}, status_code=202, background=BackgroundTask(context_of(request).stop))
+    return JSONResponse({"stopping": True}, status_code=202, background=BackgroundTask(context_of(request).system.stop))
 
 
 async def reconcile(request: Request) -> Response:
@@ -65,7 +65,7 @@ async def reconcile(request: Request) -> Response:
 
 async def list_objects(request: Request) -> Response:
     """Everything of this installation that is on the host, and whose it is; ``?leaks=true`` only what is nobody's."""
-    found = await asyncio.to_thread(context_of(request).inventory)
+    found = await asyncio.to_thread(context_of(request).system.inventory)
     only = is_set(request, "leaks")
     return JSONResponse([codec.to_plain(one) for one in found if one.is_leak or not only])
 

@@ -155,7 +155,7 @@ async def access(request: Request) -> Response:
     """What the user's own ssh needs. The known_hosts file is written here, so that it is always true."""
     context, vm = context_of(request), find_vm(request)
     check_running(vm)
-    found = context.access(vm)
+    found = context.vms.access(vm)
     known_hosts = context.layout.vm_dir(vm.id) / "known_hosts"
     _keep(known_hosts, known_hosts_line(found))
     return JSONResponse(

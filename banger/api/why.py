@@ -48,14 +48,14 @@ async def why_archive(request: Request) -> Response:
 
 async def list_evidence(request: Request) -> Response:
     """What is kept, the newest first."""
-    records = await asyncio.to_thread(context_of(request).evidence.all)
+    records = await asyncio.to_thread(context_of(request).vms.evidence.all)
     return JSONResponse([_head(one) for one in records])
 
 
 async def show_evidence(request: Request) -> Response:
     """One record in full: by its id, or the newest of a VM."""
     context, query = context_of(request), request.path_params["query"]
-    records = await asyncio.to_thread(context.evidence.of, query)
+    records = await asyncio.to_thread(context.vms.evidence.of, query)
     return JSONResponse(codec.to_plain(records[0]))
 
 
@@ -70,8 +70,8 @@ def _explain(context: ApiContext, query: str) -> dict[str, Any]:
 
 def _explain_vm(context: ApiContext, vm: Vm) -> dict[str, Any]:
     directory = context.layout.vm_dir(vm.id)
-    handles = context.ledger.of(vm.id).of()
-    records = [one for one in context.evidence.all() if one.vm.id == vm.id]
+    handles = context.vms.ledger.of(vm.id).of()
+    records = [one for one in context.vms.evidence.all() if one.vm.id == vm.id]
     return {
         "vm": vm_view(context, vm),
         "why": sentence(vm),
@@ -108,7 +108,7 @@ def _newest(context: ApiContext, query: str) -> Evidence:
         if error.kind is not ErrorKind.NOT_FOUND or not (records := _kept(context, query)):
             raise
         return records[0]
-    kept = [] if vm.state in LIVE else [one for one in context.evidence.all() if one.vm.id == vm.id]
+    kept = [] if vm.state in LIVE else [one for one in context.vms.evidence.all() if one.vm.id == vm.id]
     return kept[0] if kept else gather(context.layout, _incident_of(context, vm))
 
 
@@ -119,14 +119,14 @@ def _incident_of(context: ApiContext, vm: Vm) -> Incident:
         words=sentence(vm),
         image=context.store.images.get(vm.image_id),
         kernel=context.store.kernels.get(vm.kernel_id),
-        handles=tuple(context.ledger.of(vm.id).of()),
+        handles=tuple(context.vms.ledger.of(vm.id).of()),
     )
 
 
 def _kept(context: ApiContext, query: str) -> list[Evidence]:
     """The evidence that is meant; empty if there is none, so that the error about the VM stands."""
     try:
-        return context.evidence.of(query)
+        return context.vms.evidence.of(query)
     except BangerError as error:
         if error.kind is ErrorKind.NOT_FOUND:
             return []

@@ -151,10 +151,10 @@ async def _serve(layout: Layout, config: Config) -> int:
 
 def _end_attended(daemon: Daemon, timeout_s: float) -> None:
     """Delete the VMs of the sessions that end with us. What is not done in time the next daemon does."""
-    context, deadline = daemon.context, Deadline.after(timeout_s)
+    deadline = Deadline.after(timeout_s)
     deletions = [
-        context.supervisor.submit(DeleteVm(vm_id, name, force=True), deadline)
-        for vm_id, name in context.attendance.all()
+        daemon.context.supervisor.submit(DeleteVm(vm_id, name, force=True), deadline)
+        for vm_id, name in daemon.attendance.all()
     ]
     for deletion in deletions:
         with suppress(BangerError):

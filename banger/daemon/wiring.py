@@ -15,9 +15,9 @@ from banger.actors.image_actor import ImageActor
 from banger.actors.inventory import overview
 from banger.actors.kernel_actor import KernelActor
 from banger.actors.messages import OwnerKey, OwnerKind, ReconcileVm
-from banger.actors.services import Services, Vmms
+from banger.actors.services import ArtifactServices, HostServices, Services, Vmms, VmServices
 from banger.actors.vm_actor import VmActor
-from banger.api.context import ApiContext
+from banger.api.context import ApiContext, ArtifactContext, SystemContext, VmContext
 from banger.bundle.source import BundleImageSource
 from banger.catalog import Catalog
 from banger.config import Config
@@ -73,6 +73,7 @@ class Daemon:
     watcher: ExitWatcher
     housekeeper: Housekeeper
     dns: DnsService
+    attendance: Attendance
 
     async def close(self) -> None:
         """Let go of everything but the VMs, which go on."""
@@ -89,8 +90,6 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
     resolver = StoreResolver(store, catalog, config)
     access = partial(guest_access, layout)
     guests = SshGuests(GuestChannels(loop), access)
-    blobs = BlobStore(layout.blobs, leases=store.leases)
-    bundles = BundleImageSource(layout, config, blobs=blobs)
     ledger = Ledger(store.handles, layout)
     evidence = EvidenceStore(layout)
     attendance = Attendance()
@@ -119,49 +118,52 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
             config=config,
             store=store,
             submit=supervisor.submit,
-            resolver=resolver,
-            image_sources=(
-                BootstrapImageSource(layout, config),
-                bundles,
-                OciImageSource(layout, config, bundles=bundles, blobs=blobs),
+            artifacts=_artifact_services(layout, config, store),
+            vms=VmServices(
+                resolver=resolver,
+                vmms=vmms,
+                watcher=watcher,
+                boot=LinuxGuestBoot(layout),
+                guests=guests,
+                authorized_key=ensure_key(layout.ssh_key),
+                attendance=attendance,
             ),
-            kernel_sources=kernel_sources(layout, config, blobs),
-            image_tools=LocalImageTools(layout, config),
-            ledger=ledger,
-            evidence=evidence,
-            storages=Drivers("storage driver", storages.values(), choose(storages, layout, config).name),
-            capabilities=capabilities.all,
-            host_objects=[
-                launching.host_objects,
-                *(one.host_objects for one in capabilities.all),
-                StorageObjects(layout, mark),
-            ],
-            vmms=vmms,
-            guests=guests,
-            boot=LinuxGuestBoot(layout),
-            watcher=watcher,
-            attendance=attendance,
-            authorized_key=ensure_key(layout.ssh_key),
+            host=HostServices(
+                ledger=ledger,
+                evidence=evidence,
+                storages=Drivers("storage driver", storages.values(), choose(storages, layout, config).name),
+                capabilities=capabilities.all,
+                host_objects=[
+                    launching.host_objects,
+                    *(one.host_objects for one in capabilities.all),
+                    StorageObjects(layout, mark),
+                ],
+            ),
         )
     )
     housekeepers.append(Housekeeper(parts[0]))
+    sessions = make_sessions(store, guests, supervisor.submit, attendance, evidence.all)
     context = ApiContext(
         layout=layout,
         config=config,
         store=store,
         supervisor=supervisor,
-        resolver=resolver,
-        catalog=catalog,
-        sessions=make_sessions(store, guests, supervisor.submit, attendance, evidence.all),
-        access=access,
-        vmms=vmms,
-        ledger=ledger,
-        evidence=evidence,
-        attendance=attendance,
-        dns=capabilities.dns,
-        homes=capabilities.homes,
-        inventory=lambda: overview(parts[0]),
-        started_at=clock.now(),
-        stop=stop,
+        artifacts=ArtifactContext(resolver, catalog),
+        vms=VmContext(sessions, access, evidence, ledger, capabilities.homes),
+        system=SystemContext(vmms, capabilities.dns, lambda: overview(parts[0]), clock.now(), stop),
     )
-    return Daemon(context, guests, watcher, housekeepers[0], capabilities.dns)
+    return Daemon(context, guests, watcher, housekeepers[0], capabilities.dns, attendance)
+
+
+def _artifact_services(layout: Layout, config: Config, store: Store) -> ArtifactServices:
+    blobs = BlobStore(layout.blobs, leases=store.leases)
+    bundles = BundleImageSource(layout, config, blobs=blobs)
+    return ArtifactServices(
+        image_sources=(
+            BootstrapImageSource(layout, config),
+            bundles,
+            OciImageSource(layout, config, bundles=bundles, blobs=blobs),
+        ),
+        kernel_sources=kernel_sources(layout, config, blobs),
+        image_tools=LocalImageTools(layout, config),
+    )

@@ -205,7 +205,7 @@ def test_host_that_cannot_be_looked_over_keeps_nothing_else_from_being_reconcile
     vm = world.do(CreateVm(new_id(), "web", VmSpec("alpine"), start=False))
     orphan = world.layout.vm_dir("0123456789ab")
     orphan.mkdir()
-    object.__setattr__(world.services, "host_objects", (refuse,))
+    object.__setattr__(world.services.host, "host_objects", (refuse,))
     report = world.do(ReconcileHost(at_start=True))
     assert report.failed == ["objects on the host: cannot list taps"]
     assert not orphan.exists()

@@ -83,7 +83,7 @@ def test_vm_in_use_is_not_idle_and_the_time_counts_from_its_end(world):
 def test_vm_whose_snapshot_is_nearly_full_stands_still_until_there_is_room(world):
     vm = running(world)
     housekeeper = Housekeeper(world.services)
-    fills = world.services.storages.named("fake").fills
+    fills = world.services.host.storages.named("fake").fills
     fills[vm.id] = Fill(used_bytes=96, total_bytes=100, can_overflow=True)
     housekeeper.guard()
     eventually(lambda: world.vm("web").state is VmState.PAUSED, what="it stands still")

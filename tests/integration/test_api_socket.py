@@ -187,7 +187,7 @@ def test_api_daemon_that_cannot_start_vms_still_tells_about_itself(served):
     def refuse():
         raise BangerError(ErrorKind.UNAVAILABLE, "VMs cannot be services of systemd here", cause="no bus")
 
-    served._context.vmms.launcher.describe = refuse
+    served._context.system.vmms.launcher.describe = refuse
     system = served.client.get("/v1/system")  # what `banger daemon stop` asks first
     assert system["pid"] > 0
     assert "no bus" in system["launcher"]["error"]

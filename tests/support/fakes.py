@@ -13,7 +13,7 @@ from banger.actors.host_actor import HostActor
 from banger.actors.image_actor import ImageActor
 from banger.actors.kernel_actor import KernelActor
 from banger.actors.messages import OwnerKey, OwnerKind, PullImage, PullKernel, ReconcileVm
-from banger.actors.services import Resolver, Services, Vmms
+from banger.actors.services import ArtifactServices, HostServices, Resolver, Services, Vmms, VmServices
 from banger.actors.vm_actor import VmActor
 from banger.config import Config
 from banger.core import lookup
@@ -349,21 +349,23 @@ class World:
             config=Config.load(self.layout.config_file, {}),
             store=self.store,
             submit=self.supervisor.submit,
-            resolver=self.make_resolver(self.store),
-            image_sources=self.image_sources,
-            kernel_sources=self.kernel_sources,
-            image_tools=self.chosen_image_tools,
-            ledger=self.ledger,
-            evidence=self.evidence,
-            attendance=self.attendance,
-            storages=Drivers("storage driver", [storage], storage.name),
-            host_objects=(self.vmm.host_objects, *(one.host_objects for one in capabilities)),
-            capabilities=(UserNetwork(FakeBoot.ssh_port, self.publisher), *capabilities),
-            vmms=self.vmms,
-            guests=self.guests,
-            boot=FakeBoot(),
-            watcher=self.watcher,
-            authorized_key="ssh-ed25519 AAAA test",
+            artifacts=ArtifactServices(self.image_sources, self.kernel_sources, self.chosen_image_tools),
+            vms=VmServices(
+                resolver=self.make_resolver(self.store),
+                vmms=self.vmms,
+                watcher=self.watcher,
+                boot=FakeBoot(),
+                guests=self.guests,
+                authorized_key="ssh-ed25519 AAAA test",
+                attendance=self.attendance,
+            ),
+            host=HostServices(
+                ledger=self.ledger,
+                evidence=self.evidence,
+                storages=Drivers("storage driver", [storage], storage.name),
+                capabilities=(UserNetwork(FakeBoot.ssh_port, self.publisher), *capabilities),
+                host_objects=(self.vmm.host_objects, *(one.host_objects for one in capabilities)),
+            ),
         )
 
     def _spawn(self, key: OwnerKey, generation: int, report: Callable[[Fact], None]):  # type: ignore[no-untyped-def]

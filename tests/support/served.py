@@ -8,7 +8,7 @@ import threading
 from banger.actors.inventory import overview
 from banger.actors.services import Vmms
 from banger.api.app import make_app
-from banger.api.context import ApiContext
+from banger.api.context import ApiContext, ArtifactContext, SystemContext, VmContext
 from banger.api.server import bind, make_server, wait_started
 from banger.catalog import Catalog
 from banger.client import Client
@@ -39,21 +39,17 @@ class Served:
             config=world.services.config,
             store=world.store,
             supervisor=world.supervisor,
-            resolver=StoreResolver(world.store, catalog, world.services.config),
-            catalog=catalog,
-            sessions=make_sessions(
-                world.store, world.guests, world.supervisor.submit, world.attendance, world.evidence.all
+            artifacts=ArtifactContext(StoreResolver(world.store, catalog, world.services.config), catalog),
+            vms=VmContext(
+                sessions=make_sessions(
+                    world.store, world.guests, world.supervisor.submit, world.attendance, world.evidence.all
+                ),
+                access=lambda vm: GuestAccess(vm.id, "127.0.0.1", vm.ssh_port, "", ""),
+                evidence=world.evidence,
+                ledger=world.ledger,
+                homes=HomeDisk(world.layout, world.services.config),
             ),
-            access=lambda vm: GuestAccess(vm.id, "127.0.0.1", vm.ssh_port, "", ""),
-            vmms=_vmms(),
-            ledger=world.ledger,
-            evidence=world.evidence,
-            attendance=world.attendance,
-            dns=None,
-            homes=HomeDisk(world.layout, world.services.config),
-            inventory=lambda: overview(world.services),
-            started_at=clock.now(),
-            stop=self.stopped.set,
+            system=SystemContext(_vmms(), None, lambda: overview(world.services), clock.now(), self.stopped.set),
         )
         ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(ready)))
