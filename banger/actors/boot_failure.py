@@ -58,6 +58,7 @@ def boot_failed(services: Services, boot: Boot, kind: ErrorKind = ErrorKind.UNAV
         image=boot.image.name,
         kernel_arguments=boot.kernel.cmdline,
         other_machine=boot.driver.another_machine(vm.spec),
+        waits_for_host=_waits_for_host(services, boot) if is_alive else "",
         host_load=os.getloadavg()[0] / cpu_count(),
         kept=not boot.is_new,
         told=boot.told,
@@ -77,3 +78,8 @@ def boot_failed(services: Services, boot: Boot, kind: ErrorKind = ErrorKind.UNAV
 def _end_of(services: Services, boot: Boot, console: str) -> ExitRecord:
     machine = machine_of(services, boot.vm, boot.identity)
     return boot.driver.exit_record(machine, services.vms.vmms.processes.outcome(boot.vm.id, boot.identity), console)
+
+
+def _waits_for_host(services: Services, boot: Boot) -> str:
+    condition = boot.driver.condition(machine_of(services, boot.vm, boot.identity))
+    return condition.words if condition.is_stalled else ""

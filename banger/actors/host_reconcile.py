@@ -116,6 +116,8 @@ class HostReconciler:
             elif after.state in (VmState.RUNNING, VmState.PAUSED):
                 if self._at_start:
                     self._report.adopted.append(vm.name)
+                if after.state is VmState.PAUSED and vm.state is VmState.RUNNING:
+                    self._report.stopped.append(after.reason)
             elif after.state is not vm.state:
                 self._report.stopped.append(f"{vm.name} ({after.reason or after.state.value})")
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
 from loguru import logger
 
 from banger.actors.messages import Command, DeleteVm, PauseVm, ReconcileVm, ResumeVm, StartVm, StopVm
 from banger.actors.services import Services
-from banger.actors.vm_reconcile import breakdown
+from banger.actors.vm_machines import condition_of, driver_of
 from banger.actors.vm_teardown import recorded_identity
 from banger.core import clock
 from banger.core.cancel import Deadline
 from banger.core.errors import BangerError
 from banger.core.expiry import ExpiryAction, due
 from banger.core.models import Vm, VmState
-from banger.core.ports import Fill
+from banger.core.ports import Fill, Health
 from banger.core.restarting import comes_with_daemon, is_due
 from banger.host.activity import Connection, established, into_guest
 from banger.host.disk_guard import PAUSED_BY, Move, Thresholds, Watched, decide
@@ -30,6 +30,7 @@ class Housekeeper:
         self._services = services
         self._begun = clock.now()
         self._last_used: dict[str, datetime] = {}
+        self._used: dict[str, int] = {}  # bytes on the host's disk at the last look of the guard
 
     @property
     def chores(self) -> Sequence[Callable[[], None]]:
@@ -78,27 +79,27 @@ class Housekeeper:
         services.submit(command, Deadline.never())
 
     def check_vmms(self) -> None:
-        """Have VMs reconciled whose machine broke down: their VMM lives on, so that nobody hears of it otherwise."""
+        """Have VMs reconciled whose machine stands still: their VMM lives on, so that nobody hears of it otherwise."""
         services = self._services
         for vm in services.store.vms.all():
-            if vm.state not in (VmState.RUNNING, VmState.PAUSED):
+            if vm.state is not VmState.RUNNING:
                 continue
             try:
-                words = breakdown(services, vm, recorded_identity(services, vm.id))
+                condition = condition_of(services, vm, recorded_identity(services, vm.id))
             except (OSError, BangerError) as error:  # it may be going down right now
                 logger.debug("{}: how its machine is cannot be told: {}", vm.name, error)
                 continue
-            if words:
-                logger.warning("{}: its machine broke down: {}", vm.name, words)
+            if condition.health is not Health.RUNS:
+                logger.warning("{}: its machine does not run: {}", vm.name, condition.words)
                 services.submit(ReconcileVm(vm.id, vm.name), Deadline.never())
 
     def guard(self) -> None:
         """Pause VMs before the host or their snapshot runs out of room, and let them go on when there is some."""
         services = self._services
         vms = {vm.id: vm for vm in services.store.vms.all() if _is_guarded(vm)}
-        watched = [Watched(vm.id, vm.name, self._fill(vm), is_paused=vm.state is VmState.PAUSED) for vm in vms.values()]
-        free = shutil.disk_usage(services.layout.data).free
-        for decision in decide(free, watched, Thresholds.of(services.config.number)):
+        thresholds, together = Thresholds.of(services.config.number), self._by_file_system(vms.values())
+        self._used = {vm_id: self._used[vm_id] for vm_id in vms if vm_id in self._used}
+        for decision in [one for free, watched in together for one in decide(free, watched, thresholds)]:
             logger.warning("{}", decision.reason)
             name = vms[decision.vm_id].name
             command: Command = (
@@ -107,6 +108,40 @@ class Housekeeper:
                 else ResumeVm(decision.vm_id, name, PAUSED_BY)
             )
             services.submit(command, Deadline.never())
+
+    def _by_file_system(self, vms: Iterable[Vm]) -> list[tuple[int, list[Watched]]]:
+        """The VMs whose disks compete for the same room, and how much there is of it; as a rule they are all."""
+        layout, rooms = self._services.layout, dict[int, tuple[int, list[Watched]]]()
+        for vm in vms:
+            try:
+                place = layout.vm_dir(vm.id)
+                room = rooms.setdefault(place.stat().st_dev, (shutil.disk_usage(place).free, []))
+            except FileNotFoundError:  # somebody removed it, or it is going
+                continue
+            room[1].append(self._watched(vm))
+        return list(rooms.values())
+
+    def _watched(self, vm: Vm) -> Watched:
+        """What the guard goes by: how full its disk is, and what all its disks have taken since the last look."""
+        fill = self._fill(vm)
+        used = fill.used_bytes + sum(one.used_bytes(vm) for one in self._services.host.capabilities if one.applies(vm))
+        before = self._used.get(vm.id, used)
+        self._used[vm.id] = used
+        return Watched(
+            vm.id,
+            vm.name,
+            fill,
+            is_paused=vm.state is VmState.PAUSED,
+            taken_bytes=max(0, used - before),
+            is_fragile=self._is_fragile(vm),
+        )
+
+    def _is_fragile(self, vm: Vm) -> bool:
+        try:
+            holds = driver_of(self._services, vm).holds_writes
+            return not holds or self._services.host.storages.named(vm.storage).is_lost_when_host_is_full
+        except BangerError:  # of a driver that this banger does not have
+            return True
 
     def _fill(self, vm: Vm) -> Fill:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +26,7 @@ from banger.actors.messages import (
 from banger.actors.vm_bringup import Ingredients
 from banger.actors.vm_files import VmFiles
 from banger.actors.vm_keeper import VmKeeper
-from banger.actors.vm_machines import driver_for, driver_of, machine_of
+from banger.actors.vm_machines import condition_of, driver_for, driver_of, machine_of
 from banger.actors.vm_reconcile import VmReconciler
 from banger.actors.vm_sizes import with_sizes
 from banger.actors.vm_start import VmStart
@@ -35,10 +36,16 @@ from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import NO_RESTARTS, ExitReason, Image, Kernel, ProcessIdentity, Restarts, Vm, VmState
 from banger.core.operation import Operation
+from banger.core.ports import Health
 from banger.core.restarting import after_failed_start, is_due
 from banger.core.states import LIVE, check_move
 from banger.core.wire.vm_checks import check_disk_mib, check_spec
+from banger.host.disk_guard import DISK, stalled
 from banger.host.resources import check_memory
+
+#: How long, in seconds, a machine that is to go on is watched: its write is tried again at once, on a busy host a bit
+#: later. What comes later still is found by the housekeeper.
+_RETRY_S, _RETRY_POLL_S = 0.4, 0.05
 
 
 class VmActor(OwnerActor):
@@ -67,7 +74,7 @@ class VmActor(OwnerActor):
             case PauseVm():
                 return self._pause(self._keeper.load(command.vm_name), command)
             case ResumeVm():
-                return self._resume(self._keeper.load(command.vm_name), command)
+                return self._resume(self._keeper.load(command.vm_name), command, operation)
             case GrowVm():
                 return self._grow(self._keeper.load(command.vm_name), command.disk_mib, operation)
         raise TypeError(f"a VM's owner cannot do {command.verb}")
@@ -295,19 +302,45 @@ class VmActor(OwnerActor):
             raise
         return paused
 
-    def _resume(self, vm: Vm, command: ResumeVm) -> Vm:
-        if vm.state is VmState.RUNNING or command.by not in ("user", vm.paused_by):
+    def _resume(self, vm: Vm, command: ResumeVm, operation: Operation) -> Vm:
+        if command.by not in ("user", vm.paused_by):
             return vm
-        if vm.state is not VmState.PAUSED:  # a start half done may become running too, but not like this
+        if vm.state not in (VmState.PAUSED, VmState.RUNNING):  # a start half done may become running, but not like this
             raise BangerError(
                 ErrorKind.CONFLICT, f'VM "{vm.name}" is {vm.state.value}, not paused', subject=vm.name,
                 hint=f"banger vm why {vm.name}",
             )  # fmt: skip
         identity = recorded_identity(self.services, vm.id)
-        assert identity is not None
+        before = condition_of(self.services, vm, identity)
+        if identity is None or (vm.state is VmState.RUNNING and before.health is Health.RUNS):
+            return vm
         driver_of(self.services, vm).resume(machine_of(self.services, vm, identity))
         crashpoint("vm.resume:runs")
+        if before.is_stalled:
+            self._check_goes_on(vm, identity, command, operation)
         return self._keeper.save(vm, state=VmState.RUNNING, paused_by="", reason="")
+
+    def _check_goes_on(self, vm: Vm, identity: ProcessIdentity, command: ResumeVm, operation: Operation) -> None:
+        """A machine that waited for the host to take a write stands still again at once if it does not.
+
+        Raises:
+            BangerError: ``exhausted`` or ``unavailable``; the row says why it is paused. What the guard could not help
+                although there was room, it does not try again.
+        """
+        until = time.monotonic() + _RETRY_S
+        while not (condition := condition_of(self.services, vm, identity)).is_stalled:
+            if time.monotonic() > until:
+                return
+            operation.haste.wait(_RETRY_POLL_S)
+            operation.haste.raise_if_cancelled()
+        by, reason = stalled(vm.name, condition)
+        self._keeper.save(vm, state=VmState.PAUSED, paused_by=by if command.by == "user" else DISK, reason=reason)
+        has_room = condition.health is not Health.NO_ROOM
+        raise BangerError(
+            ErrorKind.UNAVAILABLE if has_room else ErrorKind.EXHAUSTED,
+            f'VM "{vm.name}" cannot go on', subject=vm.name, cause=condition.words,
+            hint="dmesg | grep -i 'i/o error'" if has_room else "banger system df",
+        )  # fmt: skip
 
     def _grow(self, vm: Vm, disk_mib: int, operation: Operation) -> Vm:
         if vm.state is not VmState.STOPPED:

@@ -133,7 +133,8 @@ class BootWatch:
         if condition.health is Health.BROKEN:
             raise NotUpError(condition.words, text, doubtful=True, broke=True)
         if condition.is_stalled:
-            raise NotUpError(condition.words, text, ErrorKind.EXHAUSTED)
+            kind = ErrorKind.EXHAUSTED if condition.health is Health.NO_ROOM else ErrorKind.UNAVAILABLE
+            raise NotUpError(condition.words, text, kind)
 
 
 class _SignsOfLife:

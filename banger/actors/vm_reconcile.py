@@ -20,6 +20,7 @@ from banger.core.operation import Operation
 from banger.core.ports import Health
 from banger.core.reconcile_action import ReconcileAction, choose_action
 from banger.core.restarting import after_end
+from banger.host.disk_guard import stalled
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +138,27 @@ class VmReconciler:
     def _adopt(self, vm: Vm, identity: ProcessIdentity | None) -> Vm:
         assert identity is not None
         self._services.vms.watcher.watch(vm.id, identity)  # first: whatever else fails, its end is heard of
-        if vm.state is VmState.PAUSED:  # the row is written before the machine stands still
-            driver_of(self._services, vm).pause(machine_of(self._services, vm, identity))
+        vm = self._standing_still(vm, identity)
         for one in self._services.host.capabilities:
             if one.applies(vm):
                 one.adopted(vm, self._services.host.ledger.of(vm.id))
+        return vm
+
+    def _standing_still(self, vm: Vm, identity: ProcessIdentity) -> Vm:
+        """Row and machine agree whether it runs: the row's word counts, but for a machine that cannot write."""
+        if vm.state is VmState.PAUSED:  # the row is written before the machine stands still
+            driver_of(self._services, vm).pause(machine_of(self._services, vm, identity))
+            return vm
+        try:
+            condition = condition_of(self._services, vm, identity)
+        except BangerError:  # of a driver that this banger does not have, as :func:`breakdown` has said
+            return vm
+        if condition.is_stalled:
+            by, reason = stalled(vm.name, condition)
+            logger.warning("{}", reason)
+            return self._keeper.save(vm, state=VmState.PAUSED, paused_by=by, reason=reason)
+        if condition.health is Health.PAUSED:  # a pause was given up half way
+            driver_of(self._services, vm).resume(machine_of(self._services, vm, identity))
         return vm
 
     def _record_exit(self, vm: Vm, identity: ProcessIdentity | None, operation: Operation) -> Vm:

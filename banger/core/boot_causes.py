@@ -61,6 +61,7 @@ class BootFacts:
         other_machine: a type of machine to try instead of this one; empty if there is none.
         host_load: runnable processes of the host for each of its CPUs; 0 if nobody knows.
         told: what whoever watched the boot says of it; it counts if nothing else tells more.
+        waits_for_host: why the host does not take what the guest writes, if that is what it waited for.
         kept: the VM is still there after a failed start; otherwise advice speaks of a new one.
     """
 
@@ -78,6 +79,7 @@ class BootFacts:
     other_machine: str = ""
     host_load: float = 0.0
     told: str = ""
+    waits_for_host: str = ""
     kept: bool = True
 
 
@@ -110,6 +112,8 @@ _Cause = tuple[str, str, Remedy, str]
 
 
 def _cause(facts: BootFacts, console: str) -> _Cause:
+    if facts.waits_for_host:
+        return "host-disk", facts.waits_for_host, Remedy.HOST_DISK, console
     found = find_sign(console, facts.vmm_log)
     if found is not None:
         return _by_sign(found, facts, console)

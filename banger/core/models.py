@@ -165,7 +165,8 @@ class Vm:
         address: where the host reaches the guest; empty while not running.
         last_ports: published ports of the last start; what banger had picked is picked again if it is free.
         ssh_port: port at ``address`` that reaches banger's own ssh server in the guest; 0 while not running.
-        paused_by: ``user``, or ``guard`` when the host was about to run out of room; empty while not paused.
+        paused_by: ``user``; ``guard`` when the host was about to run out of room, or had none for what it wrote;
+            ``disk`` when the host did not take its writes for another reason; empty while not paused.
         attended: a run session holds it, and it is deleted when that ends; see :mod:`banger.core.attendance`.
         keep_home: what deleting it does with its home disk; false once a user has wished it deleted.
         accelerator: of the running VMM.

@@ -22,6 +22,13 @@ _WORDS = {
 _HAVE_DETAILS = frozenset({ExitReason.GUEST_PANIC, ExitReason.VMM_CRASH, ExitReason.KILLED, ExitReason.KVM_FAILURE})
 
 
+#: What helps a VM that its user has not paused.
+_PAUSED_NEXT = {
+    "guard": "free some room: banger system df, banger image prune; it goes on by itself",
+    "disk": "see what is wrong with the host's disk: banger system df; dmesg | grep -i 'i/o error'; then {resume}",
+}
+
+
 def sentence(vm: Vm) -> str:
     """The state and its cause."""
     if vm.state is VmState.PAUSED:
@@ -46,8 +53,7 @@ def next_step(vm: Vm, *, leftovers: int) -> str:
         case VmState.RUNNING:
             return f"banger vm exec {name} -- COMMAND, or banger vm logs -f {name}"
         case VmState.PAUSED:
-            by_guard = "free some room: banger system df, banger image prune; it goes on by itself"
-            return by_guard if vm.paused_by == "guard" else f"banger vm resume {name}"
+            return _PAUSED_NEXT.get(vm.paused_by, "{resume}").format(resume=f"banger vm resume {name}")
         case VmState.FAILED if leftovers:
             return f"banger system reconcile, then banger vm start {name}"
         case VmState.STOPPED if vm.exit_reason in (ExitReason.GUEST_PANIC, ExitReason.VMM_CRASH):

@@ -1,8 +1,11 @@
 """Pausing VMs before the host's disk is full, and letting them go on when there is room again. Pure: it only decides.
 
-A guest whose write does not fit gets an I/O error and remounts its disks read-only, and a snapshot that cannot be
-written loses all its changes; a paused guest notices nothing. Between the two thresholds nothing changes, so that no
-VM is paused and resumed in turn.
+A VM that takes no room is left alone, however little is left: who writes is paused, the fastest first, until what the
+others write would not fill the rest for a while. That is safe where a write that finds no room stops the machine and is
+tried again later (``VmmDriver.holds_writes``): such a VM loses nothing, even if the disk is full all at once. One that
+would lose what it writes, because its driver tells the guest of an I/O error or its snapshot is given up by the host's
+kernel, is paused before that, whether or not it writes. Between the thresholds nothing changes, so that no VM is paused
+and resumed in turn.
 """
 
 from __future__ import annotations
@@ -11,11 +14,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from banger.core.ports import Fill
+from banger.core.ports import Condition, Fill, Health
 from banger.core.units import MIB, format_size
 
-#: What ``Vm.paused_by`` says of a VM that the guard paused.
+#: What ``Vm.paused_by`` says of a VM that the guard paused, or that found no room; and of one whose disk failed.
 PAUSED_BY = "guard"
+DISK = "disk"
+
+#: For so many looks what is left must do for those that are not paused; a look is five seconds.
+_HORIZON_LOOKS = 12
+#: Of the room below which VMs are paused, the part below which those are that would lose what they write.
+_FRAGILE_PART = 2
 
 
 class Move(StrEnum):
@@ -53,12 +62,19 @@ class Thresholds:
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """A VM that runs, or that the guard has paused. One that somebody else paused is not the guard's business."""
+    """A VM that runs, or that the guard has paused. One that somebody else paused is not the guard's business.
+
+    Attributes:
+        taken_bytes: room on the host that it took since the last look; 0 if there was none.
+        is_fragile: it loses what it writes while the host has no room.
+    """
 
     vm_id: str
     name: str
     fill: Fill
     is_paused: bool = False
+    taken_bytes: int = 0
+    is_fragile: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,27 +94,69 @@ def decide(free_bytes: int, vms: Sequence[Watched], thresholds: Thresholds) -> l
         vms: all that the guard may pause or resume.
         thresholds: when to act.
     """
-    return [decision for vm in vms for decision in _judge(free_bytes, vm, thresholds)]
+    return [*_resumed(free_bytes, vms, thresholds), *_paused(free_bytes, vms, thresholds)]
 
 
-def _judge(free_bytes: int, vm: Watched, thresholds: Thresholds) -> Iterator[Decision]:
-    if vm.is_paused:
-        if not _trouble(free_bytes, vm, thresholds.resume_free_bytes, thresholds.resume_fill):
+def stalled(name: str, condition: Condition) -> tuple[str, str]:
+    """``Vm.paused_by`` and ``Vm.reason`` of a VM that stands still because the host does not take what it writes."""
+    if condition.health is Health.NO_ROOM:
+        advice = "it goes on when there is room: banger system df"
+        return PAUSED_BY, f'"{name}" is paused: {condition.words}; {advice}'
+    return DISK, f'"{name}" is paused: {condition.words}; nothing is lost until it is stopped'
+
+
+def _resumed(free_bytes: int, vms: Sequence[Watched], thresholds: Thresholds) -> Iterator[Decision]:
+    if free_bytes < thresholds.resume_free_bytes:
+        return
+    for vm in vms:
+        if vm.is_paused and not _own_trouble(vm, thresholds.resume_fill):
             yield Decision(vm.vm_id, Move.RESUME, f'"{vm.name}" goes on: there is room again')
-    elif reason := _trouble(free_bytes, vm, thresholds.pause_free_bytes, thresholds.pause_fill):
-        yield Decision(vm.vm_id, Move.PAUSE, reason)
 
 
-def _trouble(free_bytes: int, vm: Watched, least_free_bytes: int, most_fill: float) -> str:
-    """Why a VM must not write, or empty."""
+def _paused(free_bytes: int, vms: Sequence[Watched], thresholds: Thresholds) -> Iterator[Decision]:
+    running = []
+    for vm in vms:
+        if vm.is_paused:
+            continue
+        if reason := _own_trouble(vm, thresholds.pause_fill):
+            yield Decision(vm.vm_id, Move.PAUSE, reason)
+        else:
+            running.append(vm)
+    if free_bytes >= thresholds.pause_free_bytes:
+        return
+    is_critical = free_bytes < thresholds.pause_free_bytes // _FRAGILE_PART
+    writers = _fastest(free_bytes, running)
+    for vm in running:
+        if vm in writers:
+            taken = f"it has just taken {format_size(vm.taken_bytes)}"
+            yield Decision(vm.vm_id, Move.PAUSE, _no_room(vm, free_bytes, taken))
+        elif vm.is_fragile and is_critical:
+            yield Decision(vm.vm_id, Move.PAUSE, _no_room(vm, free_bytes, "without any it would lose what it writes"))
+
+
+def _fastest(free_bytes: int, running: Sequence[Watched]) -> list[Watched]:
+    """As few as will do: those who took the most, until the others could go on like that for a while."""
+    rate, found = sum(vm.taken_bytes for vm in running), []
+    for vm in sorted(running, key=lambda one: one.taken_bytes, reverse=True):
+        if rate * _HORIZON_LOOKS <= free_bytes or not vm.taken_bytes:
+            break
+        found.append(vm)
+        rate -= vm.taken_bytes
+    return found
+
+
+def _no_room(vm: Watched, free_bytes: int, why: str) -> str:
+    return (
+        f'"{vm.name}" is paused: only {format_size(free_bytes)} are free on the host\'s disk, and {why}; '
+        "it goes on when there is room: banger system df"
+    )
+
+
+def _own_trouble(vm: Watched, most_fill: float) -> str:
+    """Why a VM must not write although the host has room, or empty."""
     fill = vm.fill
     if fill.failure:
         return f'"{vm.name}" is paused: {fill.failure}'
-    if free_bytes < least_free_bytes:
-        return (
-            f'"{vm.name}" is paused: only {format_size(free_bytes)} are free on the host\'s disk; '
-            f"it goes on when there is room: banger system df"
-        )
     if fill.can_overflow and fill.total_bytes and fill.used_bytes >= most_fill * fill.total_bytes:
         return (
             f'"{vm.name}" is paused: its snapshot holds {format_size(fill.used_bytes)} of changes '

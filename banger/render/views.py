@@ -25,6 +25,10 @@ def size(size_bytes: Any) -> str:
     return format_size(int(size_bytes)) if size_bytes is not None else ""
 
 
+#: Why a VM stands still that its user has not paused.
+_PAUSED = {"guard": "no room", "disk": "disk failed"}
+
+
 def vm_state(row: Row) -> str:
     """``running``, ``stopped (guest_panic)``, ``broken: reason``."""
     if row.get("broken"):
@@ -32,6 +36,8 @@ def vm_state(row: Row) -> str:
     state, why = str(row.get("state") or ""), row.get("exit_reason") or ""
     if state == "stopped" and (row.get("restarts") or {}).get("due_at"):
         return f"restarting ({why or 'unknown'})"
+    if state == "paused" and (cause := _PAUSED.get(str(row.get("paused_by")))):
+        return f"paused ({cause})"
     return f"{state} ({why})" if state == "stopped" and why not in ("", "requested") else state
 
 

@@ -29,6 +29,7 @@ class CopyStorage:
 
     name = "copy"
     root = "direct"
+    is_lost_when_host_is_full = False
 
     def create(self, vm_dir: Path, rootfs: Path, size_mib: int, operation: Operation) -> None:
         """Copy the image, then make its file system as large as the VM wishes."""

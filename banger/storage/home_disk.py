@@ -122,6 +122,10 @@ class HomeDisk:
         """Keep the home for the next VM, or delete it."""
         self.release(vm, keep=vm.keep_home)
 
+    def used_bytes(self, vm: Vm) -> int:
+        """What the home takes."""
+        return self.occupied(vm.spec.home)
+
     def refresh(self, vms: Collection[Vm]) -> None:
         """Nothing is shared."""
 

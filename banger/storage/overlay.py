@@ -22,6 +22,7 @@ class OverlayStorage:
 
     name = "overlay"
     root = "overlay"
+    is_lost_when_host_is_full = False
 
     def create(self, vm_dir: Path, rootfs: Path, size_mib: int, operation: Operation) -> None:  # noqa: ARG002
         """Make the writable layer: a sparse, empty ext4."""

@@ -41,6 +41,7 @@ class DmSnapshotStorage:
 
     name = "dm-snapshot"
     root = "direct"
+    is_lost_when_host_is_full = True
 
     def __init__(
         self,

@@ -17,6 +17,7 @@ from banger.core.models import VmState
 from banger.core.names import new_id
 from banger.core.ports import Fill
 from banger.core.wire.vm_spec import VmSpec
+from tests.support.fake_capability import FakeCapability
 from tests.support.fake_vmm import FakeVmm
 from tests.support.fakes import World
 from tests.support.waiting import eventually
@@ -33,8 +34,8 @@ def world(tmp_path):
     world.stop()
 
 
-def running(world, **spec):
-    return world.do(CreateVm(new_id(), "web", VmSpec("alpine", **spec), start=True))
+def running(world, name="web", **spec):
+    return world.do(CreateVm(new_id(), name, VmSpec("alpine", **spec), start=True))
 
 
 def look_in(world, housekeeper: Housekeeper, **later) -> None:
@@ -107,17 +108,64 @@ def test_vm_that_its_user_paused_is_not_the_guards_to_resume(world):
     assert world.vm("web").state is VmState.PAUSED
 
 
-def test_full_host_pauses_every_vm(world, monkeypatch):
-    running(world)
+def nearly_full(monkeypatch, free_bytes: int = 1 << 20) -> None:
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr("banger.actors.housekeeping.shutil.disk_usage", lambda path: usage(1 << 40, 1 << 40, 1 << 20))
-    housekeeper = Housekeeper(world.services)
+    full = usage(1 << 40, 1 << 40, free_bytes)
+    monkeypatch.setattr("banger.actors.housekeeping.shutil.disk_usage", lambda path: full)
+
+
+def test_guest_that_fills_the_host_is_paused_and_its_sibling_is_not(world, monkeypatch):
+    writer, sibling = running(world), running(world, "sibling")
+    housekeeper, fills = Housekeeper(world.services), world.services.host.storages.named("fake").fills
     housekeeper.guard()
-    eventually(lambda: world.vm("web").state is VmState.PAUSED, what="it stands still")
-    assert "free on the host's disk" in world.vm("web").reason
+    nearly_full(monkeypatch)
+    fills[writer.id], fills[sibling.id] = Fill(1 << 30, 1 << 40), Fill(1 << 12, 1 << 40)
+    housekeeper.guard()
+    eventually(lambda: world.vm("web").state is VmState.PAUSED, what="the writer stands still")
+    housekeeper.guard()
+    world.do(ReconcileHost())
+    assert world.vm("sibling").state is VmState.RUNNING
+    assert "free on the host's disk, and it has just taken 1.0 GiB" in world.vm("web").reason
     monkeypatch.undo()
     housekeeper.guard()
     eventually(lambda: world.vm("web").state is VmState.RUNNING, what="it goes on")
+
+
+def test_guest_that_fills_its_home_disk_is_found_too(tmp_path, monkeypatch):
+    (tmp_path / "objects").mkdir()
+    disks = FakeCapability("disk", tmp_path / "objects")
+    world = World(tmp_path / "home", FakeVmm(), capabilities=(disks,))
+    writer, _ = running(world), running(world, "sibling")
+    housekeeper = Housekeeper(world.services)
+    housekeeper.guard()
+    nearly_full(monkeypatch)
+    disks.used[writer.id] = 1 << 30
+    housekeeper.guard()
+    eventually(lambda: world.vm("web").state is VmState.PAUSED, what="the writer stands still")
+    assert world.vm("sibling").state is VmState.RUNNING
+    for vm in world.store.vms.all():
+        world.do(DeleteVm(vm.id, vm.name, force=True))
+    world.stop()
+
+
+@pytest.mark.parametrize("who", ["driver", "storage", "unknown driver"])
+def test_vm_that_would_lose_what_it_writes_is_paused_on_a_full_host_though_it_writes_nothing(world, monkeypatch, who):
+    vm = running(world)
+    if who == "unknown driver":
+        world.store.vms.update(replace(world.vm("web"), vmm="newer"))
+    elif who == "driver":
+        world.vmm.holds_writes = False
+    else:
+        world.services.host.storages.named("fake").is_lost_when_host_is_full = True
+    nearly_full(monkeypatch)
+    (watched,) = [Housekeeper(world.services)._watched(world.vm("web"))]
+    assert watched.is_fragile
+    if who != "unknown driver":
+        Housekeeper(world.services).guard()
+        eventually(lambda: world.vm("web").state is VmState.PAUSED, what="it stands still")
+    else:
+        world.store.vms.update(replace(world.vm("web"), vmm="fake"))
+    assert world.do(ResumeVm(vm.id, vm.name)).state is VmState.RUNNING
 
 
 def test_restart_of_the_daemon_counts_as_a_use(world):

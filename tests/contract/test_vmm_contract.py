@@ -17,10 +17,12 @@ from pathlib import Path
 
 import pytest
 
+from banger.core.errors import BangerError, ErrorKind
 from banger.core.exits import ExitRecord
 from banger.core.models import ExitReason, ProcessIdentity
 from banger.core.names import vmm_marker
-from banger.core.ports import Condition
+from banger.core.ports import Condition, Drive, Engine, Health, TapNic, UserNic
+from banger.core.wire.vm_spec import VmSpec
 from banger.vmm import identity as processes
 from tests.support.machines import KINDS, Rig, machine_of, obstacle_to, vm_id_of, wait_up
 from tests.support.waiting import eventually
@@ -109,6 +111,7 @@ def test_paused_machine_stands_still_until_it_is_resumed(rig: Rig) -> None:
     rig.vmm.pause(machine_of(config, identity))
     rig.vmm.power_down(machine_of(config, identity))
     assert not rig.processes.wait_exit(identity, 0.3)
+    assert rig.vmm.condition(machine_of(config, identity)).health is Health.PAUSED
     rig.vmm.resume(machine_of(config, identity))
     assert rig.processes.wait_exit(identity, 10.0)
 
@@ -118,6 +121,8 @@ def test_pause_and_resume_may_be_repeated(rig: Rig) -> None:
     identity = rig.vmm.launch(config, lambda identity: None)
     for act in (rig.vmm.resume, rig.vmm.pause, rig.vmm.pause, rig.vmm.resume, rig.vmm.resume):
         act(machine_of(config, identity))
+        health = Health.PAUSED if act == rig.vmm.pause else Health.RUNS
+        assert rig.vmm.condition(machine_of(config, identity)).health is health
         assert rig.processes.is_alive(identity)
 
 
@@ -237,3 +242,26 @@ def test_machine_that_runs_has_not_broken_down_and_uses_processor_time_until_it_
     rig.processes.kill(identity)
     assert rig.vmm.condition(machine_of(config, identity)) == Condition()
     assert rig.processes.cpu_seconds(identity) == 0.0
+
+
+def test_machine_type_that_the_driver_does_not_have_is_a_usage_error_and_another_one_is_known(rig: Rig) -> None:
+    with pytest.raises(BangerError) as caught:
+        rig.vmm.check(VmSpec("debian", machine="pdp11"))
+    assert caught.value.kind is ErrorKind.USAGE
+    rig.vmm.check(VmSpec("debian"))
+    rig.vmm.check(VmSpec("debian", machine=rig.vmm.another_machine(VmSpec("debian"))))
+
+
+def test_driver_has_disks_and_a_network_card(rig: Rig) -> None:
+    assert Drive in rig.vmm.devices
+    assert {UserNic, TapNic} & set(rig.vmm.devices)
+
+
+def test_engine_that_failed_is_followed_by_another_or_by_none_but_never_by_itself(rig: Rig) -> None:
+    engine: Engine | None = rig.vmm.engines.choose("", "")
+    seen: set[str] = set()
+    while engine is not None:
+        assert engine.accelerator not in seen
+        seen.add(engine.accelerator)
+        engine = rig.vmm.engines.instead_of(engine, "it failed")
+    assert rig.vmm.engines.instead_of(rig.vmm.engines.choose("tcg", ""), "it failed") is None

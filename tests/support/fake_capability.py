@@ -23,6 +23,7 @@ class FakeCapability:
         refuses: :meth:`prepare` raises this after it has made its object.
         cleaned: ids of VMs whose cleanup ran, in order.
         refreshed: the VMs of each refresh.
+        used: what disks of its take, by VM id.
     """
 
     name: str
@@ -31,6 +32,7 @@ class FakeCapability:
     refuses: Exception | None = None
     cleaned: list[str] = field(default_factory=list)
     refreshed: list[set[str]] = field(default_factory=list)
+    used: dict[str, int] = field(default_factory=dict)
 
     def applies(self, vm: Vm) -> bool:
         return True
@@ -74,6 +76,9 @@ class FakeCapability:
 
     def erase(self, vm: Vm) -> None:
         pass
+
+    def used_bytes(self, vm: Vm) -> int:
+        return self.used.get(vm.id, 0)
 
     def refresh(self, vms: Collection[Vm]) -> None:
         self.refreshed.append({vm.name for vm in vms})

@@ -232,6 +232,7 @@ class FakeImageTools:
 class FakeStorage:
     name = "fake"
     root = "overlay"
+    is_lost_when_host_is_full = False
 
     def __init__(self) -> None:
         self.fills: dict[str, Fill] = {}

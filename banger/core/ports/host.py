@@ -76,10 +76,12 @@ class Storage(Protocol):
     Attributes:
         name: ``overlay``, ``reflink``, ``dm-snapshot``, ``copy``.
         root: what the guest does with its drives, see :class:`~banger.core.ports.guest.GuestConfig`.
+        is_lost_when_host_is_full: a write that finds no room on the host costs the whole disk.
     """
 
     name: str
     root: str
+    is_lost_when_host_is_full: bool
 
     def create(self, vm_dir: Path, rootfs: Path, size_mib: int, operation: Operation) -> None:
         """Make the VM's writable part in ``vm_dir``. Idempotent. Raises ``exhausted`` when there is no room.
@@ -170,6 +172,10 @@ class Capability(Protocol):
 
     def erase(self, vm: Vm) -> None:
         """The VM is being deleted: let go of what it had beyond one start, as ``vm.keep_home`` says. Idempotent."""
+        ...
+
+    def used_bytes(self, vm: Vm) -> int:
+        """What a VM's disks that are of this capability take on the host's file system, now. Asked all the time."""
         ...
 
     def refresh(self, vms: Collection[Vm]) -> None:

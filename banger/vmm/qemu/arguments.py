@@ -131,8 +131,14 @@ def _agent_port(run_dir: Path, bus: str) -> Iterator[str]:
 
 
 def _disk(node: str, drive: Drive, bus: str) -> Iterator[str]:
+    """A write that the host does not take stops the machine, which tries it again when it goes on; see ``health``.
+
+    So for every reason: a full disk, a quota, a device that fails. A guest that was told of an error would remount its
+    file system read-only and lose what it had not written yet. A read that fails loses nothing, and is told.
+    """
+    policy = {"rerror": "report"} if drive.read_only else {"rerror": "report", "werror": "stop"}
     yield from ("-blockdev", _blockdev(node, drive))
-    yield from ("-device", options(f"virtio-blk-{bus}", drive=node, serial=drive.serial))
+    yield from ("-device", options(f"virtio-blk-{bus}", drive=node, serial=drive.serial, **policy))
 
 
 def _network_card(nic: Nic, bus: str, vm_id: str) -> Iterator[str]:
