@@ -230,13 +230,15 @@ async def logs(request: Request) -> Response:
 
 
 async def _log(context: ApiContext, vm_id: str, path: Path, offset: int, *, follow: bool) -> AsyncIterator[bytes]:
-    while True:
+    """What is there from ``offset`` on; and what comes, if that is to be followed: a guest may never stop writing."""
+    end = None if follow else _size(path)
+    while end is None or offset < end:
         vm = context.store.vms.get(vm_id)
         chunk = _read(path, offset)
-        if chunk is None:  # rotated: what is there now is new
+        if chunk is None and follow:  # rotated: what is there now is new
             offset = 0
-            continue
-        if chunk:
+        elif chunk:
+            chunk = chunk if end is None else chunk[: end - offset]
             offset += len(chunk)
             yield chunk
         elif not follow or vm is None or vm.state not in LIVE:
@@ -257,15 +259,26 @@ def _read(path: Path, offset: int) -> bytes | None:
         return b""
 
 
-def _tail_offset(path: Path, lines: int) -> int:
-    """Where the last ``lines`` lines begin."""
+def _size(path: Path) -> int:
     try:
-        data = path.read_bytes()
+        return path.stat().st_size
     except FileNotFoundError:
         return 0
-    end = len(data.rstrip(b"\n"))
-    for _ in range(lines):
-        end = data.rfind(b"\n", 0, end)
-        if end < 0:
-            return 0
-    return end + 1 if lines else len(data)
+
+
+def _tail_offset(path: Path, lines: int) -> int:
+    """Where the last ``lines`` lines begin; found from the end, in bounded memory."""
+    at = size = _size(path)
+    wanted = lines
+    while at and wanted and (piece := _read(path, max(0, at - _CHUNK))):
+        start = max(0, at - _CHUNK)
+        piece = piece[: at - start]
+        if at == size:
+            piece = piece.removesuffix(b"\n")  # ends the last line, begins none
+        end = len(piece)
+        while (found := piece.rfind(b"\n", 0, end)) >= 0:
+            wanted, end = wanted - 1, found
+            if not wanted:
+                return start + found + 1
+        at = start
+    return 0 if wanted else size

@@ -7,7 +7,9 @@ import logging
 import pwd
 import threading
 import time
+import tracemalloc
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -185,6 +187,58 @@ def test_connect_key_the_guest_does_not_know_is_denied(channel: Channels, access
         channel.guests.connect(replace(access, private_key_path=str(tmp_path / "other")), operation(), 30)
     assert caught.value.kind is ErrorKind.DENIED
     assert "banger's key" in caught.value.message
+
+
+GARBAGE = {
+    "nothing, and hangs up": [b""],
+    "web server": [b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n"],
+    "noise": [bytes(range(256)) * 64],
+    "zeros without end": [bytes(1 << 16)] * 4096,
+    "line without end": [b"x" * (1 << 16)] * 4096,
+    "banner lines without end": [b"hello\r\n" * 8192] * 4096,
+    "another version": [b"SSH-1.5-old\r\n"],
+    "noise after the version": [b"SSH-2.0-x\r\n", bytes(range(256)) * 64],
+    "packet of four gigabytes": [b"SSH-2.0-x\r\n", b"\xff\xff\xff\xff", bytes(1 << 20)],
+    "version and no more": [b"SSH-2.0-x\r\n", None],
+}
+
+
+def test_connect_what_answers_with_garbage_is_given_up_in_bounded_memory(access: GuestAccess) -> None:
+    """A guest that was taken over, or something else at its port: all kinds at once, as long as the longest takes."""
+
+    async def answer(pieces: list[bytes | None], writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            for piece in pieces:
+                if piece is None:
+                    await asyncio.sleep(60)
+                else:
+                    writer.write(piece)
+                    await writer.drain()
+        writer.close()
+
+    async def attempt(pieces: list[bytes | None]) -> BangerError:
+        server = await asyncio.start_server(lambda _, writer: answer(pieces, writer), "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        try:
+            with pytest.raises(BangerError) as raised:
+                await channel_dial.dial(replace(access, port=port), 1.5)
+        finally:
+            server.close()
+        return raised.value
+
+    async def attempts() -> list[BangerError]:
+        found = await asyncio.gather(*map(attempt, GARBAGE.values()))
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        return found
+
+    tracemalloc.start()
+    errors = asyncio.run(asyncio.wait_for(attempts(), 60))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    for kind, error in zip(GARBAGE, errors, strict=True):
+        assert error.kind in (ErrorKind.TIMEOUT, ErrorKind.DENIED), kind
+    assert peak < 32 << 20
 
 
 def test_connect_our_key_missing_is_unavailable(channel: Channels, access: GuestAccess, tmp_path: Path) -> None:
