@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 
 import pytest
 
 from tests.support.daemon import BangerHome
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.boot
 
@@ -64,6 +66,19 @@ def test_exec_with_a_timeout_gives_up_and_says_so(home: BangerHome, vm: str) -> 
     result = home.run("vm", "exec", "--timeout", "2s", vm, "--", "sleep", "300")
     assert result.code == 124
     assert home.guest(vm, "ps -eo args= | grep -c '[s]leep 300'").text.strip() == "0"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_exec_of_a_command_that_ignores_every_wish_to_end_is_over_with_its_client(
+    home: BangerHome, vm: str, number: int, code: int
+) -> None:
+    script = "trap '' TERM HUP INT; echo up; sleep 4321 & while :; do sleep 4321; done"
+    with home.cli.spawn("vm", "exec", "--kill-after", "1s", vm, "--", "sh", "-c", script) as client:
+        assert client.stdout is not None
+        assert client.stdout.readline() == b"up\n"
+        client.send_signal(number)
+        assert client.wait(60) == code
+    eventually(lambda: home.guest(vm, "ps -eo args= | grep -c '[s]leep 4321'").text.strip() == "0", timeout_s=60)
 
 
 def test_exec_on_a_terminal_has_its_size_and_one_stream(home: BangerHome, vm: str) -> None:
