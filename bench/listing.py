@@ -44,7 +44,7 @@ def run(root: Path, rounds: int) -> Iterator[Comparison]:
 
 
 def _beside_a_writer(path: Path, rounds: int) -> Comparison:
-    """Reading rows beside a thread that commits without pause and waits for the disk each time, against reading alone."""
+    """Reading rows beside a thread that commits without pause and waits for the disk, against reading alone."""
     store = Store(path)
     for number in range(_ROWS):
         store.vms.insert(Vm(new_id(), f"vm-{number}", VmSpec("debian"), VmState.STOPPED, clock.now()))
