@@ -30,7 +30,8 @@ struct stream {
     uint32_t window, consumed; /* of the input: what the host may have under way, and what CREDIT has not told yet */
     int64_t credit, input_left; /* of the output; and of the input, until the host has none left */
     uint64_t received;
-    uint32_t heaviness; /* output without a pause */
+    uint32_t heaviness; /* recent output, and when that was last looked at */
+    int64_t weighed;
     bool ended, end_done; /* the host's END; it has been passed on */
     bool want_started, want_stop, deaf, said_end, muted;
 
@@ -98,6 +99,7 @@ void fill_random(void *bytes, size_t size);
 void complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* loop.c */
+extern int64_t loop_now; /* ms, of this turn */
 void loop_start(void);
 void loop_watch(struct watch *watch, int fd);
 void loop_close(struct watch *watch);

@@ -8,6 +8,7 @@
 
 #include "agent.h"
 
+int64_t loop_now;
 static int epoll_fd;
 static struct watch signals = {.fd = -1};
 
@@ -50,6 +51,7 @@ void loop_close(struct watch *watch) {
 void loop_turn(int timeout_ms) {
     struct epoll_event events[64];
     int count = epoll_wait(epoll_fd, events, 64, timeout_ms);
+    loop_now = now_ms();
     for (int i = 0; i < count; i++) {
         struct watch *watch = events[i].data.ptr;
         uint32_t what = events[i].events;

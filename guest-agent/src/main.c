@@ -173,5 +173,6 @@ int main(int argc, char **argv) {
     if (strcmp(argv[1], "serve") != 0)
         usage();
     struct options options = parse(argc - 1, argv + 1);
+    argv[0][0] = '@'; /* what systemd's last killing spree spares; it reads /proc/PID/cmdline */
     return serve(&options);
 }

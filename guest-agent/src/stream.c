@@ -9,8 +9,8 @@
 
 #include "agent.h"
 
-/* Output without a pause that makes a stream one of bulk data. */
-enum { BULK_BYTES = 2 * MAX_FRAME };
+/* So much recent output makes a stream one of bulk data; half of it is forgotten each time so much time has passed. */
+enum { BULK_BYTES = 2 * MAX_FRAME, FORGET_MS = 64 };
 
 struct stream *streams;
 static unsigned stream_count;
@@ -128,14 +128,14 @@ void stream_input(struct stream *stream, const uint8_t *bytes, size_t size, bool
         stream_pass_on(stream);
 }
 
-/* What the host may send next. Who takes everything at once gets a larger window, as long as there is memory for it. */
+/* What the host may send next. Who takes most of it at once gets a larger window, as long as there is memory for it. */
 static uint32_t credit_due(struct stream *stream) {
     if (stream->deaf || stream->ended || stream->consumed < stream->window / 4)
         return 0;
     uint32_t due = stream->consumed;
     stream->consumed = 0;
-    if (!stream->backlog.size && stream->received >= 2 * (uint64_t)stream->window && stream->window < MAX_INPUT_WINDOW &&
-        extra_windows + stream->window <= EXTRA_WINDOWS) {
+    bool taken = stream->backlog.size < stream->window / 2 && stream->received >= 2 * (uint64_t)stream->window;
+    if (taken && stream->window < MAX_INPUT_WINDOW && extra_windows + stream->window <= EXTRA_WINDOWS) {
         extra_windows += stream->window;
         due += stream->window;
         stream->window *= 2;
@@ -232,15 +232,25 @@ static bool move_output(struct stream *stream, struct watch *watch, int64_t *lef
         return false;
     if (got < 0 && errno == EAGAIN && *left < 0) {
         watch->readable = false;
-        stream->heaviness /= 2;
         return false;
     }
     return output_over(stream, watch, flags, got < 0 && errno != EAGAIN ? errno : 0);
 }
 
+static bool is_bulk(struct stream *stream) {
+    if (!stream->heaviness)
+        return false;
+    int64_t halves = (loop_now - stream->weighed) / FORGET_MS;
+    if (halves > 0) {
+        stream->heaviness = halves < 32 ? stream->heaviness >> halves : 0;
+        stream->weighed += halves * FORGET_MS;
+    }
+    return stream->heaviness >= BULK_BYTES;
+}
+
 /* Sends one frame of output, if there is any and credit for it. Bulk data leaves a part of the session's to others. */
 bool stream_output(struct stream *stream, bool bulk_too) {
-    bool bulk = stream->heaviness >= BULK_BYTES;
+    bool bulk = is_bulk(stream);
     if (stream->result || stream->muted || stream->connecting || (bulk && !bulk_too))
         return false;
     int64_t most = stream->channel->credit - (bulk ? stream->channel->reserve : 0);

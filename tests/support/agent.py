@@ -33,6 +33,7 @@ class Stream:
     out: bytearray = field(default_factory=bytearray)
     err: bytearray = field(default_factory=bytearray)
     input_credit: int = 65536
+    most_credit: int = 65536
     started: bytes | None = None
     stopped: bool = False
     out_ended: bool = False
@@ -146,6 +147,7 @@ class Host:
                 self.send(0, Kind.CREDIT, struct.pack("<I", len(frame.payload)))
         elif frame.kind is Kind.CREDIT:
             stream.input_credit += struct.unpack("<I", frame.payload)[0]
+            stream.most_credit = max(stream.most_credit, stream.input_credit)
         elif frame.kind is Kind.STARTED:
             stream.started = frame.payload
         elif frame.kind is Kind.STOP:
