@@ -20,7 +20,7 @@ union address {
     struct sockaddr_un local;
 };
 
-/* The socket address, and its size; 0 for what is none. A path is the image's. */
+/* The socket address, and its size; 0 for what is none. A path is the image's, as seen from /proc. */
 static socklen_t read_address(union address *address, uint8_t family, uint16_t port, const char *text) {
     memset(address, 0, sizeof *address);
     if (family == DIAL_TCP4 && inet_pton(AF_INET, text, &address->v4.sin_addr) == 1) {
@@ -36,8 +36,7 @@ static socklen_t read_address(union address *address, uint8_t family, uint16_t p
     if (family != DIAL_UNIX || *text != '/')
         return 0;
     size_t most = sizeof address->local.sun_path;
-    int size = around.proc < 0 ? snprintf(address->local.sun_path, most, "%s", text)
-                               : snprintf(address->local.sun_path, most, "/proc/self/fd/%d/1/root%s", around.proc, text);
+    int size = snprintf(address->local.sun_path, most, "%s%s", around.confined ? "1/root" : "", text);
     address->local.sun_family = AF_UNIX;
     return size < (int)most ? sizeof address->local : 0;
 }
@@ -77,7 +76,10 @@ void dial_begin(struct stream *stream, struct reader *request) {
     int yes = 1;
     if (family != DIAL_UNIX)
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
+    bool moved = around.confined && family == DIAL_UNIX && fchdir(around.proc) == 0;
     int error = connect(fd, &address.any, size) < 0 ? errno : 0;
+    if (moved && chdir("/") < 0)
+        error = errno;
     if (error && error != EINPROGRESS) {
         close(fd);
         refused(stream, error);

@@ -67,9 +67,6 @@ bool tar_read_header(const uint8_t *block, struct member *member) {
     snprintf(member->path, sizeof member->path, "%.155s%s%.100s", prefixed ? (const char *)block + AT_PREFIX : "",
              prefixed ? "/" : "", (const char *)block);
     snprintf(member->link, sizeof member->link, "%.100s", (const char *)block + AT_LINK);
-    size_t length = strlen(member->path);
-    if (member->type == '0' && length && member->path[length - 1] == '/')
-        member->type = '5'; /* of archives older than the type */
     member->mode = (uint32_t)mode & 07777;
     member->uid = (uint32_t)uid;
     member->gid = (uint32_t)gid;
@@ -169,6 +166,9 @@ void tar_apply(const struct announced *announced, struct member *member) {
         member->mtime = announced->mtime;
         member->mtime_ns = announced->mtime_ns;
     }
+    size_t length = strlen(member->path);
+    if (member->type == '0' && length && member->path[length - 1] == '/')
+        member->type = '5'; /* of archives older than the type; known once the whole name is */
 }
 
 /* Octal if it fits, else GNU's binary form. */

@@ -31,6 +31,7 @@ bool tar_is_zero(const uint8_t *block);
 bool tar_read_header(const uint8_t *block, struct member *member);
 /* False for records that make no sense. */
 bool tar_read_pax(char *records, size_t size, struct announced *announced);
+/* Completes the member by what has been said in advance. */
 void tar_apply(const struct announced *announced, struct member *member);
 /* Names that are too long are cut: a long name of GNU's comes before. */
 void tar_write_header(uint8_t *block, const struct member *member);
