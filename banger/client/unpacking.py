@@ -24,6 +24,7 @@ from banger.core.errors import BangerError, ErrorKind
 
 _ZEROS = bytes(256 << 10)
 _MAX_LEFT_OUT_BYTES = 1 << 20
+_MOST_CLOSED = 10_000
 #: 2^32 - 1 means "leave as it is" to chown(2).
 _MOST_ID = 2**32 - 2
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -57,7 +58,7 @@ def unpack(
         with reading(receive, _NO_ARCHIVE) as tar:
             for member in members(tar):
                 unpacker.make(tar, member)
-            unpacker.finish_directories(())
+            unpacker.finish()
     except OSError as error:
         raise _host_error(error, target) from error
     finally:
@@ -87,6 +88,7 @@ class _Unpacker:
         self._tree = OneTree()
         self._keep_owner = keep_owner
         self._directories: list[_Late] = []
+        self._closed_to_us: list[_Late] = []
         self._root = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._parent: tuple[tuple[str, ...], int] = ((), os.dup(self._root))
         self._begun_ns = _time_of(self._root)
@@ -98,7 +100,7 @@ class _Unpacker:
 
     def make(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         path = (*self._prefix, *self._tree.inside(member.name))
-        self.finish_directories(path)
+        self._leave_directories(path)
         if self._keep_owner and not (0 <= member.uid <= _MOST_ID and 0 <= member.gid <= _MOST_ID):
             raise hostile(member.name, "it belongs to a user or a group that there cannot be")
         self._ceiling.add_entry(member.size if member.isreg() else 0)
@@ -115,17 +117,30 @@ class _Unpacker:
         else:
             self._leave_out(f"{member.name}: a device or a pipe")
 
-    def finish_directories(self, path: tuple[str, ...]) -> None:
-        """Give the directories that ``path`` has left what they can only get now, the deepest first.
+    def finish(self) -> None:
+        """Complete what is not complete yet."""
+        self._leave_directories(())
+        for late in sorted(self._closed_to_us, key=lambda late: len(late.path), reverse=True):
+            self._finish_directory(late)
 
-        Archivers put what a directory holds right behind it, so that only those on the way to ``path`` need be known.
+    def _leave_directories(self, path: tuple[str, ...]) -> None:
+        """Complete the directories that ``path`` is not below, the deepest first.
+
+        Archivers put what a directory holds right behind it, so that only those on the way to ``path`` need be known;
+        and a few that nobody could enter any more, in whose files a later hard link may have its source.
         """
         while self._directories and self._directories[-1].path != path[: len(self._directories[-1].path)]:
             late = self._directories.pop()
-            descriptor = self._open_directory(late.path)
-            self._own(descriptor, late)
-            os.fchmod(descriptor, late.mode & 0o1777)
-            os.utime(descriptor, (late.mtime, late.mtime))
+            if late.mode & 0o700 != 0o700 and len(self._closed_to_us) < _MOST_CLOSED:
+                self._closed_to_us.append(late)
+            else:
+                self._finish_directory(late)
+
+    def _finish_directory(self, late: _Late) -> None:
+        descriptor = self._open_directory(late.path)
+        self._own(descriptor, late)
+        os.fchmod(descriptor, late.mode & 0o1777)
+        os.utime(descriptor, (late.mtime, late.mtime))
 
     def _leave_out(self, line: str) -> None:
         self._left_out_bytes += len(line)
@@ -174,6 +189,8 @@ class _Unpacker:
             if not stat.S_ISDIR(os.lstat(path[-1], dir_fd=parent).st_mode):
                 message = f'"{path[-1]}" is in the way of a directory'
                 raise BangerError(ErrorKind.CONFLICT, message, subject=path[-1]) from None
+        if self._directories and self._directories[-1].path == path:
+            self._directories.pop()
         self._directories.append(_Late(path, member.mode, member.mtime, member.uid, member.gid))
 
     def _make_file(self, path: tuple[str, ...], tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:

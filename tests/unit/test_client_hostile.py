@@ -194,6 +194,40 @@ def test_many_devices_are_told_in_bounded_memory(target: Path) -> None:
     assert 1000 < len(unpack(lambda: next(source, b""), target, "d")) < 12_000
 
 
+def test_directories_without_number_are_not_remembered(target: Path) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield archive(TOP)[:512]
+        for number in range(3000):
+            yield header(b"d/%d" % (number % 1500), b"5", mode=0o755)
+        for _ in range(3000):
+            yield header(b"d/again", b"5", mode=0o755)
+        yield bytes(1024)
+
+    source = pieces()
+    tracemalloc.start()
+    unpack(lambda: next(source, b""), target, "d")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(list((target / "d").iterdir())) == 1501
+    assert peak < 1 << 20
+
+
+def test_file_in_a_directory_that_is_closed_is_the_source_of_a_later_link(target: Path) -> None:
+    data = archive(
+        TOP,
+        entry("d/closed", tarfile.DIRTYPE, mode=0, mtime=5),
+        entry("d/closed/x", data=b"1"),
+        entry("d/closed/deeper", tarfile.DIRTYPE, mode=0o500),
+        entry("d/y", tarfile.LNKTYPE, linkname="d/closed/x"),
+    )
+    unpack(receiver(data), target, "d")
+    assert (target / "d" / "y").read_bytes() == b"1"
+    made = (target / "d" / "closed").stat()
+    assert (stat.S_IMODE(made.st_mode), made.st_mtime) == (0, 5)
+    assert stat.S_IMODE((target / "d" / "closed" / "deeper").stat().st_mode) == 0o500
+    (target / "d" / "closed").chmod(0o700)
+
+
 COPY = """
 import sys
 from pathlib import Path
