@@ -15,6 +15,7 @@ from typer import Argument, Context
 from banger.client import Client
 from banger.commands.session import CliSession
 from banger.core.errors import BangerError, ErrorKind
+from banger.core.plain_text import printable
 from banger.layout import Layout
 
 _TIMEOUT_S = 1.0
@@ -79,7 +80,10 @@ def complete(
     if shell == "bash":  # which cuts words at colons, so it hands over the line
         typed = typed[0].split(" ")
         typed = [word for word in typed[:-1] if word] + typed[-1:]
-    found = candidates(typed[1:] or [""], Names(session.layout))
+    found = [
+        (printable(value), printable(meaning))
+        for value, meaning in candidates(typed[1:] or [""], Names(session.layout))
+    ]
     sys.stdout.writelines(f"{line}\n" for line in _format(shell, found, typed[-1]))
 
 

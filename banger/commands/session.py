@@ -10,7 +10,7 @@ from typing import Any
 
 from banger.client import Client, LongRequest
 from banger.core.errors import BangerError
-from banger.core.plain_text import printable
+from banger.core.plain_text import printable, printable_lines
 from banger.layout import Layout
 from banger.render.errors import error_text
 from banger.render.json_text import json_text
@@ -59,11 +59,14 @@ class CliSession:
         return Progress(Terminal.stderr(), quiet=self.quiet, transient=transient)
 
     def show_document(self, value: Any, text: Callable[[Terminal], str] | str) -> None:
-        """Print ``value`` as JSON if that was asked for, else ``text``."""
+        """Print ``value`` as JSON if that was asked for, else ``text``; plain text is made harmless for a terminal."""
+        terminal = Terminal.stdout()
         if self.json:
             sys.stdout.write(json_text(value, indent=2))
+        elif isinstance(text, str):
+            sys.stdout.write(printable_lines(text) if terminal.interactive else text)
         else:
-            sys.stdout.write(text if isinstance(text, str) else text(Terminal.stdout()))
+            sys.stdout.write(text(terminal))
 
     def show_list(self, rows: Sequence[Mapping[str, Any]], columns: Sequence[Column], key: str = "id") -> None:
         """Print a list: JSON, ids only (``-q``), or a table."""

@@ -63,6 +63,18 @@ def test_names_labels_and_what_was_left_out_are_shown_not_obeyed(api: FakeApi, t
         assert not STEERING.search(tty.output)
 
 
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_offers_nothing_that_steers_the_shells_terminal(cli: Cli, api: FakeApi, shell: str) -> None:
+    evil = f"{EVIL}\nrm -rf"
+    api.on("GET", "/v1/images", [image_json(evil)])
+    api.on("GET", "/v1/catalog", {"images": [{"name": "debian", "summary": evil}], "kernels": []})
+    words = ["banger image show "] if shell == "bash" else ["banger", "image", "pull", ""]
+    offered = cli("__complete", shell, "--", *words).out
+    assert offered
+    assert not STEERING.search(offered.encode())
+    assert "\nrm" not in offered
+
+
 def test_json_says_the_same_with_every_character(cli: Cli, api: FakeApi) -> None:
     api.on("GET", "/v1/vms", [vm_json(name=EVIL)])
     ended = cli("ps", "--json")
