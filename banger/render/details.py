@@ -206,7 +206,7 @@ def operation_page(operation: Row, terminal: Terminal) -> str:
 
 def fields_text(fields: Fields, least_width: int = 0) -> str:
     """Aligned ``name  value`` lines; what has no value is left out."""
-    known = [(name, printable(value)) for name, value in fields if value not in (None, "")]
+    known = [(printable(name), printable(value)) for name, value in fields if value not in (None, "")]
     width = max(least_width, *(len(name) for name, _ in known), 0)
     return "".join(f"  {name.ljust(width)}  {value}\n" for name, value in known)
 

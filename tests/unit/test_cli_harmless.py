@@ -6,13 +6,17 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
 from banger.core.frames import FrameType
+from banger.render.terminal import Terminal as Output
 from tests.support.cli import Cli, banger
 from tests.support.cli_terminal import Terminal
-from tests.support.fake_api import FakeApi, FrameSession, event, image_json, vm_json
+from tests.support.fake_api import FakeApi, FrameSession, event, image_json, kernel_json, vm_json
+from tests.unit.test_cli_why import WHY
 
 pytest_plugins = ("tests.support.cli_fixtures",)
 EVIL = "x\x1b]0;owned\x07\x9b31m\u202ey"
@@ -112,3 +116,68 @@ def test_log_of_the_daemon_has_no_lines_that_a_guest_made() -> None:
     assert b"\x1b" not in ended.stderr
     assert any("ValueError" in line for line in lines)
     assert len(own[-1]) < 20_000
+
+
+def poisoned(value: Any) -> Any:
+    """Everything that is text, but for times, which are read, as somebody hostile would have it; keys too."""
+    if isinstance(value, Mapping):
+        return {key: item if key.endswith("_at") or key == "at" else poisoned(item) for key, item in value.items()} | (
+            {EVIL: EVIL} if not value else {}
+        )
+    if isinstance(value, list):
+        return [poisoned(item) for item in value]
+    return EVIL if isinstance(value, str) else value
+
+
+OPERATION = {
+    "id": "0p", "kind": "image.pull", "subject": "debian", "state": "failed", "elapsed_s": 2.0, "finished_at": None,
+    "steps": [{"name": "fetch", "started_s": 0, "duration_s": 2.0, "failed": True}],
+    "created_at": "2026-11-23T12:00:00.000Z", "error": {"message": "no", "cause": "c", "hint": "try"},
+}  # fmt: skip
+ENTRY = {"name": "debian", "source": "docker.io/x", "summary": "s", "origin": "o"}
+FINDING = {"severity": "error", "code": "c", "message": "m", "hint": "h"}
+VM = vm_json(labels={"a": "b"}, ports=[], timings=[{"name": "boot", "started_s": 0.0, "duration_s": 1.0}])
+SHOWN: Mapping[tuple[str, ...], tuple[str, str, Any]] = {
+    ("ps",): ("GET", "/v1/vms", [vm_json(ports=[])]),
+    ("vm", "show", "web"): ("GET", "/v1/vms/web", {**VM, "ports": []}),
+    ("vm", "why", "web"): ("GET", "/v1/vms/web/why", WHY),
+    ("image", "list"): ("GET", "/v1/images", [image_json()]),
+    ("image", "show", "debian"): ("GET", "/v1/images/debian", image_json()),
+    ("image", "lint", "debian"): (
+        "GET",
+        "/v1/images/debian/lint",
+        {"image": "i", "kernel": "k", "kernel_config": "c", "errors": 1, "warnings": 0, "findings": [FINDING]},
+    ),
+    ("kernel", "list"): ("GET", "/v1/kernels", [kernel_json()]),
+    ("kernel", "show", "mine"): ("GET", "/v1/kernels/mine", kernel_json()),
+    ("catalog", "list"): ("GET", "/v1/catalog", {"images": [ENTRY], "kernels": [ENTRY]}),
+    ("op", "list"): ("GET", "/v1/operations", [OPERATION]),
+    ("op", "show", "0p"): ("GET", "/v1/operations/0p", OPERATION),
+    ("home", "list"): ("GET", "/v1/homes", [{"name": "h", "vm": "v", "image": "i", "disk_bytes": 1, "broken": ""}]),
+    ("doctor", "--leaks"): (
+        "GET",
+        "/v1/system/objects",
+        [{"kind": "tap", "key": "k", "owner": "o", "reason": "r", "is_leak": True}],
+    ),
+    ("system", "df"): ("GET", "/v1/system/df", {"images_bytes": 1, "free_bytes": 2}),
+    ("daemon", "status"): ("GET", "/v1/system", {"pid": 1, "version": "1", "vmm": "q", "dns": ["d"], "socket": "s"}),
+}
+
+
+@pytest.mark.parametrize("arguments", SHOWN, ids=" ".join)
+@pytest.mark.parametrize("extra", [(), ("--json",), ("-q",)])
+def test_nothing_that_is_shown_can_steer_a_terminal(
+    cli: Cli, api: FakeApi, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], extra: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(Output, "__init__", _interactive)
+    method, path, value = SHOWN[arguments]
+    api.on(method, path, poisoned(value))
+    ended = cli(*arguments, *extra)
+    assert ended.code in (0, 1, 2, 9)
+    assert ended.out
+    assert not STEERING.search((ended.out + ended.err).encode())
+
+
+def _interactive(self: Any, stream: Any, env: Any = None) -> None:
+    """Standard output of a test is no terminal."""
+    self.stream, self.interactive, self.can_move, self.colour, self.unicode = stream, True, False, False, True
