@@ -36,14 +36,15 @@ check: setup-test ## ruff, format, strict mypy, import rules, file sizes
 
 soak: setup-test ## the long form of the random tests: owners, races, kills of the supervisor
 	@HYPOTHESIS_PROFILE=soak LOGURU_LEVEL=ERROR $(PYTHON) -m pytest --timeout 3600 tests/actors \
-		tests/integration/test_owners_no_room.py tests/e2e/test_e2e_kills.py tests/e2e/test_e2e_testhost.py
+		tests/integration/test_agent_session.py tests/integration/test_owners_no_room.py tests/e2e/test_e2e_kills.py tests/e2e/test_e2e_testhost.py
 
-fuzz: setup-test ## feed the layer reader with nonsense for ten minutes, then the other readers of foreign bytes
+fuzz: setup-test ## feed the layer reader and the guest agent with nonsense for ten minutes each, then the other readers
 	@FUZZ_SECONDS=600 $(PYTHON) -m pytest -s --no-boot tests/unit/test_rootfs_fuzz.py -k fuzzed_for_a_while
+	@FUZZ_SECONDS=600 $(PYTHON) -m pytest -s --no-boot tests/integration/test_agent_fuzz.py
 	@HYPOTHESIS_PROFILE=soak $(PYTHON) -m pytest --no-boot --timeout 3600 tests/unit/test_rootfs_fuzz.py \
 		tests/unit/test_rootfs_sparse.py tests/unit/test_bundle_manifest.py \
 		tests/unit/test_ext4_reader_*.py tests/unit/test_bundle_sparse.py tests/unit/test_artifact_tree.py \
-		tests/unit/test_kernels_lz4.py tests/unit/test_client_http1.py tests/integration/test_ext4_reader_fuzz.py \
+		tests/unit/test_kernels_lz4.py tests/unit/test_client_http1.py tests/unit/test_agent_wire.py tests/integration/test_ext4_reader_fuzz.py \
 		tests/integration/test_rootfs_random.py
 
 bench: setup-test ## measure against peers; writes bench/latest.json

@@ -16,7 +16,7 @@ cd "$(dirname "$0")/.."
 ESSENTIAL=(qemu-system-x86 busybox-static dropbear-bin openssh-sftp-server openssh-client e2fsprogs kmod xz-utils gcc make musl-tools)
 # Without these some commands are missing: images bootstrapped from the distribution's own packages, the network tap.
 RUNTIME=("${ESSENTIAL[@]}" mmdebstrap ca-certificates nftables iproute2)
-TEST=("${RUNTIME[@]}" docker-registry skopeo umoci apache2-utils attr btrfs-progs dmsetup iptables libcap2-bin lz4 musl systemd zstd)
+TEST=("${RUNTIME[@]}" docker-registry skopeo umoci apache2-utils attr btrfs-progs dmsetup iptables libc6-dev libcap2-bin lz4 musl systemd zstd)
 
 LEVEL=runtime
 PACKAGES=("${RUNTIME[@]}")

@@ -150,6 +150,9 @@ void streams_settle(void);
 void streams_sweep(void);
 bool streams_are_busy(void);
 
+/* serve.c */
+void serve_turn(void);
+
 /* requests.c */
 void request_begin(struct stream *stream, struct reader *reader);
 

@@ -27,9 +27,6 @@
 
 enum { PORT_TRIES = 200, PORT_PAUSE_US = 10000, MAX_ENVIRONMENT = 1 << 20, MOST_FILES = 1048576 };
 
-struct surroundings around = {.proc = -1, .random = -1, .null = -1, .cgroups = -1, .freezable = -1, .key_dir = -1,
-                              .environment = ""};
-
 struct options {
     int fds[MAX_CHANNELS];
     int count;
@@ -88,38 +85,6 @@ static void find_ports(void) {
     open_vsock(VSOCK_PORT);
 }
 
-static int timeout_of(int64_t deadline) {
-    if (!deadline)
-        return -1;
-    int64_t left = deadline - now_ms();
-    return left < 0 ? 0 : left > 60000 ? 60000 : (int)left;
-}
-
-static bool is_busy(void) {
-    for (const struct channel *channel = channels; channel; channel = channel->next)
-        if (channel_is_busy(channel))
-            return true;
-    return streams_are_busy();
-}
-
-/* One turn: what has come in, what it leads to, what goes out. */
-static void turn(bool busy) {
-    loop_turn(busy ? 0 : timeout_of(children_next_deadline()));
-    accept_vsock();
-    if (loop_child_ended())
-        children_reap();
-    children_look_at_clock();
-    for (struct channel *channel = channels; channel; channel = channel->next)
-        channel_read(channel);
-    streams_settle();
-    for (struct channel *channel = channels; channel; channel = channel->next) {
-        session_fill(channel);
-        channel_write(channel);
-    }
-    streams_sweep();
-    channels_sweep();
-}
-
 static int serve(const struct options *options) {
     look_around();
     loop_start();
@@ -134,7 +99,7 @@ static int serve(const struct options *options) {
     if (options->toolbox)
         set_limits();
     while (!options->count || channels || streams)
-        turn(is_busy());
+        serve_turn();
     return 0;
 }
 

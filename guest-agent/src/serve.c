@@ -1,0 +1,40 @@
+/* The agent's loop, a turn at a time. */
+#include "agent.h"
+
+enum { LONGEST_SLEEP_MS = 60000 };
+
+struct surroundings around = {.proc = -1, .random = -1, .null = -1, .cgroups = -1, .freezable = -1, .key_dir = -1,
+                              .environment = ""};
+
+static int timeout_of(int64_t deadline) {
+    if (!deadline)
+        return -1;
+    int64_t left = deadline - now_ms();
+    return left < 0 ? 0 : left > LONGEST_SLEEP_MS ? LONGEST_SLEEP_MS : (int)left;
+}
+
+static bool is_busy(void) {
+    for (const struct channel *channel = channels; channel; channel = channel->next)
+        if (channel_is_busy(channel))
+            return true;
+    return streams_are_busy();
+}
+
+/* One turn: what has come in, what it leads to, what goes out. */
+void serve_turn(void) {
+    loop_turn(is_busy() ? 0 : timeout_of(children_next_deadline()));
+    accept_vsock();
+    if (loop_child_ended())
+        children_reap();
+    children_look_at_clock();
+    for (struct channel *channel = channels; channel; channel = channel->next)
+        channel_read(channel);
+    streams_settle();
+    for (struct channel *channel = channels; channel; channel = channel->next) {
+        session_fill(channel);
+        channel_write(channel);
+    }
+    streams_sweep();
+    channels_sweep();
+}
+
