@@ -63,7 +63,7 @@ def _unexpected(error: Exception) -> BangerError:
     """A bug of ours, or a file that could not be read and that nobody foresaw."""
     wrapped = BangerError(
         ErrorKind.INTERNAL,
-        "something unexpected went wrong in banger itself",
+        "unexpected error in banger itself",
         cause=f"{type(error).__name__}: {error}",
         hint="run the command again with --debug and report what it prints",
     )

@@ -30,45 +30,52 @@ class Key:
 STORAGE_DRIVERS = ("auto", "overlay", "reflink", "dm-snapshot", "copy")
 
 KEYS: tuple[Key, ...] = (
-    Key("vm.image", "debian", "image of `vm run` when none is named"),
-    Key("vm.kernel", "debian-cloud", "kernel of a VM that names none"),
+    Key("vm.image", "debian", "default image of `vm run`"),
+    Key("vm.kernel", "debian-cloud", "default kernel of a VM"),
     Key("vm.cpus", 1, "virtual CPUs of a VM"),
     Key("vm.memory_mib", 512, "memory of a VM, in MiB", is_size_mib=True),
     Key("vm.disk_mib", 10240, "size of a VM's writable disk (sparse), in MiB", is_size_mib=True),
     Key("vm.network", "user", "network of a VM", ("user", "tap", "none")),
-    Key("vm.boot_timeout_s", 120.0, "seconds a guest may take until it answers"),
+    Key("vm.boot_timeout_s", 120.0, "seconds that a guest may take to boot"),
     Key("vm.stop_timeout_s", 20.0, "seconds a guest may take to power off before it is killed"),
     Key("vm.home_mib", 4096, "size of a new home disk (sparse), in MiB", is_size_mib=True),
-    Key("storage.driver", "auto", "how a VM's disk is kept apart from its image; auto is overlay", STORAGE_DRIVERS),
+    Key("storage.driver", "auto", "storage driver of new VMs; auto is overlay", STORAGE_DRIVERS),
     Key("storage.snapshot_percent", 100, "how much of its disk a VM on dm-snapshot may change, in percent"),
-    Key("storage.pause_free_mib", 512, "room on the host below which VMs are paused, in MiB", is_size_mib=True),
-    Key("storage.resume_free_mib", 1024, "room on the host above which they go on, in MiB", is_size_mib=True),
-    Key("storage.pause_fill_percent", 95, "fill of a snapshot that may overflow at which its VM is paused"),
-    Key("storage.resume_fill_percent", 90, "fill below which such a VM goes on"),
+    Key("storage.pause_free_mib", 512, "free space on the host below which VMs are paused, in MiB", is_size_mib=True),
+    Key(
+        "storage.resume_free_mib", 1024, "free space on the host above which they are resumed, in MiB", is_size_mib=True
+    ),
+    Key("storage.pause_fill_percent", 95, "fill level of a snapshot at which its VM is paused, in percent"),
+    Key("storage.resume_fill_percent", 90, "fill level below which such a VM is resumed, in percent"),
     Key("network.subnet", "", "IPv4 subnet of guests on taps, empty to choose a free one"),
     Key("network.ipv6", "on", "IPv6 addresses for guests on taps", ("on", "off")),
-    Key("vmm.driver", "qemu", "what runs VMs", DRIVERS),
+    Key("vmm.driver", "qemu", "VMM that runs VMs", DRIVERS),
     Key("vmm.machine", "microvm", "QEMU machine type", MACHINES),
-    Key("vmm.accelerator", "auto", "auto proves KVM by running a guest, else emulates", ("auto", *ACCELERATORS)),
-    Key("vmm.launcher", "auto", "auto makes VMs services where the daemon is one", ("auto", "session", "systemd")),
+    Key("vmm.accelerator", "auto", "auto tests KVM with a small guest, and else emulates", ("auto", *ACCELERATORS)),
+    Key(
+        "vmm.launcher",
+        "auto",
+        "how VMMs are started; auto: as services if the daemon is one",
+        ("auto", "session", "systemd"),
+    ),
     Key("vmm.limits", "on", "limit CPU, memory and threads of a VMM to what its guest needs", ("on", "none")),
     Key("image.size_mib", 0, "size of a pulled image's file system, 0 to choose by content", is_size_mib=True),
-    Key("image.max_unpacked_mib", 65536, "what the layers of one image may unpack to, in MiB", is_size_mib=True),
-    Key("image.parallel_downloads", 4, "layers of one image fetched at once"),
-    Key("dns.suffix", "vm", "what names of VMs end with, in the DNS and for ssh"),
-    Key("dns.listen", "127.0.0.1:5354", "where names of VMs are answered, another port if it is taken; or off"),
-    Key("dns.upstream", "", "servers for other names, separated by commas; empty for those of /etc/resolv.conf"),
-    Key("dns.host_names", "own", "names that programs of this host are answered: of VMs, or all", ("own", "all")),
-    Key("registry.insecure", "", "registries to talk plain http to, separated by commas (loopback always may)"),
+    Key("image.max_unpacked_mib", 65536, "limit for the unpacked layers of one image, in MiB", is_size_mib=True),
+    Key("image.parallel_downloads", 4, "layers of one image downloaded at the same time"),
+    Key("dns.suffix", "vm", "suffix of VM names, in DNS and for ssh"),
+    Key("dns.listen", "127.0.0.1:5354", "address of the resolver (another port if it is in use), or off"),
+    Key("dns.upstream", "", "name servers for other names, separated by commas; empty for those of /etc/resolv.conf"),
+    Key("dns.host_names", "own", "names resolved for programs on this host: those of VMs, or all", ("own", "all")),
+    Key("registry.insecure", "", "registries to use plain http for, separated by commas (always allowed: loopback)"),
     Key(
         "registry.stall_timeout_s",
         60.0,
         "seconds without data until a registry is given up, all attempts together",
     ),
     Key("registry.credentials", "", "Docker credential file, when not ~/.docker/config.json"),
-    Key("daemon.log_level", "INFO", "least severe level that is logged", ("DEBUG", "INFO", "WARNING", "ERROR")),
+    Key("daemon.log_level", "INFO", "minimum level that is logged", ("DEBUG", "INFO", "WARNING", "ERROR")),
     Key("daemon.reconcile_interval_s", 60.0, "seconds between two reconciles"),
-    Key("daemon.shutdown_timeout_s", 15.0, "seconds that running work may take when the daemon stops"),
+    Key("daemon.shutdown_timeout_s", 15.0, "seconds to wait for running operations when the daemon stops"),
 )
 _BY_NAME = {key.name: key for key in KEYS}
 
@@ -159,11 +166,15 @@ def _convert(key: Key, value: Any, origin: str) -> Any:
         elif wanted is int and isinstance(value, str):
             value = int(value)
     except (ValueError, BangerError) as error:
-        raise _bad(key.name, origin, str(error), f'"{value}" is no value for {key.name}') from None
+        raise _bad(key.name, origin, str(error), f'"{value}" is not a valid value for {key.name}') from None
     if not isinstance(value, wanted) or isinstance(value, bool) is not (wanted is bool):
-        raise _bad(key.name, origin, f"it must be of type {wanted.__name__}", f'"{value}" is no value for {key.name}')
+        raise _bad(
+            key.name, origin, f"it must be of type {wanted.__name__}", f'"{value}" is not a valid value for {key.name}'
+        )
     if key.choices and value not in key.choices:
-        raise _bad(key.name, origin, f"choose from {', '.join(key.choices)}", f'"{value}" is no value for {key.name}')
+        raise _bad(
+            key.name, origin, f"choose from {', '.join(key.choices)}", f'"{value}" is not a valid value for {key.name}'
+        )
     return value
 
 

@@ -48,7 +48,7 @@ def check_trusted(path: Path, uid: int | None = None) -> None:
         except FileNotFoundError:
             return  # whoever can make it is trusted: the directory that it will be in was looked at
         except NotADirectoryError as error:
-            raise _denied(entry, "something on the way to it is no directory") from error
+            raise _denied(entry, "something on the way to it is not a directory") from error
         if not stat.S_ISLNK(found.st_mode):
             here = entry
             if todo or stat.S_ISDIR(found.st_mode):
@@ -79,7 +79,7 @@ def check_own(path: Path, uid: int | None = None) -> None:
     if found.st_uid != uid:
         raise _denied(path, f"it belongs to user {found.st_uid}, this is user {uid}")
     if not stat.S_ISDIR(found.st_mode):
-        raise _denied(path, "it is no directory")
+        raise _denied(path, "it is not a directory")
     _check_writers(path, found, uid)
 
 

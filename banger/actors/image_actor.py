@@ -74,7 +74,7 @@ class ImageActor(ArtifactOwner):
                 operation.note(f"{command.name} is up to date")
                 return present
             sizes = (format_size(present.size_bytes), format_size(command.request.size_bytes))
-            operation.note(f"{command.name} is made anew: it has {sizes[0]} and is to have {sizes[1]}")
+            operation.note(f"{command.name} is made again: it has {sizes[0]} and is to have {sizes[1]}")
         with self.building("image", operation) as staged:
             crashpoint("image.pull:staging-made")
             built = self._reuse(resolved, staged, command.request) or source.build(resolved, staged, operation)
@@ -95,7 +95,7 @@ class ImageActor(ArtifactOwner):
                 return source
         raise BangerError(
             ErrorKind.USAGE,
-            f'"{request.reference}" is no image reference',
+            f'"{request.reference}" is not an image reference',
             subject=request.reference,
             hint="write NAME:TAG, HOST/PATH:TAG or HOST/PATH@sha256:…",
         )

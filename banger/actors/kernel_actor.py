@@ -78,7 +78,7 @@ class KernelActor(ArtifactOwner):
                 return source
         raise BangerError(
             ErrorKind.USAGE,
-            f'"{command.request.source}" is no kernel source',
+            f'"{command.request.source}" is not a kernel source',
             subject=command.request.source,
             hint="banger catalog list",
         )

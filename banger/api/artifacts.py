@@ -147,7 +147,7 @@ def check_absolute(path: str) -> None:
 def check_form(form: str) -> None:
     """Refuse what an image cannot be exported as."""
     if form not in ("bundle", "oci"):
-        raise BangerError(ErrorKind.USAGE, f'"{form}" is no form of an image', subject=form, hint="bundle or oci")
+        raise BangerError(ErrorKind.USAGE, f'"{form}" is not a form of an image', subject=form, hint="bundle or oci")
 
 
 async def delete_image(request: Request) -> Response:

@@ -43,7 +43,7 @@ def is_set(request: Request, name: str) -> bool:
     """True for ``?name=true`` (or ``1``, ``yes``), False for the contrary; what is neither is a ``usage`` error."""
     value = request.query_params.get(name, "").lower()
     if value not in (*_TRUE, *_FALSE):
-        message = f'"{value[:40]}" is no value for "{name}"'
+        message = f'"{value[:40]}" is not a valid value for "{name}"'
         raise BangerError(ErrorKind.USAGE, message, subject=name, hint="use true or false")
     return value in _TRUE
 

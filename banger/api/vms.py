@@ -218,7 +218,7 @@ async def logs(request: Request) -> Response:
     context, vm = context_of(request), find_vm(request)
     source = request.query_params.get("source", "console")
     if source not in ("console", "vmm"):
-        raise BangerError(ErrorKind.USAGE, f'"{source}" is no log', subject=source, hint="console or vmm")
+        raise BangerError(ErrorKind.USAGE, f'"{source}" is not a log', subject=source, hint="console or vmm")
     path = context.layout.vm_dir(vm.id) / f"{source}.log"
     tail = request.query_params.get("tail")
     if tail is not None and not re.fullmatch("[0-9]{1,18}", tail):

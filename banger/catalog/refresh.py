@@ -61,9 +61,9 @@ class CatalogRequest:
         elif _URL.match(source) and (parts := _split(source)) is not None:
             suggested = PurePosixPath(parts.path).stem.lower()
         else:
-            raise _usage(f'"{source}" is no source of a catalog', source, "write https://… or oci:HOST/NAME@sha256:…")
+            raise _usage(f'"{source}" is not a catalog source', source, "write https://… or oci:HOST/NAME@sha256:…")
         if not is_digest(digest):
-            what = f'"{digest}" is no digest' if digest else f'catalog "{source}" is not pinned by a digest'
+            what = f'"{digest}" is not a digest' if digest else f'catalog "{source}" is not pinned by a digest'
             raise _usage(what, source, "add --digest sha256:HEX, as whoever publishes the catalog states it")
         name = name or suggested
         if not _NAME.match(name):

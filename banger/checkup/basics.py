@@ -125,7 +125,7 @@ def check_clock(guest: Guest) -> Finding:
     if offset.surely_beyond(_CLOCK_LIMIT_S):
         hint = (
             "something in the image sets it (chrony, ntpd, hwclock with local time), or this host's own clock was set "
-            "meanwhile; starting the VM anew sets it again"
+            "meanwhile; restarting the VM sets it again"
         )
         raise CheckFailedError(f"{offset} of this host", hint=hint)
     return Finding(f"{offset} of this host", note=not offset.surely_within(_CLOCK_LIMIT_S))

@@ -56,7 +56,7 @@ def offset(samples: Sequence[Sample]) -> Offset:
 def _bounds(sample: Sample) -> Offset:
     match = _SECONDS.match(sample.answer)
     if not match:
-        raise ValueError(f'"{sample.answer[:40]}" is no time')
+        raise ValueError(f'"{sample.answer[:40]}" is not a time')
     time_s = float(sample.answer)
     unit_s = 10.0 ** -len(match[2] or "")
     return Offset(time_s - sample.answered_s, time_s + unit_s - sample.sent_s)

@@ -123,14 +123,14 @@ def local_source(source: str, *, follow_link: bool) -> tuple[Path, CopySource]:
         follow = follow_link or means_directory(source) or is_open_file(path)
         mode = (os.stat if follow else os.lstat)(source).st_mode  # a Path would lose the slash at the end
     except (FileNotFoundError, NotADirectoryError) as error:
-        cause = "it is no directory" if isinstance(error, NotADirectoryError) else ""
-        raise BangerError(ErrorKind.NOT_FOUND, f'"{source}" is not there', subject=source, cause=cause) from error
+        cause = "it is not a directory" if isinstance(error, NotADirectoryError) else ""
+        raise BangerError(ErrorKind.NOT_FOUND, f'"{source}" does not exist', subject=source, cause=cause) from error
     except OSError as error:
         cause = error.strerror or str(error)
         raise BangerError(ErrorKind.DENIED, f'cannot read "{source}"', subject=source, cause=cause) from error
     if stat.S_ISSOCK(mode) or (follow and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))):
         hint = "banger vm exec VM -- sh -c 'cat >FILE' reads from a pipe"
-        raise BangerError(ErrorKind.CONFLICT, f'"{source}" is no file or directory', subject=source, hint=hint)
+        raise BangerError(ErrorKind.CONFLICT, f'"{source}" is not a file or directory', subject=source, hint=hint)
     named = path.resolve() if path.name in ("", "..") else path
     kind = CopySource(named.name, stat.S_ISDIR(mode), means_contents(source))
     return (path.resolve() if follow else path), kind
@@ -142,12 +142,14 @@ def guest_source(client: Client, vm: str, source: str, *, follow_link: bool) -> 
     follow = follow_link or means_directory(source)
     chosen = found.followed if follow else found
     if found.kind == "missing" and (follow or not found.is_link):
-        raise BangerError(ErrorKind.NOT_FOUND, f'"{source}" is not there in the guest', subject=source)
+        raise BangerError(ErrorKind.NOT_FOUND, f'"{source}" does not exist in the guest', subject=source)
     if follow and found.is_link and chosen.kind == "other":
-        raise BangerError(ErrorKind.CONFLICT, f'"{source}" in the guest leads to no file or directory', subject=source)
+        raise BangerError(
+            ErrorKind.CONFLICT, f'"{source}" in the guest does not lead to a file or directory', subject=source
+        )
     is_directory = chosen.kind == "directory" and not chosen.is_link
     if means_directory(source) and not is_directory:
-        raise BangerError(ErrorKind.CONFLICT, f'"{source}" in the guest is no directory', subject=source)
+        raise BangerError(ErrorKind.CONFLICT, f'"{source}" in the guest is not a directory', subject=source)
     contents_only = means_contents(source)
     path = f"{chosen.path.rstrip('/')}/." if contents_only else chosen.path
     return path, CopySource(basename(found.path), is_directory, contents_only)
@@ -159,7 +161,7 @@ def directory_in_guest(client: Client, vm: str, path: str) -> str:
     if found.kind == "missing":
         raise no_directory_in_guest(path)
     if found.kind != "directory":
-        raise BangerError(ErrorKind.CONFLICT, f'"{path}" in the guest is no directory', subject=path)
+        raise BangerError(ErrorKind.CONFLICT, f'"{path}" in the guest is not a directory', subject=path)
     return found.path
 
 

@@ -74,7 +74,7 @@ def place_in_guest(source: CopySource, target: str, found: PathInfo) -> tuple[st
         return there.path, "" if source.contents_only else source.name
     wanted = _conflicting(source, target, there.kind)
     if wanted:
-        raise BangerError(ErrorKind.CONFLICT, f'"{target}" in the guest is no {wanted}', subject=target)
+        raise BangerError(ErrorKind.CONFLICT, f'"{target}" in the guest is not a {wanted}', subject=target)
     if there.kind == "missing" and target.endswith("/") and not source.is_directory:
         raise no_directory_in_guest(target)
     return dirname(there.path), basename(there.path)
@@ -98,7 +98,7 @@ def place_on_host(source: CopySource, target: str) -> tuple[Path, str]:
     kind = "file" if path.is_file() else "other" if path.exists() else "missing"
     wanted = _conflicting(source, target, kind)
     if wanted:
-        raise BangerError(ErrorKind.CONFLICT, f'"{target}" is no {wanted}', subject=target)
+        raise BangerError(ErrorKind.CONFLICT, f'"{target}" is not a {wanted}', subject=target)
     if not path.parent.is_dir() or (kind == "missing" and target.endswith("/") and not source.is_directory):
         missing = target if path.parent.is_dir() else str(path.parent)
         raise BangerError(ErrorKind.NOT_FOUND, f'there is no directory "{missing}"', subject=missing)

@@ -176,7 +176,7 @@ class _Unpacker:
             return os.open(name, _DIRECTORY, dir_fd=parent)
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
-                raise hostile(name, "something is to go below it, and it is no directory") from error
+                raise hostile(name, "something is to go below it, and it is not a directory") from error
             raise
 
     def _make_directory(self, path: tuple[str, ...], member: tarfile.TarInfo) -> None:

@@ -21,7 +21,7 @@ def environment(
     found = [item for file in files or () for item in _from_file(file, env)]
     for variable in variables or ():
         if not variable.partition("=")[0]:
-            message = f'"{variable}" is no environment variable'
+            message = f'"{variable}" is not an environment variable'
             raise BangerError(ErrorKind.USAGE, message, subject=variable, hint="write --env NAME=VALUE")
         found += _assigned(variable, env)
     return found
@@ -52,7 +52,7 @@ def _from_file(file: Path, env: Mapping[str, str]) -> Iterator[str]:
             continue
         name = variable.partition("=")[0]
         if not name or any(map(str.isspace, name)) or "\0" in variable:
-            message = f'line {number} of "{file}" is no environment variable'
+            message = f'line {number} of "{file}" is not an environment variable'
             hint = "write NAME=VALUE, without spaces around NAME"
             raise BangerError(ErrorKind.USAGE, message, subject=str(file), cause=line.strip()[:80], hint=hint)
         yield from _assigned(variable, env)

@@ -72,7 +72,7 @@ def _confirm(vms: Sequence[dict[str, Any]]) -> None:
     """
     terminal = Terminal.stderr()
     if not (terminal.interactive and sys.stdin.isatty()):
-        message = "deleting VMs needs your word, and there is no terminal to ask at"
+        message = "deleting VMs needs a confirmation, and there is no terminal to ask on"
         raise BangerError(ErrorKind.USAGE, message, hint="banger vm prune --yes")
     names = ", ".join(printable(vm.get("name") or vm["id"]) for vm in vms)
     terminal.write(f"delete {names} and what is on their disks? [y/N] ")

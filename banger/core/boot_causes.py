@@ -218,9 +218,9 @@ def _hint(remedy: Remedy, facts: BootFacts) -> str:
         Remedy.MODULES: "use a kernel with its modules: --kernel debian-cloud, or banger kernel import --modules DIR",
         Remedy.MEMORY: f"give it more memory: --memory {max(256, facts.memory_mib * 2)}M",
         Remedy.HOST_MEMORY: "stop other VMs, or give this one less: --memory",
-        Remedy.IMAGE: f"banger image lint {facts.image or 'IMAGE'}; then delete it and pull it anew",
+        Remedy.IMAGE: f"banger image lint {facts.image or 'IMAGE'}; then delete it and pull it again",
         Remedy.INIT: "let banger's own init run it: --init none",
-        Remedy.DISK: f"make it anew: banger vm delete {facts.vm}" if facts.kept else "run it again",
+        Remedy.DISK: f"create it again: banger vm delete {facts.vm}" if facts.kept else "run it again",
         Remedy.ROOM: f"banger vm grow {facts.vm} --disk SIZE" if facts.kept else "a larger disk: --disk SIZE",
         Remedy.HOST_DISK: "look at this host's disk: banger system df; dmesg | grep -i 'i/o error'",
         Remedy.EMULATION: "emulate instead: --accelerator tcg; what this host can do: banger doctor --boot",
@@ -234,5 +234,5 @@ def _hint(remedy: Remedy, facts: BootFacts) -> str:
 
 def _another_kernel(kernel: str) -> str:
     if kernel == _SHIPPED_KERNEL:
-        return f"fetch the kernel anew: banger kernel delete --force {kernel}, and run it again"
+        return f"fetch the kernel again: banger kernel delete --force {kernel}, and run it again"
     return f"use another kernel: --kernel {_SHIPPED_KERNEL}"

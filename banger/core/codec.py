@@ -242,7 +242,7 @@ def _scalar_decoder(annotation: Any) -> _Decoder:
 
 
 def _decode_float(value: Any) -> float:
-    """What is no number of JSON (RFC 8259 section 6 knows neither NaN nor infinities) would poison every answer."""
+    """What is not a JSON number (RFC 8259 section 6 knows neither NaN nor infinities) would poison every answer."""
     if type(value) not in (float, int) or not -MOST <= value <= MOST:
         raise _MismatchError("a number")
     return float(value) + 0.0  # without the sign of a zero

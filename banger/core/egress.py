@@ -121,7 +121,9 @@ def _network(text: str) -> Network:
 def _name(text: str) -> str:
     name = text.lower().rstrip(".")
     if len(name) > _LONGEST_NAME or not _NAME.fullmatch(name) or _ADDRESS_LIKE.fullmatch(name):
-        raise _refused(text, "it is no DNS name; write addresses after allow=, international names in their xn-- form")
+        raise _refused(
+            text, "it is not a DNS name; write addresses after allow=, international names in their xn-- form"
+        )
     return name
 
 

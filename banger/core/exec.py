@@ -58,7 +58,7 @@ class Terminal:
         """Check it."""
         check_terminal_size(self.rows, self.columns)
         if not _TERM.match(self.term):
-            raise BangerError(ErrorKind.USAGE, f"{self.term[:80]!a} is no terminal's name", hint="xterm-256color")
+            raise BangerError(ErrorKind.USAGE, f"{self.term[:80]!a} is not a terminal name", hint="xterm-256color")
 
 
 @dataclass(frozen=True, slots=True)

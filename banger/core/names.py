@@ -85,7 +85,7 @@ def check_artifact_name(name: str, noun: str) -> str:
 def check_dns_suffix(suffix: str) -> str:
     """Return ``suffix`` if names of VMs may end with it (``vm``, ``lab.example.org``); raises ``usage`` otherwise."""
     if not DNS_SUFFIX.match(suffix):
-        message = f'"{suffix}" is no value for dns.suffix'
+        message = f'"{suffix}" is not a valid value for dns.suffix'
         hint = "use lower-case letters, digits and '-', in parts separated by dots: vm"
         raise BangerError(ErrorKind.USAGE, message, subject="dns.suffix", hint=hint)
     return suffix

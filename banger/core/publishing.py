@@ -134,7 +134,7 @@ def _spelled_out(text: str, address: str, host: range, guest: range, protocol: s
     if host == range(1):  # banger picks
         return [PortForward(port, 0, address, protocol) for port in guest]
     if host.start == 0:
-        raise _usage(text, "port 0 of the host means any, and is no part of a range")
+        raise _usage(text, "port 0 of the host means any, and cannot be part of a range")
     if len(guest) == 1 and len(host) > 1:  # the first that is free
         return [PortForward(guest.start, host.start, address, protocol, host[-1])]
     if len(host) != len(guest):
@@ -165,7 +165,7 @@ def _address(text: str, address: str, *, is_bracketed: bool = False) -> str:
     try:
         found = ip_address(address)
     except ValueError:
-        cause = f'"{address}" is no address' + (", but a name" if re.search("[g-zG-Z]", address) else "")
+        cause = f'"{address}" is not an address' + (", but a name" if re.search("[g-zG-Z]", address) else "")
         raise _usage(text, cause) from None
     if is_bracketed and found.version != 6:
         raise _usage(text, "brackets are for IPv6 addresses")

@@ -38,7 +38,7 @@ class RestartPolicy:
         match = _POLICY.fullmatch(text)
         if match is None or (match[2] and match[1] != "on-failure"):
             hint = "use no, on-failure, on-failure:3, always or unless-stopped"
-            raise BangerError(ErrorKind.USAGE, f'"{text}" is no restart policy', subject=text, hint=hint)
+            raise BangerError(ErrorKind.USAGE, f'"{text}" is not a restart policy', subject=text, hint=hint)
         return cls(match[1], int(match[2] or 0))
 
     @classmethod

@@ -59,7 +59,7 @@ def next_step(vm: Vm, *, leftovers: int) -> str:
         case VmState.STOPPED if vm.exit_reason in (ExitReason.GUEST_PANIC, ExitReason.VMM_CRASH):
             return f"banger vm logs --tail 50 {name}; banger vm logs --source vmm {name}; banger doctor --boot"
         case VmState.STOPPED if vm.exit_reason is ExitReason.KVM_FAILURE:
-            return f"banger vm start {name}, which tries KVM anew; banger doctor --boot; or --accelerator tcg"
+            return f"banger vm start {name}, which tests KVM again; banger doctor --boot; or --accelerator tcg"
         case VmState.STOPPED if vm.exit_reason is ExitReason.OUT_OF_MEMORY:
             return "stop other VMs, or make this one with less --memory"
         case VmState.STOPPED | VmState.FAILED:

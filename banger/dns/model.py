@@ -99,7 +99,7 @@ def _parse_listen(text: str) -> NameServer | None:
     if not ip_address(server.address).is_loopback:
         raise BangerError(
             ErrorKind.USAGE,
-            f'"{text}" is no value for dns.listen',
+            f'"{text}" is not a valid value for dns.listen',
             subject="dns.listen",
             cause="it is not an address of the loopback interface",
             hint="write 127.0.0.1:5354, or off",
@@ -120,7 +120,7 @@ def parse_server(text: str, key: str) -> NameServer:
     except ValueError as error:
         raise BangerError(
             ErrorKind.USAGE,
-            f'"{text}" is no value for {key}',
+            f'"{text}" is not a valid value for {key}',
             subject=key,
             cause=str(error),
             hint="write 127.0.0.1:5354 or [::1]:5354",
@@ -130,4 +130,4 @@ def parse_server(text: str, key: str) -> NameServer:
 def _port(text: str) -> int:
     if text.isascii() and text.isdecimal() and int(text) < 65536:
         return int(text)
-    raise ValueError(f'"{text}" is no port')
+    raise ValueError(f'"{text}" is not a port')

@@ -77,4 +77,4 @@ def _labels_of(pattern: str, name: str) -> Labels:
 
 
 def _refusal(pattern: str, hint: str) -> BangerError:
-    return BangerError(ErrorKind.USAGE, f'"{pattern}" is no pattern of names', subject=pattern, hint=hint)
+    return BangerError(ErrorKind.USAGE, f'"{pattern}" is not a name pattern', subject=pattern, hint=hint)

@@ -128,7 +128,7 @@ class Journal:
                 ErrorKind.NOT_FOUND if gone else ErrorKind.UNAVAILABLE,
                 f'cannot write to the VM\'s directory "{place}"', subject=str(place),
                 cause=error.strerror or str(error),
-                hint="somebody removed it: delete the VM and make it anew" if gone else "banger doctor",
+                hint="somebody removed it: delete the VM and create it again" if gone else "banger doctor",
             ) from error  # fmt: skip
 
     def append(self, record: Mapping[str, Any]) -> None:

@@ -64,7 +64,7 @@ def resolve(package: str, token: CancelToken) -> list[str]:
         if not images:
             return [package, *(name for name in needs if name.startswith(_MODULES))]
         package = images[0]
-    raise BangerError(ErrorKind.INVALID, f'"{package}" leads to no kernel package', subject=package)
+    raise BangerError(ErrorKind.INVALID, f'"{package}" does not lead to a kernel package', subject=package)
 
 
 def _take(unpacked: Path, staging_dir: Path, package: str) -> None:

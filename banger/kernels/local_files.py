@@ -26,7 +26,7 @@ def read_kernel(path: Path) -> bytes:
     with _opened(path) as file:
         data = file.read(MOST_KERNEL_BYTES + 1)
     if len(data) > MOST_KERNEL_BYTES:
-        raise _invalid(path, f"is larger than {MOST_KERNEL_BYTES} bytes: it is no kernel")
+        raise _invalid(path, f"is larger than {MOST_KERNEL_BYTES} bytes: it is not a kernel")
     return data
 
 

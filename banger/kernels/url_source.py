@@ -110,7 +110,7 @@ def parse_source(source: str) -> tuple[str, str]:
     try:
         urlsplit(url)
     except ValueError as error:  # an address in brackets that is none
-        message = f'"{url}" is no address'
+        message = f'"{url}" is not an address'
         raise BangerError(ErrorKind.USAGE, message, subject=source, cause=str(error)) from None
     key, _, value = fragment.partition("=")
     if key == "sha256" and _SHA256.match(value):

@@ -158,4 +158,6 @@ def _first_free(candidates: Iterable[_N], known: Collection[Network]) -> _N:
 
 def _bad_subnet(text: str, cause: str) -> BangerError:
     hint = "set network.subnet to something like 10.99.0.0/22"
-    return BangerError(ErrorKind.USAGE, f'"{text}" is no subnet for guests', subject=text, cause=cause, hint=hint)
+    return BangerError(
+        ErrorKind.USAGE, f'"{text}" is not a usable subnet for guests', subject=text, cause=cause, hint=hint
+    )

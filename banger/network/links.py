@@ -166,7 +166,7 @@ def ensure_tap(installation_id: str, guest: Guest, owner_uid: int, mtu: int = 0)
                 f'the tap "{guest.tap}" belongs to somebody else',
                 subject=guest.tap,
                 cause=alias,
-                hint="make the VM anew: another id gives another name",
+                hint="create the VM again: another ID gives another name",
             )
         if not alias:
             netlink.link("set", index=index, ifalias=str(Alias(installation_id, guest.vm_id, clock.now())))

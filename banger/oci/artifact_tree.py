@@ -138,7 +138,7 @@ class _Unpacker:
 
     def _link(self, parent: int, name: bytes, member: Member) -> None:
         target = _checked_path(member.link)
-        nowhere = refused(f"the link {shown(member.name)} leads to {shown(member.link)}, which is no file")
+        nowhere = refused(f"the link {shown(member.name)} leads to {shown(member.link)}, which is not a file")
         if not target:
             raise nowhere
         try:

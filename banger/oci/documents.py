@@ -145,7 +145,7 @@ def kind_of(data: Mapping[str, Any], content_type: str) -> str:
     stated = data.get("mediaType") or ""
     known = INDEX_TYPES | MANIFEST_TYPES
     if stated and (not isinstance(stated, str) or stated not in known):
-        raise DocumentError(f'it is of type "{str(stated)[:100]}", which is no image')
+        raise DocumentError(f'it is of type "{str(stated)[:100]}", which is not an image')
     if stated and announced in known and stated != announced:
         raise DocumentError(f'the registry calls it "{announced}", it calls itself "{stated}"')
     is_index, is_manifest = "manifests" in data, "layers" in data or "config" in data

@@ -71,7 +71,7 @@ def _diff_ids(rootfs: Any, layers: int) -> tuple[str, ...]:
     for i, diff_id in enumerate(value):
         if not isinstance(diff_id, str) or not _DIFF_ID.match(diff_id):
             raise DocumentError(
-                f"the diff_id of layer {i + 1} of {layers} is no digest: {shown(str(diff_id).encode())}"
+                f"the diff_id of layer {i + 1} of {layers} is not a digest: {shown(str(diff_id).encode())}"
             )
     return tuple(value)
 

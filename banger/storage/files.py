@@ -63,7 +63,7 @@ def require(path: Path) -> Path:
         ErrorKind.NOT_FOUND,
         f'there is no disk "{path}"',
         subject=str(path),
-        hint="somebody removed it: delete the VM and make it anew",
+        hint="somebody removed it: delete the VM and create it again",
     )
 
 

@@ -176,7 +176,7 @@ class DmSnapshotStorage:
                 f'the disk in "{vm_dir}" is lost',
                 subject=str(vm_dir),
                 cause=state.value,
-                hint="delete the VM and make it anew",
+                hint="delete the VM and create it again",
             )
 
     # -- taking down -----------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ class SnapshotFiles:
                 ErrorKind.NOT_FOUND,
                 f'there is no disk "{self.changes}"',
                 subject=str(self.changes),
-                hint="somebody removed it: delete the VM and make it anew",
+                hint="somebody removed it: delete the VM and create it again",
             ) from error
         except (ValueError, TypeError) as error:
             raise BangerError(

@@ -96,7 +96,7 @@ def read_header(raw: bytes) -> int:
     if not magic:
         return 0
     if magic != _MAGIC or version != 1 or not 0 < chunk_sectors <= 1 << 16 or chunk_sectors & (chunk_sectors - 1):
-        raise BangerError(ErrorKind.INVALID, "this is no file of a snapshot's changes")
+        raise BangerError(ErrorKind.INVALID, "this is not a snapshot's change file")
     if not valid:
         raise BangerError(ErrorKind.INVALID, "the snapshot is invalid", cause=SnapshotState.INVALID.value)
     return int(chunk_sectors) * SECTOR_BYTES

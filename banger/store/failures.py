@@ -62,7 +62,7 @@ def meaning(error: Exception, path: Path) -> BangerError:
         case _Code.PERM | _Code.READONLY:
             kind, what, hint = ErrorKind.DENIED, "cannot be written", f"ls -l {shlex.quote(str(path))}"
         case _Code.CORRUPT | _Code.NOTADB:
-            kind, what = ErrorKind.UNAVAILABLE, "is damaged, or is no database"
+            kind, what = ErrorKind.UNAVAILABLE, "is damaged, or is not a database"
             hint = f"stop the daemon and put a backup of {path.name} back; see docs/operations.md"
         case _Code.FULL:
             return _no_room(error, path)

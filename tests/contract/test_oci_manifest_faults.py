@@ -237,8 +237,8 @@ def test_foreign_layer_that_the_registry_lacks_is_named_as_one(
 @pytest.mark.parametrize(
     ("diff_ids", "words"),
     [
-        (["sha256:" + "0" * 63], "diff_id of layer 1 of 1 is no digest"),
-        (["sha256:" + "G" * 64], "diff_id of layer 1 of 1 is no digest"),
+        (["sha256:" + "0" * 63], "diff_id of layer 1 of 1 is not a digest"),
+        (["sha256:" + "G" * 64], "diff_id of layer 1 of 1 is not a digest"),
         (["../../etc"], 'no digest: "../../etc"'),
         ([None], "no digest"),
         ([["sha256"]], "no digest"),

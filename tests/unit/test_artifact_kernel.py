@@ -119,7 +119,7 @@ def test_url_is_split_from_its_sum() -> None:
 
 
 def test_url_that_is_none_is_a_usage_error() -> None:
-    with pytest.raises(BangerError, match="is no address") as caught:
+    with pytest.raises(BangerError, match="is not an address") as caught:
         parse_source(f"https://[::1/k#sha256={SUM}")
     assert caught.value.kind is ErrorKind.USAGE
 

@@ -87,7 +87,7 @@ def test_terminal_of_a_size_that_is_none_is_a_usage_error(size: tuple[int, int])
 
 @pytest.mark.parametrize("name", ["xterm\n", "a b", "\0", "x" * 5_000_000, "\x1b[2J", "ü"])
 def test_terminal_whose_name_is_none_is_a_usage_error(name: str) -> None:
-    with pytest.raises(BangerError, match="no terminal's name") as caught:
+    with pytest.raises(BangerError, match="not a terminal name") as caught:
         Terminal(24, 80, name)
     assert caught.value.kind is ErrorKind.USAGE
     assert len(caught.value.message) < 400

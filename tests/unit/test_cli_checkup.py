@@ -363,7 +363,7 @@ def _interrupted(cli: Cli, interrupt: Any) -> Ended:
     [
         (("--image", "debian"), "go with --boot"),
         (("--boot", "--leaks"), "exclude each other"),
-        (("--boot", "--network", "bridge"), '"bridge" is no value for --network'),
+        (("--boot", "--network", "bridge"), '"bridge" is not a valid value for --network'),
         (("--boot", "--reach", "example.org"), '"example.org" is not a host and a port'),
         (("--boot", "--reach", "example.org:0"), "is not a host and a port"),
         (("--boot", "--reach", ":80"), "is not a host and a port"),

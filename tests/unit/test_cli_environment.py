@@ -78,7 +78,7 @@ def test_line_that_is_no_variable_is_named(api: FakeApi, cli: Cli, tmp_path: Pat
     file.write_bytes(content)
     ended = cli("run", "--env-file", str(file), "alpine")
     assert ended.code == 2
-    assert ended.err.startswith(f'error: line 2 of "{file}" is no environment variable\n  cause: {cause}\n')
+    assert ended.err.startswith(f'error: line 2 of "{file}" is not an environment variable\n  cause: {cause}\n')
 
 
 def test_environment_file_that_cannot_be_read_is_a_usage_error(api: FakeApi, cli: Cli, tmp_path: Path) -> None:

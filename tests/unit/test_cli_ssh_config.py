@@ -255,7 +255,7 @@ def test_suffix_of_the_settings_is_that_of_the_section(cli: Cli, config: Path, m
     monkeypatch.setenv("BANGER_DNS_SUFFIX", "*")
     ended = cli("ssh-config")
     assert ended.code == 2
-    assert '"*" is no value for dns.suffix' in ended.err
+    assert '"*" is not a valid value for dns.suffix' in ended.err
 
 
 @needs_ssh

@@ -123,9 +123,9 @@ def test_local_source_that_cannot_be_copied(tree: Path, source: str, error: Erro
 
 
 def test_link_to_what_never_ends_is_refused_when_followed(tree: Path) -> None:
-    with pytest.raises(BangerError, match="no file or directory"):
+    with pytest.raises(BangerError, match="not a file or directory"):
         local_source(f"{tree}/to-pipe", follow_link=True)
-    with pytest.raises(BangerError, match="no file or directory"):
+    with pytest.raises(BangerError, match="not a file or directory"):
         local_source("/dev/zero", follow_link=True)
 
 
@@ -134,7 +134,7 @@ def test_open_pipe_of_this_process_is_refused_not_copied_as_a_link(tree: Path) -
     (tree / "to-fd").symlink_to(f"/dev/fd/{reading}")
     try:
         for source in (f"/dev/fd/{reading}", f"/proc/self/fd/{reading}", f"{tree}/to-fd"):
-            with pytest.raises(BangerError, match="no file or directory") as raised:
+            with pytest.raises(BangerError, match="not a file or directory") as raised:
                 local_source(source, follow_link=False)
             assert "vm exec" in raised.value.hint
     finally:
@@ -278,7 +278,7 @@ def test_missing_path_in_the_guest_is_not_found(api: FakeApi, tree: Path) -> Non
 
 def test_link_of_the_guest_to_what_never_ends_is_refused_when_followed(api: FakeApi, tree: Path) -> None:
     api.on("GET", "/v1/vms/web/files/stat", {"path": "/dev/stdin", "kind": "other", "is_link": True, "real_path": ""})
-    with pytest.raises(BangerError, match="leads to no file") as raised:
+    with pytest.raises(BangerError, match="does not lead to a file") as raised:
         copy_out(Client(api.path), "web", "/dev/stdin", str(tree), CopyOptions(follow_link=True))
     assert raised.value.kind is ErrorKind.CONFLICT
 

@@ -65,7 +65,7 @@ def test_port_forward_that_is_none_is_refused_with_examples(text: str) -> None:
 def test_name_instead_of_an_address_is_told() -> None:
     with pytest.raises(BangerError) as caught:
         parse("localhost:8080:80")
-    assert caught.value.cause == '"localhost" is no address, but a name'
+    assert caught.value.cause == '"localhost" is not an address, but a name'
 
 
 @pytest.mark.parametrize(

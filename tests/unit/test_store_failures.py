@@ -133,7 +133,7 @@ def test_transaction_that_fails_leaves_nothing(store: Store) -> None:
 @pytest.mark.parametrize("content", [b"not a database at all" * 300, b"\x7fELF" + bytes(8000)])
 def test_file_that_is_no_database_is_unavailable(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    with pytest.raises(BangerError, match="damaged, or is no database") as raised:
+    with pytest.raises(BangerError, match="damaged, or is not a database") as raised:
         Store(path)
     assert raised.value.kind is ErrorKind.UNAVAILABLE
     assert "backup" in raised.value.hint

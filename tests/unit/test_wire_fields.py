@@ -106,5 +106,5 @@ def test_number_that_is_none_is_a_usage_error(read: Any, text: str) -> None:
 
 @pytest.mark.parametrize("text", ["[" * 100_000, '["a", 1]', '["a"'])
 def test_entrypoint_that_is_no_list_of_words_is_a_usage_error(text: str) -> None:
-    with pytest.raises(BangerError, match="is no list of words"):
+    with pytest.raises(BangerError, match="is not a list of words"):
         reading.entrypoint(text)

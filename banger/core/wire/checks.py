@@ -50,7 +50,7 @@ def check_field(name: str, value: Any, about: Facts = _UNSAID) -> None:
 
 def refused(name: str, why: str, hint: str) -> BangerError:
     """The error about a field."""
-    return BangerError(ErrorKind.USAGE, f'this is no value for "{name}"', subject=name, cause=why, hint=hint)
+    return BangerError(ErrorKind.USAGE, f'this is not a valid value for "{name}"', subject=name, cause=why, hint=hint)
 
 
 def _check_number(name: str, value: float, about: Facts) -> None:

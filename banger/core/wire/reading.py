@@ -43,7 +43,7 @@ def labels(pairs: Sequence[str]) -> Mapping[str, str]:
     for pair in pairs:
         key, _, value = pair.partition("=")
         if not key:
-            raise BangerError(ErrorKind.USAGE, f'"{pair}" is no label', subject=pair, hint="write --label KEY=VALUE")
+            raise BangerError(ErrorKind.USAGE, f'"{pair}" is not a label', subject=pair, hint="write --label KEY=VALUE")
         found[key] = value
     return found
 
@@ -59,7 +59,7 @@ def entrypoint(text: str) -> tuple[str, ...]:
     except (ValueError, RecursionError):
         words = None
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        message = f'"{text}" is no list of words'
+        message = f'"{text}" is not a list of words'
         raise BangerError(ErrorKind.USAGE, message, subject=text, hint="""write --entrypoint '["sh", "-c"]'""")
     return tuple(words)
 
@@ -69,5 +69,5 @@ def one_of(option: str, value: str, choices: Sequence[str], more: str = "") -> s
     if value not in choices:
         known = ", ".join(choice for choice in choices if choice)
         hint = f"use {known}{more}"
-        raise BangerError(ErrorKind.USAGE, f'"{value}" is no value for {option}', subject=value, hint=hint)
+        raise BangerError(ErrorKind.USAGE, f'"{value}" is not a valid value for {option}', subject=value, hint=hint)
     return value
