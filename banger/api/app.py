@@ -52,58 +52,93 @@ def _entry(method: str, path: str, endpoint: Endpoint, summary: str, **facts: An
 
 _FRAMES = {"frames": True}
 ROUTES: tuple[Entry, ...] = (
-    _entry("GET", "/v1/system", system.show_system, "the daemon"),
-    _entry("POST", "/v1/system/shutdown", system.shutdown, "stop the daemon; VMs go on"),
-    _entry(
-        "POST", "/v1/system/reconcile", system.reconcile, "reconcile everything", long=True, query=("dry_run", "fix")
-    ),
-    _entry("GET", "/v1/system/objects", system.list_objects, "what is on the host", query=("leaks",)),
-    _entry("POST", "/v1/system/prune", system.prune, "remove what nothing needs", body=PruneBody, long=True),
+    _entry("GET", "/v1/system", system.show_system, "show the daemon"),
+    _entry("POST", "/v1/system/shutdown", system.shutdown, "stop the daemon; VMs keep running"),
+    _entry("POST", "/v1/system/reconcile", system.reconcile, "reconcile", long=True, query=("dry_run", "fix")),
+    _entry("GET", "/v1/system/objects", system.list_objects, "objects on the host", query=("leaks",)),
+    _entry("POST", "/v1/system/prune", system.prune, "remove unused objects", body=PruneBody, long=True),
     _entry("GET", "/v1/system/df", system.disk_usage, "disk usage"),
-    _entry("GET", "/v1/images", artifacts.list_images, "every image", answer=Image, many=True),
-    _entry("POST", "/v1/images/pull", artifacts.pull_image, "pull", body=PullImageBody, answer=Image, long=True),
-    _entry("POST", "/v1/images/register", artifacts.register_image, "register", body=RegisterImageBody, long=True),
-    _entry("POST", "/v1/images/{query:path}/promote", artifacts.promote_image, "promote", answer=Image, long=True),
-    _entry("POST", "/v1/images/{query:path}/tag", artifacts.tag_image, "tag", body=TagImageBody, long=True),
+    _entry("GET", "/v1/images", artifacts.list_images, "list images", answer=Image, many=True),
     _entry(
-        "POST", "/v1/images/{query:path}/export", artifacts.export_image, "to a file", body=ExportImageBody, long=True
+        "POST", "/v1/images/pull", artifacts.pull_image, "pull an image", body=PullImageBody, answer=Image, long=True
     ),
-    _entry("POST", "/v1/images/{query:path}/push", artifacts.push_image, "upload", body=PushImageBody, long=True),
-    _entry("GET", "/v1/images/{query:path}/lint", lint.lint_image, "what is odd about it", query=("kernel",)),
-    _entry("GET", "/v1/images/{query:path}", artifacts.show_image, "one image", answer=Image),
-    _entry("DELETE", "/v1/images/{query:path}", artifacts.delete_image, "delete", long=True, query=("force",)),
-    _entry("GET", "/v1/kernels", artifacts.list_kernels, "every kernel", answer=Kernel, many=True),
-    _entry("POST", "/v1/kernels/pull", artifacts.pull_kernel, "pull", body=PullKernelBody, answer=Kernel, long=True),
-    _entry("POST", "/v1/kernels/import", artifacts.import_kernel, "import", body=ImportKernelBody, long=True),
-    _entry("POST", "/v1/kernels/{query:path}/push", artifacts.push_kernel, "upload", body=PushRequest, long=True),
-    _entry("GET", "/v1/kernels/{query:path}", artifacts.show_kernel, "one kernel", answer=Kernel),
-    _entry("DELETE", "/v1/kernels/{query:path}", artifacts.delete_kernel, "delete", long=True, query=("force",)),
-    _entry("GET", "/v1/catalog", artifacts.list_catalog, "what short names mean"),
-    _entry("POST", "/v1/catalog/refresh", artifacts.refresh_catalog, "fetch a catalog", body=RefreshCatalogBody),
-    _entry("GET", "/v1/vms", vms.list_vms, "every VM", answer=Vm, many=True, query=("state", "label")),
-    _entry("POST", "/v1/vms", vms.create_vm, "create", body=CreateVmBody, answer=Vm, long=True),
-    _entry("POST", "/v1/vms/run", sessions.FrameEndpoint(sessions.run), "create, start, exec", **_FRAMES),
-    _entry("GET", "/v1/vms/{query}", vms.show_vm, "one VM", answer=Vm),
-    _entry("DELETE", "/v1/vms/{query}", vms.delete_vm, "delete", long=True, query=("force", "keep_home")),
-    _entry("POST", "/v1/vms/{query}/start", vms.start_vm, "start", answer=Vm, long=True),
-    _entry("POST", "/v1/vms/{query}/stop", vms.stop_vm, "stop", answer=Vm, long=True, query=("timeout_s",)),
-    _entry("POST", "/v1/vms/{query}/restart", vms.restart_vm, "again", answer=Vm, long=True, query=("timeout_s",)),
-    _entry("POST", "/v1/vms/{query}/pause", vms.pause_vm, "stand still", answer=Vm, long=True),
-    _entry("POST", "/v1/vms/{query}/resume", vms.resume_vm, "go on", answer=Vm, long=True),
-    _entry("POST", "/v1/vms/{query}/grow", vms.grow_vm, "larger disk", body=GrowBody, answer=Vm, long=True),
-    _entry("GET", "/v1/vms/{query}/why", why.why, "why it is, or was, as it is"),
+    _entry(
+        "POST", "/v1/images/register", artifacts.register_image, "register an image", body=RegisterImageBody, long=True
+    ),
+    _entry(
+        "POST", "/v1/images/{query:path}/promote", artifacts.promote_image, "promote an image", answer=Image, long=True
+    ),
+    _entry("POST", "/v1/images/{query:path}/tag", artifacts.tag_image, "tag an image", body=TagImageBody, long=True),
+    _entry(
+        "POST",
+        "/v1/images/{query:path}/export",
+        artifacts.export_image,
+        "export an image",
+        body=ExportImageBody,
+        long=True,
+    ),
+    _entry(
+        "POST", "/v1/images/{query:path}/push", artifacts.push_image, "push an image", body=PushImageBody, long=True
+    ),
+    _entry("GET", "/v1/images/{query:path}/lint", lint.lint_image, "lint an image", query=("kernel",)),
+    _entry("GET", "/v1/images/{query:path}", artifacts.show_image, "show an image", answer=Image),
+    _entry("DELETE", "/v1/images/{query:path}", artifacts.delete_image, "delete an image", long=True, query=("force",)),
+    _entry("GET", "/v1/kernels", artifacts.list_kernels, "list kernels", answer=Kernel, many=True),
+    _entry(
+        "POST",
+        "/v1/kernels/pull",
+        artifacts.pull_kernel,
+        "pull a kernel",
+        body=PullKernelBody,
+        answer=Kernel,
+        long=True,
+    ),
+    _entry("POST", "/v1/kernels/import", artifacts.import_kernel, "import a kernel", body=ImportKernelBody, long=True),
+    _entry(
+        "POST", "/v1/kernels/{query:path}/push", artifacts.push_kernel, "push a kernel", body=PushRequest, long=True
+    ),
+    _entry("GET", "/v1/kernels/{query:path}", artifacts.show_kernel, "show a kernel", answer=Kernel),
+    _entry(
+        "DELETE", "/v1/kernels/{query:path}", artifacts.delete_kernel, "delete a kernel", long=True, query=("force",)
+    ),
+    _entry("GET", "/v1/catalog", artifacts.list_catalog, "list the catalog"),
+    _entry("POST", "/v1/catalog/refresh", artifacts.refresh_catalog, "refresh a catalog", body=RefreshCatalogBody),
+    _entry("GET", "/v1/vms", vms.list_vms, "list VMs", answer=Vm, many=True, query=("state", "label")),
+    _entry("POST", "/v1/vms", vms.create_vm, "create a VM", body=CreateVmBody, answer=Vm, long=True),
+    _entry(
+        "POST",
+        "/v1/vms/run",
+        sessions.FrameEndpoint(sessions.run),
+        "create and start a VM, and run a command",
+        **_FRAMES,
+    ),
+    _entry("GET", "/v1/vms/{query}", vms.show_vm, "show a VM", answer=Vm),
+    _entry("DELETE", "/v1/vms/{query}", vms.delete_vm, "delete a VM", long=True, query=("force", "keep_home")),
+    _entry("POST", "/v1/vms/{query}/start", vms.start_vm, "start a VM", answer=Vm, long=True),
+    _entry("POST", "/v1/vms/{query}/stop", vms.stop_vm, "stop a VM", answer=Vm, long=True, query=("timeout_s",)),
+    _entry(
+        "POST", "/v1/vms/{query}/restart", vms.restart_vm, "restart a VM", answer=Vm, long=True, query=("timeout_s",)
+    ),
+    _entry("POST", "/v1/vms/{query}/pause", vms.pause_vm, "pause a VM", answer=Vm, long=True),
+    _entry("POST", "/v1/vms/{query}/resume", vms.resume_vm, "resume a VM", answer=Vm, long=True),
+    _entry("POST", "/v1/vms/{query}/grow", vms.grow_vm, "grow the disk", body=GrowBody, answer=Vm, long=True),
+    _entry("GET", "/v1/vms/{query}/why", why.why, "why a VM stopped or failed"),
     _entry("GET", "/v1/vms/{query}/why/archive", why.why_archive, "the same as a tar.gz, without secrets"),
-    _entry("GET", "/v1/evidence", why.list_evidence, "what is kept of VMs that went wrong", many=True),
-    _entry("GET", "/v1/evidence/{query}", why.show_evidence, "one record", answer=Evidence),
-    _entry("POST", "/v1/vms/{query}/kill", vms.kill_vm, "kill", answer=Vm, long=True),
-    _entry("POST", "/v1/vms/{query}/commit", artifacts.commit_vm, "disk to image", body=CommitBody, long=True),
-    _entry("GET", "/v1/homes", homes.list_homes, "home disks"),
-    _entry("DELETE", "/v1/homes/{query}", homes.delete_home, "delete one that no VM has"),
+    _entry("GET", "/v1/evidence", why.list_evidence, "list evidence of failed VMs", many=True),
+    _entry("GET", "/v1/evidence/{query}", why.show_evidence, "show evidence", answer=Evidence),
+    _entry("POST", "/v1/vms/{query}/kill", vms.kill_vm, "kill a VM", answer=Vm, long=True),
+    _entry(
+        "POST", "/v1/vms/{query}/commit", artifacts.commit_vm, "make an image of the disk", body=CommitBody, long=True
+    ),
+    _entry("GET", "/v1/homes", homes.list_homes, "list home disks"),
+    _entry("DELETE", "/v1/homes/{query}", homes.delete_home, "delete a home disk"),
     _entry("GET", "/v1/vms/{query}/wait", vms.wait_vm, "wait for a state", answer=Vm, query=("until", "timeout_s")),
-    _entry("GET", "/v1/vms/{query}/logs", vms.logs, "console or VMM log", query=("source", "follow", "tail")),
-    _entry("GET", "/v1/vms/{query}/access", vms.access, "what ssh needs"),
+    _entry(
+        "GET", "/v1/vms/{query}/logs", vms.logs, "show the console or the VMM's log", query=("source", "follow", "tail")
+    ),
+    _entry("GET", "/v1/vms/{query}/access", vms.access, "how to reach it with ssh"),
     _entry("POST", "/v1/vms/{query}/exec", sessions.FrameEndpoint(sessions.exec_), "run a command", **_FRAMES),
-    _entry("GET", "/v1/vms/{query}/files/stat", sessions.stat, "what a path is", query=("path",)),
+    _entry("GET", "/v1/vms/{query}/files/stat", sessions.stat, "the kind of a path", query=("path",)),
     _entry(
         "POST",
         "/v1/vms/{query}/files/put",
@@ -120,10 +155,10 @@ ROUTES: tuple[Entry, ...] = (
         query=("path",),
         frames=True,
     ),
-    _entry("GET", "/v1/operations", system.list_operations, "operations", query=("state",)),
-    _entry("GET", "/v1/operations/{query}", system.show_operation, "one operation"),
-    _entry("GET", "/v1/operations/{query}/events", system.follow_operation, "its events"),
-    _entry("POST", "/v1/operations/{query}/cancel", system.cancel_operation, "cancel it"),
+    _entry("GET", "/v1/operations", system.list_operations, "list operations", query=("state",)),
+    _entry("GET", "/v1/operations/{query}", system.show_operation, "show an operation"),
+    _entry("GET", "/v1/operations/{query}/events", system.follow_operation, "follow its events"),
+    _entry("POST", "/v1/operations/{query}/cancel", system.cancel_operation, "cancel an operation"),
 )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 
@@ -18,6 +17,7 @@ from banger.core.names import ID_LENGTH
 from banger.core.ports import HostObject
 from banger.launch.environment import BOOTED, inheritable
 from banger.launch.port import Job, Limits
+from banger.posix.programs import run_program
 
 SLICE = "banger.slice"
 _TIMEOUT_S = 30.0
@@ -132,17 +132,15 @@ class SystemdLauncher:
     def _run(self, program: str, *arguments: str, may_fail: bool = False) -> str:
         command = [program, *self._scope, *arguments]
         try:
-            done = subprocess.run(
-                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False,
-                env=inheritable(os.environ),
-            )  # fmt: skip
-        except subprocess.TimeoutExpired as error:
-            raise _failed(program, f"no answer within {_TIMEOUT_S:g} s") from error
+            done = run_program(command, timeout_s=_TIMEOUT_S, environment=inheritable(os.environ))
+        except BangerError as error:
+            in_time = error.kind is not ErrorKind.TIMEOUT
+            raise _failed(program, error.message if in_time else f"no answer within {_TIMEOUT_S:g} s") from error
         except OSError as error:
             raise _failed(program, error.strerror or str(error)) from error
-        if done.returncode and not may_fail:
-            raise _failed(program, done.stderr.strip() or f"status {done.returncode}")
-        return done.stdout
+        if done.status and not may_fail:
+            raise _failed(program, done.words or f"status {done.status}")
+        return done.text
 
     @property
     def _prefix(self) -> str:

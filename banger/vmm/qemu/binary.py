@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from functools import lru_cache
 from pathlib import Path
 
 from banger.core.errors import BangerError, ErrorKind
+from banger.posix.programs import run_program
 from banger.vmm.qemu import failures
 from banger.vmm.qemu.arguments import SANDBOX, Binary
 
@@ -43,16 +43,11 @@ def _inspect(path: str, _mtime_ns: int, _size: int) -> Binary:
 def _version(path: str, *arguments: str) -> str:
     """First line of ``-version``; empty if QEMU refuses ``arguments``."""
     try:
-        done = subprocess.run(
-            [path, *arguments, "-version"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT_S,
-            check=False,
-        )
+        done = run_program([path, *arguments, "-version"], timeout_s=_TIMEOUT_S)
     except OSError as error:
         raise failures.cannot_execute(path, error) from error
-    except subprocess.TimeoutExpired:
-        return ""
-    return done.stdout.partition("\n")[0].strip() if done.returncode == 0 else ""
+    except BangerError as error:
+        if error.kind is ErrorKind.TIMEOUT:
+            return ""
+        raise
+    return done.text.partition("\n")[0].strip() if done.status == 0 else ""
