@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import tarfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,13 +18,17 @@ Receive = Callable[[], bytes]
 #: the same limit (``maxSpecialFileSize`` of archive/tar).
 _MOST_HEADER_BYTES = 1 << 20
 #: What global headers may say in all; they are remembered to the end.
-_MOST_GLOBAL_BYTES = 1 << 20
+_MOST_GLOBAL_BYTES = 64 << 10
+#: Digits on end in PAX records. The regular expressions of older Pythons' ``tarfile`` take the square of it in time.
+_MOST_DIGITS = 256
 #: Linux: ``PATH_MAX`` less the final NUL. Nobody can have read a file, or made a link, of a longer one.
 _LONGEST_PATH = 4095
 _LONGEST_SHOWN = 200
 #: Seconds: every file system's range and more; what is beyond it is no time of a file.
 _MOST_TIME = 1 << 40
 _PIECE_BYTES = 256 << 10
+_PAX_TYPES = frozenset({tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE})
+_DIGITS = re.compile(rb"\d+")
 
 
 class _Source:
@@ -50,6 +55,7 @@ class _Meter:
     def __init__(self, stream: tarfile._Stream) -> None:  # type: ignore[name-defined]  # what tarfile hands to us
         self._stream = stream
         self._left: int | None = _MOST_HEADER_BYTES
+        self._ahead = b""
         self.seek, self.tell, self.close = stream.seek, stream.tell, stream.close
 
     @contextmanager
@@ -61,7 +67,15 @@ class _Meter:
         finally:
             self._left = None
 
+    def peek(self, size: int) -> bytes:
+        """The next bytes, which stay to be read."""
+        self._ahead = self.read(size)
+        return self._ahead
+
     def read(self, size: int) -> bytes:
+        if self._ahead:
+            taken, self._ahead = self._ahead[:size], self._ahead[size:]
+            return taken if len(taken) == size else taken + self.read(size - len(taken))
         if self._left is not None:
             if size > self._left:
                 raise tarfile.ReadError(f"the headers of one member take more than {_MOST_HEADER_BYTES} bytes")
@@ -84,7 +98,23 @@ class _StrictTarInfo(tarfile.TarInfo):
             tar.global_bytes += self.size
             if tar.global_bytes > _MOST_GLOBAL_BYTES:
                 raise tarfile.ReadError(f"the global headers take more than {_MOST_GLOBAL_BYTES} bytes")
+        if self.type in _PAX_TYPES and self.size > 0:
+            _check_records(tar.meter.peek(self._block(self.size))[: self.size])  # type: ignore[attr-defined]
         return super()._proc_member(tar)  # type: ignore[misc,no-any-return]  # documented to be overridden, not stubbed
+
+
+def _check_records(data: bytes) -> None:
+    """Raise for PAX records that are malformed, or could keep ``tarfile`` busy for hours."""
+    at = 0
+    while at < len(data) and data[at] != 0:
+        length, _, _ = data[at : at + 20].partition(b" ")
+        end = at + int(length) if length.isdigit() else 0
+        key, equals, _ = data[at + len(length) + 1 : end].partition(b"=")
+        if end > len(data) or data[end - 1 : end] != b"\n" or not key or not equals:
+            raise tarfile.ReadError("a PAX header has a malformed record")
+        at = end
+    if max(map(len, _DIGITS.findall(data)), default=0) > _MOST_DIGITS:
+        raise tarfile.ReadError("a PAX header has a number that is longer than any real one")
 
 
 class _StrictTar(tarfile.TarFile):

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from contextlib import suppress
-
-#: No file without a name can be made there: NFS, FUSE, some overlays, an old kernel (open(2), ``O_TMPFILE``).
-_NO_NAMELESS = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL})
 
 
 class FreshFile:
@@ -51,13 +47,14 @@ class FreshFile:
 
 
 def _nameless(parent: int) -> int:
-    """A descriptor of a file without a name that can get one later; -1 where there is no such thing."""
+    """A descriptor of a file without a name that can get one later (open(2), ``O_TMPFILE``); -1 if there is none.
+
+    NFS, FUSE and some overlays have no such thing. What hinders every file, the next attempt will tell.
+    """
     try:
         descriptor = os.open(".", os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o600, dir_fd=parent)
-    except OSError as error:
-        if error.errno in _NO_NAMELESS:
-            return -1
-        raise
+    except OSError:
+        return -1
     if os.path.exists(f"/proc/self/fd/{descriptor}"):  # noqa: PTH110  # no path of the user's
         return descriptor
     os.close(descriptor)

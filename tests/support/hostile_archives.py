@@ -9,7 +9,7 @@ import struct
 import tarfile
 from collections.abc import Iterator
 
-from tests.support.rootfs import header, number, padded, pax, reseal
+from tests.support.rootfs import header, number, padded, pax, raw_pax, record, reseal
 from tests.support.sparse_archives import sparse_old, sparse_pax
 from tests.support.tars import Member, archive, entry
 
@@ -91,6 +91,18 @@ def _false_headers() -> Iterator[tuple[str, bytes]]:
     yield "names of a MiB, stacked", _TOP_BLOCK + huge * 8 + header(b"d/x", b"0") + _END
     deep = b"d/" + b"a/" * 100_000
     yield "path of a hundred thousand directories", (_TOP_BLOCK + pax((b"path", deep)) + header(b"d/x", b"5") + _END)
+    for what, data in {
+        "digits without end": b"1" * 1_000_000,
+        "a value of digits": record(b"comment", b"1" * 1_000_000),
+        "no key": record(b"", b"x") * 1000,
+        "records that overlap": b"30 path=d/x\n" + b"12 path=d/y\n",
+        "a length that is none": b"-5 path=d/x\n",
+    }.items():
+        for kind in (b"x", b"g"):
+            yield (
+                f"PAX header ({kind.decode()}) of {what}",
+                _TOP_BLOCK + raw_pax(data, kind) + header(b"d/x", b"0") + _END,
+            )
     negative = bytearray(header(b"d/x", b"0"))
     negative[124:136] = b"\xff" * 12
     yield "file shorter than nothing", _TOP_BLOCK + reseal(bytes(negative)) + _END
