@@ -1,4 +1,4 @@
-"""Can this host run VMs? Each question is answered by looking, each bad answer comes with what to type.
+"""Checks whether this host can run VMs; each failed check comes with a remedy to type.
 
 Runs in the process that asks, not in the daemon: it must also tell why there is no daemon.
 """

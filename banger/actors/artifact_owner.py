@@ -1,4 +1,4 @@
-"""What the owners of images and of kernels have in common: publishing under a name, replacing, deleting."""
+"""What the owners of images and of kernels share: publishing under a name, replacing, deleting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The owner of one name: an actor that works through its commands one at a time, in its own thread.
+"""The owner of one name: an actor that executes its commands one at a time, in its own thread.
 
 What pykka does and does not do, and what follows (measured with 4.5):
 

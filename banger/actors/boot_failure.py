@@ -1,4 +1,4 @@
-"""The error of a boot that failed: what is known is gathered here, :mod:`banger.core.boot_causes` explains it."""
+"""The error of a failed boot: the facts are collected here, :mod:`banger.core.boot_causes` explains them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The owner of what has no name of its own: the installation as a whole."""
+"""The owner of the installation as a whole: reconcile and prune."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reconciling the whole installation: every VM, what is shared made right, what belongs to nobody collected."""
+"""Reconciling the whole installation: VMs, shared objects, and orphans."""
 
 from __future__ import annotations
 

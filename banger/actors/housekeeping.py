@@ -1,4 +1,4 @@
-"""Looking after VMs on a tick: is their time over, does anybody use them, has the host room for them."""
+"""Periodic work on VMs: expiry, idleness, disk space, restarts that are due."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The owner of one image name: whatever makes, changes or removes it takes its turn in one mailbox."""
+"""The owner of one image name: everything that creates, changes or removes it is serialised in its mailbox."""
 
 from __future__ import annotations
 

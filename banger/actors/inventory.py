@@ -1,4 +1,4 @@
-"""What of this installation is on the host, who holds it, and what nobody does."""
+"""The objects of this installation on the host, and their owners; those without one are leaks."""
 
 from __future__ import annotations
 

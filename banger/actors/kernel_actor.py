@@ -1,4 +1,4 @@
-"""The owner of one kernel name: pull, import and delete take turns in its mailbox."""
+"""The owner of one kernel name: pull, import, push and delete are serialised in its mailbox."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operation holds while it builds: taken before the first byte, dropped after the row."""
+"""The leases of an operation that builds something: taken before the first byte, dropped after the row is written."""
 
 from __future__ import annotations
 

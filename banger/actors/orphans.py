@@ -1,4 +1,4 @@
-"""Finding and removing what belongs to nobody: directories without a row, stale downloads, caches of no use."""
+"""Finding and removing orphans: directories without a row, stale downloads, unused caches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the owners work with, wired once by the daemon and replaced piecewise by tests."""
+"""The dependencies of the owners: wired once by the daemon, replaced individually by tests."""
 
 from __future__ import annotations
 

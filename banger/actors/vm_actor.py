@@ -1,4 +1,4 @@
-"""The owner of one VM: create, start, stop, kill, delete, and reconciling after an exit or a restart."""
+"""The owner of one VM: create, start, stop, kill, delete, and reconcile after an exit or a restart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Watching a guest come up: its console, its VMM, and, where its kernel is new to KVM, the pace it goes at."""
+"""Watching a guest boot: its console, its VMM, and, if its kernel is new to KVM, its pace."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One VM's place on the disk, and what is read from there."""
+"""The files of one VM, and reading them."""
 
 from __future__ import annotations
 

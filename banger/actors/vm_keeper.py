@@ -1,4 +1,4 @@
-"""What every command to a VM's owner does to its row and to what it holds: load, save, take down, erase."""
+"""What all commands to a VM's owner do with its row and its host objects: load, save, tear down, erase."""
 
 from __future__ import annotations
 

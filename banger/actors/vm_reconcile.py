@@ -1,4 +1,4 @@
-"""Reconciling one VM: its row, ledger and host are made to agree, after an exit or a restart of the daemon."""
+"""Reconciling one VM: making its row, ledger and host agree after an exit or a restart of the daemon."""
 
 from __future__ import annotations
 

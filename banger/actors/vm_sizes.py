@@ -1,4 +1,4 @@
-"""How large a VM becomes that does not say so itself."""
+"""The sizes of a VM that does not specify them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a VM comes up: a plan of steps, each written down before it is done and undone if a later one fails."""
+"""Starting a VM: a plan of steps, each recorded before it is done and undone if a later one fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a VM comes down, and what the ledger says it holds.
+"""Tearing down a VM: everything that the ledger says it holds.
 
 The order frees nothing that a live process may use, and a step that fails stops none of the others: its handle
 stays in the ledger for the next reconcile.

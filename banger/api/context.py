@@ -1,4 +1,4 @@
-"""What the routes work with."""
+"""The dependencies of the routes."""
 
 from __future__ import annotations
 

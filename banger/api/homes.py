@@ -1,4 +1,4 @@
-"""Routes of home disks, which outlive the VMs that had them."""
+"""Routes of home disks, which can outlive their VMs."""
 
 from __future__ import annotations
 

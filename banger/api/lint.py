@@ -1,4 +1,4 @@
-"""The route that looks over an image before anybody boots it."""
+"""The route that lints an image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is at the other end of the Unix socket: checked by uid when the connection is accepted."""
+"""The peer of a Unix socket connection: checked by uid when the connection is accepted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Objects as JSON: their own fields plus what only the whole picture tells."""
+"""Objects as JSON: their own fields plus derived ones that need other objects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a VM is as it is, or was when it went: from its row and its files, or from the evidence that is kept of it."""
+"""Routes that explain why a VM stopped or failed: from its row and files, or from kept evidence."""
 
 from __future__ import annotations
 

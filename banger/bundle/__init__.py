@@ -1,1 +1,1 @@
-"""Bundles: a whole managed image as one OCI artifact or one file, and images given away as plain OCI images."""
+"""Bundles: a whole managed image as one OCI artifact or file, and images exported as plain OCI images."""

@@ -1,4 +1,4 @@
-"""Making a bundle of an image: its blobs into a place of the caller's, and the manifest that names them."""
+"""Making a bundle of an image: its blobs, stored where the caller says, and the manifest that names them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file system image into a blob and back: sparse, compressed, and proven to be the same when it comes out."""
+"""A file system image as a blob and back: sparse, compressed, and verified when it is unpacked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Giving an image away: as a bundle or as a plain OCI image, into a file or to a registry."""
+"""Exporting an image: as a bundle or as a plain OCI image, to a file or a registry."""
 
 from __future__ import annotations
 

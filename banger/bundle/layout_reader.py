@@ -1,4 +1,4 @@
-"""Reading an OCI image layout out of a tar file, without unpacking it; nothing in it is trusted."""
+"""Reading an OCI image layout from a tar file without unpacking it; nothing in it is trusted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An image as a plain OCI container image of one layer, for tools that know nothing of banger."""
+"""An image as a plain OCI container image with one layer, for other tools."""
 
 from __future__ import annotations
 

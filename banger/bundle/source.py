@@ -1,4 +1,4 @@
-"""Images out of bundles: ``bundle:REFERENCE`` of a registry, ``bundle-file:/PATH`` of an exported file."""
+"""The image source of bundles: ``bundle:REFERENCE`` in a registry, ``bundle-file:/PATH`` for an exported file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sparse stream: a disk image without its zeros, so that equal contents give equal bytes.
+"""The sparse stream: a disk image without its zeros; equal contents give equal bytes.
 
 All numbers are little-endian::
 

@@ -1,4 +1,4 @@
-"""What one catalog file says, before the host is looked at: TOML with a table per entry, every key checked."""
+"""Parsing a catalog file, independent of the host: TOML with a table per entry, every key checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The few facts about this host that decide what a catalog name means."""
+"""The facts about this host that catalog entries depend on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Catalogs from elsewhere: fetched from a web server or a registry, pinned by digest, checked, then put to use.
+"""Refreshing a catalog: fetched from a web server or a registry, verified by digest, checked, then installed.
 
 The digest is all that vouches for the content: signatures are not verified.
 """

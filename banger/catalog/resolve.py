@@ -1,4 +1,4 @@
-"""What the name of an image or a kernel that somebody typed stands for: a catalog entry, or a place to get it from."""
+"""Resolving the typed name of an image or a kernel: a catalog entry, or a source to get it from."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""``banger doctor --boot``: boots a throw-away VM on everything that should work here, and proves that it does."""
+"""``banger doctor --boot``: boots a temporary VM on each accelerator that should work here, and checks it."""

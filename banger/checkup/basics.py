@@ -1,4 +1,4 @@
-"""The checks that need no network: kernel, console, root file system, exec, cp, clock. Each proves one thing."""
+"""The checks that need no network: kernel, console, root file system, exec, cp, clock."""
 
 from __future__ import annotations
 

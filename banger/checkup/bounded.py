@@ -1,4 +1,4 @@
-"""Nothing hangs: work with a bound, in a thread that is left behind if it does not keep it."""
+"""Work with a time limit, in a thread that is abandoned if it exceeds it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far a guest's clock is from the host's, though every question to it takes a while. Pure.
+"""The offset of a guest's clock from the host's, measured in spite of the delay of each query. Pure.
 
 A question that is sent at t0 and answered at t1 with the time g tells only that the guest's clock was between g - t1
 and g - t0 ahead. Several questions together narrow that down; a clock that shows whole seconds widens it.

@@ -1,4 +1,4 @@
-"""A guest as the checks see it: commands in it, in the shell of banger's toolbox, so that any image will do."""
+"""Running check scripts in a guest, in the shell of banger's toolbox, so that any image will do."""
 
 from __future__ import annotations
 

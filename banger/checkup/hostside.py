@@ -1,4 +1,4 @@
-"""What this host itself can reach: a guest is asked for no more. None of the questions goes to the public internet."""
+"""What this host itself can reach, which is what a guest must reach. Nothing is sent to the public internet."""
 
 from __future__ import annotations
 

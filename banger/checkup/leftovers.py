@@ -1,4 +1,4 @@
-"""The host before and after: what throw-away VMs may have left behind, as far as this user can see it.
+"""Comparing the host before and after a check-up: what its VMs left behind, as far as this user can see it.
 
 The daemon's own list (``GET /v1/system/objects``) is one witness; the others are the kernel and the file system, since
 a daemon that forgets something forgets it in its list too. Others may work on this host meanwhile: only what carries a

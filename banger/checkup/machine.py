@@ -1,4 +1,4 @@
-"""One throw-away VM: boot it, carry out the checks one by one, power it off, delete it."""
+"""One temporary VM: boot it, run the checks one by one, power it off, delete it."""
 
 from __future__ import annotations
 

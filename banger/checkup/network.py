@@ -1,4 +1,4 @@
-"""The checks of a guest's network. The measure is this host: what it reaches, a guest must reach as its policy lets it.
+"""The checks of a guest's network: it must reach what this host reaches, as far as its policy allows.
 
 So nothing here needs the internet: a listener of our own stands for the world beyond the guest, the host's own name
 servers and router are asked by both, and who wants more names it (``--reach``).

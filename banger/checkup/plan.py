@@ -1,4 +1,4 @@
-"""Which machines a check-up tries, and why it leaves the others out. Pure."""
+"""Which machines a check-up tries, and why it skips the others. Pure."""
 
 from __future__ import annotations
 

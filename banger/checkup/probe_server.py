@@ -1,4 +1,4 @@
-"""A listener on this host for a guest to reach: it answers whoever knows the word, with as many bytes as asked for."""
+"""A server on this host for guests to connect to: clients that know its secret word get the bytes they ask for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a check-up finds: rows with a verdict, by machine. Pure; the JSON of ``banger doctor --boot --json``."""
+"""The results of a check-up: rows with a verdict, by machine. Pure; the JSON of ``banger doctor --boot --json``."""
 
 from __future__ import annotations
 

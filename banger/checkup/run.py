@@ -1,4 +1,4 @@
-"""A whole check-up: choose, boot, check, compare, clean up. Goes through the daemon's API, as every client does."""
+"""A whole check-up: choose, boot, check, compare, clean up; through the daemon's API, like any client."""
 
 from __future__ import annotations
 

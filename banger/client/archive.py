@@ -1,4 +1,4 @@
-"""Reading a tar stream from somebody who is not trusted, member by member, in bounded memory."""
+"""Reading an untrusted tar stream, member by member, in bounded memory."""
 
 from __future__ import annotations
 

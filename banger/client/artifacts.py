@@ -1,4 +1,4 @@
-"""Images and kernels as the Python SDK has them: typed, one method per verb."""
+"""Images and kernels in the Python SDK: typed, one method per verb."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Both directions of a frame stream at once: what ``run``, ``exec`` and ``cp`` talk through.
+"""The client's side of a frame stream, both directions at once, as used by ``run``, ``exec`` and ``cp``.
 
 The socket never blocks: whatever cannot be sent yet is kept, so one thread can serve the daemon, standard input and
 a terminal from one ``poll`` (:mod:`banger.commands.relay`). The blocking calls at the end are for plainer callers.

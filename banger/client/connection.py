@@ -1,4 +1,4 @@
-"""One socket, one request, one response: reaching the daemon, and what a failure on the way means."""
+"""One socket, one request, one response: connecting to the daemon, and the errors of that."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A command in a guest from its first byte of input to its exit code, for callers that just want its output."""
+"""Running a command in a guest to its end, for callers that just want its output."""
 
 from __future__ import annotations
 

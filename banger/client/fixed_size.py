@@ -1,4 +1,4 @@
-"""Local files read so that what is said of their size is what comes: a tar header stands in front of the data.
+"""Reading local files with a size that is fixed beforehand, since a tar header comes before the data.
 
 The kernel's own file systems (``/proc``, ``/sys``) say 0 or 4096 bytes of a file whose content they make up as it is
 read; a log grows; a pipe or a terminal never ends. Nothing here waits for a writer, and nothing is padded.

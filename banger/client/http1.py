@@ -1,4 +1,4 @@
-"""Just enough HTTP/1.1 (RFC 9112) to talk to our own daemon: requests as bytes, responses fed in as they arrive.
+"""Just enough HTTP/1.1 (RFC 9112) to talk to our own daemon: requests as bytes, responses parsed as they arrive.
 
 The standard library's client would do, but importing it (email, ssl) costs more than everything else that
 ``banger vm list`` does. Pure: sockets are in :mod:`banger.client.connection`.

@@ -1,4 +1,4 @@
-"""What ends up where when something is copied: the rules of ``docker cp``.
+"""The target path of a copy: the rules of ``docker cp``.
 
 A directory copied to a path that is not there becomes that path; copied to a directory it goes into it, and what it
 holds does if its own path ends in ``/.``. A file takes the place of a file. Neither takes the place of the other.

@@ -1,4 +1,4 @@
-"""A tar stream of any kind made into one that every guest reads, member by member, in bounded memory.
+"""Converting any tar stream into one that every guest can read, member by member, in bounded memory.
 
 The guest's tar is busybox's: it knows nothing of the sparse files of others, and not all of it knows POSIX's extended
 headers, in which Python, Go and ``tar --format=posix`` put long and non-ASCII names.

@@ -1,4 +1,4 @@
-"""One tar stream to or from a guest, and the question what a path in it is."""
+"""One tar stream to or from a guest, and the kind of a path in it."""
 
 from __future__ import annotations
 

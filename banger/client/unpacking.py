@@ -1,4 +1,4 @@
-"""A tar stream from a guest, unpacked below one directory of this host. The guest is not trusted.
+"""Unpacking a tar stream from an untrusted guest below one directory of this host.
 
 Every member is made by hand, relative to directory descriptors that never follow a symbolic link, so what the
 archive makes first cannot lead what comes later somewhere else. Symbolic links are kept as the text they are, wherever

@@ -1,4 +1,4 @@
-"""Catalogs from elsewhere."""
+"""``banger catalog refresh``."""
 
 from __future__ import annotations
 

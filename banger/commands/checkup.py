@@ -1,4 +1,4 @@
-"""``banger doctor --boot``: parse what it takes, show it while it runs."""
+"""``banger doctor --boot``: its options, and its output while it runs."""
 
 from __future__ import annotations
 

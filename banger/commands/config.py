@@ -1,4 +1,4 @@
-"""Settings and paths, as this process sees them; needs no daemon."""
+"""Settings and paths as seen by this process; no daemon is needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``banger vm cp``: files between this host and a guest."""
+"""``banger vm cp``: copying files between this host and guests."""
 
 from __future__ import annotations
 

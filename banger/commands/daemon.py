@@ -1,4 +1,4 @@
-"""The daemon as a process: run, start, stop, status, logs, and handing it to systemd."""
+"""``banger daemon``: run, start, stop, status, logs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The environment of a guest's command, as it is typed and as it stands in files."""
+"""The environment of a guest's command, from options and files."""
 
 from __future__ import annotations
 

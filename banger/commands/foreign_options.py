@@ -1,4 +1,4 @@
-"""Options of other tools that banger does not have, and what to type instead. Pure.
+"""Options of other tools that banger does not have, with suggestions. Pure.
 
 The sources are the command lines of Docker, Podman, Lima, Multipass and virsh.
 """

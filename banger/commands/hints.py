@@ -1,4 +1,4 @@
-"""What somebody probably meant whose words banger does not know: always a whole command. Pure."""
+"""Suggestions for unknown commands and options: always a full command. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Home disks: what VMs keep in ``/root``."""
+"""``banger home``: home disks, which VMs mount on ``/root``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Looking over an image before anybody boots it."""
+"""``banger image lint``."""
 
 from __future__ import annotations
 

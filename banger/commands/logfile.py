@@ -1,4 +1,4 @@
-"""Reading a log file of ours: the last lines, and what is added."""
+"""Reading one of our log files: the last lines, and following it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of new VMs as they are typed: what is none is answered with one that is near to it."""
+"""Checking the typed name of a new VM; an invalid one is answered with a similar valid one."""
 
 from __future__ import annotations
 

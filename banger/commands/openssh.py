@@ -1,4 +1,4 @@
-"""What the user's own OpenSSH reads: a section of ssh_config, the line that includes it, lines of known_hosts. Pure."""
+"""OpenSSH's files: a section of ssh_config, the line that includes it, lines of known_hosts. Pure."""
 
 from __future__ import annotations
 

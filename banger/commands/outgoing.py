@@ -1,4 +1,4 @@
-"""Images and kernels on their way out: export, push."""
+"""Exporting and pushing images and kernels."""
 
 from __future__ import annotations
 

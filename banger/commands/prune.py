@@ -1,4 +1,4 @@
-"""Taking away what nothing needs: images, kernels, VMs that are stopped, all of it."""
+"""The prune commands: unused images and kernels, stopped VMs, everything."""
 
 from __future__ import annotations
 

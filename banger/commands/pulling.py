@@ -1,4 +1,4 @@
-"""When an image is fetched for a VM that is about to be made: ``--pull always|missing|never``."""
+"""Pulling the image of a new VM, by the option ``--pull``: always, missing or never."""
 
 from __future__ import annotations
 

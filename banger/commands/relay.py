@@ -1,4 +1,4 @@
-"""Tie this process's terminal, standard streams and signals to a command in a guest, byte for byte.
+"""Connecting this process's terminal, standard streams and signals to a command in a guest.
 
 One thread, one ``poll``. Nothing is read that could not be passed on, so memory stays bounded whoever is slow.
 """

@@ -1,4 +1,4 @@
-"""Changing small files of the user's: nobody sees half of a change, and none is lost to another that comes at once."""
+"""Changing small files of the user: atomically, and without losing concurrent changes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Handing the daemon to systemd, and taking it back."""
+"""``banger daemon install`` and ``uninstall``: the daemon as a systemd service."""
 
 from __future__ import annotations
 

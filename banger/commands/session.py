@@ -1,4 +1,4 @@
-"""What every command shares: the flags that all of them take, the client, and where output goes."""
+"""What all commands share: common options, the client, and output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages: all that is known about VMs, images, kernels, an operation."""
+"""The show commands: details of VMs, images, kernels, an operation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Signals of a process that stands for a command elsewhere: which are passed on, and how they reach its loop.
+"""Signals of a process that represents a remote command: which are forwarded, and how they reach the event loop.
 
 What the guest's ssh server can deliver is passed on (RFC 4254, section 6.10). Signals of job control are ours: the
 process stops and goes on like any job of a shell. Everything else that would end us is a reason to leave in order.

@@ -1,4 +1,4 @@
-"""The user's own ssh, pointed at a guest, with the host key that banger knows in advance."""
+"""``banger vm ssh``: running the user's ssh, with the host key that banger knows in advance."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Making `ssh NAME.vm` work from the user's own OpenSSH, and taking that back."""
+"""``banger ssh-config``: making `ssh NAME.vm` work with the user's OpenSSH, and undoing that."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ssh runs to reach a VM by name: it connects, makes the host key known, and hands the connection over."""
+"""The ProxyCommand of ssh: it connects to a VM by name, records the host key, and passes the connection to ssh."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The systemd unit of the daemon. Pure: facts in, text out."""
+"""The daemon's systemd unit file as text. Pure."""
 
 from __future__ import annotations
 

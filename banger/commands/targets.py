@@ -1,4 +1,4 @@
-"""Which objects a command is about, and other small readings of what was typed or streamed."""
+"""The objects that a command is applied to, and other small parsing of arguments and streams."""
 
 from __future__ import annotations
 

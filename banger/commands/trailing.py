@@ -1,4 +1,4 @@
-"""Commands that end in somebody else's command line: ``banger run --cpus 2 debian ls -l``."""
+"""Commands whose arguments end in another command line: ``banger run --cpus 2 debian ls -l``."""
 
 from __future__ import annotations
 

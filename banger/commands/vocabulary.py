@@ -1,4 +1,4 @@
-"""Words of other tools for what banger does: those that work here, and those that are answered with what to type.
+"""Commands of other tools: those that work as aliases, and those that are answered with a suggestion.
 
 A word works where it can only mean one thing. The sources are the command lines of Docker, Podman, Lima, Multipass,
 LXD, virsh, Vagrant and E2B.

@@ -1,4 +1,4 @@
-"""``vm why``: what is known of VMs, also of those that are gone, on the terminal or as one file for a bug report."""
+"""``banger vm why``: why VMs stopped or failed, on the terminal or as one file for a bug report."""
 
 from __future__ import annotations
 

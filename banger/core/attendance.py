@@ -1,4 +1,4 @@
-"""Which VMs somebody's session holds: they are to be gone when it ends, however it ends. Thread-safe.
+"""The VMs that are held by a session: they are deleted when it ends, however it ends. Thread-safe.
 
 A session lives in the daemon that serves it, so this is kept in memory only: whoever is marked as attended in the store
 and not here belonged to a session of a daemon that is gone.

@@ -1,4 +1,4 @@
-"""When to restart what crashed, and when to give up. Pure; the caller supplies the time."""
+"""Backoff: when to restart after a crash, and when to give up. Pure; the caller supplies the time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a VM did not come up: the cause, the evidence for it in a few lines, and the one next step that fits. Pure.
+"""Why a VM did not boot: the cause, the evidence for it in a few lines, and the next step. Pure.
 
 What was said is read by :mod:`banger.core.boot_signs`. What was not said counts as much: a console that stays silent, a
 machine that is reset before its first word, a kernel that stops in the middle of a sentence.

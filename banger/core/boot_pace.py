@@ -1,4 +1,4 @@
-"""How fast a guest must come up where nobody has seen its kernel come up before. Pure.
+"""How fast a guest must boot whose kernel has not been seen to boot here before. Pure.
 
 That a machine is silent for a while tells nothing by itself: a busy host gives it no time. So what is counted is the
 processor time that its VMM was given; and only where that is next to none, because the guest waits for something that

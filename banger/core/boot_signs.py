@@ -1,4 +1,4 @@
-"""What a guest's console or its VMM's log says when a boot fails: signs, each with a cause and a remedy. Pure.
+"""Patterns in a guest's console or its VMM's log when a boot fails, each with a cause and a remedy. Pure.
 
 The words are those of Linux (``arch/x86/boot/compressed``, ``lib/decompress_*``, ``init/``, ``kernel/panic.c``,
 ``fs/ext4``), of QEMU and Firecracker, and of banger's own init (``guest/data``). A row names a kind of fault, never one

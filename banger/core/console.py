@@ -1,4 +1,4 @@
-"""What a guest's console tells: the marks that banger's init prints, and how a machine ended. Pure.
+"""Reading a guest's console: the marks that banger's init prints, and how a machine ended. Pure.
 
 The console is the guest's to write, so it is evidence for people and for timing, never proof: readiness is
 proven by an ssh connection whose host key is known in advance.

@@ -1,4 +1,4 @@
-"""What is kept of a VM that did not come up or ended by itself: it is to be understood once the VM is gone. Pure."""
+"""The evidence that is kept of a VM that did not boot or ended by itself, to explain it after the VM is gone. Pure."""
 
 from __future__ import annotations
 

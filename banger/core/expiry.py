@@ -1,4 +1,4 @@
-"""When a VM has had its time: pure decisions over wall-clock times, so that they survive a restart of the daemon."""
+"""Expiry of VMs: pure decisions on wall-clock times, which survive a restart of the daemon."""
 
 from __future__ import annotations
 

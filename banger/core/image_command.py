@@ -1,4 +1,4 @@
-"""Which command a run starts: what the image says and what was typed, put together as Docker does. Pure."""
+"""The command that a run starts, assembled from the image and the arguments as Docker does. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finding an object by what a person typed: exact name, then exact id, then unique prefix of id or name."""
+"""Finding an object by what was typed: exact name, then exact id, then unique prefix of id or name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What banger keeps and shows: images, kernels, VMs. Field names are those of the JSON (snake_case, with units).
+"""The objects that banger stores and shows: images, kernels, VMs. Field names are those of the JSON (with units).
 
 All are frozen: a change is a new value, written to the store first.
 """

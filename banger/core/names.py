@@ -1,4 +1,4 @@
-"""Ids and names: what they look like, how they are made up, and what is refused."""
+"""Ids and names: their format, how they are generated, and what is refused."""
 
 from __future__ import annotations
 

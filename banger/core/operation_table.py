@@ -1,4 +1,4 @@
-"""The operations of one daemon: those under way and the latest that ended."""
+"""The operations of one daemon: running ones and the most recent that ended."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What operations tell while they run: states, step timings and events. Plain values."""
+"""What operations report while they run: states, step timings and events. Plain values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``-p`` takes: ``[[ADDRESS:]HOST:]GUEST[/PROTOCOL]``, each port also a range, as ``docker run`` has it. Pure."""
+"""The syntax of ``-p``: ``[[ADDRESS:]HOST:]GUEST[/PROTOCOL]``, with port ranges, as in ``docker run``. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is to be done about a VM whose row, ledger and host may disagree. Pure, so that a dry run tells the truth."""
+"""What to do with a VM whose row, ledger and host may disagree. Pure, so that a dry run can show it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Leaving secrets out of what is kept for a bug report. Pure.
+"""Removing secrets from what is kept for a bug report. Pure.
 
 Known secrets (the values of a VM's environment) are replaced wherever they stand; others are known by their form. A
 guest writes much of what is looked at, so every pattern takes linear time: repetitions are bounded.

@@ -1,4 +1,4 @@
-"""Whether a machine that ended is started again, and when. Pure, over wall-clock times that survive the daemon.
+"""Restart policies: whether and when a machine that ended is started again. Pure, on wall-clock times.
 
 The policies are those of ``docker run --restart``. What a container's exit status is there, the cause of the end is
 here: a guest that powered itself off ended well; a panic, a crash, a kill from outside or lack of memory is a failure.

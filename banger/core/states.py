@@ -1,4 +1,4 @@
-"""The legal moves of a VM. Pure; the VM's owner asks here before it writes a state."""
+"""The legal state transitions of a VM. Pure; the VM's owner checks them before it writes a state."""
 
 from __future__ import annotations
 

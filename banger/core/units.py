@@ -1,4 +1,4 @@
-"""Sizes, durations and addresses as people type them and read them."""
+"""Parsing and formatting sizes, durations and addresses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One caller's interest in an operation: wait for its outcome, hear its news, or leave at once."""
+"""One caller's interest in an operation: wait for its outcome, receive its events, or leave at once."""
 
 from __future__ import annotations
 

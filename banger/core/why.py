@@ -1,4 +1,4 @@
-"""Why a VM is as it is, in one sentence, and what to type next. Pure."""
+"""Why a VM is in its state, in one sentence, and what to type next. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What VMs can have on this host: every capability, made and joined. A new one is a line here and nothing elsewhere."""
+"""The capabilities of this host: what VMs can have. A new one needs one line here."""
 
 from __future__ import annotations
 

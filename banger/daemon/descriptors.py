@@ -1,4 +1,4 @@
-"""File descriptors of the daemon: as many as the host grants, and no storm of log lines when they are all in use."""
+"""The daemon's file descriptors: raising the limit, and limiting log lines when all are in use."""
 
 from __future__ import annotations
 

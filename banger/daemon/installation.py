@@ -1,4 +1,4 @@
-"""The mark of an installation: what its taps, devices and processes carry, and by which they are found again."""
+"""The installation's id, which is part of the names of its taps, devices and processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the daemon's log lines go: loguru, with the standard library's loggers routed into it."""
+"""The daemon's logging: loguru, with the standard library's loggers routed into it."""
 
 from __future__ import annotations
 

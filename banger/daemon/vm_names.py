@@ -1,4 +1,4 @@
-"""What the resolver is told: names and addresses of VMs that run, from the store and the ledger."""
+"""Names and addresses of running VMs for the resolver, from the store and the ledger."""
 
 from __future__ import annotations
 

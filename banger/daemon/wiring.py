@@ -1,4 +1,4 @@
-"""All parts of a daemon, made and joined. The only module that knows every adapter."""
+"""Wiring: creates and connects all parts of a daemon. The only module that knows every adapter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the bytes of a question to the bytes of its answer: who asks, what for, who knows."""
+"""Answering a DNS query, from bytes to bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much may be under way at once, altogether and for one asker, so that one guest cannot keep all others waiting."""
+"""A limit of concurrent work, in total and per source, so that one guest cannot block all others."""
 
 from __future__ import annotations
 

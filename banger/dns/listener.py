@@ -1,4 +1,4 @@
-"""One address at which questions are taken, over UDP and TCP."""
+"""One address on which queries are accepted, over UDP and TCP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the resolver is told by the rest of the daemon, and how it is set up."""
+"""The resolver's settings, and what it needs from the rest of the daemon."""
 
 from __future__ import annotations
 

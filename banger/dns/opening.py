@@ -1,4 +1,4 @@
-"""What an answer lets a guest reach: its addresses, and for how long. Pure."""
+"""The addresses that an answer opens for a guest, and for how long. Pure."""
 
 from __future__ import annotations
 

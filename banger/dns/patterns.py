@@ -1,4 +1,4 @@
-"""Which names a guest may look up: ``example.org``, ``*.pypi.org``. Pure, and independent of any wire format.
+"""Patterns of the names that a guest may look up: ``example.org``, ``*.pypi.org``. Pure.
 
 Names are compared as sequences of labels, never as text: a dot inside a label, an escape or a character that only
 looks like another one cannot make a name match that is not the name, or below it.

@@ -1,4 +1,4 @@
-"""Whom the host asks: the name servers of ``/etc/resolv.conf``, read again whenever the file is another one."""
+"""The name servers of the host's ``/etc/resolv.conf``, read again when the file changes."""
 
 from __future__ import annotations
 

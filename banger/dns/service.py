@@ -1,4 +1,4 @@
-"""The resolver as a part of the daemon: a thread of its own, started, stopped and steered by any other."""
+"""The resolver as a part of the daemon: its own thread, controlled from any other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Asking somebody else's resolvers: one question, one answer that belongs to it, or none in time."""
+"""Querying upstream resolvers: one query, one matching answer, or none in time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The names of VMs as a zone of the DNS. Pure: a question and facts in, a filled answer out."""
+"""The names of VMs as a DNS zone. Pure: a query and facts in, an answer out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What travels between the supervisor and the owners: commands (imperative) and facts (past tense).
+"""Messages between the supervisor and the owners: commands (imperative) and facts (past tense).
 
 All are frozen, because pykka passes messages by reference. Two equal commands are the same wish: while the
 first is in flight the second joins it, unless the command says ``joinable = False``.

@@ -1,4 +1,4 @@
-"""What every command has: the owner that does it, and how it takes its turn."""
+"""The base of all commands: their owner, and how they are queued."""
 
 from __future__ import annotations
 

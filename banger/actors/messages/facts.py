@@ -1,4 +1,4 @@
-"""What the supervisor and its owners tell each other."""
+"""Facts that the supervisor and its owners report to each other."""
 
 from __future__ import annotations
 

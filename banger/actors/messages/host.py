@@ -1,4 +1,4 @@
-"""Commands to the owner of what all share: the host."""
+"""Commands to the owner of the installation."""
 
 from __future__ import annotations
 

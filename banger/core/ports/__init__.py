@@ -1,4 +1,4 @@
-"""What the owners need from the outside world, as they see it. Adapters implement these; nobody inherits them."""
+"""The interfaces of the outside world as the owners need them. Adapters implement these; nothing inherits them."""
 
 from banger.core.ports.contribution import Channel, Contribution, joined
 from banger.core.ports.engines import Engine, EngineError, Engines

@@ -1,4 +1,4 @@
-"""What machines run on, hardware or emulation, as a VM's owner sees the choice."""
+"""The port for engines, hardware or emulation, that machines run on."""
 
 from __future__ import annotations
 

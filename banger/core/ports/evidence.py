@@ -1,4 +1,4 @@
-"""Keeping what is known of a VM that went wrong, as its owner sees it."""
+"""The port for keeping evidence of a VM that failed."""
 
 from __future__ import annotations
 

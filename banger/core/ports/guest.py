@@ -1,4 +1,4 @@
-"""What runs inside a VM and how it is reached, as a VM's owner sees it."""
+"""The ports for what runs inside a VM, and how it is reached."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a VM holds on the host, as its owner sees it: the ledger, storage drivers and capabilities."""
+"""The ports for what a VM holds on the host: the ledger, storage drivers and capabilities."""
 
 from __future__ import annotations
 

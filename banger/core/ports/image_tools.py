@@ -1,4 +1,4 @@
-"""What can be made out of images and kernels that are here, as their owners see it."""
+"""The port for making images from what is here: validate, copy, seed, commit, export, push."""
 
 from __future__ import annotations
 

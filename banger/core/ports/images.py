@@ -1,4 +1,4 @@
-"""Where images come from, as their owners see it."""
+"""The ports for image sources."""
 
 from __future__ import annotations
 

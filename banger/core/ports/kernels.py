@@ -1,4 +1,4 @@
-"""Where kernels come from, as their owners see it."""
+"""The ports for kernel sources."""
 
 from __future__ import annotations
 
