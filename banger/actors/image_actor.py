@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from banger.actors.artifact_owner import ArtifactOwner
+from banger.actors.disk_use import use_disk
 from banger.actors.leases import leased
 from banger.actors.messages import (
     Command,
@@ -23,7 +24,7 @@ from banger.actors.messages import (
 from banger.core import clock, lookup
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import DefaultSizes, Image, Kernel, Vm, VmState
+from banger.core.models import DefaultSizes, Image, Kernel, Vm
 from banger.core.names import new_id
 from banger.core.operation import Operation
 from banger.core.pins import tells_the_same
@@ -190,39 +191,36 @@ class ImageActor(ArtifactOwner):
 
     def _commit(self, command: CommitVm, operation: Operation) -> Image:
         self._check_free()
-        store, layout = self.services.store, self.services.layout
-        vm = store.vms.get(command.vm_id)
+        vm = self.services.store.vms.get(command.vm_id)
         if vm is None:
             raise lookup.not_found(command.vm_id, "vm", [])
-        base = store.images.get(vm.image_id)
-        if vm.state is not VmState.STOPPED or base is None:
-            raise BangerError(
-                ErrorKind.CONFLICT, f'VM "{vm.name}" is {vm.state.value}, not stopped', subject=vm.name,
-                cause="a disk in use cannot be read consistently", hint=f"banger vm stop {vm.name}",
-            )  # fmt: skip
+        tools = self.services.artifacts.image_tools
         with self.building("commit", operation) as staged:
             rootfs = staged / "rootfs.ext4"
-            facts = self.services.artifacts.image_tools.commit(
-                layout.image_rootfs(base), layout.vm_dir(vm.id), rootfs, command.keep, operation
-            )
-            self._check_untouched(vm)
+
+            def merge(stopped: Vm, directory: Path, work: Operation) -> tuple[Image, RootfsFacts]:
+                base = self._base_of(stopped)
+                below = self.services.layout.image_rootfs(base)
+                return base, tools.commit(below, directory, rootfs, command.keep, work)
+
+            base, facts = use_disk(self.ask_owner, vm, merge, operation)
             crashpoint("image.commit:merged")
             with operation.step("make work seed"):
-                self.services.artifacts.image_tools.seed(rootfs, staged / "seed.ext4", operation)
+                tools.seed(rootfs, staged / "seed.ext4", operation)
             image = self._image(
                 facts, staged, source=f"commit:{vm.name}", owner_uid=command.owner_uid, **_inherited(base)
             )
             self._publish(image, staged, operation)
         return image
 
-    def _check_untouched(self, vm: Vm) -> None:
-        """Raise ``conflict`` if the VM was started or deleted while its disk was read."""
-        now = self.services.store.vms.get(vm.id)
-        if now is None or now.state is not VmState.STOPPED or now.started_at != vm.started_at:
+    def _base_of(self, vm: Vm) -> Image:
+        base = self.services.store.images.get(vm.image_id)
+        if base is None:
             raise BangerError(
-                ErrorKind.CONFLICT, f'VM "{vm.name}" was {"deleted" if now is None else "started"} meanwhile',
-                subject=vm.name, cause="its disk changed while it was read", hint="try again while it is stopped",
+                ErrorKind.CONFLICT, f'VM "{vm.name}" was not created completely', subject=vm.name,
+                hint=f"banger vm delete {vm.name}",
             )  # fmt: skip
+        return base
 
     # -- to elsewhere ----------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import Any
 from loguru import logger
 
 from banger.actors.base import OwnerActor
+from banger.actors.disk_use import check_lendable
 from banger.actors.incident_recorder import LOST_S, IncidentRecorder
 from banger.actors.messages import (
     Command,
@@ -22,6 +23,7 @@ from banger.actors.messages import (
     ResumeVm,
     StartVm,
     StopVm,
+    UseDisk,
 )
 from banger.actors.vm_bringup import Ingredients
 from banger.actors.vm_files import VmFiles
@@ -77,6 +79,8 @@ class VmActor(OwnerActor):
                 return self._resume(self._keeper.load(command.vm_name), command, operation)
             case GrowVm():
                 return self._grow(self._keeper.load(command.vm_name), command.disk_mib, operation)
+            case UseDisk():
+                return self._lend_disk(self._keeper.load(command.vm_name), command, operation)
         raise TypeError(f"a VM's owner cannot do {command.verb}")
 
     # -- up --------------------------------------------------------------------------------------------
@@ -341,6 +345,12 @@ class VmActor(OwnerActor):
             f'VM "{vm.name}" cannot go on', subject=vm.name, cause=condition.words,
             hint="dmesg | grep -i 'i/o error'" if has_room else "banger system df",
         )  # fmt: skip
+
+    def _lend_disk(self, vm: Vm, command: UseDisk, operation: Operation) -> object:
+        """Nothing else is done to this VM until the work is over: this is its owner."""
+        check_lendable(vm)
+        crashpoint("vm.lend-disk:begun")
+        return command.work(vm, self.services.layout.vm_dir(vm.id), operation)
 
     def _grow(self, vm: Vm, disk_mib: int, operation: Operation) -> Vm:
         if vm.state is not VmState.STOPPED:

@@ -216,7 +216,7 @@ class FakeImageTools:
 
     def commit(self, rootfs: Path, vm_dir: Path, target: Path, keep: object, operation: Operation) -> RootfsFacts:
         self.gate.pass_through(operation)
-        target.write_text(f"commit of {rootfs.read_text()}")
+        target.write_text(f"commit of {rootfs.read_text()}{(vm_dir / 'disk').read_text()}")
         return self.validate(target, operation)
 
     def export(self, image: Image, kernel: Kernel | None, target: Path, form: str, operation: Operation) -> None:

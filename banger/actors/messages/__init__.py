@@ -30,6 +30,7 @@ from banger.actors.messages.vms import (
     ResumeVm,
     StartVm,
     StopVm,
+    UseDisk,
     VmCommand,
 )
 
@@ -68,5 +69,6 @@ __all__ = [
     "StopVm",
     "Submit",
     "TagImage",
+    "UseDisk",
     "VmCommand",
 ]

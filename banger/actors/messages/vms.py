@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 from banger.actors.messages.commands import Command, OwnerKey, OwnerKind
-from banger.core.models import ProcessIdentity
+from banger.core.models import ProcessIdentity, Vm
+from banger.core.operation import Operation
 from banger.core.wire.vm_spec import VmSpec
 
 
@@ -100,6 +103,20 @@ class ResumeVm(VmCommand):
 
     verb: ClassVar[str] = "vm.resume"
     by: str = "user"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class UseDisk(VmCommand):
+    """Let ``work`` have the disk of a stopped one; answers what it returns.
+
+    Who is not the VM's owner reads or writes its disk by this alone: whatever else uses it (a start, growing, deleting)
+    comes before or after. ``work`` is given the VM, the directory that its disk is in and the operation that it is part
+    of, in the thread of the VM's owner; see :func:`banger.actors.disk_use.use_disk`.
+    """
+
+    verb: ClassVar[str] = "vm.use-disk"
+    joinable: ClassVar[bool] = False
+    work: Callable[[Vm, Path, Operation], object]
 
 
 @dataclass(frozen=True, slots=True)
