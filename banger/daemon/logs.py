@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import traceback
 from typing import Any
 
@@ -39,6 +40,15 @@ def set_up(level: str, *, dev: bool) -> None:
     logging.basicConfig(handlers=[_ToLoguru()], level=logging.INFO, force=True)
     for name, least in (("asyncssh", logging.WARNING), ("uvicorn", logging.WARNING), ("urllib3", logging.ERROR)):
         logging.getLogger(name).setLevel(least)
+    logging.captureWarnings(capture=True)
+    threading.excepthook = lambda failed: _log_failure(failed.exc_value, f"a thread ended: {failed.thread}")
+    sys.unraisablehook = lambda failed: _log_failure(failed.exc_value, f"nobody could be told: {failed.object!r}")
+
+
+def _log_failure(error: BaseException | None, message: str) -> None:
+    """What Python would print on standard error as it is."""
+    if not isinstance(error, SystemExit):
+        logger.opt(exception=error).error("{}", message)
 
 
 def _make_harmless(record: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -213,6 +214,23 @@ def test_terminal_that_goes_away_ends_the_session(api: FakeApi, terminal: type[T
     tty.process.send_signal(signal.SIGHUP)
     assert tty.process.wait(15) == 129
     assert echo.left.wait(10)
+
+
+def test_terminal_that_goes_away_ends_a_session_that_has_none_in_the_guest(api: FakeApi) -> None:
+    """Its input is read through a terminal, its output is not: the guest's command has no terminal to lose."""
+    stubborn = Stubborn()
+    api.on("POST", EXEC, talk=stubborn)
+    master, slave = pty.openpty()
+    command = ["setsid", "--ctty", "--wait", sys.executable, "-m", "banger", "vm", "exec", "web", "server"]
+    process = subprocess.Popen(command, stdin=slave, stdout=subprocess.PIPE)
+    os.close(slave)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"up\n"
+    os.close(master)
+    assert stubborn.left.wait(10)
+    process.stdout.close()
+    process.wait(15)
+    assert stubborn.heard == []
 
 
 def test_stop_gives_the_terminal_back_until_it_goes_on(api: FakeApi, terminal: type[Terminal]) -> None:
