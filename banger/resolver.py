@@ -29,13 +29,13 @@ class StoreResolver:
 
         Raises:
             BangerError: ``usage``, ``not_found`` or ``ambiguous``; ``conflict`` for one that is here and is not what
-                the catalog pins under its name.
+                its name, or the catalog under its name, pins.
         """
         query = query or self._config.text("vm.image")
         images = self._store.images
         present = images.by_name(query)
         if present is not None:
-            check_pin(self._catalog.image(query), present, "image")
+            check_pin(query, self._catalog.image(query), present, "image")
         present = present or images.get(query)
         if present is not None:
             return present
@@ -43,7 +43,10 @@ class StoreResolver:
             command = self.pull_image(query, owner_uid=owner_uid, refresh=False)
         except BangerError as unknown:
             return self._by_prefix(query, unknown)
-        return images.by_name(command.name) or command
+        present = images.by_name(command.name)
+        if present is not None:
+            check_pin(command.name, None, present, "image")
+        return present or command
 
     def _by_prefix(self, query: str, unknown: BangerError) -> Image:
         try:
@@ -59,7 +62,7 @@ class StoreResolver:
         kernels = self._store.kernels
         present = kernels.by_name(query)
         if present is not None:
-            check_pin(self._catalog.kernel(query), present, "kernel")
+            check_pin(query, self._catalog.kernel(query), present, "kernel")
         present = present or kernels.get(query)
         if present is not None:
             return present

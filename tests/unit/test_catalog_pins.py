@@ -81,13 +81,23 @@ def test_image_that_is_what_the_catalog_pins_is_used(resolver: StoreResolver, fo
 def test_image_that_is_not_what_the_catalog_pins_is_an_error_with_both_digests(resolver: StoreResolver) -> None:
     assert isinstance(resolver.image("tools", 0), PullImage)
     resolver._store.images.insert(IMAGE)
-    with pytest.raises(BangerError, match='image "tools" is not the one that the catalog pins') as caught:
+    with pytest.raises(BangerError, match='image "tools" is not the one that is pinned') as caught:
         resolver.image("tools", 0)
     assert caught.value.kind is ErrorKind.CONFLICT
     assert PIN in caught.value.cause
     assert OTHER in caught.value.cause
     assert "banger image pull tools" in caught.value.hint
     assert resolver.image(IMAGE.id, 0) == IMAGE
+
+
+@pytest.mark.parametrize("query", [f"tools@{PIN}", f"docker.io/library/tools@{PIN}"])
+def test_image_that_was_given_the_name_of_another_digest_is_an_error(resolver: StoreResolver, query: str) -> None:
+    resolver._store.images.insert(replace(IMAGE, name=f"tools@{PIN}"))
+    with pytest.raises(BangerError, match="is not the one that is pinned") as caught:
+        resolver.image(query, 0)
+    assert caught.value.cause == f"here is {OTHER} from {REFERENCE}; its name pins {PIN}"
+    resolver._store.images.update(replace(IMAGE, name=f"tools@{PIN}", digest=PIN))
+    assert isinstance(resolver.image(query, 0), Image)
 
 
 def test_entry_without_a_pin_is_whatever_has_its_name(resolver: StoreResolver) -> None:
