@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
 from banger.layout import Layout
@@ -11,6 +12,7 @@ from banger.posix.files import sync_path
 
 #: The tail of a console that is looked at for the end of a machine.
 CONSOLE_TAIL_BYTES = 16 * 1024
+_SEED_BYTES = 32
 
 
 class VmFiles:
@@ -43,17 +45,23 @@ class VmFiles:
     def make(self) -> None:
         """Create the directory and the host key's seed, both to last. Idempotent."""
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not self.host_key_seed_file.exists():
-            descriptor = os.open(self.host_key_seed_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(secrets.token_bytes(32))
-                os.fsync(file.fileno())
-            sync_path(self.directory)
-            sync_path(self.directory.parent)
+        self.host_key_seed()
+        sync_path(self.directory.parent)
 
     def host_key_seed(self) -> bytes:
-        """The host key's seed."""
-        return self.host_key_seed_file.read_bytes()
+        """The host key's seed, made if it is not there, or was lost or damaged on disk: any other serves as well."""
+        with suppress(FileNotFoundError):
+            if len(seed := self.host_key_seed_file.read_bytes()) == _SEED_BYTES:
+                return seed
+        seed, fresh = secrets.token_bytes(_SEED_BYTES), self.host_key_seed_file.with_suffix(".new")
+        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(seed)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(self.host_key_seed_file)
+        sync_path(self.directory)
+        return seed
 
     def console_size(self) -> int:
         """How long the console log is now: where the next boot's part begins."""

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from pathlib import Path
 
+from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import GuestAccess, Vm
 from banger.guest.hostkey import public_key
 from banger.layout import Layout
 
 
 def guest_access(layout: Layout, vm: Vm) -> GuestAccess:
-    """Access to banger's ssh server in the guest of ``vm``, which must be running."""
+    """Access to banger's ssh server in the guest of ``vm``, which must be running.
+
+    Raises:
+        BangerError: ``invalid`` if what its host key was made from is lost; the next start makes another one.
+    """
+    try:
+        host_key = _host_key((layout.vm_dir(vm.id) / "host_key.seed").read_bytes())
+    except (OSError, ValueError) as error:
+        message = f'nobody knows the ssh host key of VM "{vm.name}" any more'
+        hint = f"banger vm restart {vm.name}"
+        raise BangerError(ErrorKind.INVALID, message, subject=vm.name, cause=str(error), hint=hint) from error
     return GuestAccess(
         vm_id=vm.id,
         host=vm.address or "127.0.0.1",
         port=vm.ssh_port,
-        host_key=_host_key(layout.vm_dir(vm.id) / "host_key.seed"),
+        host_key=host_key,
         private_key_path=str(layout.ssh_key),
     )
 
 
 @lru_cache(maxsize=4096)
-def _host_key(seed_file: Path) -> str:
-    """The public host key; a seed never changes during a VM's life, and its path holds the VM's id."""
-    return public_key(seed_file.read_bytes())
+def _host_key(seed: bytes) -> str:
+    return public_key(seed)

@@ -37,7 +37,7 @@ def ensure_key(path: Path) -> str:
         _create(path)
     line = _public_line(_load(path))
     public = path.with_name(f"{path.name}.pub")
-    if not public.exists() or public.read_text() != f"{line}\n":
+    if not public.exists() or public.read_bytes() != f"{line}\n".encode():
         _write_new(public, f"{line}\n".encode(), 0o644, replace=True)
     return line
 

@@ -30,6 +30,8 @@ def test_ensure_key_missing_is_made_for_its_owner_only(tmp_path: Path) -> None:
 def test_ensure_key_again_keeps_the_key_and_restores_the_public_file(tmp_path: Path) -> None:
     path = tmp_path / "id_ed25519"
     line, private = ensure_key(path), path.read_bytes()
+    path.with_suffix(".pub").write_bytes(b"\xf7 damaged")
+    assert ensure_key(path) == line
     path.with_suffix(".pub").unlink()
     assert ensure_key(path) == line
     assert path.read_bytes() == private
