@@ -1,4 +1,4 @@
-"""What can be done with root file systems that are here: the ``ImageTools`` port on the ext4 reader and writer."""
+"""The ``ImageTools`` port, implemented with the ext4 reader and writer."""
 
 from __future__ import annotations
 

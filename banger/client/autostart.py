@@ -1,4 +1,4 @@
-"""Start a daemon when none answers, so that `banger run` works as the first command ever typed."""
+"""Starting a daemon when none is running, so that the first `banger run` just works."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""UDP: datagrams to a published port, and the answers back to whoever sent them.
+"""UDP: datagrams to a published port, and answers back to their senders.
 
 Each sender has a socket of its own towards the guest, so that answers find their way. Senders that have been silent for
 a while are forgotten, the most silent first if there are too many. Where the host cannot take a datagram at once it is

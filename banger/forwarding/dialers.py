@@ -1,4 +1,4 @@
-"""Dialers: what a forwarder dials when somebody connects to a published port.
+"""Dialers: how a forwarder connects to the guest's port.
 
 A dialer is told apart from the relaying so that another one (a guest's agent behind a byte stream) is a class here and
 nothing elsewhere. Every socket is non-blocking.

@@ -1,4 +1,4 @@
-"""The daemon's side: starting, finding and ending the processes that forward published ports.
+"""The daemon's side: starting, finding and stopping the processes that forward published ports.
 
 A forwarder is a session of its own and outlives the daemon, as its VMM does; it ends with the VMM, or with the cleanup
 of its VM. It is found by a marker in its command line and known by its identity, both in the VM's ledger.

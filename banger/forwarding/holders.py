@@ -1,4 +1,4 @@
-"""Which process listens on a port of this host, as far as this user may see.
+"""Which process listens on a port of this host, as far as this user can see.
 
 Formats: ``/proc/net/tcp``, ``tcp6``, ``udp``, ``udp6`` and ``/proc/PID/fd``, proc(5): addresses as hexadecimal words in
 host byte order, state 0A is LISTEN, the tenth field is the socket's inode.

@@ -1,4 +1,4 @@
-"""Choosing the host's side of port forwards, and holding it open."""
+"""Choosing and binding the host's side of port forwards."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Waiting for many sockets at once, in one thread: a callback for each, and timers."""
+"""An event loop for many sockets in one thread: a callback for each, and timers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The process that forwards one VM's published ports: started by a daemon, ended with its VMM, owing nothing to either.
+"""The process that forwards one VM's published ports: started by a daemon, independent of it, ended with its VMM.
 
 It is given open sockets and a pipe. Through the pipe it is told which process is the VMM, and lives as long as that; a
 pipe that is closed without a word means that the start has failed, or that the daemon has died in the middle of it.

@@ -1,4 +1,4 @@
-"""The published ports of VMs: held open on the host, written in the ledger, forwarded where the kernel cannot.
+"""The published ports of VMs: bound on the host, recorded in the ledger, forwarded where the kernel cannot.
 
 Both kinds of networks use it. What they do not share is the way into the guest.
 """

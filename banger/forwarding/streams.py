@@ -1,4 +1,4 @@
-"""TCP: connections to a published port, each carried to the guest and back with its half-closes and its pace.
+"""TCP: connections to a published port, each relayed with its half-closes and back-pressure.
 
 Memory is bounded: a direction holds at most one chunk, and reads nothing more until that is taken; so many connections
 are carried at a time, and the kernel's queue holds the next.

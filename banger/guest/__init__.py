@@ -1,1 +1,1 @@
-"""What runs inside a guest, made on the host: the toolbox initrd, the per-VM archive and the channel to them."""
+"""What banger runs inside a guest: the toolbox initrd, the per-VM archive, and the channel to them."""

@@ -1,4 +1,4 @@
-"""How to reach a running guest: derived from its row and its files, so that it survives a daemon restart."""
+"""How to connect to a running guest: derived from its row and files, so that it survives a daemon restart."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The program of banger's own that becomes the command, as the last step of every exec: ``data/become.s``."""
+"""banger's own program that becomes the command, the last step of every exec: ``data/become.s``."""
 
 from __future__ import annotations
 

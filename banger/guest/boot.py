@@ -1,4 +1,4 @@
-"""What a guest's kernel boots into: the toolbox initrd, made once per kernel, and a small archive per VM before it."""
+"""The initrd of a guest: the toolbox, made once per kernel, preceded by a small archive per VM."""
 
 from __future__ import annotations
 

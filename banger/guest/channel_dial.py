@@ -1,4 +1,4 @@
-"""Reaching the ssh server of a guest that may still be booting, and proving that it is the right one."""
+"""Connecting to the ssh server of a guest that may still be booting, and verifying its host key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kept ssh connections to one guest, each for one command at a time.
+"""The pool of ssh connections to one guest, each for one command at a time.
 
 ssh could carry many commands on one connection, but dropbear before 2025.87 cannot: when a command ends while another
 one is being started, it closes the new one's channel, starts its command all the same, and drops the connection with

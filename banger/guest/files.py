@@ -1,4 +1,4 @@
-"""Files in and out of a guest, as programs for the shell of its toolbox. Pure.
+"""Copying files into and out of a guest, as scripts for the shell of its toolbox. Pure.
 
 The scripts travel with each request instead of lying in the toolbox: a VM keeps the toolbox it was started with, and a
 daemon that was upgraded meanwhile expects its own.

@@ -1,4 +1,4 @@
-"""ssh host keys made on the host: a guest's identity is known before it boots, so checking is strict at once."""
+"""ssh host keys generated on the host: a guest's identity is known before it boots, so the first check is strict."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The programs of the toolbox and the libraries they need, found on this host or in its distribution's packages."""
+"""The programs of the toolbox and their libraries, found on this host or in its distribution's packages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The output of a command that has arrived and was not read yet, with the brake that bounds it."""
+"""Buffered output of a command, bounded by back-pressure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""asyncssh's side of a session: its callbacks for one channel, turned into things to wait for."""
+"""asyncssh's callbacks for one channel, turned into awaitables."""
 
 from __future__ import annotations
 

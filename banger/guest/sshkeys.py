@@ -1,4 +1,4 @@
-"""The installation's own ssh key, which opens every guest of it."""
+"""The installation's ssh key, which is authorized in all its guests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The toolbox: a root file system of a few megabytes with what banger needs in a guest, and nothing of the image.
+"""The toolbox: a root file system of a few megabytes with what banger needs in a guest, independent of the image.
 
 It is the initrd's root; in the running guest it is seen as ``/run/banger``. Programs and libraries are this host's own,
 unchanged: dropbear runs chrooted, where loader and libraries stand at their normal places, and the others are started

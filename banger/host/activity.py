@@ -1,4 +1,4 @@
-"""Who is connected to a guest right now, as the host's own table of TCP connections shows it.
+"""Current connections to a guest, from the host's table of TCP connections.
 
 Format: ``/proc/net/tcp`` and ``tcp6``, proc(5): addresses as hexadecimal words in host byte order, state 01 is
 ESTABLISHED.

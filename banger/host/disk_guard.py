@@ -1,4 +1,4 @@
-"""Pausing VMs before the host's disk is full, and letting them go on when there is room again. Pure: it only decides.
+"""Deciding when VMs are paused before the host's disk is full, and resumed when there is space again. Pure.
 
 A VM that takes no room is left alone, however little is left: who writes is paused, the fastest first, until what the
 others write would not fill the rest for a while. That is safe where a write that finds no room stops the machine and is

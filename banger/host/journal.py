@@ -1,4 +1,4 @@
-"""The file beside a VM's disk that says what the VM holds on the host: ``handles.journal``.
+"""The journal of what a VM holds on the host, next to its disk: ``handles.journal``.
 
 Append-only: one line a change, ``CRC32 JSON``, synced before the change is made on the host. A line that was torn by a
 crash, or anything else that does not check, ends what is believed: the lines before it still hold. The first line

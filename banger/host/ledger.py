@@ -1,4 +1,4 @@
-"""The ledger: what every VM holds on the host, on the disk before it is on the host, and in the store after that.
+"""The ledger of what every VM holds on the host: recorded in a file before it is created, then in the store.
 
 Each VM has a journal file beside its disk and rows in the store. The file is written first, so it is never behind: a
 crash between the two, a store that was put back from a backup, or a row that was lost all leave a file that

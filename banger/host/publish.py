@@ -1,4 +1,4 @@
-"""Building aside, publishing in one step, deleting in one step.
+"""Building in staging, publishing and deleting atomically.
 
 A reader sees a directory whole or not at all, also after a power cut: content is synced before the rename, and the
 rename before anybody is told (rename(2) is atomic, but only fsync of the parent makes it last).

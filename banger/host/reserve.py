@@ -1,4 +1,4 @@
-"""Room that is set aside for making room: on a full disk nothing could be written down that is to be deleted.
+"""Reserved disk space, which is released on a full disk so that deletions can be recorded.
 
 It is a file of its own in the state directory. Whatever frees room, or ends what takes it, gives it up first if next to
 nothing is free; so does a daemon that starts. Once there is plenty again, the daemon sets it aside anew. It is also one

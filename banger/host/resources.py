@@ -1,4 +1,4 @@
-"""What this host has to give: memory, CPUs."""
+"""The resources of this host: memory, CPUs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Guest kernels: where they come from, what their files say, and which of their modules a boot needs."""
+"""Guest kernels: their sources, their files, and which of their modules a boot needs."""
 
 from __future__ import annotations
 

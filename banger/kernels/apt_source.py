@@ -1,4 +1,4 @@
-"""Kernels out of the distribution's package archive: ``apt:PACKAGE``. Nothing is installed on the host."""
+"""Kernels from the distribution's package archive: ``apt:PACKAGE``. Nothing is installed on the host."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kernels that the user brings: a file, and optionally its modules and an initrd."""
+"""Kernels from local files: an image, and optionally its modules and an initrd."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a kernel's file is and says: format, machine, release; and the plain ELF inside a bzImage.
+"""A kernel's file: its format, machine and release; and the plain ELF inside a bzImage.
 
 Formats: Linux Documentation/arch/x86/boot.rst (header offsets are the boot protocol's), arch/arm64/booting.rst, ELF.
 """

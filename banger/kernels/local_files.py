@@ -1,4 +1,4 @@
-"""Files of a user's own: read only if they are files. A pipe would be waited for, a device read without end."""
+"""Reading a user's local files, regular files only: a pipe could block, a device be endless."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Debian packages without installing them: what the archive offers, downloads that apt verifies, unpacking.
+"""Debian packages without installing them: queries, downloads verified by apt, unpacking.
 
 Works for ordinary users: apt needs only the package lists, which are readable by all.
 """

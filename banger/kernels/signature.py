@@ -1,4 +1,4 @@
-"""Is a signed kernel what was signed? Distributions sign their bzImages for Secure Boot, which also tells damage. Pure.
+"""Checking the Secure Boot signature of a distribution's bzImage, which also detects damage. Pure.
 
 Format: Microsoft, "Windows Authenticode Portable Executable Signature Format", and PE/COFF. No certificate is looked
 at: whose signature it is does not matter here, only whether the file still has the digest that is in it.

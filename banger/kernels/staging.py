@@ -1,4 +1,4 @@
-"""The directory that every kernel source fills: ``vmlinuz``, ``modules/`` and ``initrd``; and what it becomes.
+"""The directory that every kernel source fills: ``vmlinuz``, ``modules/`` and ``initrd``; and its completion.
 
 ``vmlinuz`` is the kernel as it was given, whatever its format; ``modules/`` is the content of ``lib/modules/RELEASE``.
 From that tree is made ``modules.ext4``: one file to sync and delete instead of thousands, and a disk that VMs share.

@@ -1,4 +1,4 @@
-"""Starting a VMM process so that it outlives the daemon, within limits, and learning how it ended."""
+"""Starting a VMM process that outlives the daemon, with limits, and finding out how it ended."""
 
 from banger.core.exits import Outcome
 from banger.launch.launching import Facts, Launching

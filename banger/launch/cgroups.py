@@ -1,4 +1,4 @@
-"""Limits by cgroup v2, where a part of the tree was delegated to us (kernel: Documentation/admin-guide/cgroup-v2.rst).
+"""Limits by cgroup v2 in a delegated subtree (kernel: Documentation/admin-guide/cgroup-v2.rst).
 
 Nothing is changed in a part that somebody else manages: where systemd runs, only what it delegated is used, which it
 marks with an extended attribute (systemd: docs/CGROUP_DELEGATION.md).

@@ -1,4 +1,4 @@
-"""What a process is told by its environment, and what one of ours tells another.
+"""The environment of processes that we start.
 
 systemd's part: systemd.exec(5), environment variables in spawned processes.
 """

@@ -1,4 +1,4 @@
-"""Which launcher starts VMMs here; every other one still tells of, and takes down, what it has started."""
+"""Choosing the launcher that starts VMMs; the others still list and stop what they have started."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a VMM driver needs from whatever starts its processes."""
+"""The interface of launchers, as needed by VMM drivers."""
 
 from __future__ import annotations
 

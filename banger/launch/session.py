@@ -1,4 +1,4 @@
-"""Processes in sessions of their own: they owe nothing to the daemon. Limited by cgroups where we may make some."""
+"""Processes in their own sessions, independent of the daemon, limited by cgroups where we may create some."""
 
 from __future__ import annotations
 

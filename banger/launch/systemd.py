@@ -1,4 +1,4 @@
-"""Processes as transient services of systemd: each its own unit, accounted, limited and reaped by the manager.
+"""Processes as transient systemd services: each a unit, accounted, limited and reaped by the manager.
 
 A service and not a scope, because only a service has a main process whose exit status the manager keeps
 (systemd.scope(5)). The unit stays after its process has ended, whichever way, until it is released.

@@ -1,1 +1,1 @@
-"""What an image would do in a VM, told beforehand: is there an init, a shell, a libc, and can the kernel carry them?"""
+"""Checking beforehand whether an image will work in a VM: its init, shell and libc, and the kernel's features."""

@@ -1,4 +1,4 @@
-"""Numbers about a whole image."""
+"""Statistics of a whole image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a lint says."""
+"""The findings of a lint."""
 
 from __future__ import annotations
 

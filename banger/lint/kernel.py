@@ -1,4 +1,4 @@
-"""What a kernel was built with, and what banger, an init or an image's programs need of it."""
+"""A kernel's build options, and those that banger, an init or an image's programs need."""
 
 from __future__ import annotations
 

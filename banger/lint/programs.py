@@ -1,4 +1,4 @@
-"""The programs that a VM starts with: init, shell, and the libc and architecture they were built for."""
+"""The first programs of a VM: init and shell, and the libc and architecture they were built for."""
 
 from __future__ import annotations
 

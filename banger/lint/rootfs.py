@@ -1,4 +1,4 @@
-"""The whole lint of an image, with or without the kernel that is to run it."""
+"""The complete lint of an image, with or without the kernel that is to boot it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which addresses guests get: a subnet and an IPv6 prefix per installation, a place in both per VM. Pure.
+"""The addresses of guests: a subnet and an IPv6 prefix per installation, an address in both per VM. Pure.
 
 All choices are made by hashing ids, so that they are the same again after a restart, and go on to the next candidate
 where somebody else is there already.

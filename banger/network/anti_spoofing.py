@@ -1,4 +1,4 @@
-"""What a guest's card may send: frames from its own addresses and nothing else. Rules of nftables' bridge family. Pure.
+"""Anti-spoofing: a guest may send frames from its own addresses only. Rules of nftables' bridge family. Pure.
 
 ARP and neighbour discovery are how a guest says which address is its own, so they are checked too: without that a
 guest could have the host send it what is meant for a sibling.

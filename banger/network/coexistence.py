@@ -1,4 +1,4 @@
-"""Other firewalls on the host that keep guests from the network, found for ``banger doctor``.
+"""Finding other firewalls on the host that block guests, for ``banger doctor``.
 
 In netfilter every table is asked, and a drop by any of them is final (nft(8), "verdict statements"): no rule of ours
 can overrule Docker's, ufw's or firewalld's. So theirs are looked at, never changed, and the remedy is printed.

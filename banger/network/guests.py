@@ -1,4 +1,4 @@
-"""One guest as the packet filter sees it, and how it is written in the ledger. Pure."""
+"""One guest for the packet filter, and its form in the ledger. Pure."""
 
 from __future__ import annotations
 

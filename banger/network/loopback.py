@@ -1,4 +1,4 @@
-"""Ports published at loopback addresses, and the guard that makes them safe.
+"""Ports published at loopback addresses, and the filter that makes them safe.
 
 A connection from 127.0.0.1 is sent to a guest by rewriting its destination. The kernel routes it only if the bridge's
 ``route_localnet`` is on, and with that a guest could reach whatever listens on the host's loopback. Our rules forbid

@@ -1,4 +1,4 @@
-"""Putting rules into the kernel and looking at them, through the program ``nft``."""
+"""Applying and reading packet filter rules with the program ``nft``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of this installation's tap network is on the host, for reconcile and ``banger doctor --leaks``."""
+"""The objects of this installation's tap network on the host, for reconcile and ``banger doctor --leaks``."""
 
 from __future__ import annotations
 

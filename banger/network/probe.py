@@ -1,4 +1,4 @@
-"""Whether this process can give guests taps at all."""
+"""Whether this process can create taps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where guests' DNS questions go. A guest always asks its gateway, which hands the question on."""
+"""Where guests' DNS queries go. A guest always asks its gateway, which forwards the query."""
 
 from __future__ import annotations
 

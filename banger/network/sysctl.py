@@ -1,4 +1,4 @@
-"""Switches of the kernel (sysctl): forwarding for the whole host, and how our bridge and taps behave.
+"""Kernel settings (sysctl): forwarding on the host, and the behaviour of our bridge and taps.
 
 What is switched on for the whole host is written down first, so that ``banger doctor`` can tell who did it. It is not
 switched off again: by then others may count on it.

@@ -1,4 +1,4 @@
-"""A blob that can be read while it is still being fetched, and whose end is only told once its digest was right."""
+"""A blob that can be read while it is downloaded, and that ends only after its digest was verified."""
 
 from __future__ import annotations
 

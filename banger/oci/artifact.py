@@ -1,4 +1,4 @@
-"""OCI artifacts: things that are no container images, carried by the same manifests (OCI image specification 1.1).
+"""OCI artifacts: content other than container images in the same manifests (OCI image specification 1.1).
 
 An artifact has a type, one small JSON document as its *config* blob, and layers that are told apart by media type only:
 titles and other annotations are for people and for other tools.

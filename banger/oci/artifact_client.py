@@ -1,4 +1,4 @@
-"""Clients for artifacts: wired from the settings as those for images are, and the few requests that artifacts need."""
+"""Registry clients for artifacts, configured like those for images, and the requests that artifacts need."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a kernel artifact is made of: media types, the manifest document, and which blob is what."""
+"""The format of a kernel artifact: media types, the manifest document, and the roles of its blobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Unpacking a tar archive of somebody else's into a directory of this host.
+"""Unpacking an untrusted tar archive into a directory of this host.
 
 It never resolves a path of the archive: every directory on the way is opened relative to its parent's
 descriptor without following links, so nothing can be written outside the target, whatever the archive holds and

@@ -1,4 +1,4 @@
-"""A file behind a URL as an origin of the blob store, which gives it resume, verification and one transfer for all."""
+"""A file at a URL as an origin for the blob store, with resume, verification and shared transfers."""
 
 from __future__ import annotations
 

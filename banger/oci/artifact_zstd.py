@@ -1,4 +1,4 @@
-"""Compressing a blob while it is written, and knowing its digest at the end without reading it again."""
+"""Compressing and hashing a blob while it is written."""
 
 from __future__ import annotations
 

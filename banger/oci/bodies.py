@@ -1,4 +1,4 @@
-"""The body of an answer on its way."""
+"""The body of an HTTP response while it is received."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a server asks for in ``WWW-Authenticate`` (RFC 9110, 11.6.1): any number of challenges in any number of headers.
+"""Parsing ``WWW-Authenticate`` (RFC 9110, 11.6.1): any number of challenges in any number of headers.
 
 A comma ends a parameter as well as a challenge, so a header cannot be cut at its commas. Where servers are known to be
 careless (no comma between parameters, a URL without quotation marks) what they mean is read.

@@ -1,4 +1,4 @@
-"""Which entry of a credential file is meant for an image: Docker's keys, podman's, and what both wrote in former times.
+"""Finding the entry of a credential file for an image: Docker's keys, podman's, and older forms of both.
 
 ``docker login`` files under the host, for Docker Hub under a URL, and in former times under URLs of all hosts.
 ``podman login`` files under the host or a path below it (containers-auth.json(5)). Helpers are filed likewise.

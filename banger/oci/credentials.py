@@ -1,4 +1,4 @@
-"""Registry credentials from Docker's own file, so that ``docker login`` is the only place to sign in.
+"""Registry credentials from Docker's own file, as written by ``docker login``.
 
 Format: ``config.json`` with ``auths`` (base64 of ``user:secret``), ``credHelpers`` (host to helper) and ``credsStore``
 (one helper for all), as described in the Docker CLI reference; keys of ``auths`` may also be paths, as podman writes

@@ -1,4 +1,4 @@
-"""JSON from a registry, read with suspicion: typed fields, checked descriptors, nothing twice.
+"""Strict reading of JSON from a registry: typed fields, checked descriptors, no duplicate keys.
 
 The shapes are those of the OCI image specification 1.1 and of Docker's manifest schema 2, which differ only in the
 names of their media types.

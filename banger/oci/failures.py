@@ -1,4 +1,4 @@
-"""A registry's failures in banger's words: which kind, whose fault, what to type next."""
+"""A registry's failures as banger's errors: their kind, cause and hint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Several blobs at once: bounded, with one sum of progress; the first failure ends the others."""
+"""Fetching several blobs at once: bounded, with total progress; the first failure ends the others."""
 
 from __future__ import annotations
 

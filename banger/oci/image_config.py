@@ -1,4 +1,4 @@
-"""The image configuration blob, reduced to what a VM may use. It is data: never a path or an argument of the host."""
+"""The image configuration blob, reduced to what a VM uses. It is data: never a path or an argument on the host."""
 
 from __future__ import annotations
 

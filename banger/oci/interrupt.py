@@ -1,4 +1,4 @@
-"""Waits that end at once when nobody wants the answer any more.
+"""Waits that end at once when the operation is cancelled.
 
 Looking up a host and connecting can't be interrupted from another thread, so such a call runs in a thread of its own,
 which is left behind on cancel: it ends when its connection is cut, or by the call's own time-outs.

@@ -1,4 +1,4 @@
-"""Platforms: ``os/architecture[/variant]`` as OCI names them, and which entry of an index fits one."""
+"""Platforms: ``os/architecture[/variant]`` as OCI names them, and matching entries of an index."""
 
 from __future__ import annotations
 

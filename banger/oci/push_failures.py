@@ -1,4 +1,4 @@
-"""What a registry says when it does not take an upload, in banger's words.
+"""A registry's refusals of an upload as banger's errors.
 
 Codes are those of the OCI distribution specification ("Error Codes"); quotas have none there, and products word them
 freely.

@@ -1,4 +1,4 @@
-"""Pushing a kernel that is here as an artifact: image, modules, initrd and the document that describes them."""
+"""Pushing a stored kernel as an artifact: image, modules, initrd and the document that describes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image references: the text a user types, taken apart and normalised.
+"""Image references: parsing and normalising what a user types.
 
 The grammar is that of the ``distribution/reference`` specification, which every OCI tool shares; the rule that a
 bare ``alpine`` means ``docker.io/library/alpine:latest`` is Docker's. Nothing here touches the network.

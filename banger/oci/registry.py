@@ -1,4 +1,4 @@
-"""The registry client: ``oras`` for the session and URLs of the distribution API, everything that needs trust our own.
+"""The registry client: ``oras`` for the session and URLs of the distribution API, our own code for verification.
 
 ``oras`` retries every failure for two minutes, has no time-outs, trusts any token realm and never compares a digest;
 so its one request function is replaced, and its pull and download functions are not used.

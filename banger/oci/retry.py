@@ -1,4 +1,4 @@
-"""Which failures of a registry are tried again, how often, and how long the pauses are."""
+"""Which failures of a registry are retried, how often, and after what delay."""
 
 from __future__ import annotations
 

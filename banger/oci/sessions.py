@@ -1,4 +1,4 @@
-"""HTTP sessions whose exchanges can be cut from another thread, even while the answer is still awaited.
+"""HTTP sessions whose requests can be aborted from another thread, even while waiting for the response.
 
 ``requests`` hands out a connection only with the answer, so a server that does not answer, or one header at a time,
 would hold the thread that asks.

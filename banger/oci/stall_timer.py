@@ -1,4 +1,4 @@
-"""How long one thing of a server is waited for in vain: told early, given up after a total that includes all attempts.
+"""Stall timers: a transfer without data is reported early, and given up after a total over all attempts.
 
 Time-outs of single reads do not notice a connection that brings a byte now and then, and those of several attempts add
 up. So there is one clock for a manifest, a blob or an upload, and what sets it back is data in an amount that deserves

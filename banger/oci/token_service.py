@@ -1,4 +1,4 @@
-"""Docker's token service, which registries name in their Bearer challenges (distribution, "Token Authentication").
+"""The token service that registries name in Bearer challenges (distribution, "Token Authentication").
 
 A login goes to it only over https; plain http is allowed to services of registries that the user lets talk plain http.
 """

@@ -1,4 +1,4 @@
-"""A record as one file for a bug report. Equal records give equal bytes."""
+"""An evidence record as one file for a bug report. Equal records give equal bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what an owner knows, and what a VM's directory holds, to a record without secrets."""
+"""Making an evidence record, without secrets, from what the owner knows and the VM's directory."""
 
 from __future__ import annotations
 

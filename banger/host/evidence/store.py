@@ -1,4 +1,4 @@
-"""Where evidence lies: one file a record, ``evidence/TIME-VM-ID.json``, private, and never many of them."""
+"""The store of evidence: one private file per record, ``evidence/TIME-VM-ID.json``, limited in number and size."""
 
 from __future__ import annotations
 
