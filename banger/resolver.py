@@ -1,4 +1,4 @@
-"""What a name that somebody typed means: an object that is there, or the command that brings it."""
+"""Resolving a typed name: an object that is there, or the command that pulls it."""
 
 from __future__ import annotations
 

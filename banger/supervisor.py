@@ -1,4 +1,4 @@
-"""The supervisor: finds the owner of a name, spawns, passivates and restarts owners, joins identical requests.
+"""The supervisor: finds the owner of a name; spawns, stops and restarts owners; joins identical requests.
 
 It never blocks on work: every message is handled in microseconds, and all it knows besides the operation table is
 which owner has which commands outstanding. Those are kept here, not in the owner's mailbox alone, because an

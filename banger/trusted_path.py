@@ -1,4 +1,4 @@
-"""Whether a directory can be believed: nobody but root and this user may change what is found on the way to it.
+"""Whether a directory can be trusted: only root and this user may change anything on the path to it.
 
 Somebody who makes a directory first, where ours will be looked for, could plant links in it that we write through, or a
 socket that we tell our secrets to. So every directory on the way is looked at as it stands, links included, before

@@ -1,4 +1,4 @@
-"""What an owner records when its VM does not come up or ends by itself."""
+"""Recording what is known when a VM does not boot or ends by itself."""
 
 from __future__ import annotations
 

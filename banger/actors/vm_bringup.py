@@ -1,4 +1,4 @@
-"""A VM's machine is launched and its guest comes up, on something else if what it runs on is to blame that it does not.
+"""Launching a VM's machine and booting its guest, with a second try on another engine if the first is to blame.
 
 Where KVM promises guests and lets kernels hang, the same start goes on emulated, and the verdict is kept.
 """

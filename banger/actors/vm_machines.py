@@ -1,4 +1,4 @@
-"""Which VMM driver a VM is for, and its machine as that driver finds it."""
+"""The VMM driver of a VM, and its machine as that driver reports it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much a copy may bring to this host: a ceiling that the user can raise, and the room that there is."""
+"""Limits of a copy to this host: a maximum that the user can raise, and the free disk space."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file that gets its name when it is whole. Until then it has none, or one that is gone with it."""
+"""A file that gets its name only when it is complete. Until then it has none, or a temporary one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drivers by their name: how one is found, and what is said of one that there is not."""
+"""Registries of drivers by name, and the error for an unknown one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What it takes to run a command in a guest, and how it ends, whichever way leads there."""
+"""The parameters and the result of a command in a guest, whatever the transport."""
 
 from __future__ import annotations
 

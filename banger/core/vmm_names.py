@@ -1,4 +1,4 @@
-"""What VMM drivers, their machines and what they run on are called: the words that users type and settings have.
+"""The names of VMM drivers, machine types and accelerators, as typed by users and used in settings.
 
 What each of them is, only its driver knows; a test holds the two together.
 """

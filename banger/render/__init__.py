@@ -1,1 +1,1 @@
-"""How things look: tables, sizes, progress, errors. Values in, text out; nothing here talks to the daemon."""
+"""Output formatting: tables, sizes, progress, errors. Values in, text out; nothing here talks to the daemon."""

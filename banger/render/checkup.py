@@ -1,4 +1,4 @@
-"""A check-up as people read it: a line for every check as it ends, with its time, and what helps where it failed."""
+"""Text output of a check-up: a line for every check, with its time, and hints for failed ones."""
 
 from __future__ import annotations
 

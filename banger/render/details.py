@@ -1,4 +1,4 @@
-"""Pages: all that is known about one object, in sections."""
+"""Detail pages: everything about one object, in sections."""
 
 from __future__ import annotations
 

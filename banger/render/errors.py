@@ -1,4 +1,4 @@
-"""Errors as people read them: what failed, somebody else's words for why, and what to type next."""
+"""Text output of errors: what failed, the cause, and what to type next."""
 
 from __future__ import annotations
 

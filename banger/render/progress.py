@@ -1,4 +1,4 @@
-"""Long work on standard error: one line per step with its time, and a bar where an amount is known.
+"""Progress on standard error: one line per step with its time, and a bar where an amount is known.
 
 On a terminal the running steps are redrawn in place; elsewhere every finished step is one plain line. ``transient``
 progress (in front of a guest's output) leaves no trace on a terminal.

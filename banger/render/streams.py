@@ -1,4 +1,4 @@
-"""The process's standard output and standard error, and what it means when they cannot be written.
+"""The process's standard output and standard error, and handling of write errors.
 
 What standard output cannot take is lost data: one line says so, and the exit code is :data:`OUTPUT_FAILED`. A reader
 that left early (``| head -1``) has what it wanted: silence, and :data:`READER_LEFT`. What standard error cannot take

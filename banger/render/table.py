@@ -1,4 +1,4 @@
-"""Tables: aligned columns, cut to the width of a terminal, whole everywhere else."""
+"""Tables: aligned columns, truncated to the width of a terminal, complete everywhere else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the streams we write to can show: width, colour, cursor movement, more than ASCII."""
+"""What our output streams can show: width, colour, cursor movement, more than ASCII."""
 
 from __future__ import annotations
 

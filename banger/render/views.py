@@ -1,4 +1,4 @@
-"""What the lists of banger show: the columns of each kind of object, from its JSON."""
+"""The columns of banger's lists, for each kind of object, from its JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the time of a start went: one bar per step on a common time axis."""
+"""The time line of a start: one bar per step on a common time axis."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Layers in, ext4 image out: nothing is unpacked, mounted or run as root; no path of an archive becomes one here."""
+"""Ext4 images from layers: nothing is unpacked, mounted or run as root, and no path of an archive is used here."""

@@ -1,4 +1,4 @@
-"""The host's own package sources, read to bootstrap from: the distribution's signed archives, never a third party's.
+"""Reading the host's package sources for a bootstrap: the distribution's signed archives, never a third party's.
 
 Both formats of ``sources.list(5)`` are read: one line per source, and deb822 stanzas (``*.sources``).
 """

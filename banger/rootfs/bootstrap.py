@@ -1,4 +1,4 @@
-"""The image source that needs no registry: a small Debian or Ubuntu from the host's own package mirror.
+"""The image source without a registry: a small Debian or Ubuntu from the host's package mirror.
 
 ``mmdebstrap:SUITE[?include=PACKAGE,…]``; the suite ``host`` is the host's own release. mmdebstrap's archive goes
 straight into the file system writer. The digest names the inputs (recipe, packages asked for, checksums of the package

@@ -1,4 +1,4 @@
-"""OCI layers in, a checked ext4 image out.
+"""Building a checked ext4 image from OCI layers.
 
 The layers' data is written into an empty file system while they are decompressed; their names and attributes are
 merged in memory and written last. Nothing is unpacked, mounted or run with privileges.

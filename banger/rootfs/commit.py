@@ -1,4 +1,4 @@
-"""Making an image of a stopped VM: its base and its writable disk read as one tree, written as one file system.
+"""Committing a stopped VM: its base and its writable disk are read as one tree and written as one file system.
 
 Nothing is mounted, and the disk is only read: the guest's last writes are still in its journal, so that e2fsck replays
 that in a copy.

@@ -1,4 +1,4 @@
-"""What of a VM does not become part of an image: what tells one machine from another, lets somebody in, or is stale.
+"""What a commit leaves out: machine identity, credentials, and stale files.
 
 Every VM made from the image would share it. Users keep what they do want by naming its path.
 """

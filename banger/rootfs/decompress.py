@@ -1,4 +1,4 @@
-"""Layer bytes, decompressed: gzip (also of many members), zstd (also of many frames) and plain tar.
+"""Decompressing layers: gzip (also with several members), zstd (also with several frames) and plain tar.
 
 How a layer is packed, its first bytes tell. What its media type says of that is a label which builders, registries and
 tools that copy have been known to get wrong; the digests of an image are of the bytes, and Docker and containerd go by

@@ -1,4 +1,4 @@
-"""A directory of the host as a tree for an image; used for kernel modules."""
+"""Reading a directory of the host as a tree for an image; used for kernel modules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One layer: its archive's members turned into changes to a tree, while their data goes straight into the image."""
+"""Reading one layer: its members become changes to a tree, while their data is written directly to the image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The digest of a layer's uncompressed archive, computed beside its decompression."""
+"""The digest of a layer's uncompressed archive, computed in parallel with its decompression."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an archive may cost, and the running account of it. Every number is far above what real images use."""
+"""Limits for archives, and accounting against them. Every number is far above what real images use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running mmdebstrap: its tar as a stream, its words as notes, and no process left, however it ends."""
+"""Running mmdebstrap: its tar as a stream, its messages as notes, and no process left, however it ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The file system in memory: what the layers say and the ext4 writer writes. Plain data, no behaviour.
+"""The file system tree in memory, made from layers and written by the ext4 writer. Plain data, no behaviour.
 
 Names and link targets are bytes as Linux has them; nothing is ever decoded.
 """

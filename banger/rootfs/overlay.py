@@ -1,4 +1,4 @@
-"""What a guest saw: an image with the upper directory of an overlay over it, as one tree and without mounting anything.
+"""A guest's view of an image with the upper directory of an overlay, as one tree, without mounting anything.
 
 The rules are those of *Overlay Filesystem* in the kernel's documentation, for one lower layer. What only a kernel with
 other mount options than the guest's can have left behind is refused instead of being guessed at.

@@ -1,4 +1,4 @@
-"""Reading all layers of an image at once: two threads, and one account of what they read."""
+"""Reading the layers of an image in parallel, on two threads."""
 
 from __future__ import annotations
 

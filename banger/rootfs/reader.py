@@ -1,4 +1,4 @@
-"""A forward-only view of a stream of chunks that hands out its bytes without copying them where it can."""
+"""A forward-only reader over a stream of chunks that avoids copying bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How hostile or broken input is turned away: one error kind, and names that are safe to show."""
+"""Errors for hostile or broken input: one error kind, and names that are safe to print."""
 
 from __future__ import annotations
 

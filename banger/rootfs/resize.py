@@ -1,4 +1,4 @@
-"""Making the ext4 on a disk larger while nobody has it mounted."""
+"""Growing the ext4 on a disk that is not mounted."""
 
 from __future__ import annotations
 

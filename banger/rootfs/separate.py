@@ -1,4 +1,4 @@
-"""A whole root file system beside the image that it once came from, each readable through one object."""
+"""A root file system of its own together with the image it was copied from, as one readable object."""
 
 from __future__ import annotations
 

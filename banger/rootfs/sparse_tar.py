@@ -1,4 +1,4 @@
-"""Sparse files inside tar archives: only their data is stored, and a map tells where it belongs.
+"""Sparse files in tar archives: only their data is stored, with a map of its positions.
 
 All four of GNU tar's formats (its manual, *Storing Sparse Files*): the old one, with the map in the header and in
 blocks after it, and PAX 0.0, 0.1 and 1.0. As Go's ``archive/tar`` does, a map is taken only if its parts are in order,

@@ -1,4 +1,4 @@
-"""Running the programs of e2fsprogs (and their like), which make file systems, check and resize them."""
+"""Running the programs of e2fsprogs, which make file systems, check and resize them."""
 
 from __future__ import annotations
 

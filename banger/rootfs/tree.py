@@ -1,4 +1,4 @@
-"""Merging layers into one tree, in memory. No host path is involved, so nothing here can reach one.
+"""Merging layers into one tree in memory, without touching any path of the host.
 
 A layer's whiteouts are applied before its entries, wherever they stand in the archive: that way they can only ever
 remove what lower layers brought.

@@ -1,4 +1,4 @@
-"""Checking an ext4 image that a user wants to register in place. The file is never written to."""
+"""Checking an ext4 image that is registered in place. The file is never written to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The work seed: a small file system with what an image keeps in ``/root``, from which VMs get their home disks.
+"""The work seed: a small file system with the content of an image's ``/root``, from which home disks are made.
 
 The image's own file system is read, never mounted, and its links are followed only inside it. What lets somebody in or
 tells what somebody did stays behind: every VM made of the image would inherit it.

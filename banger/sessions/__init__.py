@@ -1,1 +1,1 @@
-"""Commands and files in running VMs, for whoever serves a caller: the API's frames today, other front ends next."""
+"""Services for commands and files in running VMs, used by the API's frame streams and by other front ends."""

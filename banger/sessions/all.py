@@ -1,4 +1,4 @@
-"""All services of this room, made together."""
+"""All session services, created together."""
 
 from __future__ import annotations
 

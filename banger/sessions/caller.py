@@ -1,4 +1,4 @@
-"""Who talks to a command in a guest, and how the two are joined, however the caller is connected to us."""
+"""The caller of a command in a guest, and connecting the two, whatever the transport."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Commands in VMs that run."""
+"""Running commands in running VMs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files of VMs that run, in and out."""
+"""Copying files into and out of running VMs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operation tells, for those who wait for it in the event loop."""
+"""The events of an operation, awaitable in the event loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``run``: a VM is made and started, a command runs in it, and an ephemeral one is deleted however that ends."""
+"""``run``: create and start a VM, run a command in it, and delete an ephemeral VM however that ends."""
 
 from __future__ import annotations
 

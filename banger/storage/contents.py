@@ -1,4 +1,4 @@
-"""A stopped VM's disk as one file, whichever driver made it: what a new image is made from. Mounts nothing.
+"""A stopped VM's disk as one file, for every driver, from which a new image is made. Mounts nothing.
 
 The file with a snapshot's changes is read as the kernel wrote it, so that neither its devices nor any privilege is
 needed.

@@ -1,4 +1,4 @@
-"""device-mapper by its own program, ``dmsetup``, which knows how to wait for udev; what exists is read from sysfs.
+"""device-mapper through ``dmsetup``, which waits for udev; existing devices are read from sysfs.
 
 Devices are opened as the kernel names them, ``/dev/dm-N``: without a running udev, dmsetup of Debian makes no links in
 ``/dev/mapper``.

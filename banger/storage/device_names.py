@@ -1,4 +1,4 @@
-"""What the block devices of a VM are called: predictable, so that each is found whatever happened to who made it."""
+"""The names of a VM's block devices: predictable, so that each can be found after a crash."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every storage driver by its name, which of them work on this host, and which one new VMs get."""
+"""The registry of storage drivers, which of them work on this host, and the default for new VMs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Disks that are files: made beside their place and renamed into it, so that each is there whole or not at all."""
+"""Disks that are files, created atomically by renaming."""
 
 from __future__ import annotations
 

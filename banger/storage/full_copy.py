@@ -1,4 +1,4 @@
-"""The drivers ``reflink`` and ``copy``: every VM has a root file system of its own, a copy of the image's.
+"""The drivers ``reflink`` and ``copy``: every VM has its own root file system, a full copy of the image's.
 
 A clone shares the image's blocks until they are written to: as cheap as an overlay, on file systems that can do it
 (XFS, Btrfs). A plain copy works anywhere and costs the image's size in time and space.

@@ -1,4 +1,4 @@
-"""Home disks: what a VM keeps in ``/root``, on a disk of its own that outlives the VM if its user wishes so.
+"""Home disks: ``/root`` of a VM on a separate disk, which can outlive the VM.
 
 ``homes/NAME.ext4`` is the disk; ``homes/NAME.json`` beside it says which VM has it, so that two never write to it at
 once. The daemon is the only one of its installation, and the owners of two VMs are threads in it: one lock will do.

@@ -1,4 +1,4 @@
-"""Loop devices by ioctl: each clears itself when its last user lets go of it, and carries a name of our own.
+"""Loop devices by ioctl, with autoclear, and with names of our own.
 
 ``losetup`` can do neither at the instant in which a device is made. Numbers and structures: ``linux/loop.h``;
 LOOP_CONFIGURE needs Linux 5.8.

@@ -1,4 +1,4 @@
-"""The loop and device-mapper devices that this installation has on the host, for whoever looks for leaks."""
+"""The loop and device-mapper devices of this installation on the host, for leak checks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ``dm-snapshot`` driver: the image shared, the VM's changes in a sparse file, joined by the host's kernel.
+"""The ``dm-snapshot`` driver: a shared image and the VM's changes in a sparse file, combined by the host's kernel.
 
 From below: a loop device that shows the image, read-only, one per VM (the page cache behind is shared all the same, and
 nobody has to count users); over it a linear device with zeros after the image, as large as the VM's disk; a loop

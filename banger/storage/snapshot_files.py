@@ -1,4 +1,4 @@
-"""What a VM with a snapshot has in its directory: the file with its changes, and how large its disk is."""
+"""The files of a VM with a snapshot: its changes, and the size of its disk."""
 
 from __future__ import annotations
 

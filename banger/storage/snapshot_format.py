@@ -1,4 +1,4 @@
-"""Snapshots as device-mapper wants and tells them: tables, sizes, status lines, the file with the changes. Pure.
+"""device-mapper's formats for snapshots: tables, sizes, status lines, the file with the changes. Pure.
 
 Sources: *Device-mapper snapshot support* in the kernel's documentation, and ``drivers/md/dm-snap-persistent.c``.
 """

@@ -1,4 +1,4 @@
-"""What banger remembers: SQLite, and the only place with SQL."""
+"""The SQLite store, and the only place with SQL."""
 
 from banger.store.store import Store
 

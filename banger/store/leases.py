@@ -1,4 +1,4 @@
-"""Leases: who is working with what, so that collecting garbage leaves it alone; and until when, should they never end.
+"""Leases: what running operations use, so that garbage collection skips it; they expire.
 
 A key is ``blob:HEX``, ``staging:OPERATION`` or ``dir:ID``. Only one daemon opens a store at a time, and work does not
 survive a daemon: leases that an earlier one left bind nobody.

@@ -1,4 +1,4 @@
-"""What every table of named objects can do; images, kernels and VMs add what is their own."""
+"""The base of all tables of named objects; images, kernels and VMs add their own queries."""
 
 from __future__ import annotations
 

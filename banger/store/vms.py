@@ -1,4 +1,4 @@
-"""The tables of VMs and of what they hold on the host."""
+"""The tables of VMs and of their handles on the host."""
 
 from __future__ import annotations
 

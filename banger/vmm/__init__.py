@@ -1,1 +1,1 @@
-"""VMM drivers, and which process is really ours."""
+"""VMM drivers, and the identity of their processes."""

@@ -1,4 +1,4 @@
-"""How much the host's processors have worked for a process: what a busy host did not give, a guest cannot have used."""
+"""The CPU time of a process: time that a busy host did not give, a guest cannot have used."""
 
 from __future__ import annotations
 

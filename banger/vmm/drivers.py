@@ -1,4 +1,4 @@
-"""Every VMM driver by its name. A new one is a line here, its name in :mod:`banger.core.vmm_names`, and its package."""
+"""The registry of VMM drivers. A new one needs a line here, its name in :mod:`banger.core.vmm_names`, and a package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a machine ended: what the kernel, the guest and the VMM say of it, weighed. Pure."""
+"""Why a machine ended, decided from what the kernel, the guest and the VMM report. Pure."""
 
 from __future__ import annotations
 

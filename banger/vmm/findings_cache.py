@@ -1,4 +1,4 @@
-"""What was found out about this host: one JSON file in the cache directory, believed while the circumstances last.
+"""A cache of findings about this host: one JSON file, valid while the circumstances are the same.
 
 Several processes may share it (daemons of one user, ``banger doctor``); the last who writes is believed. It only saves
 time, so a disk that takes no file costs the next one who asks that time, and nothing else.

@@ -1,4 +1,4 @@
-"""Which process is really ours: a pid alone is reused, and a VMM outlives the daemon that started it.
+"""Identifying our processes: PIDs are reused, and a VMM outlives the daemon that started it.
 
 A process is the one we mean if the host has not rebooted since (boot id), if the pid's process began at the same
 clock tick (``/proc/PID/stat`` field 22, proc(5)) and if its command line holds our marker. It is only ever signalled

@@ -1,4 +1,4 @@
-"""What the kernel's log says about processes that it killed for want of memory."""
+"""Reading the kernel's log for processes that the OOM killer ended."""
 
 from __future__ import annotations
 

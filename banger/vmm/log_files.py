@@ -1,4 +1,4 @@
-"""Keeping a log that somebody else writes from filling the disk: a guest decides how much it prints."""
+"""Limiting the size of logs that are written by others: a guest decides how much it prints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The processes of VMMs as their owners see them: found, proven to be ours, ended, and how they ended."""
+"""The processes of VMMs: finding, identifying and ending them, and how they ended."""
 
 from __future__ import annotations
 

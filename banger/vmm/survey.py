@@ -1,4 +1,4 @@
-"""What the configured VMM driver finds on this host, for those who ask without a daemon."""
+"""The state of the configured VMM driver on this host, without a daemon."""
 
 from __future__ import annotations
 

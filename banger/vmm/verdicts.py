@@ -1,4 +1,4 @@
-"""Which kernels have come up on KVM here, and which have not: what the next start of each goes by.
+"""Which kernels have booted on KVM here, and which have not; used by the next start of each.
 
 A verdict holds for this boot of the host, its kernel, this VMM and this model of CPU.
 """

@@ -1,4 +1,4 @@
-"""What a machine is made of, and what is found out about one: the words of VMM drivers and of those who ask them."""
+"""The configuration and the state of a machine: the types shared by VMM drivers and their callers."""
 
 from __future__ import annotations
 

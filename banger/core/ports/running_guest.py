@@ -1,4 +1,4 @@
-"""One running guest, as those see it who run commands in it and copy files. Nothing here tells how it is reached.
+"""The port for a running guest: commands and files, independent of the transport.
 
 All of it lives in the event loop. What a guest sends is held within bounds by whoever implements this; how long it may
 take is up to the caller, who ends a wait by cancelling it, but for the short answers of banger's own tools.

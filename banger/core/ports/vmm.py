@@ -1,4 +1,4 @@
-"""What runs machines, as a VM's owner sees it: a driver for each VMM, and what is the same for all of them."""
+"""The ports for running machines: a driver for each VMM, and what all of them have in common."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the fields of a request may hold, whatever they are for. Pure; asked at the door.
+"""Checks of request fields, whatever they are for. Pure; done first of all.
 
 The bounds are not what a host has to give, but what is a mistake on any: a number that overflows a clock, a name that
 writes to a terminal.

@@ -1,4 +1,4 @@
-"""What a field of a spec says about itself, in the metadata of its dataclass.
+"""The metadata of a spec's field: help, option, and how it is parsed.
 
 Everything else is made from that: the option of the command line and its completion, the schema in the API's
 description, the check at the door, the line in ``vm show`` and the table in docs/cli.md.

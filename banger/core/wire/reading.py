@@ -1,4 +1,4 @@
-"""Values of fields as people type them. Pure; every function raises ``usage`` for a text that is none."""
+"""Parsing field values as users type them. Pure; every function raises ``usage`` for invalid text."""
 
 from __future__ import annotations
 

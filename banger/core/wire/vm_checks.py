@@ -1,4 +1,4 @@
-"""Whether a VM can be asked to be so at all. Pure; asked before anything is written or made."""
+"""Checks whether a VM can be requested at all. Pure; done before anything is written or created."""
 
 from __future__ import annotations
 

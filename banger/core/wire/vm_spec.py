@@ -1,4 +1,4 @@
-"""The wish for a VM: every field once, with what it means, how it is typed and what it may be.
+"""The spec of a VM: every field once, with its meaning, its option and its limits.
 
 A new field is added here and used where it takes effect; the command line, the SDK, the API and the documentation have
 it then (CONTRIBUTING.md, "Adding a field").

@@ -1,4 +1,4 @@
-"""Which blocks are free, who may write to them, and which ones turned out to be used."""
+"""Block allocation: the free blocks, their division between writers, and the block bitmaps."""
 
 from __future__ import annotations
 

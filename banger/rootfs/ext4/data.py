@@ -1,4 +1,4 @@
-"""File data into the image: block-aligned, gathered into large writes, with long runs of zeros left out as holes."""
+"""Writing file data: block-aligned, combined into large writes, with long runs of zeros as holes."""
 
 from __future__ import annotations
 

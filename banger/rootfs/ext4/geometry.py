@@ -1,4 +1,4 @@
-"""The superblock and the group descriptors of an empty file system: where everything is, and what to count at the end.
+"""The superblock and the group descriptors of an empty file system: its layout, and the counters updated at the end.
 
 Field offsets: *Super Block* and *Block Group Descriptors* of the kernel's ext4 documentation.
 """

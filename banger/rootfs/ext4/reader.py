@@ -1,4 +1,4 @@
-"""Reading an ext4 image without mounting it: no privileges, and no kernel parser in front of somebody else's bytes.
+"""Reading an ext4 image without mounting it: no privileges, and no kernel parser exposed to untrusted bytes.
 
 Images are taken for hostile: every number from the disk is checked before it is used, nothing is allocated by it, and
 whatever does not add up ends with an ``invalid`` error. What is read: ext2, ext3 and ext4 as ``mke2fs`` of e2fsprogs

@@ -1,4 +1,4 @@
-"""What single inodes of an image hold: data, entries, link targets, attributes."""
+"""Reading the content of inodes: data, entries, link targets, attributes."""
 
 from __future__ import annotations
 

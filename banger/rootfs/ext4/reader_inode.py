@@ -1,4 +1,4 @@
-"""Inodes as untrusted input: where they are, and what their fields say (*Index Nodes*, *Inode Timestamps*)."""
+"""Inodes as untrusted input: their location and fields (*Index Nodes*, *Inode Timestamps*)."""
 
 from __future__ import annotations
 

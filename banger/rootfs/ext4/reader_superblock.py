@@ -1,4 +1,4 @@
-"""The superblock as untrusted input: which features it asks for, and whether its numbers fit together.
+"""The superblock as untrusted input: its features, and whether its numbers are consistent.
 
 Field offsets and feature bits: *Super Block* of the kernel's ext4 documentation; names are those that ``mke2fs -O``
 takes. Checksums are not verified: they tell accidents, which e2fsck is asked about, and stop nobody who means harm.

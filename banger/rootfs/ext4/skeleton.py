@@ -1,4 +1,4 @@
-"""Empty file systems by mke2fs: journal, layout and backups are its work, none of ours."""
+"""Empty file systems made by mke2fs, which takes care of journal, layout and backups."""
 
 from __future__ import annotations
 

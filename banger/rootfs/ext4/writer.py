@@ -1,4 +1,4 @@
-"""One ext4 image being written, from the empty file system to the last checksum."""
+"""Writing one ext4 image, from the empty file system to the last checksum."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""QEMU as a VMM driver: its machines are started by a command line and steered by their monitor."""
+"""The QEMU driver: machines are started by a command line and controlled through their monitor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which engine a machine gets: what the host's KVM was proven to be worth, and what became of that kernel on it."""
+"""Choosing the engine of a machine, by what is known of the host's KVM and of that kernel on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""QEMU's own words, read into errors that say what to do. Pure."""
+"""QEMU's error messages as errors that say what to do. Pure."""
 
 from __future__ import annotations
 

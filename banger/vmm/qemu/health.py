@@ -1,4 +1,4 @@
-"""What QEMU's monitor says of a machine, read into its condition. Pure.
+"""The condition of a machine, from the replies of QEMU's monitor. Pure.
 
 Run states are those of ``query-status``, the states of disks those of ``query-block`` (QEMU: ``qapi/run-state.json``,
 ``qapi/block-core.json``).

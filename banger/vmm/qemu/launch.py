@@ -1,4 +1,4 @@
-"""Starting a QEMU process that owes nothing to the daemon, and waiting until its machine runs."""
+"""Starting a QEMU process that is independent of the daemon, and waiting until its machine runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether guests really run on KVM here. That ``/dev/kvm`` opens proves nothing, so a guest is run on it and timed.
+"""Testing whether guests really run on KVM here: ``/dev/kvm`` proves nothing, so a guest is run on it and timed.
 
 KVM counts if the guest's kernel mode is at least as fast on it as emulated. Where KVM itself is virtualisation in
 software (or a nested KVM stalls), small guests run to their end and real kernels never come up.
