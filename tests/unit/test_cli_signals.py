@@ -222,14 +222,15 @@ def test_terminal_that_goes_away_ends_a_session_that_has_none_in_the_guest(api: 
     api.on("POST", EXEC, talk=stubborn)
     master, slave = pty.openpty()
     command = ["setsid", "--ctty", "--wait", sys.executable, "-m", "banger", "vm", "exec", "web", "server"]
-    process = subprocess.Popen(command, stdin=slave, stdout=subprocess.PIPE)
-    os.close(slave)
-    assert process.stdout is not None
-    assert process.stdout.readline() == b"up\n"
-    os.close(master)
-    assert stubborn.left.wait(10)
-    process.stdout.close()
-    process.wait(15)
+    with subprocess.Popen(command, stdin=slave, stdout=subprocess.PIPE) as process:
+        os.close(slave)
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"up\n"
+            os.close(master)
+            assert stubborn.left.wait(10)
+        finally:
+            process.kill()
     assert stubborn.heard == []
 
 
