@@ -130,20 +130,18 @@ class _StrictTar(tarfile.TarFile):
 
 
 @contextmanager
-def reading(receive: Receive, complaint: str, *, compressed: bool = False) -> Iterator[tarfile.TarFile]:
+def reading(receive: Receive, complaint: str) -> Iterator[tarfile.TarFile]:
     """The archive that arrives, for as long as its members are worked on; :func:`members` goes through it.
 
     Args:
         receive: gives the stream.
         complaint: message of the error for what is no archive, or not a whole one.
-        compressed: take one that gzip, bzip2 or xz has compressed as well.
 
     Raises:
         BangerError: ``invalid``, with ``complaint``.
     """
     with _parsing(complaint):
-        # Only the names of the modes are missing from the stubs.
-        tar = _StrictTar.open(fileobj=_Source(receive), mode="r|*" if compressed else "r|")  # type: ignore[call-overload]
+        tar = _StrictTar.open(fileobj=_Source(receive), mode="r|")  # type: ignore[call-overload]  # stubs have no such mode
     with tar:
         tar.complaint = complaint
         yield tar

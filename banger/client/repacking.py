@@ -12,6 +12,7 @@ from hashlib import blake2b
 
 from banger.client.archive import ContentFile, OneTree, Receive, hostile, members, reading
 from banger.client.ceiling import MOST_BYTES, Ceiling
+from banger.client.decompressing import decompressing
 from banger.client.packing import Send, TarSender
 from banger.core.errors import BangerError, ErrorKind
 
@@ -33,7 +34,7 @@ def repack(receive: Receive, send: Send) -> None:
     Raises:
         BangerError: ``invalid`` for what is no archive, or not a whole one.
     """
-    with reading(receive, _NO_ARCHIVE, compressed=True) as tar, TarSender(send) as sender:
+    with reading(decompressing(receive), _NO_ARCHIVE) as tar, TarSender(send) as sender:
         for member in members(tar):
             if member.type not in _NO_FILES:
                 _add(sender, tar, member, member.name, member.linkname)

@@ -8,6 +8,7 @@ import io
 import lzma
 import subprocess
 import tarfile
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,9 +50,54 @@ def test_every_format_becomes_one(form: int) -> None:
     assert (found["short"][0].uid, found["short"][0].uname) == (7, "app")
 
 
-@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
+def as_lzma(data: bytes) -> bytes:
+    """The format before xz."""
+    return lzma.compress(data, lzma.FORMAT_ALONE)
+
+
+PACKINGS = [gzip.compress, bz2.compress, lzma.compress]
+
+
+@pytest.mark.parametrize("compress", [*PACKINGS, as_lzma])
 def test_compressed_archive_is_taken(compress: Callable[[bytes], bytes]) -> None:
     assert repacked(compress(archive(entry("a", data=b"1"))))["a"][1] == b"1"
+
+
+@pytest.mark.parametrize("compress", PACKINGS)
+@pytest.mark.parametrize("padding", [b"", bytes(300)])
+def test_compressed_streams_on_end_are_one(compress: Callable[[bytes], bytes], padding: bytes) -> None:
+    """As pigz, pbzip2 and ``cat`` make them; tapes and dd fill them up."""
+    data = archive(entry("a", data=b"1" * 5000), entry("b", data=b"2"))
+    packed = b"".join(compress(data[at : at + 3000]) for at in range(0, len(data), 3000)) + padding
+    found = repacked(packed)
+    assert (found["a"][1], found["b"][1]) == (b"1" * 5000, b"2")
+
+
+@pytest.mark.parametrize("compress", PACKINGS)
+def test_damaged_compressed_archive_is_invalid(compress: Callable[[bytes], bytes]) -> None:
+    packed = compress(archive(*(entry(f"f{number}", data=bytes([number]) * 999) for number in range(50))))
+    middle = len(packed) // 2
+    for damaged in (packed[:middle], packed[:middle] + b"\xa5" * 20 + packed[middle + 20 :], packed[:12]):
+        with pytest.raises(BangerError) as raised:
+            repacked(damaged)
+        assert raised.value.kind is ErrorKind.INVALID
+
+
+@pytest.mark.parametrize("compress", PACKINGS)
+def test_archive_that_grows_a_thousandfold_takes_no_memory(compress: Callable[[bytes], bytes]) -> None:
+    packed = compress(archive(entry("zeros", data=bytes(24 << 20))))
+    sent = 0
+
+    def count(data: bytes) -> None:
+        nonlocal sent
+        sent += len(data)
+
+    tracemalloc.start()
+    repack(receiver(packed, 1 << 16), count)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert sent > 24 << 20
+    assert peak < 12 << 20  # of which xz takes 8 MiB for its window
 
 
 def test_kinds_that_only_gnu_tar_has_become_plain_ones() -> None:
