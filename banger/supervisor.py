@@ -103,7 +103,7 @@ class SupervisorActor(pykka.ThreadingActor):
                 return
         if slot and command.overtakes:
             for _, waiting in slot.pending.values():
-                waiting.hurry(f"{command.verb} was wished meanwhile")
+                waiting.hurry(f"{command.verb} was requested meanwhile")
         operation = self._operations.open(command.verb, command.subject)
         operation.join(waiter)
         if slot is None:

@@ -78,7 +78,7 @@ class OwnerActor(pykka.ThreadingActor):
         self._finished(operation)
 
     def ask_owner(self, command: Command, operation: Operation) -> Any:
-        """Wish something of another owner and wait, as long as ``operation`` is wanted; its steps become ours."""
+        """Ask another owner for something and wait, as long as ``operation`` is wanted; its steps become ours."""
         waiter = self.services.submit(command, operation.deadline)
         waiter.subscribe(operation.mirror)
         return waiter.wait(operation.token)

@@ -62,7 +62,7 @@ class IncidentRecorder:
             self._record(Happened.EXIT, vm, record.words, ended=record)
 
     def if_ended(self, vm: Vm, wait_s: float = 0.0) -> ExitRecord | None:
-        """How it ended, and kept, if it is not there any more although nobody wished so; else None."""
+        """How it ended, and kept, if it is not there any more although nobody asked for it; else None."""
         record = self._end_of(vm, wait_s)
         if record is not None:
             self.ended(vm, record)

@@ -240,7 +240,7 @@ class VmActor(OwnerActor):
         """Have the guest power itself off, for as long as it may take, nobody wants it gone at once and somebody waits.
 
         Raises:
-            BangerError: ``cancelled``: whoever wished it wants it no more.
+            BangerError: ``cancelled``: whoever asked for it has left.
         """
         if timeout_s is None:
             timeout_s = vm.spec.stop_timeout_s

@@ -81,7 +81,7 @@ class VmKeeper:
         return vm
 
     def erase(self, vm: Vm, *, keep_home: bool | None = None) -> None:
-        """Delete for good. The state is a durable intent: a restart in the middle resumes it, as it was wished.
+        """Delete for good. The state is a durable intent: a restart in the middle resumes it, as it was requested.
 
         Raises:
             BangerError: ``internal``: something could not be taken down, which the next reconcile tries again.

@@ -23,7 +23,7 @@ from banger.core.errors import BangerError, internal_error
 from banger.core.exec import ExecRequest, ExitStatus, Terminal
 from banger.core.wire.requests import CreateVmBody, ExecConfig, RunConfig
 from banger.core.wire.vm_spec import VmSpec
-from banger.sessions.run import RunWish
+from banger.sessions.run import RunRequest
 
 Work = Callable[[ApiContext, ServerFrameChannel, Request], Awaitable[ExitStatus]]
 
@@ -68,8 +68,8 @@ async def run(context: ApiContext, channel: ServerFrameChannel, request: Request
     body = decode(await channel.config(), RunConfig)
     spec = _with_boot_command(body) if body.detach else body.spec
     create = create_command(context, CreateVmBody(spec, body.name, start=True), peer_uid(request))
-    wish = RunWish(create, exec_request(body.exec), body.exec.timeout_s, body.detach)
-    return await context.vms.sessions.run.run(wish, FrameCaller(channel))
+    run = RunRequest(create, exec_request(body.exec), body.exec.timeout_s, body.detach)
+    return await context.vms.sessions.run.run(run, FrameCaller(channel))
 
 
 def _with_boot_command(body: RunConfig) -> VmSpec:
@@ -92,7 +92,7 @@ async def exec_(context: ApiContext, channel: ServerFrameChannel, request: Reque
 
 
 def exec_request(body: ExecConfig) -> ExecRequest:
-    """The caller's wish as the services take it."""
+    """The caller's request in the form of the services."""
     tty = Terminal(body.tty.rows, body.tty.columns, body.tty.term) if body.tty else None
     return ExecRequest(argv=body.argv, env=body.env, user=body.user, workdir=body.workdir, tty=tty)
 

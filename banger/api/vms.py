@@ -83,7 +83,7 @@ def _free_name(taken: set[str]) -> str:
 
 
 async def create_vm(request: Request) -> Response:
-    """Create, and start if so wished."""
+    """Create, and start if requested."""
     context = context_of(request)
     command = create_command(context, await read_body(request, CreateVmBody), peer_uid(request))
     return await _perform(request, command)

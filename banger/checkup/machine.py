@@ -101,8 +101,8 @@ class Trial:
         KVM is not asked for but left to be chosen, as for every VM: then the start also finds out what it is worth.
         """
         accelerator = self.candidate.prospect.accelerator
-        wish = "" if accelerator == HARDWARE else accelerator
-        spec = replace(self.spec, network=self.candidate.network, accelerator=wish, ephemeral=True, ttl_s=_TTL_S)
+        requested = "" if accelerator == HARDWARE else accelerator
+        spec = replace(self.spec, network=self.candidate.network, accelerator=requested, ephemeral=True, ttl_s=_TTL_S)
         body = CreateVmBody(spec, start=True)
         limit_s = self.boot_timeout_s + _PREPARING_S
         booted: list[Guest] = []

@@ -63,10 +63,10 @@ class ProbeServer:
         with connection, suppress(OSError, ValueError):
             connection.settimeout(_TIMEOUT_S)
             with connection.makefile("rwb") as stream:
-                word, _, wish = stream.readline(_LONGEST_REQUEST).decode(errors="replace").strip().partition(" ")
+                word, _, request = stream.readline(_LONGEST_REQUEST).decode(errors="replace").strip().partition(" ")
                 if not secrets.compare_digest(word.encode(), self.word.encode()):
                     return
-                verb, _, size = wish.partition(" ")
+                verb, _, size = request.partition(" ")
                 if verb == "send":
                     stream.write(self.data(int(size)))
                 elif verb == "take":

@@ -109,7 +109,7 @@ class Checkup:
         return plan.prospects(engine.accelerator, engine.reason, "", setting)
 
     def _image(self) -> str:
-        """The image to boot: as wished, the default, or the smallest here; fetched, and told, if there is none."""
+        """The image to boot: as requested, the default, or the smallest here; fetched, and told, if there is none."""
         here = {image["name"]: image for image in self._client.get("/v1/images") if not image["broken"]}
         name = chosen_image(here, self._options.image, self._config.text("vm.image"))
         if self._options.image or name in here:
@@ -188,16 +188,16 @@ class Checkup:
         return Row("host", Verdict.OK, detail, elapsed_s)
 
 
-def chosen_image(here: Mapping[str, Mapping[str, Any]], wish: str, default: str) -> str:
-    """The image to boot: what was wished for, the default if it is here, the smallest that is, or the default.
+def chosen_image(here: Mapping[str, Mapping[str, Any]], requested: str, default: str) -> str:
+    """The image to boot: the requested one, the default if it is here, the smallest that is, or the default.
 
     Args:
         here: images that are here and whole, by name.
-        wish: as typed; may be empty.
+        requested: as typed; may be empty.
         default: what ``banger run`` takes.
     """
-    if wish or default in here:
-        return wish or default
+    if requested or default in here:
+        return requested or default
     named = [image for name, image in here.items() if name]
     return str(min(named, key=lambda image: image["size_bytes"])["name"]) if named else default
 

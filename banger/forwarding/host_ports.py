@@ -48,16 +48,16 @@ def bound_ports(
         BangerError: ``conflict`` for a port that is taken or asked for twice, ``denied`` for one that this user may
             not listen on, ``usage`` for an address that this host does not have, ``exhausted``.
     """
-    again = before if [_wish(one) for one in before] == [_wish(one) for one in forwards] else ()
+    again = before if [_requested(one) for one in before] == [_requested(one) for one in forwards] else ()
     bound: dict[int, Bound] = {}
     with ExitStack() as held:
         for index, forward in sorted(enumerate(forwards), key=lambda item: _freedom(item[1])):
-            wishes = [again[index], forward] if again and _freedom(forward) else [forward]
-            bound[index] = _first(wishes, taken, held)
+            candidates = [again[index], forward] if again and _freedom(forward) else [forward]
+            bound[index] = _first(candidates, taken, held)
         yield [bound[index] for index in range(len(forwards))]
 
 
-def _wish(forward: PortForward) -> tuple[int, str, str]:
+def _requested(forward: PortForward) -> tuple[int, str, str]:
     return forward.guest_port, forward.host_address, forward.protocol
 
 
@@ -66,16 +66,16 @@ def _freedom(forward: PortForward) -> int:
     return 2 if not forward.host_port else 1 if forward.host_port_end else 0
 
 
-def _first(wishes: Sequence[PortForward], taken: Taken, held: ExitStack) -> Bound:
-    for wish in wishes[:-1]:
+def _first(candidates: Sequence[PortForward], taken: Taken, held: ExitStack) -> Bound:
+    for candidate in candidates[:-1]:
         try:
-            return _take(wish, taken, held)
+            return _take(candidate, taken, held)
         except BangerError:
             continue
-    wish = wishes[-1]
-    if not wish.host_port:
-        return _pick(wish, taken, held)
-    return _one_of(wish, taken, held) if wish.host_port_end else _take(wish, taken, held)
+    candidate = candidates[-1]
+    if not candidate.host_port:
+        return _pick(candidate, taken, held)
+    return _one_of(candidate, taken, held) if candidate.host_port_end else _take(candidate, taken, held)
 
 
 def _take(forward: PortForward, taken: Taken, held: ExitStack) -> Bound:

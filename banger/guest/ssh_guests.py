@@ -1,4 +1,4 @@
-"""The ``Guests`` port over ssh: what each wish is as a command line for the guest's login shell."""
+"""The ``Guests`` port over ssh: each request as a command line for the guest's login shell."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def vm_page(vm: Row, terminal: Terminal) -> str:
 
 
 def _others(spec: Row) -> Fields:
-    """What was wished for besides, if it is not as it is by default."""
+    """Other options of the VM that differ from their defaults."""
     from banger.core.wire.facts import defaults_of, facts_of  # noqa: PLC0415  # few pages are of a VM
     from banger.core.wire.vm_spec import VmSpec  # noqa: PLC0415
 

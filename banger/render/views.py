@@ -42,7 +42,7 @@ def vm_state(row: Row) -> str:
 
 
 def ports(row: Row) -> str:
-    """``127.0.0.1:8080->80/tcp`` for each forward: the real ones while running, else the wished ones.
+    """``127.0.0.1:8080->80/tcp`` for each forward: the real ones while running, else the requested ones.
 
     Neighbours are one range, as in ``docker ps``.
     """

@@ -36,7 +36,7 @@ class Resize:
 
 
 class Caller(Protocol):
-    """The other end of a command: who wished for it, reads its output and may leave at any time."""
+    """The other end of a command: who asked for it, reads its output and may leave at any time."""
 
     async def next_input(self) -> bytes | None:
         """The next piece of standard input, or None at its end."""
@@ -47,7 +47,7 @@ class Caller(Protocol):
         ...
 
     async def next_control(self) -> Signal | Resize | None:
-        """What else the caller wishes, or None when no more will come."""
+        """What else the caller asks for, or None when no more will come."""
         ...
 
     async def put_output(self, stream: Stream, data: bytes) -> None:
@@ -90,8 +90,8 @@ async def _feed(caller: Caller, process: GuestProcess) -> None:
 
 
 async def _control(caller: Caller, process: GuestProcess) -> None:
-    while (wish := await caller.next_control()) is not None:
-        match wish:
+    while (control := await caller.next_control()) is not None:
+        match control:
             case Signal(name):
                 process.send_signal(name)
             case Resize(rows, columns):

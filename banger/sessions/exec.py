@@ -21,23 +21,23 @@ class ExecService:
         self._store = store
         self._guests = guests
 
-    async def start(self, vm: Vm, wish: ExecRequest) -> GuestProcess:
+    async def start(self, vm: Vm, request: ExecRequest) -> GuestProcess:
         """Start a command in a running VM; whoever asked has to close it.
 
         Raises:
             BangerError: ``conflict`` unless the VM runs, and what :meth:`banger.core.ports.RunningGuest.exec` raises.
         """
         check_running(vm)
-        return await self._guests.session(vm).exec(self.completed(vm, wish))
+        return await self._guests.session(vm).exec(self.completed(vm, request))
 
-    async def run(self, vm: Vm, wish: ExecRequest, caller: Caller, timeout_s: float | None = None) -> ExitStatus:
+    async def run(self, vm: Vm, request: ExecRequest, caller: Caller, timeout_s: float | None = None) -> ExitStatus:
         """Run a command for a caller to its end. Cancelled, it ends the command.
 
         Raises:
             BangerError: ``timeout`` after ``timeout_s``, ``unknown_outcome`` if the guest was lost, and what
                 :meth:`start` raises.
         """
-        process = await self.start(vm, wish)
+        process = await self.start(vm, request)
         try:
             await caller.put_started(vm)
             async with asyncio.timeout(timeout_s):
@@ -49,11 +49,11 @@ class ExecService:
         finally:
             await process.close()
 
-    def completed(self, vm: Vm, wish: ExecRequest) -> ExecRequest:
+    def completed(self, vm: Vm, request: ExecRequest) -> ExecRequest:
         """Fill in what the caller left open from the VM's spec and the image's configuration."""
         image = self._store.images.get(vm.image_id)
-        user, workdir = wish.user or vm.spec.user, wish.workdir or vm.spec.workdir
+        user, workdir = request.user or vm.spec.user, request.workdir or vm.spec.workdir
         if image is not None:
             user = user or image.config.user
             workdir = workdir or image.config.workdir
-        return replace(wish, user=user, workdir=workdir)
+        return replace(request, user=user, workdir=workdir)

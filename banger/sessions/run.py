@@ -23,7 +23,7 @@ from banger.store import Store
 
 
 @dataclass(frozen=True, slots=True)
-class RunWish:
+class RunRequest:
     """What to make and what to run in it.
 
     Attributes:
@@ -56,26 +56,26 @@ class RunService:
         self._evidence = evidence
         self._execs = execs
 
-    async def run(self, wish: RunWish, caller: Caller) -> ExitStatus:
+    async def run(self, request: RunRequest, caller: Caller) -> ExitStatus:
         """Do it. Cancelled, it undoes the creation, or ends the command; an ephemeral VM is gone when this returns."""
-        create = wish.create
-        if not create.spec.ephemeral or wish.detach:
-            return await self._run(wish, caller)
+        create = request.create
+        if not create.spec.ephemeral or request.detach:
+            return await self._run(request, caller)
         with self._attendance.held(create.vm_id, create.vm_name):
-            return await self._run(replace(wish, create=replace(create, attended=True)), caller)
+            return await self._run(replace(request, create=replace(create, attended=True)), caller)
 
-    async def _run(self, wish: RunWish, caller: Caller) -> ExitStatus:
-        create = wish.create
+    async def _run(self, request: RunRequest, caller: Caller) -> ExitStatus:
+        create = request.create
         waiter = self._submit(create)
         lost: BangerError | None = None
         status = ExitStatus(0)
         try:
             vm = await _follow(waiter, caller)
-            if wish.detach:
+            if request.detach:
                 await caller.put_started(vm)
                 return status
             try:
-                status = await self._execs.run(vm, self._execution(vm, wish), caller, wish.timeout_s)
+                status = await self._execs.run(vm, self._execution(vm, request), caller, request.timeout_s)
             except BangerError as error:
                 if error.kind not in (ErrorKind.UNAVAILABLE, ErrorKind.UNKNOWN_OUTCOME):
                     raise
@@ -88,11 +88,11 @@ class RunService:
             raise await asyncio.to_thread(self._told, create.vm_id, lost)
         return status
 
-    def _execution(self, vm: Vm, wish: RunWish) -> ExecRequest:
+    def _execution(self, vm: Vm, request: RunRequest) -> ExecRequest:
         """With the image's entrypoint."""
         image = self._store.images.get(vm.image_id)
         config = image.config if image else ImageConfig()
-        return replace(wish.execution, argv=command_of_run(config, vm.spec.entrypoint, wish.execution.argv))
+        return replace(request.execution, argv=command_of_run(config, vm.spec.entrypoint, request.execution.argv))
 
     async def _delete(self, create: CreateVm, *, is_lost: bool) -> None:
         """Delete an ephemeral VM and wait until it is gone."""

@@ -32,7 +32,7 @@ class CopyStorage:
     is_lost_when_host_is_full = False
 
     def create(self, vm_dir: Path, rootfs: Path, size_mib: int, operation: Operation) -> None:
-        """Copy the image, then make its file system as large as the VM wishes."""
+        """Copy the image, then make its file system as large as the VM's spec says."""
 
         def make(new: Path) -> None:
             with operation.step("copy disk"):

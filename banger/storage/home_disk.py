@@ -69,7 +69,7 @@ class HomeDisk:
     # -- the port --------------------------------------------------------------------------------------
 
     def applies(self, vm: Vm) -> bool:
-        """True if the VM wishes for one."""
+        """True if the VM has one."""
         return bool(vm.spec.home)
 
     def devices(self, vm: Vm) -> Collection[DeviceKind]:  # noqa: ARG002
@@ -81,7 +81,7 @@ class HomeDisk:
         return _MOUNTS
 
     def prepare(self, vm: Vm, image: Image, ledger: VmLedger, operation: Operation) -> Contribution:
-        """Claim the disk; make it if there is none of that name, else make it larger if that is wished.
+        """Claim the disk; make it if there is none of that name, else make it larger if that is requested.
 
         Raises:
             BangerError: ``usage`` for a bad name; ``conflict`` if another VM has it; ``denied`` if it is another

@@ -79,7 +79,7 @@ def _reader(annotation: Any) -> Callable[[Any], Any]:
         return bool
     decode = codec.decoder(base, tolerant=True)
     if not _is_scalar(base):
-        # Most JSON columns hold what hardly ever changes (a wish, the times of a start), and values are immutable.
+        # Most JSON columns hold what hardly ever changes (a spec, the times of a start), and values are immutable.
         decode = lru_cache(_REMEMBERED)(lambda text, decode=decode: decode(json.loads(text)))
     return lambda value: absent if value is None else decode(value)
 

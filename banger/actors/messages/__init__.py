@@ -1,6 +1,6 @@
 """Messages between the supervisor and the owners: commands (imperative) and facts (past tense).
 
-All are frozen, because pykka passes messages by reference. Two equal commands are the same wish: while the
+All are frozen, because pykka passes messages by reference. Two equal commands are the same request: while the
 first is in flight the second joins it, unless the command says ``joinable = False``.
 """
 

@@ -35,7 +35,7 @@ class VmCommand(Command):
 class CreateVm(VmCommand):
     """Make a VM from its spec; with ``start``, start it too, and leave nothing behind if that fails.
 
-    ``attended``: a session of this daemon holds it, which began before this was wished.
+    ``attended``: a session of this daemon holds it, which began before this was requested.
     """
 
     verb: ClassVar[str] = "vm.create"
@@ -131,7 +131,7 @@ class GrowVm(VmCommand):
 class DeleteVm(VmCommand):
     """Remove it and its disk; with ``force`` also while it runs.
 
-    Its home disk goes too only if ``keep_home`` is false, which nobody but a user may wish. ``lost``: its guest has not
+    Its home disk goes too only if ``keep_home`` is false, which only a user may ask for. ``lost``: its guest has not
     answered any more, so it may be ending just now, and how is worth to know.
     """
 
