@@ -67,7 +67,8 @@ def _leaks(session: CliSession, *, fix: bool) -> int:
     session.show_list(found, OBJECT_COLUMNS, key="key")
     left = [one for one in found if one["is_leak"]]
     if left:
-        session.tell(f"{len(left)} of these {'is' if len(left) == 1 else 'are'} nobody's: banger doctor --leaks --fix")
+        have = "has" if len(left) == 1 else "have"
+        session.tell(f"{len(left)} of these {have} no owner: banger doctor --leaks --fix")
     return EXIT_CODES[ErrorKind.INTERNAL] if left else 0
 
 

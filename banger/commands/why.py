@@ -26,7 +26,7 @@ def why(ctx: Context, vms: VmArguments = None, *, last: Last = False, bundle: Bu
     session: CliSession = ctx.obj
     queries = list(vms or ())
     if last == bool(queries):
-        message = "name VMs, or ask for the last one that went wrong, not both" if last else "no VM is named"
+        message = "name VMs, or use --last, not both" if last else "no VM is named"
         raise BangerError(ErrorKind.USAGE, message, hint="banger vm why VM, or banger vm why --last")
     if last:
         queries = [_last(session)]

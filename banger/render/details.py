@@ -115,7 +115,7 @@ def why_page(why: Row, terminal: Terminal) -> str:
         ("gone", "yes: this is what was kept of it" if vm.get("state") == "gone" else ""),
     ]
     page = _section(str(vm.get("name") or vm.get("id")), facts, terminal)
-    page += _section("When it went wrong", _evidence_fields(evidence), terminal)
+    page += _section("When it failed", _evidence_fields(evidence), terminal)
     page += _lines("Console", why.get("console") or (), terminal)
     page += _lines("VMM", why.get("vmm_log") or (), terminal)
     page += _section("Others of that name", _other_fields(why.get("others") or ()), terminal)
