@@ -1,13 +1,17 @@
-"""The wheel's bill of materials: CycloneDX 1.6 JSON, made from the lock file while the wheel is built.
+"""The wheel's bill of materials: CycloneDX 1.6 JSON, made while the wheel is built.
 
-It goes to ``banger-VERSION.dist-info/sboms/`` (PEP 770, https://peps.python.org/pep-0770/). The same checkout gives the
-same bytes: nothing in it tells when or where it was made. Hatchling loads this file as a build hook
-(``[tool.hatch.build.targets.wheel.hooks.custom]``); only what a bare build environment has is imported.
+It names the packages that banger runs with, from the lock file, and the guest agent, which is compiled here, with the C
+library that is linked into it. It goes to ``banger-VERSION.dist-info/sboms/`` (PEP 770,
+https://peps.python.org/pep-0770/). The same checkout and tools give the same bytes: nothing in it tells when or where
+it was made. Hatchling loads this file as a build hook (``[tool.hatch.build.targets.wheel.hooks.custom]``); only what a
+bare build environment has is imported.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import platform
 import re
 import shutil
 import subprocess
@@ -21,6 +25,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from packaging.markers import Marker
 
 LOCK = Path("requirements") / "runtime.txt"
+AGENT = Path("banger") / "guest" / "data" / "banger-agent"
 FILE_NAME = "banger.cdx.json"
 _REQUIREMENT = re.compile(r"(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;]+)(?:\s*;\s*(?P<marker>.+?))?\s*\\?\Z")
 _HASH = re.compile(r"\s+--hash=sha256:(?P<hex>[0-9a-f]{64})\s*\\?\Z")
@@ -91,14 +96,28 @@ def _packages(text: str) -> Iterator[Locked]:
         yield Locked(name, version, marker, tuple(hashes), tuple(needed_by))
 
 
-def bill_of_materials(name: str, version: str, license_expression: str, packages: Sequence[Locked]) -> dict[str, Any]:
-    """The document (https://cyclonedx.org/docs/1.6/json/); equal arguments give equal documents."""
+def bill_of_materials(
+    name: str,
+    version: str,
+    license_expression: str,
+    packages: Sequence[Locked],
+    carried: Sequence[dict[str, Any]] = (),
+) -> dict[str, Any]:
+    """The document (https://cyclonedx.org/docs/1.6/json/); equal arguments give equal documents.
+
+    ``packages`` is what the product runs with, and what comes by itself; ``carried`` are components that are in it,
+    with what they consist of as components of theirs.
+    """
     root = f"pkg:pypi/{name}@{version}"
     purls = {package.name: package.purl for package in packages}
     needs: dict[str, list[str]] = {root: [], **{purl: [] for purl in purls.values()}}
     for package in packages:
         for who in package.needed_by:
             needs[purls.get(who, root)].append(package.purl)
+    for component in carried:
+        needs[root].append(component["bom-ref"])
+        needs[component["bom-ref"]] = [part["bom-ref"] for part in component["components"]]
+        needs.update({part["bom-ref"]: [] for part in component["components"]})
     document = {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
         "bomFormat": "CycloneDX",
@@ -116,7 +135,7 @@ def bill_of_materials(name: str, version: str, license_expression: str, packages
             },
             "properties": [{"name": "banger:versions", "value": _VERSIONS}],
         },
-        "components": [_component(package) for package in packages],
+        "components": [*carried, *(_component(package) for package in packages)],
         "dependencies": [{"ref": ref, "dependsOn": sorted(set(on))} for ref, on in needs.items()],
     }
     # A serial number has to be a UUID; taken from the content, it is the same for the same content.
@@ -150,6 +169,31 @@ def build_agent(root: Path) -> None:
     subprocess.run(["make", "--silent", "--directory", str(root / "guest-agent")], check=True)
 
 
+def agent_component(file: Path, version: str) -> dict[str, Any]:
+    """The compiled program, by its own hash, and the C library in it."""
+    musl: dict[str, Any] = {"type": "library", "bom-ref": "musl", "name": "musl", "licenses": [{"expression": "MIT"}]}
+    if musl_version := _musl_version():
+        musl |= {"version": musl_version, "purl": f"pkg:generic/musl@{musl_version}"}
+    return {
+        "type": "application",
+        "bom-ref": file.name,
+        "name": file.name,
+        "version": version,
+        "hashes": [{"alg": "SHA-256", "content": hashlib.sha256(file.read_bytes()).hexdigest()}],
+        "components": [musl],
+    }
+
+
+def _musl_version() -> str:
+    """As the library's own loader says it; empty if it is not where musl installs it."""
+    loader = Path(f"/lib/ld-musl-{platform.machine()}.so.1")
+    if not loader.exists():
+        return ""
+    said = subprocess.run([loader], capture_output=True, text=True, check=False).stderr
+    found = re.search(r"^Version (\S+)$", said, re.MULTILINE)
+    return found[1] if found else ""
+
+
 class SbomHook(BuildHookInterface[Any]):
     """Puts the document into every wheel that is built, and the guest agent, which is compiled for that."""
 
@@ -158,12 +202,15 @@ class SbomHook(BuildHookInterface[Any]):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Write it where nothing is left behind, and have it taken in."""
+        core, carried = self.metadata.core, []
         if version == "standard":  # an editable installation uses what scripts/setup.sh has built
             build_agent(Path(self.root))
-        core = self.metadata.core
+            carried.append(agent_component(Path(self.root) / AGENT, core.version))
+            # The program is for guests of one architecture, which is this one's; it needs no library of the host.
+            build_data["tag"] = f"py3-none-manylinux_2_17_{platform.machine()}"
         locked = read_lock((Path(self.root) / LOCK).read_text(encoding="utf-8"))
         packages = [package for package in locked if package.is_of_linux]
-        document = bill_of_materials(core.raw_name, core.version, core.license_expression, packages)
+        document = bill_of_materials(core.raw_name, core.version, core.license_expression, packages, carried)
         self._made = tempfile.TemporaryDirectory()
         file = Path(self._made.name) / FILE_NAME
         file.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import platform
 import re
 import subprocess
 import sys
@@ -153,7 +155,7 @@ def test_wheel_names_every_package_that_it_runs_with_by_version_and_hash(wheels:
     _, document = bill(wheels[0])
     runtime = {name: package for name, package in locked("runtime").items() if "win32" not in package.marker}
     components = {component["name"]: component for component in document["components"]}
-    assert set(components) == set(runtime)
+    assert set(components) == {*runtime, "banger-agent"}
     for name, package in runtime.items():
         assert components[name]["version"] == package.version
         assert {one["content"] for one in components[name]["hashes"]} == set(package.hashes)
@@ -174,7 +176,7 @@ def test_nothing_in_the_bill_of_materials_stands_alone(wheels: list[Path]) -> No
     assert (root["name"], root["version"]) == ("banger", PYPROJECT["project"]["version"])
     needs = {entry["ref"]: entry["dependsOn"] for entry in document["dependencies"]}
     direct = {purl.removeprefix("pkg:pypi/").partition("@")[0] for purl in needs[root["bom-ref"]]}
-    assert direct == {canonicalize_name(wanted.name) for wanted in asked_for("runtime")}
+    assert direct == {canonicalize_name(wanted.name) for wanted in asked_for("runtime")} | {"banger-agent"}
     reached, todo = set(), [root["bom-ref"]]
     while todo:
         ref = todo.pop()
@@ -182,6 +184,16 @@ def test_nothing_in_the_bill_of_materials_stands_alone(wheels: list[Path]) -> No
             reached.add(ref)
             todo += needs[ref]
     assert reached == set(needs)
+
+
+def test_wheel_carries_the_agent_that_its_bill_names_for_the_machines_that_can_run_it(wheels: list[Path]) -> None:
+    _, document = bill(wheels[0])
+    agent = next(component for component in document["components"] if component["name"] == "banger-agent")
+    with zipfile.ZipFile(wheels[0]) as archive:
+        content = archive.read("banger/guest/data/banger-agent")
+    assert agent["hashes"] == [{"alg": "SHA-256", "content": hashlib.sha256(content).hexdigest()}]
+    assert [(part["name"], bool(part.get("version"))) for part in agent["components"]] == [("musl", True)]
+    assert wheels[0].name.endswith(f"-py3-none-manylinux_2_17_{platform.machine()}.whl")
 
 
 def test_wheel_that_is_built_twice_is_the_same(wheels: list[Path]) -> None:
