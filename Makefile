@@ -38,7 +38,8 @@ soak: setup-test ## the long form of the random tests: owners, races, kills of t
 	@HYPOTHESIS_PROFILE=soak LOGURU_LEVEL=ERROR $(PYTHON) -m pytest --timeout 3600 tests/actors \
 		tests/integration/test_agent_session.py tests/integration/test_owners_no_room.py tests/e2e/test_e2e_kills.py tests/e2e/test_e2e_testhost.py
 
-fuzz: setup-test ## feed the layer reader and the guest agent with nonsense for ten minutes each, then the other readers
+fuzz: setup-test ## feed the API, the layer reader and the guest agent with nonsense, ten minutes each; then other readers
+	@FUZZ_SECONDS=600 LOGURU_LEVEL=ERROR $(PYTHON) -m pytest -s --no-boot --timeout 3600 tests/integration/test_api_fuzz.py
 	@FUZZ_SECONDS=600 $(PYTHON) -m pytest -s --no-boot tests/unit/test_rootfs_fuzz.py -k fuzzed_for_a_while
 	@FUZZ_SECONDS=600 $(PYTHON) -m pytest -s --no-boot tests/integration/test_agent_fuzz.py
 	@HYPOTHESIS_PROFILE=soak $(PYTHON) -m pytest --no-boot --timeout 3600 tests/unit/test_rootfs_fuzz.py \

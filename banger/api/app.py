@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from banger.api import artifacts, homes, lint, sessions, system, vms, why
 from banger.api.context import ApiContext
+from banger.api.ndjson import MEDIA_TYPE
 from banger.api.openapi import Described, document
 from banger.core.errors import BangerError, ErrorKind, internal_error
 from banger.core.evidence import Evidence
@@ -22,7 +23,9 @@ from banger.core.models import Image, Kernel, Vm
 from banger.core.ports import PushRequest
 from banger.core.wire.requests import (
     CommitBody,
+    CopyConfig,
     CreateVmBody,
+    ExecConfig,
     ExportImageBody,
     GrowBody,
     ImportKernelBody,
@@ -32,6 +35,7 @@ from banger.core.wire.requests import (
     PushImageBody,
     RefreshCatalogBody,
     RegisterImageBody,
+    RunConfig,
     TagImageBody,
 )
 
@@ -50,12 +54,11 @@ def _entry(method: str, path: str, endpoint: Endpoint, summary: str, **facts: An
     return Entry(Described(method, path, summary, **facts), endpoint)
 
 
-_FRAMES = {"frames": True}
 ROUTES: tuple[Entry, ...] = (
     _entry("GET", "/v1/system", system.show_system, "show the daemon"),
-    _entry("POST", "/v1/system/shutdown", system.shutdown, "stop the daemon; VMs keep running"),
+    _entry("POST", "/v1/system/shutdown", system.shutdown, "stop the daemon; VMs keep running", status=202),
     _entry("POST", "/v1/system/reconcile", system.reconcile, "reconcile", long=True, query=("dry_run", "fix")),
-    _entry("GET", "/v1/system/objects", system.list_objects, "objects on the host", query=("leaks",)),
+    _entry("GET", "/v1/system/objects", system.list_objects, "objects on the host", query=("leaks",), many=True),
     _entry("POST", "/v1/system/prune", system.prune, "remove unused objects", body=PruneBody, long=True),
     _entry("GET", "/v1/system/df", system.disk_usage, "disk usage"),
     _entry("GET", "/v1/images", artifacts.list_images, "list images", answer=Image, many=True),
@@ -110,7 +113,7 @@ ROUTES: tuple[Entry, ...] = (
         "/v1/vms/run",
         sessions.FrameEndpoint(sessions.run),
         "create and start a VM, and run a command",
-        **_FRAMES,
+        frames=RunConfig,
     ),
     _entry("GET", "/v1/vms/{query}", vms.show_vm, "show a VM", answer=Vm),
     _entry("DELETE", "/v1/vms/{query}", vms.delete_vm, "delete a VM", long=True, query=("force", "keep_home")),
@@ -123,21 +126,39 @@ ROUTES: tuple[Entry, ...] = (
     _entry("POST", "/v1/vms/{query}/resume", vms.resume_vm, "resume a VM", answer=Vm, long=True),
     _entry("POST", "/v1/vms/{query}/grow", vms.grow_vm, "grow the disk", body=GrowBody, answer=Vm, long=True),
     _entry("GET", "/v1/vms/{query}/why", why.why, "why a VM stopped or failed"),
-    _entry("GET", "/v1/vms/{query}/why/archive", why.why_archive, "the same as a tar.gz, without secrets"),
+    _entry(
+        "GET",
+        "/v1/vms/{query}/why/archive",
+        why.why_archive,
+        "the same as a tar.gz, without secrets",
+        media="application/gzip",
+    ),
     _entry("GET", "/v1/evidence", why.list_evidence, "list evidence of failed VMs", many=True),
     _entry("GET", "/v1/evidence/{query}", why.show_evidence, "show evidence", answer=Evidence),
     _entry("POST", "/v1/vms/{query}/kill", vms.kill_vm, "kill a VM", answer=Vm, long=True),
     _entry(
         "POST", "/v1/vms/{query}/commit", artifacts.commit_vm, "make an image of the disk", body=CommitBody, long=True
     ),
-    _entry("GET", "/v1/homes", homes.list_homes, "list home disks"),
+    _entry("GET", "/v1/homes", homes.list_homes, "list home disks", many=True),
     _entry("DELETE", "/v1/homes/{query}", homes.delete_home, "delete a home disk"),
-    _entry("GET", "/v1/vms/{query}/wait", vms.wait_vm, "wait for a state", answer=Vm, query=("until", "timeout_s")),
     _entry(
-        "GET", "/v1/vms/{query}/logs", vms.logs, "show the console or the VMM's log", query=("source", "follow", "tail")
+        "GET",
+        "/v1/vms/{query}/wait",
+        vms.wait_vm,
+        "wait for a state",
+        query=("until", "timeout_s"),
+        media=MEDIA_TYPE,
+    ),
+    _entry(
+        "GET",
+        "/v1/vms/{query}/logs",
+        vms.logs,
+        "show the console or the VMM's log",
+        query=("source", "follow", "tail"),
+        media="text/plain",
     ),
     _entry("GET", "/v1/vms/{query}/access", vms.access, "how to reach it with ssh"),
-    _entry("POST", "/v1/vms/{query}/exec", sessions.FrameEndpoint(sessions.exec_), "run a command", **_FRAMES),
+    _entry("POST", "/v1/vms/{query}/exec", sessions.FrameEndpoint(sessions.exec_), "run a command", frames=ExecConfig),
     _entry("GET", "/v1/vms/{query}/files/stat", sessions.stat, "the kind of a path", query=("path",)),
     _entry(
         "POST",
@@ -145,7 +166,7 @@ ROUTES: tuple[Entry, ...] = (
         sessions.FrameEndpoint(sessions.put_files),
         "unpack",
         query=("directory",),
-        frames=True,
+        frames=CopyConfig,
     ),
     _entry(
         "POST",
@@ -153,11 +174,11 @@ ROUTES: tuple[Entry, ...] = (
         sessions.FrameEndpoint(sessions.get_files),
         "pack",
         query=("path",),
-        frames=True,
+        frames=CopyConfig,
     ),
-    _entry("GET", "/v1/operations", system.list_operations, "list operations", query=("state",)),
+    _entry("GET", "/v1/operations", system.list_operations, "list operations", query=("state",), many=True),
     _entry("GET", "/v1/operations/{query}", system.show_operation, "show an operation"),
-    _entry("GET", "/v1/operations/{query}/events", system.follow_operation, "follow its events"),
+    _entry("GET", "/v1/operations/{query}/events", system.follow_operation, "follow its events", media=MEDIA_TYPE),
     _entry("POST", "/v1/operations/{query}/cancel", system.cancel_operation, "cancel an operation"),
 )
 

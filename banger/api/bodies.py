@@ -6,10 +6,10 @@ import json
 import re
 from typing import Any, TypeVar
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from banger.core import codec
-from banger.core.errors import BangerError, ErrorKind
+from banger.core.errors import BangerError, ErrorKind, cancelled
 from banger.core.wire.checks import check_request
 
 #: No request but a frame stream needs more.
@@ -22,12 +22,15 @@ _NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
 async def read_body(request: Request, cls: type[T]) -> T:
-    """The request's JSON body as ``cls``; ``usage`` errors name the field."""
+    """The request's JSON body as ``cls``; ``usage`` errors name the field, ``cancelled`` is for a caller that left."""
     data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > MAX_BODY_BYTES:
-            raise BangerError(ErrorKind.USAGE, "the request is too large")
+    try:
+        async for chunk in request.stream():
+            data += chunk
+            if len(data) > MAX_BODY_BYTES:
+                raise BangerError(ErrorKind.USAGE, "the request is too large")
+    except ClientDisconnect:
+        raise cancelled("the caller left in the middle of its request") from None
     return decode(bytes(data), cls)
 
 

@@ -14,10 +14,33 @@ from banger.core.errors import ErrorKind
 from banger.core.frames import MEDIA_TYPE
 from banger.core.wire.facts import facts_of
 
+_SWITCH: Mapping[str, Any] = {"type": "boolean"}
+_TEXT: Mapping[str, Any] = {"type": "string"}
+_TEXTS: Mapping[str, Any] = {"type": "array", "items": {"type": "string"}}
+#: What routes take behind the question mark; a name means the same wherever it is.
+_QUERY: Mapping[str, Mapping[str, Any]] = {
+    **dict.fromkeys(("wait", "force", "keep_home", "dry_run", "fix", "leaks", "follow"), _SWITCH),
+    **dict.fromkeys(("kernel", "path", "directory"), _TEXT),
+    **dict.fromkeys(("state", "label"), _TEXTS),
+    "timeout_s": {**_TEXT, "description": "seconds, or with units: 1h30m"},
+    "tail": {"type": "integer", "minimum": 0, "maximum": 10**18 - 1},
+    "until": {"enum": ["stopped", "running"]},
+    "source": {"enum": ["console", "vmm"]},
+}
+_JSON, _LINES = "application/json", "application/x-ndjson"
+_BINARY: Mapping[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """One route as the description needs it. ``frames``: its bodies are frame streams."""
+    """One route as the description needs it.
+
+    Attributes:
+        answer: what the answer is, or has with more besides; None: an object, or a list of them.
+        media: what the answer is written in, if not in JSON.
+        long: an operation, whose events and result are streamed on demand.
+        frames: its bodies are frame streams, of which the first carries one of these.
+    """
 
     method: str
     path: str
@@ -25,8 +48,10 @@ class Described:
     body: type[Any] | None = None
     answer: type[Any] | None = None
     many: bool = False
+    media: str = _JSON
     long: bool = False
-    frames: bool = False
+    status: int = 200
+    frames: type[Any] | None = None
     query: tuple[str, ...] = ()
 
 
@@ -41,11 +66,17 @@ def document(routes: Sequence[Described]) -> dict[str, Any]:
             },
         }
     }
+    for route in routes:
+        for request in filter(None, (route.body, route.frames)):
+            _schema(request, schemas)
+    asked = frozenset(schemas)  # what requests have is all that they may have; answers grow
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         # OpenAPI knows no path that spans several segments; a name with slashes is sent with them as they are.
         path = route.path.replace("{query:path}", "{query}")
         paths.setdefault(path, {})[route.method.lower()] = _operation(route, schemas)
+    for name in asked - {"Error"}:
+        schemas[name]["additionalProperties"] = False
     return {
         "openapi": "3.1.0",
         "info": {"title": "banger", "version": __version__, "description": "Disposable Linux machines on this host."},
@@ -56,43 +87,45 @@ def document(routes: Sequence[Described]) -> dict[str, Any]:
 
 def _operation(route: Described, schemas: dict[str, Any]) -> dict[str, Any]:
     names = dict.fromkeys([*route.query, *(("wait", "timeout_s") if route.long else ())])
-    parameters = [{"name": name, "in": "query", "schema": {"type": "string"}} for name in names]
+    parameters = [{"name": name, "in": "query", "schema": dict(_QUERY[name])} for name in names]
     if "{query" in route.path:
-        described = "a name, an id, or a unique prefix of either"
-        parameters.append(
-            {"name": "query", "in": "path", "required": True, "schema": {"type": "string"}, "description": described}
-        )
+        schema = {**_TEXT, "minLength": 1, "description": "a name, an id, or a unique prefix of either"}
+        parameters.append({"name": "query", "in": "path", "required": True, "schema": schema})
     error = {"type": "object", "properties": {"error": {"$ref": "#/components/schemas/Error"}}}
     operation: dict[str, Any] = {
         "summary": route.summary,
         "parameters": parameters,
         "responses": {
             **_answers(route, schemas),
-            "default": {"description": "failed", "content": {"application/json": {"schema": error}}},
+            "default": {"description": "failed", "content": {_JSON: {"schema": error}}},
         },
     }
     if route.frames:
-        operation["requestBody"] = {"content": {MEDIA_TYPE: {}}}
+        first = f"frames; the payload of the first, CONFIG, is a {route.frames.__name__}"
+        operation["requestBody"] = {"required": True, "description": first, "content": {MEDIA_TYPE: _BINARY}}
     elif route.body is not None:
         operation["requestBody"] = {
             "required": True,
-            "content": {"application/json": {"schema": _schema(route.body, schemas)}},
+            "content": {_JSON: {"schema": _schema(route.body, schemas)}},
         }
     return operation
 
 
 def _answers(route: Described, schemas: dict[str, Any]) -> dict[str, Any]:
     if route.frames:
-        return {"200": {"description": "frames", "content": {MEDIA_TYPE: {}}}}
+        return {"200": {"description": "frames, the last of them EXIT", "content": {MEDIA_TYPE: _BINARY}}}
+    if route.long:
+        begun = {"type": "object", "properties": {"operation": {"type": "object"}}, "required": ["operation"]}
+        return {
+            "200": {"description": "with wait: events, then the result", "content": {_LINES: _BINARY}},
+            "202": {"description": "the operation has begun", "content": {_JSON: {"schema": begun}}},
+        }
+    if route.media != _JSON:
+        return {"200": {"description": "done", "content": {route.media: _BINARY}}}
     schema = _schema(route.answer, schemas) if route.answer else {"type": "object"}
     if route.many:
         schema = {"type": "array", "items": schema}
-    if route.long:
-        return {
-            "200": {"description": "events, then the result", "content": {"application/x-ndjson": {"schema": schema}}},
-            "202": {"description": "the operation has begun", "content": {"application/json": {}}},
-        }
-    return {"200": {"description": "done", "content": {"application/json": {"schema": schema}}}}
+    return {str(route.status): {"description": "done", "content": {_JSON: {"schema": schema}}}}
 
 
 def _schema(annotation: Any, schemas: dict[str, Any]) -> dict[str, Any]:
@@ -124,7 +157,6 @@ def _reference(cls: Any, schemas: dict[str, Any]) -> dict[str, Any]:
             "required": [
                 item.name for item in fields(cls) if item.default is MISSING and item.default_factory is MISSING
             ],
-            "additionalProperties": False,
         }
     return {"$ref": f"#/components/schemas/{name}"}
 

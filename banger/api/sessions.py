@@ -21,7 +21,7 @@ from banger.api.peer import peer_uid
 from banger.api.vms import create_command, find_vm
 from banger.core.errors import BangerError, internal_error
 from banger.core.exec import ExecRequest, ExitStatus, Terminal
-from banger.core.wire.requests import CreateVmBody, ExecConfig, RunConfig
+from banger.core.wire.requests import CopyConfig, CreateVmBody, ExecConfig, RunConfig
 from banger.core.wire.vm_spec import VmSpec
 from banger.sessions.run import RunRequest
 
@@ -100,14 +100,14 @@ def exec_request(body: ExecConfig) -> ExecRequest:
 async def put_files(context: ApiContext, channel: ServerFrameChannel, request: Request) -> ExitStatus:
     """Unpack the tar stream that comes as STDIN into ``?directory=``."""
     vm = find_vm(request)
-    await channel.config()
+    decode(await channel.config(), CopyConfig)
     return await context.vms.sessions.files.put(vm, request.query_params.get("directory", ""), FrameCaller(channel))
 
 
 async def get_files(context: ApiContext, channel: ServerFrameChannel, request: Request) -> ExitStatus:
     """Send ``?path=`` as a tar stream with one top-level entry."""
     vm = find_vm(request)
-    await channel.config()
+    decode(await channel.config(), CopyConfig)
     return await context.vms.sessions.files.get(vm, request.query_params.get("path", ""), FrameCaller(channel))
 
 

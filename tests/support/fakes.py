@@ -220,7 +220,11 @@ class FakeImageTools:
         return self.validate(target, operation)
 
     def export(self, image: Image, kernel: Kernel | None, target: Path, form: str, operation: Operation) -> None:
-        target.write_text(f"{form} {image.digest}")
+        try:
+            with target.open("x") as file:
+                file.write(f"{form} {image.digest}")
+        except OSError as error:
+            raise BangerError(ErrorKind.CONFLICT, f'cannot write "{target}"', cause=str(error)) from error
 
     def push(self, image: Image, kernel: Kernel | None, push: PushRequest, operation: Operation) -> str:
         return f"sha256:{image.name}"

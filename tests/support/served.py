@@ -44,7 +44,7 @@ class Served:
                 sessions=make_sessions(
                     world.store, world.guests, world.supervisor.submit, world.attendance, world.evidence.all
                 ),
-                access=lambda vm: GuestAccess(vm.id, "127.0.0.1", vm.ssh_port, "", ""),
+                access=lambda vm: GuestAccess(vm.id, "127.0.0.1", vm.ssh_port, "ssh-ed25519 AAAA", ""),
                 evidence=world.evidence,
                 ledger=world.ledger,
                 homes=HomeDisk(world.layout, world.services.config),
@@ -64,6 +64,11 @@ class Served:
         self._loop, self._server = asyncio.get_running_loop(), server
         ready.set()
         await serving
+
+    @property
+    def connections(self) -> int:
+        """How many callers are connected."""
+        return len(self._server.server_state.connections)
 
     def close(self) -> None:
         self._server.should_exit = True

@@ -159,3 +159,8 @@ class RunConfig:
     name: str = ""
     exec: ExecConfig = ExecConfig()
     detach: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CopyConfig:
+    """CONFIG of a copy into or out of a guest: nothing but what the query says."""
