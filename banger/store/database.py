@@ -16,7 +16,7 @@ from typing import Any
 from pysqlite3 import dbapi2 as sqlite
 
 from banger.core.errors import BangerError, ErrorKind
-from banger.store.failures import PATIENCE_S, locked, told
+from banger.store.failures import PATIENCE_S, is_locked, locked, told
 from banger.store.migrations import MIGRATIONS
 
 #: Before 3.51.3 two connections that write and checkpoint at once can corrupt a WAL database.
@@ -26,6 +26,7 @@ IntegrityError = sqlite.IntegrityError
 
 #: How long a writer waits for its turn, in seconds: longer only if others wait for a lock of another process.
 _TURN_S = 2 * PATIENCE_S
+_BRIEF_S = 0.25
 
 
 class Database:
@@ -42,6 +43,7 @@ class Database:
         self._write_lock = threading.RLock()
         self._read_lock = threading.Lock()
         self._in_transaction: int | None = None
+        self._patience_s = PATIENCE_S
         with told(path):
             self._writer = _connect(path, "journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON")
             self.schema_version = self._migrate(path)
@@ -71,7 +73,7 @@ class Database:
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """Run one statement; returns the number of rows it changed. Durable on return, outside a transaction."""
-        with self._turn(), told(self._path):
+        with self._turn(), self._locking():
             return int(self._writer.execute(sql, parameters).rowcount)
 
     @contextmanager
@@ -81,7 +83,7 @@ class Database:
             if self._in_transaction is not None:
                 yield
                 return
-            with told(self._path):
+            with self._locking():
                 self._writer.execute("BEGIN IMMEDIATE")
             self._in_transaction = threading.get_ident()
             try:
@@ -104,6 +106,27 @@ class Database:
             yield
         finally:
             self._write_lock.release()
+
+    @contextmanager
+    def _locking(self) -> Iterator[None]:
+        """In here another process's lock is waited for.
+
+        Once somebody has waited in vain, nobody waits for long until it is gone: who undoes what was begun has a dozen
+        things to write down, and would take a minute for it.
+        """
+        try:
+            with told(self._path):
+                yield
+        except BangerError as error:
+            if is_locked(error.__cause__):
+                self._be_patient(_BRIEF_S)
+            raise
+        if self._patience_s != PATIENCE_S:
+            self._be_patient(PATIENCE_S)
+
+    def _be_patient(self, seconds: float) -> None:
+        self._patience_s = seconds
+        self._writer.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
 
     def close(self) -> None:
         """Close both connections, the writing one last, which takes the log in; idempotent."""

@@ -73,6 +73,11 @@ def meaning(error: Exception, path: Path) -> BangerError:
     return BangerError(kind, f'the store "{path}" {what}', subject=str(path), cause=str(error), hint=hint)
 
 
+def is_locked(error: BaseException | None) -> bool:
+    """True if another process's lock was waited for in vain."""
+    return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF in (_Code.BUSY, _Code.LOCKED)
+
+
 def locked(path: Path, cause: str) -> BangerError:
     """Somebody else has had the store for too long."""
     return BangerError(

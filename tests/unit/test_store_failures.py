@@ -79,6 +79,21 @@ def test_store_locked_for_a_moment_is_waited_for(path: Path, monkeypatch: pytest
     store.close()
 
 
+def test_lock_that_does_not_go_is_waited_for_at_length_only_once(path: Path, store: Store) -> None:
+    """Who undoes what was begun has a dozen things to write down."""
+
+    def patience_ms() -> int:
+        return int(store.database._writer.execute("PRAGMA busy_timeout").fetchone()[0])
+
+    store.database._be_patient(0.3)
+    with locked(path):
+        with pytest.raises(BangerError):
+            store.vms.insert(vm("second"))
+        assert patience_ms() == 250
+    store.vms.insert(vm("second"))
+    assert patience_ms() == 50, "what it is in these tests"
+
+
 def test_writer_that_waits_too_long_for_others_says_so(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "_TURN_S", 0.05)
     begun, end = threading.Event(), threading.Event()
