@@ -69,11 +69,11 @@ class Banger:
     """One installation of banger."""
 
     def __init__(self, home: Path | str | None = None, *, start_daemon: bool = True) -> None:
-        """Look at an installation; nothing is started before it is needed.
+        """Refer to an installation; nothing is started before it is needed.
 
         Args:
             home: the ``BANGER_HOME`` of an installation whose daemon runs already; otherwise this user's.
-            start_daemon: start a daemon if none answers.
+            start_daemon: start a daemon if none is running.
         """
         layout = Layout.from_environment({"BANGER_HOME": str(home)} if home else None)
         self._layout = layout
@@ -97,7 +97,7 @@ class Banger:
         on_event: OnEvent | None = None,
         **spec: Unpack[SpecOptions],
     ) -> Completed:
-        """Run one command in a fresh machine that is deleted afterwards.
+        """Run one command in a new machine that is deleted afterwards.
 
         The image's entrypoint comes before ``argv``; an empty ``argv`` is the image's own command.
         """
@@ -106,7 +106,7 @@ class Banger:
         return _converse(self.client.frames("/v1/vms/run", config), argv, options, on_event)
 
     def machine(self, image: str, *, name: str = "", **spec: Unpack[SpecOptions]) -> Machine:
-        """Make and start a machine. As a context manager it deletes the machine at the end."""
+        """Create and start a machine. As a context manager it deletes the machine at the end."""
         return self.vms.create(image, name=name, **spec)
 
 
@@ -118,27 +118,27 @@ class Vms:
         self._layout = layout
 
     def list(self, *, state: str = "", labels: Mapping[str, str] | None = None) -> list[Machine]:
-        """Those in ``state`` that have all of the ``labels``."""
+        """The machines in ``state`` that have all of the ``labels``."""
         label = [f"{key}={value}" for key, value in (labels or {}).items()]
         rows = self._client.get("/v1/vms", {"state": state, "label": label})
         return [Machine(self._client, row) for row in rows]
 
     def get(self, query: str) -> Machine:
-        """The one with this name, id, or beginning of either."""
+        """The one with this name, id, or unique prefix of either."""
         return Machine(self._client, self._client.get(path_of("vms", query)))
 
     def why(self, query: str) -> dict[str, Any]:
-        """Why a machine is as it is, or how it went if it is gone: the answer of ``GET /v1/vms/QUERY/why``."""
+        """Why a machine stopped or failed, also a deleted one: the answer of ``GET /v1/vms/QUERY/why``."""
         answer: dict[str, Any] = self._client.get(path_of("vms", query, "why"))
         return answer
 
     def evidence(self) -> Sequence[dict[str, Any]]:
-        """What is kept of machines that went wrong, the newest first; ``why`` takes their ids."""
+        """The evidence of failed machines, the newest first; ``why`` accepts their ids."""
         kept: Sequence[dict[str, Any]] = self._client.get("/v1/evidence")
         return kept
 
     def bundle(self, query: str) -> bytes:
-        """What is known of a machine as a ``tar.gz`` for a bug report, without secrets."""
+        """All that is known about a failed machine as a ``tar.gz`` for a bug report, without secrets."""
         return b"".join(self._client.stream(path_of("vms", query, "why", "archive")))
 
     def create(
@@ -150,15 +150,15 @@ class Vms:
         on_event: OnEvent | None = None,
         **spec: Unpack[SpecOptions],
     ) -> Machine:
-        """Make one, and start it unless told not to."""
+        """Create a machine, and start it unless ``start`` is false."""
         body = CreateVmBody(self.spec(image, **spec), name, start)
         return Machine(self._client, self._client.long("POST", "/v1/vms", body=body, on_event=on_event))
 
     def spec(self, image: str, *, ephemeral: bool = False, **spec: Unpack[SpecOptions]) -> VmSpec:
-        """A spec, filled up from the settings.
+        """A spec, with defaults from the settings.
 
         Raises:
-            BangerError: ``usage`` for what a field cannot hold.
+            BangerError: ``usage`` for an invalid value of a field.
         """
         given: dict[str, Any] = {**spec}
         if "env" in given:
@@ -169,7 +169,7 @@ class Vms:
 
 
 class Machine:
-    """One machine. Its state is what it was when last asked: see :meth:`refresh`."""
+    """One machine. ``info`` is its state when it was last fetched: see :meth:`refresh`."""
 
     def __init__(self, client: Client, row: Mapping[str, Any]) -> None:
         self._client = client
@@ -192,7 +192,7 @@ class Machine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Delete it, running or not; one that is gone already is fine."""
+        """Delete it, running or not; it is no error if it is gone already."""
         try:
             self.delete(force=True)
         except BangerError as error:

@@ -48,7 +48,7 @@ class Images:
         return [typed(Image, row) for row in self._client.get("/v1/images")]
 
     def get(self, query: str) -> Image:
-        """The one with this name, id, or beginning of either."""
+        """The one with this name, id, or unique prefix of either."""
         return typed(Image, self._client.get(path_of("images", query)))
 
     def pull(
@@ -61,7 +61,7 @@ class Images:
         size_mib: int = 0,
         on_event: OnEvent | None = None,
     ) -> Image:
-        """Fetch one from a registry or the catalog; one that is here and has not moved is not fetched again."""
+        """Pull one from a registry or the catalog; an unchanged one is not downloaded again."""
         body = PullImageBody(reference, name, platform, plain_http, size_mib)
         return self._made("/v1/images/pull", body, on_event)
 
@@ -74,7 +74,7 @@ class Images:
         work_seed: Path | str = "",
         on_event: OnEvent | None = None,
     ) -> Image:
-        """Use an ext4 file of your own, where it is; it is called like the file unless you say otherwise."""
+        """Use an existing ext4 file, in place; its name is that of the file unless ``name`` is given."""
         path = Path(rootfs).absolute()
         seed_path = str(Path(work_seed).absolute()) if work_seed else ""
         body = RegisterImageBody(name or path.stem, str(path), kernel, seed_path)
@@ -85,11 +85,11 @@ class Images:
         return self._made(path_of("images", query, "promote"), None, on_event)
 
     def tag(self, query: str, name: str) -> Image:
-        """Give one another name besides its own."""
+        """Add a name to one."""
         return self._made(path_of("images", query, "tag"), TagImageBody(name), None)
 
     def commit(self, vm: str, name: str, *, keep: Sequence[str] = (), on_event: OnEvent | None = None) -> Image:
-        """Make one of the disk of a machine that is stopped.
+        """Make one from the disk of a stopped machine.
 
         Args:
             vm: the machine's name or id.
@@ -132,11 +132,11 @@ class Images:
         return str(self._client.long("POST", path, body=body, on_event=on_event)["digest"])
 
     def prune(self, *, unused: bool = False, dry_run: bool = False) -> Pruned:
-        """Delete content and downloads that nothing needs; with ``unused`` also named ones that no machine uses."""
+        """Delete content and downloads that are not needed; with ``unused`` also named ones that no machine uses."""
         return _prune(self._client, "image", unused=unused, dry_run=dry_run)
 
     def delete(self, query: str, *, force: bool = False) -> None:
-        """Delete one that no machine uses; with ``force`` its name goes now, its content with the last machine."""
+        """Delete one that no machine uses; ``force`` removes its name now, its content with the last machine."""
         self._client.long("DELETE", path_of("images", query), {"force": True} if force else None)
 
     def _made(self, path: str, body: Any, on_event: OnEvent | None) -> Image:
@@ -154,11 +154,11 @@ class Kernels:
         return [typed(Kernel, row) for row in self._client.get("/v1/kernels")]
 
     def get(self, query: str) -> Kernel:
-        """The one with this name, id, or beginning of either."""
+        """The one with this name, id, or unique prefix of either."""
         return typed(Kernel, self._client.get(path_of("kernels", query)))
 
     def pull(self, name: str, *, source: str = "", on_event: OnEvent | None = None) -> Kernel:
-        """Fetch one.
+        """Pull one.
 
         Args:
             name: an entry of the catalog; with ``source``, what to call it, empty for what the source suggests.
@@ -175,16 +175,16 @@ class Kernels:
         return str(self._client.long("POST", path, body=body, on_event=on_event)["digest"])
 
     def prune(self, *, unused: bool = False, dry_run: bool = False) -> Pruned:
-        """Delete what nothing needs; with ``unused`` also named ones that no machine uses."""
+        """Delete what is not needed; with ``unused`` also named ones that no machine uses."""
         return _prune(self._client, "kernel", unused=unused, dry_run=dry_run)
 
     def delete(self, query: str, *, force: bool = False) -> None:
-        """Delete one that no machine uses; with ``force`` its name goes now, its content with the last machine."""
+        """Delete one that no machine uses; ``force`` removes its name now, its content with the last machine."""
         self._client.long("DELETE", path_of("kernels", query), {"force": True} if force else None)
 
 
 def typed(cls: type[T], row: Mapping[str, Any]) -> T:
-    """A row of the API as its model, without what the API adds to it."""
+    """A row of the API as its model, without the fields that the API adds."""
     return from_plain(cls, {name: row[name] for name in field_types(cls) if name in row})
 
 
