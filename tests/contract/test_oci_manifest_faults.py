@@ -126,7 +126,7 @@ def test_manifest_by_digest_with_other_bytes_is_invalid(
     [
         pytest.param(lambda m: m.update(manifests=[]), "an index and a manifest at once", id="both kinds"),
         pytest.param(lambda m: m.update(mediaType=DOCKER_MANIFEST), "calls itself", id="type differs from the header"),
-        pytest.param(lambda m: m.update(mediaType="text/html"), "no image", id="unknown type"),
+        pytest.param(lambda m: m.update(mediaType="text/html"), "not an image", id="unknown type"),
         pytest.param(lambda m: (m.pop("layers"), m.pop("config")), "neither an index nor", id="neither kind"),
         pytest.param(lambda m: m.update(fsLayers=[]), "schema 1", id="schema 1"),
         pytest.param(lambda m: m["layers"][0].update(mediaType="application/x-rar"), "unknown type", id="layer type"),
@@ -140,7 +140,7 @@ def test_manifest_by_digest_with_other_bytes_is_invalid(
         pytest.param(lambda m: m.update(schemaVersion="2"), "schemaVersion", id="version is text"),
         pytest.param(lambda m: m.update(schemaVersion=2.0), "schemaVersion", id="version is no whole number"),
         pytest.param(lambda m: m.update(schemaVersion=None), "schemaVersion", id="version is null"),
-        pytest.param(lambda m: m.update(mediaType=["x"]), "no image", id="type is a list"),
+        pytest.param(lambda m: m.update(mediaType=["x"]), "not an image", id="type is a list"),
         pytest.param(
             lambda m: m["layers"][0].update(digest="sha256:../../etc"), "no sha256 digest", id="path as digest"
         ),
@@ -239,9 +239,9 @@ def test_foreign_layer_that_the_registry_lacks_is_named_as_one(
     [
         (["sha256:" + "0" * 63], "diff_id of layer 1 of 1 is not a digest"),
         (["sha256:" + "G" * 64], "diff_id of layer 1 of 1 is not a digest"),
-        (["../../etc"], 'no digest: "../../etc"'),
-        ([None], "no digest"),
-        ([["sha256"]], "no digest"),
+        (["../../etc"], 'not a digest: "../../etc"'),
+        ([None], "not a digest"),
+        ([["sha256"]], "not a digest"),
         ([], "0 diff_ids for 1 layers"),
         (None, "no diff_ids for 1 layers"),
         (["sha256:" + "0" * 64] * 2, "2 diff_ids for 1 layers"),

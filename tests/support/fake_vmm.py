@@ -224,12 +224,14 @@ class FakeVmm:
 
     def pause(self, machine: Machine) -> None:
         processes.kill(machine.identity, signal.SIGSTOP)
+        eventually(lambda: not processes.is_same(machine.identity) or _stands_still(machine.identity.pid))
 
     def resume(self, machine: Machine) -> None:
         if machine.vm_id in self.stalled and not self.has_room:
             return
         self.stalled.pop(machine.vm_id, None)
         processes.kill(machine.identity, signal.SIGCONT)
+        eventually(lambda: not processes.is_same(machine.identity) or not _stands_still(machine.identity.pid))
 
     def kill(self, identity: ProcessIdentity, timeout_s: float = 10.0) -> None:
         processes.kill(identity)
