@@ -59,6 +59,8 @@ struct channel {
     struct watch port;
     bool ends; /* a connection: it is over for good when its other end is closed */
     bool in_session, gone, unfinished; /* unfinished: the last turn has left something that could be sent now */
+    bool answered; /* the session's greeting */
+    int64_t silent_until; /* ms: then, if the other end is still closed, the session is over; 0: it is not closed */
     uint32_t tag, highest;
     int64_t credit, reserve; /* of the session's output; what bulk data leaves of it */
     uint8_t *in;
@@ -122,6 +124,7 @@ extern struct channel *channels;
 struct channel *channel_open(int fd, bool ends);
 void channel_read(struct channel *channel);
 void channel_write(struct channel *channel);
+void channel_look_at_clock(struct channel *channel);
 void channel_fault(struct channel *channel, enum reason reason);
 bool channel_has_room(const struct channel *channel);
 uint8_t *channel_payload(struct channel *channel);

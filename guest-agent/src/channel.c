@@ -1,5 +1,6 @@
 /* A channel's bytes: cut into greetings and frames as they come in, collected as they go out. */
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -10,7 +11,7 @@
 #define VERSION "0"
 #endif
 
-enum { IN_BYTES = 2 * MAX_FRAME, OUT_BYTES = 3 * MAX_FRAME, READS_IN_TURN = 32 };
+enum { IN_BYTES = 2 * MAX_FRAME, OUT_BYTES = 3 * MAX_FRAME, READS_IN_TURN = 32, SILENCE_MS = 1000 };
 
 struct channel *channels;
 
@@ -120,6 +121,8 @@ static void greet(struct channel *channel, const uint8_t *hello) {
     }
     make_tag(channel);
     channel->in_session = true;
+    channel->answered = false;
+    channel->silent_until = 0;
     channel->highest = 0;
     channel->credit = window;
     channel->reserve = window / 4 < 16384 ? window / 4 : 16384;
@@ -182,11 +185,27 @@ static void parse(struct channel *channel) {
     }
 }
 
-/* The other end is closed. A port is waited for; a connection is over. */
+/* A connection is over when its other end is closed. What a port says of that may be of the host before: the kernel
+   hears of openings and closings on another queue than the data, so the greeting of the next host can be read, and even
+   be answered, before. Only a silence that lasts ends the session, and only one whose greeting has been answered. */
 static void host_gone(struct channel *channel) {
-    session_end(channel);
-    channel->in_start = channel->in_end = channel->out_start = channel->out_end = 0;
-    channel->gone = channel->ends;
+    if (channel->ends) {
+        session_end(channel);
+        channel->gone = true;
+    } else if (channel->in_session && !channel->silent_until) {
+        channel->silent_until = now_ms() + SILENCE_MS;
+    }
+}
+
+void channel_look_at_clock(struct channel *channel) {
+    struct pollfd port = {.fd = channel->port.fd};
+    if (!channel->silent_until || channel->silent_until > now_ms())
+        return;
+    channel->silent_until = 0;
+    if (channel->in_session && channel->answered && poll(&port, 1, 0) >= 0 && port.revents & POLLHUP) {
+        session_end(channel);
+        channel->out_start = channel->out_end = 0;
+    }
 }
 
 /* A virtio-serial port gives a page at a time, and 0 while nobody is at its other end. */
@@ -194,6 +213,7 @@ void channel_read(struct channel *channel) {
     for (int reads = 0; channel->port.readable && !channel->gone && reads < READS_IN_TURN; reads++) {
         ssize_t got = read(channel->port.fd, channel->in + channel->in_end, IN_BYTES - channel->in_end);
         if (got > 0) {
+            channel->silent_until = 0;
             channel->in_end += (size_t)got;
             parse(channel);
         } else if (got < 0 && errno == EINTR) {
@@ -218,6 +238,7 @@ void channel_write(struct channel *channel) {
         ssize_t written = write(channel->port.fd, channel->out + channel->out_start, size);
         if (written > 0) {
             channel->out_start += (size_t)written;
+            channel->answered |= channel->out_start >= WELCOME_BYTES;
         } else if (written < 0 && errno == EINTR) {
             continue;
         } else {

@@ -6,7 +6,12 @@ enum { LONGEST_SLEEP_MS = 60000 };
 struct surroundings around = {.proc = -1, .random = -1, .null = -1, .cgroups = -1, .freezable = -1, .key_dir = -1,
                               .environment = ""};
 
-static int timeout_of(int64_t deadline) {
+/* How long the loop may sleep; -1 for as long as nothing happens. */
+static int timeout(void) {
+    int64_t deadline = children_next_deadline();
+    for (const struct channel *channel = channels; channel; channel = channel->next)
+        if (channel->silent_until && (!deadline || channel->silent_until < deadline))
+            deadline = channel->silent_until;
     if (!deadline)
         return -1;
     int64_t left = deadline - now_ms();
@@ -22,13 +27,15 @@ static bool is_busy(void) {
 
 /* One turn: what has come in, what it leads to, what goes out. */
 void serve_turn(void) {
-    loop_turn(is_busy() ? 0 : timeout_of(children_next_deadline()));
+    loop_turn(is_busy() ? 0 : timeout());
     accept_vsock();
     if (loop_child_ended())
         children_reap();
     children_look_at_clock();
-    for (struct channel *channel = channels; channel; channel = channel->next)
+    for (struct channel *channel = channels; channel; channel = channel->next) {
         channel_read(channel);
+        channel_look_at_clock(channel);
+    }
     streams_settle();
     for (struct channel *channel = channels; channel; channel = channel->next) {
         session_fill(channel);
