@@ -25,7 +25,7 @@ class PullImageBody:
         0,
         Facts(
             "Size of the file system.",
-            detail="0: the setting, or what the content needs. An image that is here with another size is made anew.",
+            detail="0: the setting, or what the content needs. An existing image of another size is built again.",
             most=MOST_DISK_MIB,
         ),
     )
@@ -147,7 +147,7 @@ class ExecConfig:
     workdir: str = ""
     tty: TerminalConfig | None = None
     timeout_s: float | None = described(
-        None, Facts("End the command after so long.", detail="Seconds; null: never.", most=LONGEST_S)
+        None, Facts("Terminate the command after this time.", detail="Seconds; null: never.", most=LONGEST_S)
     )
 
 

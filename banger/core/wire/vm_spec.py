@@ -56,7 +56,7 @@ class VmSpec:
             FACTS: Facts(
                 "An image, a catalog name or a registry reference.",
                 setting="vm.image",
-                detail="As it was asked for; `image_id` of the VM is what it resolved to.",
+                detail="As requested; the VM's `image_id` is what it resolved to.",
             )
         }
     )
@@ -69,7 +69,7 @@ class VmSpec:
             "Virtual CPUs.",
             ("--cpus",),
             "N",
-            "0: the image's own default, or the setting; so for the two sizes. A VM that was made has real ones.",
+            "0: the image's default, or the setting; likewise for memory and disk. A created VM has the actual values.",
             read=reading.cpu_count,
             is_blank_a_value=True,
             setting="vm.cpus",
@@ -106,7 +106,7 @@ class VmSpec:
             "Set an environment variable; K alone takes your value.",
             ("--env", "-e"),
             "K[=V]",
-            "`NAME=VALUE`, of every process.",
+            "`NAME=VALUE`, for every process.",
         ),
     )
     user: str = described("", Facts("User to run the command as.", ("--user", "-u"), "USER", "Empty: the image's own."))
@@ -119,7 +119,7 @@ class VmSpec:
             "Host name in the guest; by default, --name.",
             ("--hostname",),
             "NAME",
-            "Empty: as the VM is called. Others find it by the VM's name alone.",
+            "Empty: the VM's name, which is also what others resolve.",
         ),
     )
     entrypoint: tuple[str, ...] | None = described(
@@ -128,7 +128,7 @@ class VmSpec:
             "Override the image's entrypoint and command; '' for none.",
             ("--entrypoint",),
             "PROGRAM",
-            "Of the run that makes the VM. null: as the image has it, empty: none.",
+            "For the run that creates the VM. null: the image's, empty: none.",
             read=reading.entrypoint,
             is_blank_a_value=True,
             is_of_runs=True,
@@ -138,7 +138,7 @@ class VmSpec:
         None,
         Facts(
             "Command of a detached run.",
-            detail="Started with every boot, behind the entrypoint; empty: the image's own, null: nothing is.",
+            detail="Started at every boot, after the entrypoint; empty: the image's own, null: none.",
         ),
     )
     ports: tuple[PortForward, ...] = described(
@@ -197,7 +197,7 @@ class VmSpec:
             "Persistent disk for /root, kept for the next VM.",
             ("--home-disk", "--home"),
             "NAME",
-            "Made if there is none of that name; empty: no such disk.",
+            "Created if it does not exist; empty: no home disk.",
             title="home",
         ),
     )
@@ -207,7 +207,7 @@ class VmSpec:
             "Size of the home disk; an existing one is grown.",
             ("--home-size",),
             "SIZE",
-            "0: the configured size of a new one.",
+            "0: the configured size, for a new one.",
             read=reading.mebibytes,
             most=MOST_DISK_MIB,
             most_words=_size_words(MOST_DISK_MIB),
@@ -229,7 +229,7 @@ class VmSpec:
             "auto, kvm (required) or tcg (emulation).",
             ("--accelerator",),
             "WHICH",
-            "Empty: the configured default, which is to choose.",
+            "Empty: the setting, by default chosen automatically.",
             read=_accelerator,
             choices=("", *ACCELERATORS),
             offers=("auto",),
@@ -285,10 +285,10 @@ class VmSpec:
     stop_timeout_s: float | None = described(
         None,
         Facts(
-            "Kill a guest that takes longer to power off.",
+            "Time for a guest to power off before it is killed.",
             ("--stop-timeout",),
             "TIME",
-            "Seconds; null: the setting `vm.stop_timeout_s`. What is told when it is stopped counts for more.",
+            "Seconds; null: the setting `vm.stop_timeout_s`. `vm stop --timeout` takes precedence.",
             read=parse_duration,
             most=LONGEST_S,
             most_words=_HUNDRED_YEARS,
