@@ -67,7 +67,7 @@ def test_kernel_arguments_end_with_what_the_guest_wants() -> None:
     assert arguments.endswith(" banger.quiet")
 
 
-@pytest.mark.parametrize(("accelerator", "cpu"), [("kvm", "host"), ("tcg", "max")])
+@pytest.mark.parametrize(("accelerator", "cpu"), [("kvm", "host"), ("tcg", "max,-erms,-fsrm")])
 def test_accelerator_decides_the_cpu_model(accelerator: str, cpu: str) -> None:
     argv = line(accelerator=accelerator)
     assert values(argv, "-cpu") == [cpu]
