@@ -128,14 +128,16 @@ void stream_input(struct stream *stream, const uint8_t *bytes, size_t size, bool
         stream_pass_on(stream);
 }
 
-/* What the host may send next. Who takes most of it at once gets a larger window, as long as there is memory for it. */
+/* What the host may send next. Who has taken two windows gets one of twice the size, as long as there is memory for it:
+   the less often it is told, the less often the three of them wait for each other. */
 static uint32_t credit_due(struct stream *stream) {
     if (stream->deaf || stream->ended || stream->consumed < stream->window / 4)
         return 0;
     uint32_t due = stream->consumed;
     stream->consumed = 0;
-    bool taken = stream->backlog.size < stream->window / 2 && stream->received >= 2 * (uint64_t)stream->window;
-    if (taken && stream->window < MAX_INPUT_WINDOW && extra_windows + stream->window <= EXTRA_WINDOWS) {
+    uint64_t taken = stream->received - stream->backlog.size;
+    bool room = stream->window < MAX_INPUT_WINDOW && extra_windows + stream->window <= EXTRA_WINDOWS;
+    if (room && taken >= 2 * (uint64_t)stream->window) {
         extra_windows += stream->window;
         due += stream->window;
         stream->window *= 2;
