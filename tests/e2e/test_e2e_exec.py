@@ -68,16 +68,15 @@ def test_exec_with_a_timeout_gives_up_and_says_so(home: BangerHome, vm: str) -> 
     assert home.guest(vm, "ps -eo args= | grep -c '[s]leep 300'").text.strip() == "0"
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-def test_exec_of_a_command_that_ignores_every_wish_to_end_is_over_with_its_client(
-    home: BangerHome, vm: str, number: int, code: int
-) -> None:
+def test_exec_of_a_command_that_ignores_every_wish_to_end_is_over_with_its_client(home: BangerHome, vm: str) -> None:
     script = "trap '' TERM HUP INT; echo up; sleep 4321 & while :; do sleep 4321; done"
-    with home.cli.spawn("vm", "exec", "--kill-after", "1s", vm, "--", "sh", "-c", script) as client:
-        assert client.stdout is not None
-        assert client.stdout.readline() == b"up\n"
-        client.send_signal(number)
-        assert client.wait(60) == code
+    command = ("vm", "exec", "--kill-after", "1s", vm, "--", "sh", "-c", script)
+    with home.cli.spawn(*command) as asked, home.cli.spawn(*command) as killed:
+        for client, number in ((asked, signal.SIGTERM), (killed, signal.SIGKILL)):
+            assert client.stdout is not None
+            assert client.stdout.readline() == b"up\n"
+            client.send_signal(number)
+        assert (asked.wait(60), killed.wait(60)) == (143, -signal.SIGKILL)
     eventually(lambda: home.guest(vm, "ps -eo args= | grep -c '[s]leep 4321'").text.strip() == "0", timeout_s=60)
 
 
