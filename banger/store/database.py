@@ -16,7 +16,7 @@ from typing import Any
 from pysqlite3 import dbapi2 as sqlite
 
 from banger.core.errors import BangerError, ErrorKind
-from banger.store.failures import PATIENCE_S, is_locked, locked, told
+from banger.store.failures import PATIENCE_S, busy, is_locked, told
 from banger.store.migrations import MIGRATIONS
 
 #: Before 3.51.3 two connections that write and checkpoint at once can corrupt a WAL database.
@@ -24,8 +24,10 @@ SAFE_SQLITE = (3, 51, 3)
 
 IntegrityError = sqlite.IntegrityError
 
-#: How long a writer waits for its turn, in seconds: longer only if others wait for a lock of another process.
-_TURN_S = 2 * PATIENCE_S
+#: How long a writer waits for its turn, in seconds. A turn is as long as a disk under load takes to sync, or a directory
+#: to be removed (:meth:`banger.store.leases.LeaseTable.unless_held`).
+_TURN_S = 60.0
+#: How long another process's lock is waited for that somebody has waited for in vain, in seconds.
 _BRIEF_S = 0.25
 
 
@@ -101,7 +103,7 @@ class Database:
     def _turn(self) -> Iterator[None]:
         """Be the one who writes. Raises ``unavailable`` if others hold everybody up."""
         if not self._write_lock.acquire(timeout=_TURN_S):
-            raise locked(self._path, "others wait for it as well")
+            raise busy(self._path, _TURN_S)
         try:
             yield
         finally:

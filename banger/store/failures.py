@@ -58,7 +58,7 @@ def meaning(error: Exception, path: Path) -> BangerError:
     code: int | None = getattr(error, "sqlite_errorcode", None)
     match (code or _BY_WORDS.get(str(error), 0)) & 0xFF:
         case _Code.BUSY | _Code.LOCKED:
-            return locked(path, str(error))
+            return _locked(path, str(error))
         case _Code.PERM | _Code.READONLY:
             kind, what, hint = ErrorKind.DENIED, "cannot be written", f"ls -l {shlex.quote(str(path))}"
         case _Code.CORRUPT | _Code.NOTADB:
@@ -78,7 +78,7 @@ def is_locked(error: BaseException | None) -> bool:
     return (getattr(error, "sqlite_errorcode", None) or 0) & 0xFF in (_Code.BUSY, _Code.LOCKED)
 
 
-def locked(path: Path, cause: str) -> BangerError:
+def _locked(path: Path, cause: str) -> BangerError:
     """Somebody else has had the store for too long."""
     return BangerError(
         ErrorKind.UNAVAILABLE,
@@ -86,6 +86,17 @@ def locked(path: Path, cause: str) -> BangerError:
         subject=str(path),
         cause=f"{cause}, for {PATIENCE_S:g} s and more",
         hint=f"fuser -v {shlex.quote(str(path))} names it; end it and try again",
+    )
+
+
+def busy(path: Path, seconds: float) -> BangerError:
+    """Others of this daemon have been writing for too long."""
+    return BangerError(
+        ErrorKind.UNAVAILABLE,
+        f'the store "{path}" is busy',
+        subject=str(path),
+        cause=f"what was to be written has waited for {seconds:g} s",
+        hint="banger op list shows what is being done; the disk may be slow, see dmesg",
     )
 
 

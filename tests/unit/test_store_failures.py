@@ -106,7 +106,7 @@ def test_writer_that_waits_too_long_for_others_says_so(store: Store, monkeypatch
     holder = threading.Thread(target=hold)
     holder.start()
     begun.wait(20)
-    with pytest.raises(BangerError, match="locked"):
+    with pytest.raises(BangerError, match="is busy"):
         store.vms.insert(vm("second"))
     end.set()
     holder.join()
