@@ -24,8 +24,8 @@ SAFE_SQLITE = (3, 51, 3)
 
 IntegrityError = sqlite.IntegrityError
 
-#: How long a writer waits for its turn, in seconds. A turn is as long as a disk under load takes to sync, or a directory
-#: to be removed (:meth:`banger.store.leases.LeaseTable.unless_held`).
+#: How long a writer waits for its turn, in seconds. A turn is as long as a disk under load takes to sync, or to remove
+#: what nobody holds (:meth:`banger.store.leases.LeaseTable.unless_held`).
 _TURN_S = 60.0
 #: How long another process's lock is waited for that somebody has waited for in vain, in seconds.
 _BRIEF_S = 0.25
