@@ -24,8 +24,9 @@ from banger.config import Config
 from banger.core.codec import from_plain, to_plain
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import Vm
-from banger.core.wire.requests import CreateVmBody, ExecConfig, RunConfig
+from banger.core.wire.exec import ExecConfig, RunConfig
 from banger.core.wire.vm_spec import SpecOptions, VmSpec, from_settings
+from banger.core.wire.vms import CreateVmBody
 from banger.layout import Layout
 
 

@@ -24,12 +24,13 @@ from banger.actors.messages import (
 from banger.core import clock, lookup
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import DefaultSizes, Image, Kernel, Vm
+from banger.core.models import Image, Kernel, Vm
 from banger.core.names import new_id
 from banger.core.operation import Operation
 from banger.core.pins import tells_the_same
 from banger.core.ports import BuiltImage, ImageRequest, ImageSource, ResolvedImage, RootfsFacts
 from banger.core.units import MIB, format_size
+from banger.core.wire.sizes import DefaultSizes
 
 #: A registered file does not say what it was made for.
 HOST_PLATFORM = "linux/amd64"

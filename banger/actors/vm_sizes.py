@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from banger.config import Config
-from banger.core.models import DefaultSizes
+from banger.core.wire.sizes import DefaultSizes
 from banger.core.wire.vm_spec import VmSpec
 from banger.host.resources import cpu_count
 

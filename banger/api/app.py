@@ -20,24 +20,18 @@ from banger.api.openapi import Described, document
 from banger.core.errors import BangerError, ErrorKind, internal_error
 from banger.core.evidence import Evidence
 from banger.core.models import Image, Kernel, Vm
-from banger.core.ports import PushRequest
-from banger.core.wire.requests import (
+from banger.core.wire.exec import CopyConfig, ExecConfig, RunConfig
+from banger.core.wire.images import (
     CommitBody,
-    CopyConfig,
-    CreateVmBody,
-    ExecConfig,
     ExportImageBody,
-    GrowBody,
-    ImportKernelBody,
-    PruneBody,
     PullImageBody,
-    PullKernelBody,
     PushImageBody,
-    RefreshCatalogBody,
     RegisterImageBody,
-    RunConfig,
     TagImageBody,
 )
+from banger.core.wire.kernels import ImportKernelBody, PullKernelBody, PushKernelBody
+from banger.core.wire.system import PruneBody, RefreshCatalogBody
+from banger.core.wire.vms import CreateVmBody, GrowBody
 
 Endpoint = Callable[..., Any]
 
@@ -98,7 +92,7 @@ ROUTES: tuple[Entry, ...] = (
     ),
     _entry("POST", "/v1/kernels/import", artifacts.import_kernel, "import a kernel", body=ImportKernelBody, long=True),
     _entry(
-        "POST", "/v1/kernels/{query:path}/push", artifacts.push_kernel, "push a kernel", body=PushRequest, long=True
+        "POST", "/v1/kernels/{query:path}/push", artifacts.push_kernel, "push a kernel", body=PushKernelBody, long=True
     ),
     _entry("GET", "/v1/kernels/{query:path}", artifacts.show_kernel, "show a kernel", answer=Kernel),
     _entry(

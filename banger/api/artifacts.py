@@ -32,17 +32,16 @@ from banger.core.errors import BangerError, ErrorKind
 from banger.core.names import check_artifact_name
 from banger.core.operation import Operation
 from banger.core.ports import KernelRequest, PushRequest
-from banger.core.wire.requests import (
+from banger.core.wire.images import (
     CommitBody,
     ExportImageBody,
-    ImportKernelBody,
     PullImageBody,
-    PullKernelBody,
     PushImageBody,
-    RefreshCatalogBody,
     RegisterImageBody,
     TagImageBody,
 )
+from banger.core.wire.kernels import ImportKernelBody, PullKernelBody, PushKernelBody
+from banger.core.wire.system import RefreshCatalogBody
 from banger.oci.artifact_client import Registries
 
 
@@ -123,7 +122,8 @@ async def push_image(request: Request) -> Response:
 async def push_kernel(request: Request) -> Response:
     """Upload a kernel."""
     kernel = context_of(request).store.kernels.find(request.path_params["query"])
-    push = await read_body(request, PushRequest)
+    body = await read_body(request, PushKernelBody)
+    push = PushRequest(body.reference, plain_http=body.plain_http)
     return await perform(request, PushKernel(kernel.name or kernel.id, kernel.id, push))
 
 

@@ -21,8 +21,9 @@ from banger.api.peer import peer_uid
 from banger.api.vms import create_command, find_vm
 from banger.core.errors import BangerError, internal_error
 from banger.core.exec import ExecRequest, ExitStatus, Terminal
-from banger.core.wire.requests import CopyConfig, CreateVmBody, ExecConfig, RunConfig
+from banger.core.wire.exec import CopyConfig, ExecConfig, RunConfig
 from banger.core.wire.vm_spec import VmSpec
+from banger.core.wire.vms import CreateVmBody
 from banger.sessions.run import RunRequest
 
 Work = Callable[[ApiContext, ServerFrameChannel, Request], Awaitable[ExitStatus]]

@@ -20,7 +20,7 @@ from banger.api.ndjson import MEDIA_TYPE
 from banger.core import codec
 from banger.core.errors import BangerError
 from banger.core.models import VmState
-from banger.core.wire.requests import PruneBody
+from banger.core.wire.system import PruneBody
 
 
 async def show_system(request: Request) -> Response:

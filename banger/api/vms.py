@@ -35,7 +35,7 @@ from banger.core.models import Vm, VmState
 from banger.core.names import check_vm_name, made_up_name, new_id
 from banger.core.states import LIVE, check_running
 from banger.core.units import parse_duration
-from banger.core.wire.requests import CreateVmBody, GrowBody
+from banger.core.wire.vms import CreateVmBody, GrowBody
 from banger.guest.known_hosts import known_hosts_line
 
 #: How often a followed log and a waited-for state are looked at, in seconds.

@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from banger.core.errors import BangerError
-from banger.core.models import DefaultSizes, ImageConfig
+from banger.core.models import ImageConfig
 from banger.core.names import check_artifact_name
 from banger.core.ports import KernelReference
 from banger.core.units import GIB
+from banger.core.wire.sizes import DefaultSizes
 from banger.oci.artifact import Artifact, Fields, is_artifact, parse_artifact, to_json
 from banger.oci.documents import Descriptor, DocumentError, parse_object
 from banger.oci.image_config import parse_image_config

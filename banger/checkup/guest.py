@@ -12,7 +12,7 @@ from banger.client.conversation import Ended, converse
 from banger.core.console import last_lines
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.frames import FrameType
-from banger.core.wire.requests import ExecConfig
+from banger.core.wire.exec import ExecConfig
 
 #: The one program that every guest has, whatever its image holds (docs/guest.md). Scripts know it as ``$B``.
 BUSYBOX = "/run/banger/bin/busybox"

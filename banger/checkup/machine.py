@@ -18,8 +18,8 @@ from banger.client import Client, path_of
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.units import format_duration
 from banger.core.vmm_names import HARDWARE
-from banger.core.wire.requests import CreateVmBody
 from banger.core.wire.vm_spec import VmSpec
+from banger.core.wire.vms import CreateVmBody
 
 #: What one boot may take besides the guest's own time: a kernel may have to be downloaded first, in seconds.
 _PREPARING_S = 900.0

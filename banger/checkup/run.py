@@ -19,7 +19,7 @@ from banger.checkup.report import MachineReport, Report, Row, Verdict, is_ok
 from banger.client import Client, path_of
 from banger.config import Config
 from banger.core.errors import BangerError
-from banger.core.wire.requests import PullImageBody
+from banger.core.wire.images import PullImageBody
 from banger.core.wire.vm_spec import VmSpec
 from banger.layout import Layout
 

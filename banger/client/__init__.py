@@ -69,7 +69,7 @@ class Client:
             method: of HTTP.
             path: without the socket or host.
             query: values that are lists are repeated.
-            body: sent as JSON; one of :mod:`banger.core.wire.requests`, or plain values.
+            body: sent as JSON; a dataclass of :mod:`banger.core.wire`, or plain values.
             timeout_s: other than what this client was made with.
 
         Raises:

@@ -9,18 +9,18 @@ from typing import Any, TypeVar
 
 from banger.client import Client, OnEvent, path_of
 from banger.core.codec import field_types, from_plain
-from banger.core.models import NO_SIZES, DefaultSizes, Image, Kernel
-from banger.core.ports import PushRequest
-from banger.core.wire.requests import (
+from banger.core.models import Image, Kernel
+from banger.core.wire.images import (
     CommitBody,
     ExportImageBody,
-    PruneBody,
     PullImageBody,
-    PullKernelBody,
     PushImageBody,
     RegisterImageBody,
     TagImageBody,
 )
+from banger.core.wire.kernels import PullKernelBody, PushKernelBody
+from banger.core.wire.sizes import NO_SIZES, DefaultSizes
+from banger.core.wire.system import PruneBody
 
 T = TypeVar("T")
 
@@ -170,7 +170,7 @@ class Kernels:
 
     def push(self, query: str, reference: str, *, plain_http: bool = False, on_event: OnEvent | None = None) -> str:
         """Upload one to a registry; the digest of its manifest there."""
-        body = PushRequest(reference, plain_http=plain_http)
+        body = PushKernelBody(reference, plain_http)
         path = path_of("kernels", query, "push")
         return str(self._client.long("POST", path, body=body, on_event=on_event)["digest"])
 

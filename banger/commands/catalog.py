@@ -8,7 +8,7 @@ from typing import Annotated
 from typer import Argument, Context, Option
 
 from banger.commands.session import CliSession
-from banger.core.wire.requests import RefreshCatalogBody
+from banger.core.wire.system import RefreshCatalogBody
 
 #: A server that answers slowly is asked again a few times.
 _TIMEOUT_S = 120.0

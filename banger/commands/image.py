@@ -10,8 +10,8 @@ from typer import Argument, Context, Option
 from banger.client import path_of
 from banger.commands.options import ForceArtifactFlag, PlainHttpFlag, SeveralImages, StoredImage, VmArgument
 from banger.commands.session import CliSession
+from banger.core.wire.images import CommitBody, PullImageBody, RegisterImageBody, TagImageBody
 from banger.core.wire.reading import mebibytes
-from banger.core.wire.requests import CommitBody, PullImageBody, RegisterImageBody, TagImageBody
 
 Reference = Annotated[str, Argument(metavar="REFERENCE", help="docker.io/library/alpine:3, python:3.12, debian, …")]
 

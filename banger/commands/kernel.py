@@ -11,7 +11,7 @@ from banger.client import path_of
 from banger.commands.options import ForceArtifactFlag, SeveralKernels
 from banger.commands.session import CliSession
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.wire.requests import ImportKernelBody, PullKernelBody
+from banger.core.wire.kernels import ImportKernelBody, PullKernelBody
 
 _URLS = ("https://", "http://")
 #: What is written with one of these says itself where it comes from.

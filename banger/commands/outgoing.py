@@ -10,10 +10,10 @@ from typer import Argument, Context, Option
 from banger.client import path_of
 from banger.commands.options import Destination, FormOption, PlainHttpFlag, StoredImage, StoredKernel
 from banger.commands.session import CliSession
-from banger.core.models import DefaultSizes
-from banger.core.ports import PushRequest
+from banger.core.wire.images import ExportImageBody, PushImageBody
+from banger.core.wire.kernels import PushKernelBody
 from banger.core.wire.reading import mebibytes, one_of
-from banger.core.wire.requests import ExportImageBody, PushImageBody
+from banger.core.wire.sizes import DefaultSizes
 from banger.render.views import size
 
 _FORMS = ("bundle", "oci")
@@ -61,7 +61,7 @@ def push_kernel(
     ctx: Context, stored_kernel: StoredKernel, destination: Destination, plain_http: PlainHttpFlag = False
 ) -> None:
     """Upload a kernel to a registry."""
-    _push(ctx.obj, "kernels", stored_kernel, PushRequest(destination, plain_http=plain_http))
+    _push(ctx.obj, "kernels", stored_kernel, PushKernelBody(destination, plain_http))
 
 
 def _sizes(cpus: int | None, memory: str, disk: str) -> DefaultSizes:
@@ -69,6 +69,6 @@ def _sizes(cpus: int | None, memory: str, disk: str) -> DefaultSizes:
     return DefaultSizes(cpus or 0, mebibytes(memory) if memory else 0, mebibytes(disk) if disk else 0)
 
 
-def _push(session: CliSession, collection: str, name: str, body: PushImageBody | PushRequest) -> None:
+def _push(session: CliSession, collection: str, name: str, body: PushImageBody | PushKernelBody) -> None:
     pushed = session.long("POST", path_of(collection, name, "push"), body=body)
     session.show_document(pushed, f"{pushed['digest']}\n")

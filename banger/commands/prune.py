@@ -14,7 +14,7 @@ from banger.commands.session import CliSession
 from banger.commands.targets import state_of
 from banger.core.errors import BangerError, ErrorKind, cancelled
 from banger.core.plain_text import printable
-from banger.core.wire.requests import PruneBody
+from banger.core.wire.system import PruneBody
 from banger.render.terminal import Terminal
 from banger.render.views import VM_COLUMNS, size
 

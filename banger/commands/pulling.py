@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from banger.client import path_of
 from banger.commands.session import CliSession
+from banger.core.wire.images import PullImageBody
 from banger.core.wire.reading import one_of
-from banger.core.wire.requests import PullImageBody
 
 
 def bring_image(session: CliSession, image: str, when: str) -> None:

@@ -20,7 +20,7 @@ from banger.commands.session import CliSession
 from banger.commands.trailing import TrailingCommand
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.units import parse_duration
-from banger.core.wire.requests import ExecConfig, RunConfig, TerminalConfig
+from banger.core.wire.exec import ExecConfig, RunConfig, TerminalConfig
 
 _NOT_RUN = 125
 #: Failures of the host rather than of what was typed: where nothing better is advised, find out what works here.

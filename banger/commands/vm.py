@@ -18,7 +18,7 @@ from banger.commands.targets import lines_of, select
 from banger.core.plain_text import PrintableStream
 from banger.core.units import parse_duration
 from banger.core.wire.reading import mebibytes, one_of
-from banger.core.wire.requests import CreateVmBody, GrowBody
+from banger.core.wire.vms import CreateVmBody, GrowBody
 from banger.render.streams import check_reader
 
 _LIVE = frozenset({"starting", "running", "paused", "stopping"})

@@ -11,8 +11,8 @@ from datetime import datetime
 from enum import StrEnum
 
 from banger.core.progress import StepTiming
-from banger.core.wire.facts import described, facts_of
 from banger.core.wire.port_forward import PortForward
+from banger.core.wire.sizes import NO_SIZES, DefaultSizes
 from banger.core.wire.vm_spec import VmSpec
 
 
@@ -27,18 +27,6 @@ class ImageConfig:
     workdir: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     volumes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class DefaultSizes:
-    """What VMs of an image should get unless somebody says otherwise; 0 leaves it to the host."""
-
-    cpus: int = described(0, facts_of(VmSpec)["cpus"])
-    memory_mib: int = described(0, facts_of(VmSpec)["memory_mib"])
-    disk_mib: int = described(0, facts_of(VmSpec)["disk_mib"])
-
-
-NO_SIZES = DefaultSizes()
 
 
 @dataclass(frozen=True, slots=True)

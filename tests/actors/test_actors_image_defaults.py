@@ -23,9 +23,10 @@ from banger.catalog import Catalog
 from banger.config import Config
 from banger.core import clock
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import DefaultSizes, Image, Kernel
+from banger.core.models import Image, Kernel
 from banger.core.names import new_id
 from banger.core.ports import ImageRequest, KernelRequest, PushRequest
+from banger.core.wire.sizes import DefaultSizes
 from banger.core.wire.vm_spec import VmSpec
 from banger.host.resources import cpu_count
 from banger.layout import Layout

@@ -16,8 +16,8 @@ from loguru import logger
 from banger.actors.messages import PullImage
 from banger.client import Client, path_of
 from banger.core.ports import ImageRequest
-from banger.core.wire.requests import CreateVmBody
 from banger.core.wire.vm_spec import VmSpec
+from banger.core.wire.vms import CreateVmBody
 from tests.support import origins
 from tests.support.fake_vmm import FakeVmm
 from tests.support.fakes import World

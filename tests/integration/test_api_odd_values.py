@@ -16,7 +16,7 @@ import requests
 from banger.actors.messages import DeleteVm
 from banger.api.app import ROUTES
 from banger.core.codec import field_types, from_plain, is_optional, to_request, without_none
-from banger.core.wire.requests import CreateVmBody
+from banger.core.wire.vms import CreateVmBody
 from tests.support.fake_vmm import FakeVmm
 from tests.support.fakes import World
 from tests.support.owned_vms import create

@@ -23,9 +23,10 @@ from banger.bundle.layout_reader import LayoutArchive
 from banger.bundle.manifest import ARTIFACT_TYPE, MANIFEST_TYPE, ROOTFS_TYPE, BundleManifest, Disk
 from banger.core import clock
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import DefaultSizes, Image, ImageConfig, Kernel
+from banger.core.models import Image, ImageConfig, Kernel
 from banger.core.operation import Operation
 from banger.core.ports import BuiltImage, ImageRequest
+from banger.core.wire.sizes import DefaultSizes
 from banger.oci.artifact import LocalBlob, manifest_bytes
 from banger.oci.documents import OCI_MANIFEST, parse_descriptor
 from banger.oci.manifest import find_manifest
@@ -256,7 +257,6 @@ def test_bundle_that_another_source_came_upon_is_adopted(
     client = Puller(tmp_path / "blobs").client(reference)
     document, found = find_manifest(client, Platform.host())
     adopted = machine.source.adopt(client, document, found, ImageRequest(reference))
-    assert adopted is not None
     assert (machine.source.made(adopted), adopted.digest) == (True, digest)
     machine.staging.mkdir()
     assert_same(original, machine, machine.source.build(adopted, machine.staging, machine.operation))

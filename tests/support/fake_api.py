@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from banger.core.codec import from_plain, to_plain
 from banger.core.frames import MEDIA_TYPE, FrameReader, FrameType, encode, encode_json
-from banger.core.wire.requests import ExecConfig, RunConfig
+from banger.core.wire.exec import ExecConfig, RunConfig
 
 
 @dataclass

@@ -10,8 +10,9 @@ from banger.bundle.source import BundleImageSource
 from banger.catalog import Catalog
 from banger.config import Config
 from banger.core import clock
-from banger.core.models import DefaultSizes, Image, Kernel
+from banger.core.models import Image, Kernel
 from banger.core.operation import Operation
+from banger.core.wire.sizes import DefaultSizes
 from banger.kernels.artifact_source import KernelArtifactSource
 from banger.kernels.url_source import UrlKernelSource
 from banger.layout import Layout

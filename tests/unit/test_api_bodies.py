@@ -9,7 +9,9 @@ import pytest
 
 from banger.api.bodies import decode
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.wire.requests import CreateVmBody, ExecConfig, ExportImageBody, PullImageBody, RunConfig, TagImageBody
+from banger.core.wire.exec import ExecConfig, RunConfig
+from banger.core.wire.images import ExportImageBody, PullImageBody, TagImageBody
+from banger.core.wire.vms import CreateVmBody
 
 
 def refusal(data: bytes, cls: type[Any]) -> BangerError:

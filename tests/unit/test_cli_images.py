@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from banger.core.wire.requests import PruneBody
+from banger.core.wire.system import PruneBody
 from tests.support.cli import Cli, banger
 from tests.support.command import Command
 from tests.support.fake_api import FakeApi, as_read, image_json, kernel_json, vm_json

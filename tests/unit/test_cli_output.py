@@ -8,7 +8,7 @@ from freezegun import freeze_time
 from banger.core.codec import to_plain
 from banger.core.errors import EXIT_CODES, ErrorKind
 from banger.core.wire.port_forward import PortForward
-from banger.core.wire.requests import CreateVmBody
+from banger.core.wire.vms import CreateVmBody
 from tests.support.cli import Cli
 from tests.support.fake_api import FakeApi, as_read, event, image_json, vm_json
 

@@ -15,9 +15,10 @@ from banger.commands.vm import create
 from banger.core import codec
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.wire import reading
+from banger.core.wire.exec import ExecConfig, RunConfig
 from banger.core.wire.facts import facts_of
-from banger.core.wire.requests import CreateVmBody, ExecConfig, RunConfig
 from banger.core.wire.vm_spec import SpecOptions, VmSpec, from_settings
+from banger.core.wire.vms import CreateVmBody
 from scripts.spec_table import rows
 from tests.support.cli import Cli
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from banger.actors.messages.commands import Command, OwnerKey, OwnerKind
-from banger.core.models import NO_SIZES, DefaultSizes
 from banger.core.ports import ImageRequest, PushRequest
+from banger.core.wire.sizes import NO_SIZES, DefaultSizes
 
 
 @dataclass(frozen=True, slots=True)

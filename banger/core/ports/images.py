@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from banger.core.models import NO_SIZES, DefaultSizes, ImageConfig
+from banger.core.models import ImageConfig
 from banger.core.operation import Operation
+from banger.core.wire.sizes import NO_SIZES, DefaultSizes
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,17 +13,12 @@ from typing import Any, Literal, TypedDict
 
 from banger.core.egress import EgressPolicy
 from banger.core.publishing import parse_publish
-from banger.core.units import GIB, LONGEST_S, MIB, TIB, format_size, parse_duration
+from banger.core.units import LONGEST_S, parse_duration
 from banger.core.vmm_names import ACCELERATORS, MACHINES
-from banger.core.wire import reading
+from banger.core.wire import reading, sizes
 from banger.core.wire.facts import FACTS, Facts, described, facts_of
 from banger.core.wire.port_forward import PortForward
 
-MOST_CPUS = 1024
-#: What a host has is asked elsewhere; this only keeps numbers that overflow out.
-_MOST_MEMORY_MIB = 1 << 32
-#: What an ext4 with blocks of 4 KiB can have is more; a sparse disk of that size is still made in a moment.
-MOST_DISK_MIB = 16 * TIB // MIB
 _HUNDRED_YEARS = f"{LONGEST_S:.0f} (a hundred years)"
 
 
@@ -33,10 +28,6 @@ class InitChoice(StrEnum):
     AUTO = "auto"
     IMAGE = "image"
     NONE = "none"
-
-
-def _size_words(most_mib: int) -> str:
-    return f"{most_mib} ({format_size(most_mib * MIB)}; {GIB // MIB} is a GiB)"
 
 
 def _egress(text: str) -> str:
@@ -63,43 +54,9 @@ class VmSpec:
     kernel: str = described(
         "", Facts("Kernel to boot.", ("--kernel",), "KERNEL", "Empty: the image's own, or else the default kernel.")
     )
-    cpus: int = described(
-        0,
-        Facts(
-            "Virtual CPUs.",
-            ("--cpus",),
-            "N",
-            "0: the image's default, or the setting; likewise for memory and disk. A created VM has the actual values.",
-            read=reading.cpu_count,
-            is_blank_a_value=True,
-            setting="vm.cpus",
-            most=MOST_CPUS,
-        ),
-    )
-    memory_mib: int = described(
-        0,
-        Facts(
-            "Memory: 512M, 2G; a bare number is MiB.",
-            ("--memory", "-m"),
-            "SIZE",
-            read=reading.mebibytes,
-            setting="vm.memory_mib",
-            most=_MOST_MEMORY_MIB,
-            most_words=_size_words(_MOST_MEMORY_MIB),
-        ),
-    )
-    disk_mib: int = described(
-        0,
-        Facts(
-            "Size of the writable disk (sparse).",
-            ("--disk",),
-            "SIZE",
-            read=reading.mebibytes,
-            setting="vm.disk_mib",
-            most=MOST_DISK_MIB,
-            most_words=_size_words(MOST_DISK_MIB),
-        ),
-    )
+    cpus: int = described(0, sizes.CPUS)
+    memory_mib: int = described(0, sizes.MEMORY_MIB)
+    disk_mib: int = described(0, sizes.DISK_MIB)
     env: tuple[str, ...] = described(
         (),
         Facts(
@@ -209,8 +166,8 @@ class VmSpec:
             "SIZE",
             "0: the configured size, for a new one.",
             read=reading.mebibytes,
-            most=MOST_DISK_MIB,
-            most_words=_size_words(MOST_DISK_MIB),
+            most=sizes.MOST_DISK_MIB,
+            most_words=sizes.DISK_MIB.most_words,
         ),
     )
     machine: str = described(
