@@ -9,8 +9,8 @@ from banger.core.units import GIB, MIB, format_size
 
 #: Far above what people copy; a guest that sends more is asked about.
 MOST_BYTES = 64 * GIB
-#: What an entry without content takes on most file systems, and so counts for.
-_ENTRY_BYTES = 4096
+#: The block of most file systems: what an entry without content takes, and what content is rounded up to, as by du(1).
+_BLOCK_BYTES = 4096
 #: Left free of the host's file system: whoever fills it to the last byte hinders everybody on the host.
 _RESERVE_BYTES = 64 * MIB
 #: Written between two looks at the free room.
@@ -34,7 +34,7 @@ class Ceiling:
 
     def add_entry(self, size_bytes: int = 0) -> None:
         """Account for a file of this size, a directory or a link, before it is made. Raises as :meth:`add`."""
-        self.add(_ENTRY_BYTES + size_bytes)
+        self.add(max(1, -(-size_bytes // _BLOCK_BYTES)) * _BLOCK_BYTES)
 
     def add(self, size_bytes: int) -> None:
         """Account for so much more.
