@@ -12,7 +12,7 @@ from banger.actors.inventory import is_held, leaks
 from banger.actors.messages import Command, DeleteImage, DeleteKernel, ReconcileHost, ReconcileVm
 from banger.actors.orphans import CACHED_S, GRACE_S, Orphans
 from banger.actors.services import Services
-from banger.actors.vm_reconcile import observe, recorded_vm
+from banger.actors.vm_reconcile import observe, recorded_vm, standstill
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import Vm, VmState
@@ -126,9 +126,12 @@ class HostReconciler:
             what = observe(self._services, vm).action if self._may_need_it(vm) else ReconcileAction.NOTHING
             if what in (ReconcileAction.ERASE, ReconcileAction.REMOVE_ABANDONED):
                 self._report.removed.append(f"VM {vm.name}")
-            elif what is ReconcileAction.ADOPT and self._at_start:
-                self._report.adopted.append(vm.name)
-            elif what not in (ReconcileAction.NOTHING, ReconcileAction.ADOPT):
+            elif what is ReconcileAction.ADOPT:
+                if self._at_start:
+                    self._report.adopted.append(vm.name)
+                if vm.state is VmState.RUNNING and (words := standstill(self._services, vm)):
+                    self._report.stopped.append(words)
+            elif what is not ReconcileAction.NOTHING:
                 self._report.stopped.append(f"{vm.name} ({what.value})")
 
     def _may_need_it(self, vm: Vm) -> bool:

@@ -222,15 +222,14 @@ class VmActor(OwnerActor):
         vm = self._keeper.moved(vm, VmState.STOPPING)
         crashpoint("vm.stop:begun")
         if identity is not None and identity.known and ended is None:
-            if was_paused:  # a guest that stands still hears nothing
-                driver_of(self.services, vm).resume(machine_of(self.services, vm, identity))
             try:
+                if was_paused:  # a guest that stands still hears nothing
+                    driver_of(self.services, vm).resume(machine_of(self.services, vm, identity))
                 self._let_power_off(vm, identity, timeout_s, operation)
             except BangerError:
-                if self.services.vms.vmms.processes.is_alive(
-                    identity
-                ):  # it may still hear, and end later: then it is reconciled
-                    self._keeper.save(vm, state=VmState.RUNNING, restarts=NO_RESTARTS)
+                # It may still hear, and end later: then it is reconciled.
+                if self.services.vms.vmms.processes.is_alive(identity):
+                    self._keeper.save(vm, state=VmState.RUNNING, paused_by="", reason="", restarts=NO_RESTARTS)
                     raise
         if ended is not None:
             return self._keeper.down(vm, ended.reason, ended.words, operation, after)
@@ -253,7 +252,8 @@ class VmActor(OwnerActor):
         operation.token.raise_if_cancelled()
         if not gone:
             reason = operation.haste.reason or f"the guest did not power off within {timeout_s:g} s"
-            operation.note(f"{reason}: killed")
+            condition = condition_of(self.services, vm, identity)
+            operation.note(f"{reason}{f' ({condition.words})' if condition.is_stalled else ''}: killed")
 
     def _ask_to_power_off(self, vm: Vm, operation: Operation) -> None:
         """By banger's own channel; if the guest does not answer there, by its power button."""

@@ -10,7 +10,7 @@ from banger.actors.incident_recorder import IncidentRecorder, cause_of_exit
 from banger.actors.services import Services
 from banger.actors.vm_keeper import VmKeeper
 from banger.actors.vm_machines import condition_of, driver_of, machine_of
-from banger.actors.vm_teardown import find_process
+from banger.actors.vm_teardown import find_process, recorded_identity
 from banger.core import clock, codec
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError
@@ -59,6 +59,15 @@ def breakdown(services: Services, vm: Vm, identity: ProcessIdentity | None) -> s
         logger.warning("{}: how its machine is cannot be told: {}", vm.name, error)
         return ""
     return condition.words if condition.health is Health.BROKEN else ""
+
+
+def standstill(services: Services, vm: Vm) -> str:
+    """Why a VM will be taken for paused though its row says that it runs; empty if it will not."""
+    try:
+        condition = condition_of(services, vm, recorded_identity(services, vm.id))
+    except BangerError:  # as :func:`breakdown`
+        return ""
+    return stalled(vm.name, condition)[1] if condition.is_stalled else ""
 
 
 def recorded_vm(services: Services, vm_id: str) -> Vm | None:

@@ -27,7 +27,8 @@ _NAME_WIDTH = 10
 def vm_page(vm: Row, terminal: Terminal) -> str:
     """A VM, with the waterfall of its last start."""
     spec = vm.get("spec") or {}
-    running = f"pid {vm['pid']}, {vm.get('accelerator')}" if vm.get("pid") else ""
+    engine = " on ".join(filter(None, (vm.get("vmm"), vm.get("accelerator"))))
+    running = f"pid {vm['pid']}, {engine}" if vm.get("pid") else ""
     identity = [
         ("id", vm.get("id")),
         ("state", _join(vm_state(vm), running)),

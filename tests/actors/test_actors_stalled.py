@@ -60,6 +60,9 @@ def test_machine_that_waits_for_the_host_is_shown_as_paused_with_the_reason(
 def test_machine_that_stopped_while_no_daemon_ran_is_found_at_its_start(vm_world: World, vmm: FakeVmm, vm: Vm) -> None:
     vmm.stalled[vm.id] = NO_ROOM
     vm_world.restart()
+    (forecast,) = vm_world.do(ReconcileHost(dry_run=True)).stopped
+    assert "the host's disk is full" in forecast
+    assert vm_world.vm("web").state is VmState.RUNNING
     report = vm_world.do(ReconcileHost(at_start=True))
     assert report.adopted == ["web"]
     assert "the host's disk is full" in report.stopped[0]
@@ -135,7 +138,24 @@ def test_stop_of_a_machine_that_waits_for_the_host_ends_it(vm_world: World, vmm:
     vmm.stalled[vm.id], vmm.has_room = NO_ROOM, False
     vmm.deaf.add(vm.name)
     looked_after(vm_world)
-    assert vm_world.do(StopVm(vm.id, vm.name, timeout_s=0.1)).state is VmState.STOPPED
+    stop = vm_world.supervisor.submit(StopVm(vm.id, vm.name, timeout_s=0.1))
+    notes: list[str] = []
+    stop.subscribe(lambda event: notes.append(event.message))
+    assert stop.wait().state is VmState.STOPPED
+    assert any("did not power off within 0.1 s (the host's disk is full): killed" in note for note in notes)
+
+
+def test_stop_that_is_given_up_leaves_nothing_said_of_the_pause_before_it(
+    vm_world: World, vmm: FakeVmm, vm: Vm
+) -> None:
+    vmm.stalled[vm.id] = NO_ROOM
+    vmm.deaf.add(vm.name)
+    looked_after(vm_world)
+    stop = vm_world.supervisor.submit(StopVm(vm.id, vm.name, timeout_s=60.0))
+    eventually(lambda: vm_world.vm("web").state is VmState.STOPPING, what="it waits for the guest")
+    stop.leave()
+    eventually(lambda: vm_world.vm("web").state is VmState.RUNNING, what="it was given up")
+    assert (vm_world.vm("web").paused_by, vm_world.vm("web").reason) == ("", "")
 
 
 def test_boot_that_finds_no_room_fails_with_that_reason_and_not_as_a_bad_kernel(vm_world: World, vmm: FakeVmm) -> None:

@@ -270,7 +270,7 @@ def vm_json(name: str = "web", **facts: Any) -> dict[str, Any]:
         "id": "0a1b2c3d4e5f", "name": name, "spec": spec, "state": "running", "created_at": "2026-11-23T12:00:00.000Z",
         "owner_uid": 0, "image_id": "aaaaaaaaaaaa", "kernel_id": "bbbbbbbbbbbb", "reason": "", "exit_reason": "",
         "started_at": "2026-11-23T12:00:05.000Z", "stopped_at": None, "address": "10.0.2.15", "ports": [],
-        "ssh_port": 40022, "accelerator": "tcg", "pid": 4242, "timings": [], "image_name": "debian",
+        "ssh_port": 40022, "vmm": "qemu", "accelerator": "tcg", "pid": 4242, "timings": [], "image_name": "debian",
         "kernel_name": "debian-cloud", "broken": "", **facts,
     }  # fmt: skip
 

@@ -77,7 +77,7 @@ def test_vm_show_is_a_page_with_the_waterfall(cli: Cli, api: FakeApi) -> None:
     ]
     api.on("GET", "/v1/vms/web", vm_json("web", timings=timings))
     out = cli("vm", "show", "web").out
-    assert out.startswith("web\n  id          0a1b2c3d4e5f\n  state       running (pid 4242, tcg)\n")
+    assert out.startswith("web\n  id          0a1b2c3d4e5f\n  state       running (pid 4242, qemu on tcg)\n")
     assert "  image       debian (aaaaaaaaaaaa)\n" in out
     assert out.endswith(
         "Last start\n"
