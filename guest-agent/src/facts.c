@@ -19,6 +19,26 @@
 
 static char text[65536];
 
+static char said[16384];
+static size_t said_size;
+
+static void flush(void) {
+    write_all(STDOUT_FILENO, said, said_size);
+    said_size = 0;
+}
+
+/* Lines are short: there is always room for one. */
+static void __attribute__((format(printf, 1, 2))) emit(const char *format, ...) {
+    va_list arguments;
+    if (sizeof said - said_size < 4096)
+        flush();
+    va_start(arguments, format);
+    int size = vsnprintf(said + said_size, sizeof said - said_size, format, arguments);
+    va_end(arguments);
+    if (size > 0 && (size_t)size < sizeof said - said_size)
+        said_size += (size_t)size;
+}
+
 static const char *slurp(int directory, const char *path) {
     if (read_file(directory, path, text, sizeof text) < 0)
         *text = 0;
@@ -30,16 +50,16 @@ static void print_name(const char *name, size_t size) {
     for (size_t i = 0; i < size && name[i]; i++) {
         unsigned char byte = (unsigned char)name[i];
         if (byte <= ' ' || byte == '\\' || byte == 0x7f)
-            dprintf(STDOUT_FILENO, "\\%03o", byte);
+            emit("\\%03o", byte);
         else
-            write_all(STDOUT_FILENO, name + i, 1);
+            emit("%c", byte);
     }
 }
 
 static void print_named(const char *what, const char *name) {
-    dprintf(STDOUT_FILENO, "%s ", what);
+    emit("%s ", what);
     print_name(name, strcspn(name, "\n"));
-    write_all(STDOUT_FILENO, "\n", 1);
+    emit("\n");
 }
 
 /* The number that stands behind a word at the start of a line. */
@@ -57,9 +77,9 @@ static void print_times(void) {
     struct timespec now;
     struct utsname system;
     clock_gettime(CLOCK_REALTIME, &now);
-    dprintf(STDOUT_FILENO, "clock %lld%09ld\n", (long long)now.tv_sec, now.tv_nsec);
+    emit("clock %lld%09ld\n", (long long)now.tv_sec, now.tv_nsec);
     clock_gettime(CLOCK_BOOTTIME, &now);
-    dprintf(STDOUT_FILENO, "uptime %lld\n", (long long)now.tv_sec * 1000 + now.tv_nsec / 1000000);
+    emit("uptime %lld\n", (long long)now.tv_sec * 1000 + now.tv_nsec / 1000000);
     if (uname(&system) == 0) {
         print_named("kernel", system.release);
         print_named("hostname", system.nodename);
@@ -81,25 +101,25 @@ static void print_load(void) {
     unsigned cpus = 0;
     for (const char *line = strstr(stat, "\ncpu"); line; line = strstr(line + 1, "\ncpu"))
         cpus++;
-    dprintf(STDOUT_FILENO, "cpus %u\nload %.2f %.2f %.2f\ncpu", cpus, one, five, fifteen);
+    emit("cpus %u\nload %.2f %.2f %.2f\ncpu", cpus, one, five, fifteen);
     for (int i = 0; i < 8; i++)
-        dprintf(STDOUT_FILENO, " %llu", ticks[i] * 1000 / (unsigned long long)rate);
+        emit(" %llu", ticks[i] * 1000 / (unsigned long long)rate);
     int fd = openat(PROC_FD, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *directory = fd < 0 ? NULL : fdopendir(fd);
     for (struct dirent *entry; directory && (entry = readdir(directory)) != NULL;)
         processes += entry->d_name[0] >= '1' && entry->d_name[0] <= '9';
     if (directory)
         closedir(directory);
-    dprintf(STDOUT_FILENO, "\nprocesses %llu %u\n", processes, running);
+    emit("\nprocesses %llu %u\n", processes, running);
 }
 
 static void print_memory(void) {
     static const char *const words[] = {"MemTotal:", "MemFree:", "MemAvailable:", "Cached:", "SwapTotal:", "SwapFree:"};
     const char *memory = slurp(PROC_FD, "meminfo");
-    dprintf(STDOUT_FILENO, "memory");
+    emit("memory");
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
-        dprintf(STDOUT_FILENO, " %llu", number_after(memory, words[i]) * 1024);
-    dprintf(STDOUT_FILENO, "\n");
+        emit(" %llu", number_after(memory, words[i]) * 1024);
+    emit("\n");
 }
 
 /* /proc/self/mounts: SOURCE POINT TYPE OPTIONS; names are escaped in it already. */
@@ -124,7 +144,7 @@ static void print_disks(void) {
         if (statvfs(place, &about) < 0)
             continue;
         unsigned long long unit = about.f_frsize;
-        dprintf(STDOUT_FILENO, "disk %s %s %llu %llu %llu %llu %llu\n", point, type, about.f_blocks * unit,
+        emit("disk %s %s %llu %llu %llu %llu %llu\n", point, type, about.f_blocks * unit,
                 about.f_bfree * unit, about.f_bavail * unit, (unsigned long long)about.f_files,
                 (unsigned long long)about.f_ffree);
     }
@@ -147,7 +167,7 @@ static void print_interfaces(void) {
         snprintf(path, sizeof path, "/sys/class/net/%s/flags", name);
         read_file(AT_FDCWD, path, state, sizeof state);
         mac[strcspn(mac, "\n")] = mtu[strcspn(mtu, "\n")] = 0;
-        dprintf(STDOUT_FILENO, "net %s %s %s %s %llu %llu\n", name, *mac ? mac : "-", *mtu ? mtu : "0",
+        emit("net %s %s %s %s %llu %llu\n", name, *mac ? mac : "-", *mtu ? mtu : "0",
                 strtoul(state, NULL, 16) & IFF_UP ? "up" : "down", received, sent);
     }
     close_lines(&lines);
@@ -176,7 +196,7 @@ static void print_addresses(void) {
         const void *bytes = six ? (const void *)&((const struct sockaddr_in6 *)(const void *)one->ifa_addr)->sin6_addr
                                 : (const void *)&((const struct sockaddr_in *)(const void *)one->ifa_addr)->sin_addr;
         if (inet_ntop(six ? AF_INET6 : AF_INET, bytes, address, sizeof address))
-            dprintf(STDOUT_FILENO, "address %s %s/%u\n", one->ifa_name, address, prefix_of(one->ifa_netmask, six));
+            emit("address %s %s/%u\n", one->ifa_name, address, prefix_of(one->ifa_netmask, six));
     }
     freeifaddrs(all);
 }
@@ -187,7 +207,7 @@ static void print_agent(void) {
     for (const struct stream *stream = streams; stream; stream = stream->next)
         count++;
     snprintf(path, sizeof path, "%d/status", getppid());
-    dprintf(STDOUT_FILENO, "agent %llu %u\n", number_after(slurp(PROC_FD, path), "VmRSS:") * 1024, count);
+    emit("agent %llu %u\n", number_after(slurp(PROC_FD, path), "VmRSS:") * 1024, count);
 }
 
 void run_facts(struct reader *request) {
@@ -200,6 +220,7 @@ void run_facts(struct reader *request) {
     print_interfaces();
     print_addresses();
     print_agent();
+    flush();
     report_ok();
 }
 
@@ -209,7 +230,8 @@ void run_runs(struct reader *request) {
     int64_t now = now_ms();
     for (const struct stream *stream = streams; stream; stream = stream->next)
         if (stream->op == OP_EXEC && stream->child && !stream->reaped)
-            dprintf(STDOUT_FILENO, "%s %d %lld %s\n", stream->run, stream->pid, (long long)(now - stream->started),
-                    stream->channel ? "attached" : "kept");
+            emit("%s %d %lld %s\n", stream->run, stream->pid, (long long)(now - stream->started),
+                 stream->channel ? "attached" : "kept");
+    flush();
     report_ok();
 }

@@ -38,7 +38,9 @@ static bool change(const char *path, bool frozen) {
     if (set_frozen(path, frozen))
         return true;
     int error = errno;
-    if (strcmp(path, "/") == 0 && (error == EOPNOTSUPP || error == ENOTTY || error == EINVAL))
+    bool below = !strcmp(path, "/") && (error == EOPNOTSUPP || error == ENOTTY || error == EINVAL) &&
+                 fcntl(EXTRA_FD, F_GETFD) >= 0;
+    if (below)
         return set_frozen("", frozen);
     errno = error;
     return false;

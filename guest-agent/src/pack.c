@@ -26,6 +26,7 @@ enum {
     MADE_UP_BYTES = 64 << 20, /* more than any table that is meant to be read (kallsyms has 10) */
     READ_SECONDS = 5, /* for one file: some wait for events */
     INODE_SLOTS = 1 << 12,
+    MOST_INODES = 1 << 15, /* of more than these, the data is sent under each name */
 };
 
 /* Files with several names: the first is sent with its data, the others as links to it. */
@@ -41,7 +42,7 @@ static size_t out_size;
 static struct inode *inodes[INODE_SLOTS];
 static bool made_up; /* the path lies on a file system of the kernel's own */
 static const char *top;
-static unsigned made_up_files;
+static unsigned made_up_files, inode_count;
 
 static void flush(void) {
     write_all(STDOUT_FILENO, out, out_size);
@@ -116,8 +117,9 @@ static bool known_inode(const struct stat *about, const char *name, struct membe
             snprintf(member->link, sizeof member->link, "%s", inode->path);
             return true;
         }
-    struct inode *inode = malloc(sizeof *inode + strlen(name) + 1);
+    struct inode *inode = inode_count < MOST_INODES ? malloc(sizeof *inode + strlen(name) + 1) : NULL;
     if (inode) {
+        inode_count++;
         *inode = (struct inode){*slot, about->st_dev, about->st_ino};
         strcpy(inode->path, name);
         *slot = inode;

@@ -14,7 +14,8 @@
 
 enum { BUFFER_BYTES = 1 << 18, MAX_RECORDS = 1 << 20, NOTE_TRIES = 1000 };
 
-/* A directory gets its times and mode when nothing is put into it any more. */
+/* A directory gets its owner, mode and times when it is left: these are the ones that the last member lies in, the
+   innermost first. */
 struct late {
     struct late *next;
     uint32_t mode, uid, gid;
@@ -142,6 +143,28 @@ static void make_parents(const char *path) {
     }
 }
 
+static void finish_directory(const struct late *entry) {
+    struct timespec times[2] = {{.tv_nsec = UTIME_NOW}, {entry->mtime, entry->mtime_ns}};
+    if (chown(entry->path, entry->uid, entry->gid) < 0 && geteuid() == 0)
+        cannot("the directory", entry->path);
+    chmod(entry->path, entry->mode);
+    utimensat(AT_FDCWD, entry->path, times, 0);
+}
+
+/* Completes the directories that the path is not in; NULL is in none. */
+static void leave_directories(const char *path) {
+    while (late) {
+        struct late *entry = late;
+        size_t size = strlen(entry->path);
+        bool top = !strcmp(entry->path, ".");
+        if (path && (top || (!strncmp(entry->path, path, size) && path[size] == '/')))
+            return;
+        finish_directory(entry);
+        late = entry->next;
+        free(entry);
+    }
+}
+
 static void make_directory(const struct member *member, const char *path) {
     struct stat about;
     if (mkdir(path, 0700) < 0 && !(errno == EEXIST && stat(path, &about) == 0 && S_ISDIR(about.st_mode))) {
@@ -204,6 +227,7 @@ static void make_other(struct member *member, const char *path) {
 
 static void make_member(struct member *member) {
     const char *path = place_of(member->path);
+    leave_directories(path);
     make_parents(path);
     if (member->type == '5')
         make_directory(member, path);
@@ -215,17 +239,6 @@ static void make_member(struct member *member) {
         report_failure(FAILED, EINVAL, "the archive has a member of an unknown type: \"%.300s\"", path);
     if (member->type != '0')
         each_piece(member->type == '1' || member->type == '2' ? 0 : member->size, skip, NULL);
-}
-
-/* Directories whose mode is set may not let anybody but root back in: those made last come first. */
-static void finish_directories(void) {
-    for (struct late *entry = late; entry; entry = entry->next) {
-        struct timespec times[2] = {{.tv_nsec = UTIME_NOW}, {entry->mtime, entry->mtime_ns}};
-        if (chown(entry->path, entry->uid, entry->gid) < 0 && geteuid() == 0)
-            cannot("the directory", entry->path);
-        chmod(entry->path, entry->mode);
-        utimensat(AT_FDCWD, entry->path, times, 0);
-    }
 }
 
 /* A machine that is killed before the note of its first boot is on the disk does that work again, over what came. */
@@ -278,7 +291,7 @@ void run_put(struct reader *request) {
         report_failure(NO_DIRECTORY, errno, "cannot enter the directory \"%.300s\"", directory);
     while (take_member(&announced))
         ;
-    finish_directories();
+    leave_directories(NULL);
     for (buffer_start = buffer_end; need(1); buffer_start = buffer_end)
         ;
     int fd = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -348,6 +348,17 @@ def test_archive_of_every_form_is_received(host: Host, tmp_path: Path) -> None:
         assert (target / "sub").stat().st_mode & 0o777 == 0o500
 
 
+def test_directories_are_as_the_archive_says_once_they_are_left(host: Host, tmp_path: Path) -> None:
+    members = [entry("d", kind=b"5", mode=0o550, mtime=1000)]
+    members += [entry(f"d/{n}", kind=b"5", mode=0o511, mtime=n) for n in range(20)]
+    members += [entry("d/7/x/y", data=b"1"), entry("d2", kind=b"5", mtime=5), entry("d2/f", data=b"2")]
+    well(host, messages.put(str(tmp_path)), archive(*members))
+    assert [(tmp_path / f"d/{n}").stat().st_mtime for n in range(20) if n != 7] == [n for n in range(20) if n != 7]
+    assert {(tmp_path / f"d/{n}").stat().st_mode & 0o777 for n in range(20)} == {0o511}
+    assert ((tmp_path / "d").stat().st_mode & 0o777, (tmp_path / "d").stat().st_mtime) == (0o550, 1000)
+    assert (tmp_path / "d2").stat().st_mtime == 5
+
+
 def test_what_is_there_is_replaced_but_not_a_directory(host: Host, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("old")
     (tmp_path / "link").symlink_to("file")
