@@ -1,0 +1,154 @@
+"""One VM's byte stream to its guest's agent: who owns it, and how a session on it is had."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from banger.agent.messages import Request
+from banger.agent.session import AgentSession
+from banger.agent.stream import AgentStream
+from banger.core.errors import BangerError, ErrorKind
+
+#: How long an agent may take to answer the greeting, or to say that it serves a request, in an emulated guest on a busy
+#: host. It is given up after as long a silence.
+GREETING_TIMEOUT_S, START_TIMEOUT_S = 30.0, 60.0
+#: After so long without an answer a greeting is said again, then after twice that, and so on up to the second.
+_REPEAT_S, _LONGEST_REPEAT_S = 0.4, 6.4
+#: Between two attempts to reach a guest that is not there yet.
+_PAUSE_S = 0.1
+
+
+class AgentLink:
+    """The one owner of a VM's byte stream; belongs to the event loop's thread. Connects when it is asked for something.
+
+    Attributes:
+        path: the socket of the stream's other end.
+    """
+
+    def __init__(self, vm_id: str, path: Path) -> None:
+        """Connect nothing yet."""
+        self.path = path
+        self._vm_id = vm_id
+        self._session: AgentSession | None = None
+        self._connecting = asyncio.Lock()
+        self._dropped = False
+
+    @property
+    def streams(self) -> int:
+        """How many requests are being served."""
+        return self._session.streams if self._session else 0
+
+    async def connect(self, timeout_s: float) -> None:
+        """Have a session with a guest that may still be booting. Raises ``timeout``, or ``unavailable`` for good."""
+        last = "no answer"
+        try:
+            async with asyncio.timeout(timeout_s):
+                while (error := await self._attempt(timeout_s)) is not None:
+                    last = error.cause or error.message
+                    await asyncio.sleep(_PAUSE_S)
+        except TimeoutError:
+            raise BangerError(
+                ErrorKind.TIMEOUT,
+                f"the guest did not answer within {timeout_s:g} s",
+                subject=self._vm_id,
+                cause=last,
+                hint=f"banger vm logs {self._vm_id}",
+            ) from None
+
+    async def session(self, timeout_s: float = GREETING_TIMEOUT_S) -> AgentSession:
+        """The session that there is, or a new one.
+
+        Raises:
+            BangerError: ``unavailable`` if the guest cannot be reached, does not answer, or was dropped.
+        """
+        async with self._connecting:
+            if self._session is not None and self._session.is_live:
+                return self._session
+            if self._dropped:
+                raise self._unavailable("the VM was stopped meanwhile")
+            return await self._greet(timeout_s)
+
+    async def open(self, request: Request) -> AgentStream:
+        """Send a request. Raises what :meth:`session` and :meth:`AgentSession.open` raise."""
+        return (await self.session()).open(request)
+
+    async def start(self, request: Request) -> AgentStream:
+        """Send a request whose start the agent tells, and wait until it does, or says why not: then there is a result.
+
+        Raises:
+            BangerError: what :meth:`open` raises; ``unavailable`` if the agent says nothing.
+        """
+        stream = await self.open(request)
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                await stream.started.wait()
+        except TimeoutError:
+            stream.cancel()
+            raise self._unavailable(f"no answer within {START_TIMEOUT_S:g} s") from None
+        except BaseException:
+            stream.cancel()
+            raise
+        return stream
+
+    def drop(self, reason: str = "the VM was stopped") -> None:
+        """Close the stream, for good."""
+        self._dropped = True
+        if self._session is not None:
+            self._session.end(reason)
+
+    async def _attempt(self, timeout_s: float) -> BangerError | None:
+        """Why there is no session yet; raises it if there will be none."""
+        try:
+            await self.session(timeout_s)
+        except BangerError as error:
+            if self._dropped:
+                raise
+            return error
+        return None
+
+    async def _greet(self, timeout_s: float) -> AgentSession:
+        loop = asyncio.get_running_loop()
+        try:
+            _, session = await loop.create_unix_connection(lambda: AgentSession(self._vm_id), str(self.path))
+        except FileNotFoundError as error:
+            cause = f"it has no {self.path.name}, so its machine is gone, or was started by an older banger"
+            raise self._unavailable(cause, f"banger vm restart {self._vm_id}") from error
+        except OSError as error:
+            raise self._unavailable(error.strerror or str(error)) from error
+        self._session = session
+        try:
+            async with asyncio.timeout(timeout_s):
+                await _greeted(session)
+        except TimeoutError:
+            session.end("no answer")
+            raise self._unavailable(f"no answer within {timeout_s:g} s") from None
+        except BaseException:
+            session.end("given up")
+            raise
+        return session
+
+    def _unavailable(self, cause: str, hint: str = "") -> BangerError:
+        return BangerError(
+            ErrorKind.UNAVAILABLE,
+            "the guest cannot be reached",
+            subject=self._vm_id,
+            cause=cause,
+            hint=hint or f"banger vm why {self._vm_id}",
+        )
+
+
+async def _greeted(session: AgentSession) -> None:
+    """Wait for the answer to a greeting. One that the guest took in before it knew of our connection may be lost on it.
+
+    (virtio_console learns of data by an interrupt, and of who is connected by a work queue.)
+    """
+    patience_s = _REPEAT_S
+    while True:
+        try:
+            async with asyncio.timeout(patience_s):
+                await asyncio.shield(session.greeted)
+                return
+        except TimeoutError:
+            session.greet()
+            patience_s = min(2 * patience_s, _LONGEST_REPEAT_S)

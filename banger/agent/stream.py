@@ -1,0 +1,197 @@
+"""One stream of a session with a guest's agent: a request, its bytes both ways under credit, its result."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+from banger.agent.backlog import Backlog
+from banger.agent.messages import Result, Target, read_u32
+from banger.agent.wire import INPUT_WINDOW, MAX_INPUT_WINDOW, MAX_PAYLOAD, Flag, Frame, Kind, WireError
+from banger.core.errors import BangerError
+from banger.core.exec import Stream
+
+
+class Sender(Protocol):
+    """Where a stream's frames go."""
+
+    @property
+    def is_writable(self) -> bool:
+        """Bulk data may be sent: the other side keeps pace."""
+        ...
+
+    def send(self, frame: Frame) -> None:
+        """Send a frame; nothing happens once the session is over."""
+        ...
+
+
+class AgentStream:
+    """Belongs to the event loop's thread. Frames of this stream are handed to :meth:`receive` by its session.
+
+    Attributes:
+        number: in the session.
+        started: what was asked for runs, or there is a result.
+        was_started: the agent said that it runs.
+        result: how it ended, or why nobody knows.
+    """
+
+    def __init__(self, number: int, window: int, sender: Sender) -> None:
+        """``window`` is the credit for output that its OPEN gives."""
+        self.number = number
+        self.window = window
+        self.started = asyncio.Event()
+        self.was_started = False
+        self.result: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._sender = sender
+        self._backlog = Backlog()
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+        self._output_credit = window
+        self._read_bytes = 0
+        self._output_ended = False
+        self._discarding = False
+        self._input_credit = INPUT_WINDOW
+        self._sent_bytes = 0
+        self._granted_bytes = INPUT_WINDOW
+        self._input_ended = False
+        self._stopped = False
+
+    # -- from the guest --------------------------------------------------------------------------------
+
+    def receive(self, frame: Frame) -> None:
+        """Take a frame of the agent's. Raises :class:`WireError` for one that must not come now."""
+        match frame.kind:
+            case Kind.DATA:
+                self._receive_data(frame)
+            case Kind.CREDIT:
+                self._receive_credit(read_u32(frame.payload))
+            case Kind.STARTED:
+                if self.was_started:
+                    raise WireError("a request is started twice")
+                self.was_started = True
+                self.started.set()
+            case Kind.STOP:
+                if self._stopped:
+                    raise WireError("input is stopped twice")
+                self._stopped = True
+                self._room.set()
+            case Kind.RESULT:
+                self._end(lambda: self.result.set_result(Result.decode(frame.payload)))
+            case _:
+                raise WireError(f"a frame of kind {frame.kind} on stream {frame.stream}")
+
+    def lose(self, error: BangerError) -> None:
+        """The session is over before the stream is."""
+        if self.result.done():
+            return
+        self._end(lambda: self.result.set_exception(error))
+        self.result.exception()  # marks it as seen: perhaps nobody waits
+
+    def make_room(self) -> None:
+        """The session is writable again."""
+        self._room.set()
+
+    def _receive_data(self, frame: Frame) -> None:
+        size = len(frame.payload)
+        if size > self._output_credit or self._output_ended:
+            raise WireError("more data than there is credit for" if not self._output_ended else "data after the end")
+        if not size and Flag.END not in frame.flags:
+            raise WireError("data without a byte")
+        self._output_credit -= size
+        self._output_ended = Flag.END in frame.flags
+        if self._discarding:
+            return
+        self._backlog.put(frame.payload, is_error=Flag.ERR in frame.flags)
+        self._news.set()
+
+    def _receive_credit(self, size: int) -> None:
+        self._granted_bytes += size
+        if not size or self._granted_bytes > self._sent_bytes + MAX_INPUT_WINDOW:
+            raise WireError("credit that makes no sense")
+        self._input_credit += size
+        self._room.set()
+
+    def _end(self, resolve: Callable[[], None]) -> None:
+        resolve()
+        self.started.set()
+        self._news.set()
+        self._room.set()
+
+    # -- to the guest ----------------------------------------------------------------------------------
+
+    async def read(self) -> tuple[Stream, bytes] | None:
+        """The next bytes of one output, which gives the guest credit for as many; ``None`` at the end.
+
+        Raises:
+            BangerError: what :meth:`lose` was told, once all that had come is read.
+        """
+        while not self._backlog:
+            if self.result.done():
+                self.result.result()
+                return None
+            if self._output_ended:
+                return None
+            self._news.clear()
+            await self._news.wait()
+        stream, data = self._backlog.take()
+        self._read_bytes += len(data)
+        if self._read_bytes * 4 >= self.window and not self.result.done():
+            self._output_credit += self._read_bytes
+            self._sender.send(Frame(self.number, Kind.CREDIT, payload=self._read_bytes.to_bytes(4, "little")))
+            self._read_bytes = 0
+        return stream, data
+
+    async def ended(self) -> None:
+        """Wait until the guest's side has ended. Raises what :meth:`lose` was told."""
+        while not (self._output_ended or self.result.done()):
+            self._news.clear()
+            await self._news.wait()
+        if self.result.done():
+            self.result.result()
+
+    async def write(self, data: bytes) -> bool:
+        """Send input as the guest takes it. False once nobody reads input any more."""
+        rest = memoryview(data)
+        while rest:
+            if self._stopped or self._input_ended or self.result.done():
+                return False
+            if not self._input_credit or not self._sender.is_writable:
+                self._room.clear()
+                await self._room.wait()
+                continue
+            piece = rest[: min(self._input_credit, MAX_PAYLOAD)]
+            self._input_credit -= len(piece)
+            self._sent_bytes += len(piece)
+            self._sender.send(Frame(self.number, Kind.DATA, payload=bytes(piece)))
+            rest = rest[len(piece) :]
+            await asyncio.sleep(0)  # others' turn
+        return not (self._stopped or self._input_ended or self.result.done())
+
+    def write_eof(self) -> None:
+        """End the input. Idempotent."""
+        if not self._input_ended:
+            self._input_ended = True
+            self._send(Kind.DATA, Flag.END)
+
+    def cancel(self) -> None:
+        """Say that nobody is interested any more; what comes is thrown away until the result."""
+        self.discard()
+        self._send(Kind.CANCEL)
+
+    def discard(self) -> None:
+        """Throw away what is here and what comes."""
+        self._discarding = True
+        self._backlog.clear()
+
+    def signal(self, number: int, whom: Target = Target.PROCESS) -> None:
+        """Signal a command; nothing happens if it has ended."""
+        self._send(Kind.SIGNAL, payload=bytes((whom, number)))
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Give a command's terminal another size."""
+        self._send(Kind.RESIZE, payload=rows.to_bytes(2, "little") + columns.to_bytes(2, "little"))
+
+    def _send(self, kind: Kind, flags: Flag = Flag.NONE, payload: bytes = b"") -> None:
+        if not self.result.done():
+            self._sender.send(Frame(self.number, kind, flags, payload))
