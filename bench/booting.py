@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import tempfile
@@ -10,15 +11,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from banger.core.ports import GuestConfig, GuestNetwork
-from banger.guest.boot import SSH_PORT, LinuxGuestBoot
-from banger.guest.hostkey import public_key
+from banger.agent.guest import AgentGuest
+from banger.agent.link import AgentLink
+from banger.core.exec import ExecRequest
+from banger.core.ports import AGENT_PORT, AGENT_SOCKET, GuestConfig, GuestNetwork
+from banger.guest.boot import LinuxGuestBoot
 from banger.host.user_network import ADDRESS, GATEWAY, NAMESERVER
 from banger.layout import Layout
 from bench import unit
 from bench.measure import Comparison, interleaved, timed
 from tests.support.daemon import BangerHome, banger_home
-from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
 #: What the guest's init writes to the console once its ssh server listens.
@@ -66,12 +68,9 @@ class ByHand:
     memory_mib: int
     cpus: int
     accelerator: str
-    port: int
-    key: Path
-    known_hosts: Path
 
     def boot(self, root: Path) -> float:
-        """Seconds from starting QEMU to the end of the first ssh command; the machine is killed afterwards."""
+        """Seconds from starting QEMU to the end of the first command; the machine is killed afterwards."""
         with tempfile.TemporaryDirectory(dir=root) as directory:
             work = Path(directory)
             disk = work / "disk"
@@ -80,15 +79,15 @@ class ByHand:
             subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", disk], check=True, env={"PATH": "/usr/sbin:/sbin"})
             console = work / "console"
             started = time.perf_counter()
-            with subprocess.Popen(self._qemu(disk, console), stdin=subprocess.DEVNULL) as process:
+            with subprocess.Popen(self._qemu(disk, console, work / AGENT_SOCKET), stdin=subprocess.DEVNULL) as process:
                 try:
                     eventually(lambda: console.exists() and READY in console.read_text(errors="replace"), 120, READY)
-                    subprocess.run(self._ssh(), check=True, stdin=subprocess.DEVNULL)
+                    asyncio.run(_first_command(work / AGENT_SOCKET))
                     return time.perf_counter() - started
                 finally:
                     process.kill()
 
-    def _qemu(self, disk: Path, console: Path) -> Sequence[str]:
+    def _qemu(self, disk: Path, console: Path, agent: Path) -> Sequence[str]:
         accelerator = ["-accel", "kvm", "-cpu", "host"] if self.accelerator == "kvm" else []
         return [
             "qemu-system-x86_64",
@@ -102,36 +101,29 @@ class ByHand:
             "-device", "virtio-blk-device,drive=root,serial=root",
             "-drive", f"id=data,file={disk},format=raw,if=none",
             "-device", "virtio-blk-device,drive=data,serial=data",
-            "-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{self.port}-:{SSH_PORT}",
-            "-device", "virtio-net-device,netdev=net",
+            "-netdev", "user,id=net", "-device", "virtio-net-device,netdev=net",
+            "-chardev", f"socket,id=agent,path={agent},server=on,wait=off", "-device", "virtio-serial-device",
+            "-device", f"virtserialport,chardev=agent,name={AGENT_PORT}",
         ]  # fmt: skip
 
-    def _ssh(self) -> Sequence[str]:
-        options = {
-            "IdentityFile": self.key,
-            "UserKnownHostsFile": self.known_hosts,
-            "StrictHostKeyChecking": "yes",
-            "IdentitiesOnly": "yes",
-            "LogLevel": "ERROR",
-        }
-        words = [word for key, value in options.items() for word in ("-o", f"{key}={value}")]
-        return ["ssh", "-F", "none", *words, "-p", str(self.port), "root@127.0.0.1", "true"]
+
+async def _first_command(socket: Path) -> None:
+    link = AgentLink("by-hand", socket)
+    await link.connect(60.0)
+    process = await AgentGuest("by-hand", link).exec(ExecRequest(("true",)))
+    assert (await process.wait()).code == 0
+    link.drop()
 
 
 def _by_hand(home: BangerHome) -> ByHand:
     """Read what a running machine of banger was started with; the initrd, which it deletes, is made once more."""
     vm = home.json("vm", "show", TEMPLATE)
     argv = Path(f"/proc/{vm['pid']}/cmdline").read_text().split("\0")
-    seed = os.urandom(32)
-    port = free_port()
-    (home.path / "known_hosts").write_text(f"[127.0.0.1]:{port} {public_key(seed)}\n")
-    key = home.data / "ssh" / "id_ed25519"
     config = GuestConfig(
         hostname="by-hand",
-        authorized_key=key.with_suffix(".pub").read_text(),
-        host_key_seed=seed,
+        authorized_key=(home.data / "ssh" / "id_ed25519.pub").read_text(),
+        host_key_seed=os.urandom(32),
         init="auto",
-        ssh_port=SSH_PORT,
         env=(),
         network=GuestNetwork(ADDRESS, GATEWAY, NAMESERVER),
         files={},
@@ -147,9 +139,6 @@ def _by_hand(home: BangerHome) -> ByHand:
         memory_mib=vm["spec"]["memory_mib"],
         cpus=vm["spec"]["cpus"],
         accelerator=vm["accelerator"],
-        port=port,
-        key=key,
-        known_hosts=home.path / "known_hosts",
     )
 
 

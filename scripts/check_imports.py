@@ -22,7 +22,7 @@ PACKAGE = "banger"
 COMMAND_SIDE = "cli"
 #: Libraries that cost more than the whole start-up budget of a command.
 HEAVY = frozenset(
-    "asyncio asyncssh dns isal jsonschema loguru oras pydantic pykka pyroute2 requests rich starlette "
+    "asyncio dns isal jsonschema loguru oras pydantic pykka pyroute2 requests rich starlette "
     "sqlite3 pysqlite3 uvicorn zstandard".split()
 )
 #: Arrows that the table forbids, allowed inside functions only, each with its reason.

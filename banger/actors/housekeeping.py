@@ -154,8 +154,7 @@ class Housekeeper:
         return max(filter(None, (self._begun, vm.started_at, self._last_used.get(vm.id))))
 
     def _in_use(self, vm: Vm, connections: list[Connection]) -> bool:
-        kept, used = self._services.vms.guests.connections(vm.id)
-        return used > 0 or into_guest(vm, connections) > kept
+        return self._services.vms.guests.served(vm.id) > 0 or into_guest(vm, connections) > 0
 
 
 def _is_guarded(vm: Vm) -> bool:

@@ -192,7 +192,7 @@ class VmActor(OwnerActor):
         reason = str(error.message) if isinstance(error, BangerError) else f"{type(error).__name__}: {error}"
         given_up = isinstance(error, BangerError) and error.kind is ErrorKind.CANCELLED  # the daemon stops, say
         after = vm.restarts if given_up else after_failed_start(vm, clock.now())
-        self._keeper.save(vm, state=state, reason=reason, pid=0, ssh_port=0, ports=(), restarts=after)
+        self._keeper.save(vm, state=state, reason=reason, pid=0, ports=(), restarts=after)
 
     # -- down ------------------------------------------------------------------------------------------
 

@@ -66,7 +66,6 @@ class VmKeeper:
             reason=reason,
             stopped_at=clock.now(),
             pid=0,
-            ssh_port=0,
             ports=(),
             last_ports=vm.ports or vm.last_ports,
             restarts=restarts,

@@ -136,7 +136,6 @@ class VmReconciler:
             stopped_at=None,
             address=recorded.address,
             ports=recorded.ports,
-            ssh_port=recorded.ssh_port,
             accelerator=recorded.accelerator,
             vmm=recorded.vmm,
             pid=recorded.pid,

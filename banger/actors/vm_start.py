@@ -78,8 +78,7 @@ class VmStart:
         return replace(
             self._vm,
             ports=given.ports,
-            ssh_port=given.channel.ssh_port if given.channel else 0,
-            address=given.channel.address if given.channel else "",
+            address=given.address,
             accelerator=self._bringup.engine.accelerator,
             pid=self.identity.pid,
         )
@@ -110,7 +109,6 @@ class VmStart:
             authorized_key=services.vms.authorized_key,
             host_key_seed=self._files.host_key_seed(),
             init=spec.init.value,
-            ssh_port=services.vms.boot.ssh_port,
             env=(*image.config.env, *spec.env),
             network=given.network or GuestNetwork("127.0.0.2/8"),
             files=given.files,

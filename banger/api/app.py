@@ -20,7 +20,7 @@ from banger.api.openapi import Described, document
 from banger.core.errors import BangerError, ErrorKind, internal_error
 from banger.core.evidence import Evidence
 from banger.core.models import Image, Kernel, Vm
-from banger.core.wire.exec import CopyConfig, ExecConfig, RunConfig
+from banger.core.wire.exec import CopyConfig, ExecConfig, RunConfig, SshConfig
 from banger.core.wire.images import (
     CommitBody,
     ExportImageBody,
@@ -152,6 +152,9 @@ ROUTES: tuple[Entry, ...] = (
         media="text/plain",
     ),
     _entry("GET", "/v1/vms/{query}/access", vms.access, "how to reach it with ssh"),
+    _entry(
+        "POST", "/v1/vms/{query}/ssh", sessions.FrameEndpoint(sessions.ssh), "connect an ssh client", frames=SshConfig
+    ),
     _entry("POST", "/v1/vms/{query}/exec", sessions.FrameEndpoint(sessions.exec_), "run a command", frames=ExecConfig),
     _entry("GET", "/v1/vms/{query}/files/stat", sessions.stat, "the kind of a path", query=("path",)),
     _entry(

@@ -21,7 +21,7 @@ from banger.api.peer import peer_uid
 from banger.api.vms import create_command, find_vm
 from banger.core.errors import BangerError, internal_error
 from banger.core.exec import ExecRequest, ExitStatus, Terminal
-from banger.core.wire.exec import CopyConfig, ExecConfig, RunConfig
+from banger.core.wire.exec import CopyConfig, ExecConfig, RunConfig, SshConfig
 from banger.core.wire.vm_spec import VmSpec
 from banger.core.wire.vms import CreateVmBody
 from banger.sessions.run import RunRequest
@@ -110,6 +110,13 @@ async def get_files(context: ApiContext, channel: ServerFrameChannel, request: R
     vm = find_vm(request)
     decode(await channel.config(), CopyConfig)
     return await context.vms.sessions.files.get(vm, request.query_params.get("path", ""), FrameCaller(channel))
+
+
+async def ssh(context: ApiContext, channel: ServerFrameChannel, request: Request) -> ExitStatus:
+    """Carry the bytes of an ssh client to banger's own server in the guest, which is started if it does not run."""
+    vm = find_vm(request)
+    decode(await channel.config(), SshConfig)
+    return await context.vms.sessions.ssh.connect(vm, FrameCaller(channel))
 
 
 async def stat(request: Request) -> Response:

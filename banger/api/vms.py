@@ -36,7 +36,7 @@ from banger.core.names import check_vm_name, made_up_name, new_id
 from banger.core.states import LIVE, check_running
 from banger.core.units import parse_duration
 from banger.core.wire.vms import CreateVmBody, GrowBody
-from banger.guest.known_hosts import known_hosts_line
+from banger.guest.known_hosts import host_key_alias, known_hosts_line
 
 #: How often a followed log and a waited-for state are looked at, in seconds.
 POLL_S = 0.1
@@ -160,12 +160,11 @@ async def access(request: Request) -> Response:
     _keep(known_hosts, known_hosts_line(found))
     return JSONResponse(
         {
-            "host": found.host,
-            "port": found.port,
             "user": found.user,
             "private_key_path": found.private_key_path,
             "known_hosts_path": str(known_hosts),
             "host_key": found.host_key,
+            "host_key_alias": host_key_alias(vm.id),
         }
     )
 

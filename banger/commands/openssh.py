@@ -34,8 +34,7 @@ def section(
     Raises:
         BangerError: ``invalid`` for a path that ssh_config(5) cannot express.
     """
-    words = ["env", *(f"{name}={value}" for name, value in environment.items())] if environment else []
-    proxy = shlex.join([*words, *command, "ssh-proxy", "--"])
+    proxy = proxy_command(command, environment)
     _check(proxy)
     settings = {
         "HostName": "%h",
@@ -58,6 +57,12 @@ def section(
     }
     lines = "".join(f"    {key} {value}\n" for key, value in settings.items())
     return f"{HEADER}\n{_host_line(suffix)}\n{lines}"
+
+
+def proxy_command(command: Sequence[str], environment: Mapping[str, str]) -> str:
+    """What a shell runs to connect to the VM whose name comes behind it."""
+    words = ["env", *(f"{name}={value}" for name, value in environment.items())] if environment else []
+    return shlex.join([*words, *command, "ssh-proxy", "--"])
 
 
 def _host_line(suffix: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 from typer import Argument, Context
 
 from banger.client import path_of
-from banger.commands.openssh import quoted_path
+from banger.commands.openssh import proxy_command, quoted_path
 from banger.commands.options import VmArgument
 from banger.commands.session import CliSession
 from banger.commands.trailing import TrailingCommand
@@ -26,7 +27,7 @@ def ssh(
     session: CliSession = ctx.obj
     access = session.client.get(path_of("vms", vm, "access"))
     options, remote = split_ssh_arguments(command or [])
-    argv = ["ssh", *ssh_options(access), *options, f"{access['user']}@{access['host']}", *remote]
+    argv = ["ssh", *ssh_options(access, proxy_of(vm)), *options, f"{access['user']}@{vm}", *remote]
     try:
         os.execvp(argv[0], argv)  # noqa: S606  # the command becomes ssh, terminal and all
     except OSError as error:
@@ -42,14 +43,23 @@ def ssh(
 ssh.command_class = TrailingCommand  # type: ignore[attr-defined]  # read by banger.cli
 
 
-def ssh_options(access: Mapping[str, Any]) -> list[str]:
+def proxy_of(vm: str) -> str:
+    """What ssh runs to have a connection to a VM."""
+    from banger.client.autostart import banger_command, daemon_environment
+
+    return f"{proxy_command(banger_command(), daemon_environment())} {shlex.quote(vm)}"
+
+
+def ssh_options(access: Mapping[str, Any], proxy: str) -> list[str]:
     """The options that make ssh reach this guest, and accept no other in its place.
 
-    Ports of the loopback address are reused, so nothing that the user's configuration shares between connections to
-    it (a control socket, a jump host, a known host) may apply.
+    Names of VMs are reused, so nothing that the user's configuration shares between connections to one (a control
+    socket, a jump host, a known host) may apply.
     """
     options = {
-        "Port": access["port"],
+        "ProxyCommand": proxy.replace("%", "%%"),
+        "ProxyUseFdpass": "yes",
+        "HostKeyAlias": access["host_key_alias"],
         "IdentityFile": quoted_path(Path(access["private_key_path"])),
         "IdentitiesOnly": "yes",
         "IdentityAgent": "none",
@@ -60,7 +70,6 @@ def ssh_options(access: Mapping[str, Any]) -> list[str]:
         "UpdateHostKeys": "no",
         "CheckHostIP": "no",
         "ControlPath": "none",
-        "ProxyJump": "none",
     }
     return [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
 

@@ -165,11 +165,11 @@ def _slow(facts: BootFacts, console: str) -> _Cause:
     marks = boot_marks(console)
     place = "its kernel had not started banger's init"
     if marks.ready_s is not None and facts.host_load <= BUSY_LOAD:
-        return "no-answer", "the guest is up, but its ssh server does not answer", Remedy.INIT, console
+        return "no-answer", "the guest is up, but its agent does not answer", Remedy.INIT, console
     if marks.ready_s is not None:
-        place = "its ssh server does not answer"
+        place = "its agent does not answer"
     elif marks.root_s is not None:
-        place = "its root was in place, its ssh server not up"
+        place = "its root was in place, its agent not up"
     elif marks.init_s is not None:
         place = "banger's init ran, its root was not in place"
     words = f"{_late(facts)}: {place}"

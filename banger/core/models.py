@@ -152,7 +152,6 @@ class Vm:
         vmm: the VMM driver that runs it, or ran it last.
         address: where the host reaches the guest; empty while not running.
         last_ports: published ports of the last start; what banger had picked is picked again if it is free.
-        ssh_port: port at ``address`` that reaches banger's own ssh server in the guest; 0 while not running.
         paused_by: ``user``; ``guard`` when the host was about to run out of room, or had none for what it wrote;
             ``disk`` when the host did not take its writes for another reason; empty while not paused.
         attended: a run session holds it, and it is deleted when that ends; see :mod:`banger.core.attendance`.
@@ -180,7 +179,6 @@ class Vm:
     address: str = ""
     ports: tuple[PortForward, ...] = ()
     last_ports: tuple[PortForward, ...] = ()
-    ssh_port: int = 0
     accelerator: str = ""
     paused_by: str = ""
     attended: bool = False
@@ -207,11 +205,12 @@ class ProcessIdentity:
 
 @dataclass(frozen=True, slots=True)
 class GuestAccess:
-    """How to reach banger's ssh server in one guest. The host key is known in advance, so checking is strict."""
+    """What banger's ssh server in one guest is known by, and who may log in. It is reached through the guest's agent.
+
+    The host key is known in advance, so checking is strict.
+    """
 
     vm_id: str
-    host: str
-    port: int
     host_key: str
     private_key_path: str
     user: str = "root"

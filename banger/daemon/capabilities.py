@@ -18,7 +18,6 @@ from banger.dns.service import DnsService
 from banger.forwarding.forwarders import Forwarders
 from banger.forwarding.host_ports import Taken
 from banger.forwarding.publisher import Publisher, held_ports
-from banger.guest.boot import SSH_PORT
 from banger.host.ledger import Ledger
 from banger.host.user_network import UserNetwork
 from banger.layout import Layout
@@ -49,7 +48,7 @@ def make_capabilities(
     publisher = Publisher(Forwarders(installation_id), taken)
 
     # Ports of the host come last on the way down, which is the other way round: taps give theirs back themselves.
-    capabilities: list[Capability] = [UserNetwork(SSH_PORT, publisher)]
+    capabilities: list[Capability] = [UserNetwork(publisher)]
     taps: list[TapNetwork] = []
 
     def open_addresses(vm_id: str, addresses: Sequence[str], lifetime_s: int) -> None:
@@ -71,9 +70,7 @@ def make_capabilities(
     if available()[0] or not os.getuid():
         settings = TapSettings(config.text("network.subnet"), config.text("network.ipv6") == "on", os.getuid())
         taps.append(
-            TapNetwork(
-                installation_id, layout.data / "network.json", SSH_PORT, ledger.all, publisher, settings, resolver
-            )
+            TapNetwork(installation_id, layout.data / "network.json", ledger.all, publisher, settings, resolver)
         )
     homes = HomeDisk(layout, config)
     return Capabilities([*capabilities, *taps, homes], homes, dns)

@@ -21,7 +21,7 @@ _PLAIN = "{time:YYYY-MM-DDTHH:mm:ss.SSSZ} {level: <7} {message}{extra[context]}"
 
 
 class _ToLoguru(logging.Handler):
-    """Hands records of the standard library's loggers (pykka, asyncssh, uvicorn) to loguru."""
+    """Hands records of the standard library's loggers (pykka, uvicorn) to loguru."""
 
     def emit(self, record: logging.LogRecord) -> None:
         logger.opt(exception=record.exc_info, depth=6).log(
@@ -38,7 +38,7 @@ def set_up(level: str, *, dev: bool) -> None:
     colour = dev and sys.stderr.isatty()
     logger.add(sys.stderr, level=level, format=lambda _record: form, colorize=colour, backtrace=False, diagnose=False)
     logging.basicConfig(handlers=[_ToLoguru()], level=logging.INFO, force=True)
-    for name, least in (("asyncssh", logging.WARNING), ("uvicorn", logging.WARNING), ("urllib3", logging.ERROR)):
+    for name, least in (("uvicorn", logging.WARNING), ("urllib3", logging.ERROR)):
         logging.getLogger(name).setLevel(least)
     logging.captureWarnings(capture=True)
     threading.excepthook = lambda failed: _log_failure(failed.exc_value, f"a thread ended: {failed.thread}")

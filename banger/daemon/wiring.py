@@ -17,6 +17,7 @@ from banger.actors.kernel_actor import KernelActor
 from banger.actors.messages import OwnerKey, OwnerKind, ReconcileVm
 from banger.actors.services import ArtifactServices, HostServices, Services, Vmms, VmServices
 from banger.actors.vm_actor import VmActor
+from banger.agent.guests import AgentGuests
 from banger.api.context import ApiContext, ArtifactContext, SystemContext, VmContext
 from banger.bundle.source import BundleImageSource
 from banger.catalog import Catalog
@@ -26,13 +27,12 @@ from banger.core.attendance import Attendance
 from banger.core.drivers import Drivers
 from banger.core.models import ProcessIdentity
 from banger.core.operation_table import OperationTable
+from banger.core.ports import AGENT_SOCKET
 from banger.daemon.capabilities import make_capabilities
 from banger.daemon.installation import installation_id
 from banger.dns.service import DnsService
 from banger.guest.access import guest_access
 from banger.guest.boot import LinuxGuestBoot
-from banger.guest.channel import GuestChannels
-from banger.guest.ssh_guests import SshGuests
 from banger.guest.sshkeys import ensure_key
 from banger.host.evidence.store import EvidenceStore
 from banger.host.ledger import Ledger
@@ -69,7 +69,7 @@ class Daemon:
     """What the process holds while it serves."""
 
     context: ApiContext
-    guests: SshGuests
+    guests: AgentGuests
     watcher: ExitWatcher
     housekeeper: Housekeeper
     dns: DnsService
@@ -89,7 +89,7 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
     catalog = Catalog.load(layout)
     resolver = StoreResolver(store, catalog, config)
     access = partial(guest_access, layout)
-    guests = SshGuests(GuestChannels(loop), access)
+    guests = AgentGuests(loop, lambda vm_id: layout.vm_run_dir(vm_id) / AGENT_SOCKET)
     ledger = Ledger(store.handles, layout)
     evidence = EvidenceStore(layout)
     attendance = Attendance()

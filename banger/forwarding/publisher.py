@@ -18,7 +18,7 @@ from banger.core.ports import Handle, HostObject, VmLedger
 from banger.core.publishing import runs
 from banger.core.wire.port_forward import PortForward
 from banger.forwarding.forwarders import Forwarders, Opened, Target
-from banger.forwarding.host_ports import Bound, Taken, bound_ports, choose_ports
+from banger.forwarding.host_ports import Bound, Taken, bound_ports
 
 #: Kind of the ledger's entries for ports of the host.
 PORT_KIND = "port"
@@ -37,10 +37,6 @@ class Publisher:
         """What the VM publishes, every port chosen and held. Raises as :func:`bound_ports`."""
         with bound_ports(vm.spec.ports, self._taken(vm.id), vm.last_ports) as bound:
             yield bound
-
-    def choose(self, vm: Vm, wanted: PortForward) -> PortForward:
-        """One more port for a VM, which is not held."""
-        return choose_ports([wanted], self._taken(vm.id))[0]
 
     def hold(self, ledger: VmLedger, ports: Sequence[tuple[PortForward, Target | None]]) -> None:
         """Write ports down, and where a forwarder takes them, if one does. A range is one entry, synced once."""

@@ -1,4 +1,4 @@
-"""How to connect to a running guest: derived from its row and files, so that it survives a daemon restart."""
+"""Who may log in to a guest by ssh, and its host key: derived from files, so that it survives a daemon restart."""
 
 from __future__ import annotations
 
@@ -22,13 +22,7 @@ def guest_access(layout: Layout, vm: Vm) -> GuestAccess:
         message = f'nobody knows the ssh host key of VM "{vm.name}" any more'
         hint = f"banger vm restart {vm.name}"
         raise BangerError(ErrorKind.INVALID, message, subject=vm.name, cause=str(error), hint=hint) from error
-    return GuestAccess(
-        vm_id=vm.id,
-        host=vm.address or "127.0.0.1",
-        port=vm.ssh_port,
-        host_key=host_key,
-        private_key_path=str(layout.ssh_key),
-    )
+    return GuestAccess(vm.id, host_key, private_key_path=str(layout.ssh_key))
 
 
 @lru_cache(maxsize=4096)

@@ -25,17 +25,23 @@ from banger.layout import Layout
 
 #: The one mount that the guest's init makes besides its root (see ``data/init``).
 HOME = Mount("home", "/root")
-#: Port of banger's own ssh server in every guest; 22 is left to the image.
-SSH_PORT = 2222
-
 #: Drivers of the machines that banger makes; what a kernel has built in needs no module.
-MODULES = ("virtio_mmio", "virtio_pci", "virtio_blk", "virtio_net", "virtio_rng", "crc32c_generic", "ext4", "overlay")
+MODULES = (
+    "virtio_mmio",
+    "virtio_pci",
+    "virtio_blk",
+    "virtio_net",
+    "virtio_rng",
+    "virtio_console",
+    "crc32c_generic",
+    "ext4",
+    "overlay",
+)
 
 
 class LinuxGuestBoot:
     """Implements :class:`banger.core.ports.GuestBoot` with Linux, busybox and dropbear."""
 
-    ssh_port = SSH_PORT
     mounts: Collection[Mount] = (HOME,)
 
     def __init__(self, layout: Layout) -> None:
@@ -97,7 +103,6 @@ def vm_archive(config: GuestConfig) -> bytes:
         "id": config.vm_id,
         "hostname": config.hostname,
         "init": config.init,
-        "ssh_port": str(config.ssh_port),
         "epoch": str(int(clock.now().timestamp())),
         "root": config.root,
         "home": "yes" if HOME in config.mounts else "no",
@@ -107,6 +112,7 @@ def vm_archive(config: GuestConfig) -> bytes:
     cpio.file("etc/banger.conf", "".join(f"{key}={shlex.quote(value)}\n" for key, value in settings.items()).encode())
     cpio.file("etc/host_key", dropbear_key(config.host_key_seed), 0o600)
     cpio.file("etc/environment", "".join(f"set_env {shlex.quote(item)}\n" for item in config.env).encode(), 0o600)
+    cpio.file("etc/agent.env", "".join(f"{item}\0" for item in config.env).encode(errors="surrogateescape"), 0o600)
     cpio.file("etc/directories", "".join(f"{path}\n" for path in config.directories).encode())
     cpio.directory("home/.ssh", 0o700)
     cpio.file("home/.ssh/authorized_keys", f"{config.authorized_key.strip()}\n".encode(), 0o600)

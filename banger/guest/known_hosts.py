@@ -6,12 +6,11 @@ from banger.core.models import GuestAccess
 
 
 def host_key_alias(vm_id: str) -> str:
-    """The name a guest's host key is filed under; unlike its port, it never changes."""
+    """The name that a guest's host key is filed under (ssh_config(5), ``HostKeyAlias``); it never changes."""
     return f"banger-{vm_id}"
 
 
 def known_hosts_line(access: GuestAccess) -> str:
-    """One line with newline: the alias and the address as ssh writes it (``[HOST]:PORT`` unless the port is 22)."""
-    address = access.host if access.port == 22 else f"[{access.host}]:{access.port}"
+    """One line, with its newline."""
     kind, key = access.host_key.split()[:2]
-    return f"{host_key_alias(access.vm_id)},{address} {kind} {key}\n"
+    return f"{host_key_alias(access.vm_id)} {kind} {key}\n"

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from importlib import resources
 
+from banger.guest.agent_program import agent_program
 from banger.guest.become import become_program
 from banger.guest.cpio import CpioWriter
 from banger.kernels.modules import Module
@@ -24,7 +25,7 @@ ENTER = "run/banger/bin/enter"
 #: Applets that the scripts name; all of them are in every distribution's static busybox.
 APPLETS = tuple(
     "chmod chroot cp date env hostname ifconfig insmod mkdir mount mv nsenter poweroff readlink reboot rm route setsid"
-    " sh sleep sync umount uname unshare usleep".split()
+    " rmdir sh sleep sync umount uname unshare usleep".split()
 )
 
 _ACCOUNTS = {
@@ -42,10 +43,11 @@ _LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "f
 
 
 def scripts() -> dict[str, bytes]:
-    """The scripts and the one program that this package carries, by place in the toolbox."""
+    """The scripts and the programs that this package carries, by place in the toolbox."""
     data = resources.files("banger.guest") / "data"
-    places = {"init": "init", "start": "bin/start", "enter": "bin/enter"}
-    return {place: (data / name).read_bytes() for name, place in places.items()} | {"bin/become": become_program()}
+    places = {"init": "init", "start": "bin/start", "enter": "bin/enter", "ssh-server": "bin/ssh-server"}
+    programs = {"bin/become": become_program(), "bin/@banger-agent": agent_program()}
+    return {place: (data / name).read_bytes() for name, place in places.items()} | programs
 
 
 def fingerprint(kernel_id: str, files: Mapping[str, bytes]) -> str:

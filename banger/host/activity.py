@@ -48,6 +48,6 @@ def established() -> list[Connection]:
 
 def into_guest(vm: Vm, connections: Iterable[Connection]) -> int:
     """How many connections lead into the guest: through forwarded ports, or straight to its own address."""
-    forwarded = {vm.ssh_port, *(forward.host_port for forward in vm.ports)}
+    forwarded = {forward.host_port for forward in vm.ports}
     loopback = vm.address.startswith("127.")
     return sum(one.local_port in forwarded if loopback else one.remote_address == vm.address for one in connections)

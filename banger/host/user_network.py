@@ -1,6 +1,6 @@
 """The networks ``user`` and ``none``: the VMM's own user-mode stack, with ports published on this host.
 
-Needs no privilege. The VMM listens on loopback for banger's own ssh connection. Published ports are held by a forwarder
+Needs no privilege. Published ports are held by a forwarder
 (:mod:`banger.forwarding`), which the VM's own stack is reached from by way of loopback ports that nobody else is told
 of: that stack accepts connections for ports on which nobody listens, which would lie to whoever waits for a server.
 """
@@ -19,7 +19,6 @@ from banger.core.models import Image, Vm
 from banger.core.operation import Operation
 from banger.core.plan import CleanupStep
 from banger.core.ports import (
-    Channel,
     Contribution,
     DeviceKind,
     GuestNetwork,
@@ -43,9 +42,8 @@ class UserNetwork:
 
     name = "ports"
 
-    def __init__(self, guest_ssh_port: int, publisher: Publisher) -> None:
+    def __init__(self, publisher: Publisher) -> None:
         """Nothing is made yet."""
-        self._guest_ssh_port = guest_ssh_port
         self._publisher = publisher
 
     def applies(self, vm: Vm) -> bool:
@@ -68,18 +66,17 @@ class UserNetwork:
         """
         with self._publisher.opened(vm) as bound:
             published = tuple(forward for forward, _ in bound)
-            ssh = self._publisher.choose(vm, PortForward(self._guest_ssh_port))
             inner = inner_forwards(vm.id, published)
             opened = [Opened(port, _target(inner, forward)) for forward, port in bound]
             targets = [one.target for one in opened]
-            self._publisher.hold(ledger, [(ssh, None), *zip(published, targets, strict=True)])
+            self._publisher.hold(ledger, list(zip(published, targets, strict=True)))
             crashpoint("ports.prepare:written")
             self._publisher.forward(vm, opened, ledger)
         is_open = vm.spec.network == "user"
         return Contribution(
-            devices=(UserNic((ssh, *inner), restricted=not is_open),),
+            devices=(UserNic(inner, restricted=not is_open),),
             network=GuestNetwork(ADDRESS, GATEWAY if is_open else "", NAMESERVER if is_open else ""),
-            channel=Channel("127.0.0.1", ssh.host_port),
+            address="127.0.0.1",
             ports=published,
         )
 

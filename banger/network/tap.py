@@ -18,7 +18,6 @@ from banger.core.models import Image, Vm
 from banger.core.operation import Operation
 from banger.core.plan import CleanupStep
 from banger.core.ports import (
-    Channel,
     Contribution,
     DeviceKind,
     GuestNetwork,
@@ -71,7 +70,6 @@ class TapNetwork:
         self,
         installation_id: str,
         state_file: Path,
-        guest_ssh_port: int,
         handles: Callable[[], Sequence[Handle]],
         publisher: Publisher,
         settings: TapSettings = TapSettings(),
@@ -82,7 +80,6 @@ class TapNetwork:
         Args:
             installation_id: twelve hexadecimal digits.
             state_file: remembers what was switched on for the whole host.
-            guest_ssh_port: of banger's ssh server in the guest.
             handles: the whole ledger.
             publisher: the host's side of published ports.
             settings: what the configuration says.
@@ -91,7 +88,6 @@ class TapNetwork:
         """
         self._id = installation_id
         self._state_file = state_file
-        self._ssh_port = guest_ssh_port
         self._handles = handles
         self._publisher = publisher
         self._settings = settings
@@ -141,7 +137,7 @@ class TapNetwork:
         return Contribution(
             devices=(TapNic(guest.tap, guest.mac, mtu),),
             network=_guest_network(guest, mtu, has_resolver=resolver is not None),
-            channel=Channel(str(guest.address), self._ssh_port),
+            address=str(guest.address),
             ports=guest.ports,
         )
 

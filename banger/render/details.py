@@ -65,7 +65,6 @@ def vm_page(vm: Row, terminal: Terminal) -> str:
         ("egress", spec.get("egress") if spec.get("network") == "tap" else ""),
         ("address", vm.get("address")),
         ("ports", ports(vm)),
-        ("ssh port", vm.get("ssh_port") or ""),
     ]
     page = _section(str(vm.get("name") or vm.get("id")), identity, terminal)
     page += _section("Machine", machine, terminal) + _section("Network", network, terminal)

@@ -13,6 +13,7 @@ from banger.core.waiter import Waiter
 from banger.sessions.exec import ExecService
 from banger.sessions.files import FileService
 from banger.sessions.run import RunService
+from banger.sessions.ssh import SshService
 from banger.store import Store
 
 
@@ -23,6 +24,7 @@ class Sessions:
     exec: ExecService
     files: FileService
     run: RunService
+    ssh: SshService
 
 
 def make_sessions(
@@ -34,4 +36,5 @@ def make_sessions(
 ) -> Sessions:
     """Join them; see :class:`RunService` for what the arguments are."""
     execs = ExecService(store, guests)
-    return Sessions(execs, FileService(guests), RunService(store, submit, attendance, evidence, execs))
+    run = RunService(store, submit, attendance, evidence, execs)
+    return Sessions(execs, FileService(guests), run, SshService(guests))

@@ -104,4 +104,7 @@ MIGRATIONS: tuple[str, ...] = (
     """
     ALTER TABLE vms ADD COLUMN vmm TEXT NOT NULL DEFAULT 'qemu';
     """,
+    """
+    ALTER TABLE vms DROP COLUMN ssh_port;
+    """,
 )

@@ -67,7 +67,6 @@ def test_vm_start_runs_a_process_that_is_written_down(world):
     assert vm.state is VmState.RUNNING
     assert vm.pid == identity.pid
     assert processes.is_same(identity)
-    assert vm.ssh_port > 0
     assert vm.ports[0].guest_port == 80
     assert vm.ports[0].host_port > 0
     assert {step.name for step in vm.timings} >= {"create disk", "start VMM", "boot guest", "connect"}

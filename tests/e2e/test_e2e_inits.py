@@ -32,7 +32,7 @@ def test_systemd_boots_as_the_images_own_init_and_is_not_degraded(
     home: BangerHome, image: str, running_vm: Callable
 ) -> None:  # type: ignore[type-arg]
     with running_vm(image, "with-systemd", "--memory", "768M") as vm:
-        assert home.guest(vm, PID_1).text == "systemd\n"
+        eventually(lambda: home.guest(vm, PID_1).text == "systemd\n", 60, "systemd has begun")
         state = eventually(lambda: _settled_state(home, vm), 120, "systemd to have started everything")
         failed = home.run("vm", "exec", vm, "--", "systemctl", "--failed", "--no-legend")
         assert state == "running", failed.text

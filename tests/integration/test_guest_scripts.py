@@ -89,7 +89,17 @@ def test_account_completed_by_the_first_boot_leaves_the_others_whole(image: Gues
     image.start()
     assert image.read("etc/passwd") == "app:x:1001:1001::/:/bin/sh\nroot:x:0:0:root:/:/bin/sh\n"
     assert image.read("etc/group") == "app:x:1001:\nroot:x:0:\n"
-    assert "app:x:0:0::/home:/run/banger/bin/enter\n" in image.read("run/banger/etc/passwd")
+
+
+def test_ssh_server_knows_the_accounts_that_the_image_has_when_it_is_started(image: Guest) -> None:
+    image.write("run/banger/etc/passwd", "root:x:0:0::/home:/run/banger/bin/enter\nold:x:0:0::/home:/x\n")
+    image.write("etc/passwd", ROOT + "app:x:1001:1001::/:/bin/sh\nodd name:x:5:5::/:/bin/sh\n#x:x:6:6::/:/bin/sh")
+    image.path("run/banger/tmp").mkdir(exist_ok=True)
+    done = image.start_ssh()
+    assert done.returncode == 0, done.stderr
+    enter = "x:0:0::/home:/run/banger/bin/enter\n"
+    assert image.read("run/banger/etc/passwd") == f"root:{enter}app:{enter}"
+    assert not image.path("run/banger/tmp/starting-ssh").exists()
 
 
 def test_home_is_what_the_account_says_even_if_no_layer_has_it(image: Guest) -> None:

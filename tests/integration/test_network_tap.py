@@ -64,8 +64,7 @@ def test_guest_on_tap_is_reached_by_its_host_and_nobody_else(lab: Lab) -> None:
     guest = lab.guest(1)
     lab.servers.tcp(guest.namespace, "0.0.0.0", 2222)
     lab.servers.tcp(guest.namespace, guest.address6, 2222)
-    assert guest.given.channel.address == guest.address
-    assert guest.given.channel.ssh_port == 2222
+    assert guest.given.address == guest.address
     assert lab.host.fetch(guest.address, 2222) == guest.gateway
     assert lab.host.reaches(guest.address6, 2222)
     lab.world.run(f"ip route add {guest.given.network.address} via {HOST}", check=False)  # type: ignore[union-attr]

@@ -12,6 +12,7 @@ import pytest
 from tests.support.cli import Cli
 from tests.support.dropbear import Guest, dropbear, needs_dropbear, new_host_key_line
 from tests.support.fake_api import FakeApi
+from tests.support.fake_ssh import carried_to
 
 pytest_plugins = ("tests.support.cli_fixtures",)
 pytestmark = [
@@ -40,8 +41,8 @@ def config(guest: Guest, home: Path, cli: Cli, tmp_path: Path, monkeypatch: pyte
 
 
 def serve_access(api: FakeApi, guest: Guest, host_key: str) -> None:
-    access = {"host": guest.access.host, "port": guest.access.port, "user": "root", "host_key": host_key}
-    api.on("GET", "/v1/vms/web/access", access)
+    api.on("GET", "/v1/vms/web/access", {"user": "root", "host_key": host_key, "host_key_alias": "banger-1"})
+    api.on("POST", "/v1/vms/web/ssh", talk=carried_to("127.0.0.1", guest.port))
 
 
 def ssh(config: Path, host: str, *command: str) -> subprocess.CompletedProcess[bytes]:

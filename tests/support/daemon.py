@@ -167,7 +167,7 @@ def _copied_packages(root: Path) -> str:
 
 def _works_for_nobody(python: str, packages: str) -> bool:
     check = subprocess.run(
-        [*_as_user(NOBODY), python, "-c", "import banger.__main__, pysqlite3, asyncssh"],
+        [*_as_user(NOBODY), python, "-c", "import banger.__main__, pysqlite3, starlette"],
         env={"PATH": os.environ["PATH"], "PYTHONPATH": packages},
         cwd="/",
         capture_output=True,

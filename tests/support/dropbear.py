@@ -11,8 +11,7 @@ import secrets
 import shutil
 import socket
 import subprocess
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +70,7 @@ class Guest:
     """A running server and how to reach it."""
 
     access: GuestAccess
+    port: int
 
 
 def why_dropbear_cannot_run() -> str:
@@ -120,7 +120,7 @@ def dropbear(directory: Path, *, port: int = 0, window: int = 0) -> Iterator[Gue
     os.close(held_while_alive)
     try:
         eventually(lambda: _listens(port), what="dropbear listens")
-        yield Guest(GuestAccess(directory.name, "127.0.0.1", port, host_key, str(private_key)))
+        yield Guest(GuestAccess(directory.name, host_key, str(private_key)), port)
     finally:
         process.kill()
         process.wait()
@@ -147,93 +147,3 @@ def _listens(port: int) -> bool:
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1) as probe:
         return bool(probe.recv(1))
     return False
-
-
-class Forward:
-    """A TCP forward to ``port`` like QEMU's: it accepts also while nobody is behind it. Can be told to misbehave."""
-
-    def __init__(self, port: int) -> None:
-        self._target = port
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self._sockets: list[socket.socket] = []
-        self._lock = threading.Lock()
-        self._flowing = threading.Event()
-        self._flowing.set()
-        self._threads: list[threading.Thread] = []
-        self.port: int = self._server.getsockname()[1]
-        self.mute = False  #: accept, and say nothing
-        self.late_s = 0.0  #: how long each connection takes to carry its first bytes
-        self._closed = threading.Event()
-        self.accepted = 0
-        self._start(self._accept)
-
-    @property
-    def carried(self) -> int:
-        """How many connections are open now."""
-        return sum(thread.is_alive() for thread in self._threads[1:]) // 2
-
-    def freeze(self) -> None:
-        """Carry nothing from now on, without a word: a host that has lost its power."""
-        self._flowing.clear()
-
-    def cut(self) -> None:
-        """Break every connection that is open now."""
-        with self._lock:
-            for end in self._sockets:
-                with suppress(OSError):
-                    end.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        """Stop listening and break everything."""
-        with suppress(OSError):
-            self._server.shutdown(socket.SHUT_RDWR)
-        self._server.close()
-        self._closed.set()
-        self._flowing.set()
-        self._threads[0].join()
-        self.cut()
-        for thread in self._threads:
-            thread.join()
-        for end in self._sockets:
-            end.close()
-
-    def __enter__(self) -> Forward:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _start(self, target: Callable[..., None], *args: socket.socket) -> None:
-        thread = threading.Thread(target=target, args=args)
-        self._threads.append(thread)
-        thread.start()
-
-    def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
-                near, _ = self._server.accept()
-                self.accepted += 1
-                with self._lock:
-                    self._sockets.append(near)
-                if self.mute:
-                    continue
-                try:
-                    far = socket.create_connection(("127.0.0.1", self._target))
-                except OSError:
-                    near.close()
-                    continue
-                with self._lock:
-                    self._sockets.append(far)
-                for source, sink in ((near, far), (far, near)):
-                    sink.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    self._start(self._pump, source, sink)
-
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
-        self._closed.wait(self.late_s)
-        with suppress(OSError):
-            while data := source.recv(65536):
-                self._flowing.wait()
-                sink.sendall(data)
-        for end in (source, sink):
-            with suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)

@@ -41,6 +41,7 @@ class FrameSession:
 
     def __init__(self, handler: BaseHTTPRequestHandler, call: Call) -> None:
         self._handler = handler
+        self._sending = threading.Lock()  # a script may talk and listen in threads of its own
         self._reader = FrameReader()
         self._ready: list[tuple[FrameType, bytes]] = []
         self.call = call
@@ -80,10 +81,12 @@ class FrameSession:
         return None
 
     def send(self, kind: FrameType, payload: bytes = b"") -> None:
-        _write_chunk(self._handler, encode(kind, payload))
+        with self._sending:
+            _write_chunk(self._handler, encode(kind, payload))
 
     def send_json(self, kind: FrameType, value: Any) -> None:
-        _write_chunk(self._handler, encode_json(kind, value))
+        with self._sending:
+            _write_chunk(self._handler, encode_json(kind, value))
 
     def started(self, name: str = "brave-otter") -> None:
         self.send_json(FrameType.STARTED, {"vm_id": "0123456789ab", "vm_name": name})
@@ -270,7 +273,7 @@ def vm_json(name: str = "web", **facts: Any) -> dict[str, Any]:
         "id": "0a1b2c3d4e5f", "name": name, "spec": spec, "state": "running", "created_at": "2026-11-23T12:00:00.000Z",
         "owner_uid": 0, "image_id": "aaaaaaaaaaaa", "kernel_id": "bbbbbbbbbbbb", "reason": "", "exit_reason": "",
         "started_at": "2026-11-23T12:00:05.000Z", "stopped_at": None, "address": "10.0.2.15", "ports": [],
-        "ssh_port": 40022, "vmm": "qemu", "accelerator": "tcg", "pid": 4242, "timings": [], "image_name": "debian",
+        "vmm": "qemu", "accelerator": "tcg", "pid": 4242, "timings": [], "image_name": "debian",
         "kernel_name": "debian-cloud", "broken": "", **facts,
     }  # fmt: skip
 

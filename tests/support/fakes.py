@@ -161,8 +161,8 @@ class FakeGuests:
         self.asked_to_power_off.append(vm.name)
         self.on_power_off(vm)
 
-    def connections(self, vm_id: str) -> tuple[int, int]:
-        return int(vm_id in self.connected), self.busy.get(vm_id, 0)
+    def served(self, vm_id: str) -> int:
+        return self.busy.get(vm_id, 0)
 
     def disconnect(self, vm_id: str) -> None:
         self.connected.discard(vm_id)
@@ -176,7 +176,6 @@ def _no_session(vm: Vm) -> RunningGuest:
 
 
 class FakeBoot:
-    ssh_port = 2222
     mounts: tuple[Mount, ...] = ()
 
     def toolbox(self, kernel_dir: Path, kernel_id: str, operation: Operation) -> Path:
@@ -368,7 +367,7 @@ class World:
                 ledger=self.ledger,
                 evidence=self.evidence,
                 storages=Drivers("storage driver", [storage], storage.name),
-                capabilities=(UserNetwork(FakeBoot.ssh_port, self.publisher), *capabilities),
+                capabilities=(UserNetwork(self.publisher), *capabilities),
                 host_objects=(self.vmm.host_objects, *(one.host_objects for one in capabilities)),
             ),
         )

@@ -34,7 +34,7 @@ _MOUNT_PROC = 'mount -t proc -o ro proc "$0/proc" && exec chroot "$0" "$@"'
 _STAND_INS = "chroot date hostname ifconfig insmod mount poweroff reboot route sleep sync umount unshare usleep".split()
 _STAND_IN = '#!/bin/sh\necho "${0##*/} $* ${first_boot:--}" >>/calls\n'
 _CONF = {
-    "id": "cafe12345678", "hostname": "web", "init": "image", "ssh_port": "2222", "epoch": "1", "root": "overlay",
+    "id": "cafe12345678", "hostname": "web", "init": "image", "epoch": "1", "root": "overlay",
     "home": "no", "address": "10.0.2.15", "netmask": "255.255.255.0", "gateway": "10.0.2.2", "nameserver": "10.0.2.3",
     "address6": "", "gateway6": "", "mtu": "",
 }  # fmt: skip
@@ -81,6 +81,10 @@ class Guest:
         words = [f"-u {user}"] if user else []
         quoted = " ".join("'" + word.replace("'", "'\\''") + "'" for word in argv)
         return self.enter(" ".join(["banger-exec", *words, *options.values(), "--", quoted]))
+
+    def start_ssh(self) -> subprocess.CompletedProcess[str]:
+        """What the agent runs when somebody wants the ssh server, which is a stand-in."""
+        return self._chroot("/run/banger/bin/ssh-server", "127.0.0.1:2222")
 
     def run(self, script: str) -> str:
         """Run a shell script that sees processes, its own and those that it starts; what it prints."""

@@ -13,7 +13,7 @@ from banger.core.ports import Capability
 from banger.core.wire.port_forward import PortForward
 from banger.network.tap import TapNetwork
 from tests.support.fake_vmm import FakeVmm
-from tests.support.fakes import FakeBoot, World
+from tests.support.fakes import World
 
 INSTALLATION = "c0ffee123456"
 NAMES = frozenset(os.environ.get("CRASH_DRIVERS", "").split())
@@ -40,7 +40,6 @@ def _capabilities(world: World) -> tuple[Capability, ...]:
     tap = TapNetwork(
         INSTALLATION,
         world.layout.data / "network.json",
-        FakeBoot.ssh_port,
         world.ledger.all,
         world.publisher,
     )

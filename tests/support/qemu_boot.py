@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shlex
 import shutil
 import socket
@@ -14,12 +15,15 @@ from pathlib import Path
 
 import pytest
 
+from banger.agent.guest import AgentGuest
+from banger.agent.link import AgentLink
 from banger.core.cancel import CancelToken
 from banger.core.console import boot_marks
 from banger.core.errors import BangerError
+from banger.core.exec import ExecRequest
 from banger.core.operation import Operation
-from banger.core.ports import GuestConfig, GuestNetwork, KernelRequest, TapNic
-from banger.guest.boot import SSH_PORT, LinuxGuestBoot
+from banger.core.ports import AGENT_PORT, AGENT_SOCKET, SSH_PORT, GuestConfig, GuestNetwork, KernelRequest, TapNic
+from banger.guest.boot import LinuxGuestBoot
 from banger.guest.hostkey import public_key
 from banger.kernels.apt_source import AptKernelSource, resolve
 from tests.support.waiting import eventually
@@ -56,6 +60,7 @@ class Machine:
     port: int
     directory: Path
     address: str = "127.0.0.1"
+    has_ssh: bool = False
 
     @property
     def console(self) -> str:
@@ -84,6 +89,7 @@ class Machine:
 
         The first of two equal options counts for ssh, so ``options`` override the usual ones.
         """
+        self.start_ssh()
         words = ["ssh", *options, *self.ssh_options(), "-p", str(self.port), f"{user}@{self.address}"]
         words += [command] if command else []
         return subprocess.run(words, input=stdin, capture_output=True, timeout=60, check=False, text=True)
@@ -95,6 +101,20 @@ class Machine:
         words = ["banger-exec", *(["-u", user] if user else []), *(["-w", workdir] if workdir else [])]
         words += [word for assignment in env for word in ("-e", assignment)]
         return self.ssh(shlex.join([*words, "--", *argv]))
+
+    def start_ssh(self) -> None:
+        """Have banger's ssh server run, on every address of the guest."""
+        if not self.has_ssh:
+            asyncio.run(self._start_ssh())
+            self.has_ssh = True
+
+    async def _start_ssh(self) -> None:
+        link = AgentLink("guest-1", self.directory / AGENT_SOCKET)
+        await link.connect(BOOT_TIMEOUT_S)
+        process = await AgentGuest("guest-1", link).exec(ExecRequest(("/run/banger/bin/ssh-server", str(SSH_PORT))))
+        said = [data async for _, data in process.output()]
+        assert (await process.wait()).code == 0, said
+        link.drop()
 
     def wait_until_off(self, timeout_s: float = 60.0) -> int:
         """Wait for the machine to end by itself; QEMU's exit status."""
@@ -161,7 +181,6 @@ def guest_config(authorized_key: str, **changes: object) -> GuestConfig:
         "authorized_key": authorized_key,
         "host_key_seed": SEED,
         "init": "auto",
-        "ssh_port": SSH_PORT,
         "env": (),
         "network": GuestNetwork("10.0.2.15/24", "10.0.2.2", "10.0.2.3"),
         "files": {},
@@ -189,9 +208,9 @@ def machine(
     boot.initrd(boot.toolbox(kernel_dir, "test-kernel", Operation("vm.start", "guest-1")), config, initrd)
     console_log = directory / "console.log"
     console_log.write_bytes(b"")
-    port = config.ssh_port if nic else _free_port()
+    port = SSH_PORT if nic else _free_port()
     address = config.network.address.partition("/")[0] if nic else "127.0.0.1"
-    network = ["-netdev", f"user,id=net0,hostfwd=tcp:127.0.0.1:{port}-:{config.ssh_port}"]
+    network = ["-netdev", f"user,id=net0,hostfwd=tcp:127.0.0.1:{port}-:{SSH_PORT}"]
     network += ["-device", "virtio-net-device,netdev=net0"]
     if nic:
         network = ["-netdev", f"tap,id=net0,ifname={nic.tap},script=no,downscript=no"]
@@ -204,6 +223,8 @@ def machine(
         "-chardev", f"file,id=console,path={console_log}", "-serial", "chardev:console",
         *network,
         "-object", "rng-builtin,id=rng0", "-device", "virtio-rng-device,rng=rng0",
+        "-chardev", f"socket,id=agent,path={directory / AGENT_SOCKET},server=on,wait=off", "-device", "virtio-serial-device",
+        "-device", f"virtserialport,chardev=agent,name={AGENT_PORT}",
     ]  # fmt: skip
     for index, disk in enumerate(disks):
         read_only = "on" if disk.read_only else "off"

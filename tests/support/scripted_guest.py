@@ -72,6 +72,9 @@ class ScriptedGuest:
     async def exec(self, request: ExecRequest) -> ScriptedProcess:
         return self._begin(request)
 
+    async def ssh(self) -> ScriptedProcess:
+        return self._begin("ssh")
+
     async def stat(self, path: str) -> GuestPath:
         self.requests.append(path)
         return self._path

@@ -44,7 +44,7 @@ class Served:
                 sessions=make_sessions(
                     world.store, world.guests, world.supervisor.submit, world.attendance, world.evidence.all
                 ),
-                access=lambda vm: GuestAccess(vm.id, "127.0.0.1", vm.ssh_port, "ssh-ed25519 AAAA", ""),
+                access=lambda vm: GuestAccess(vm.id, "ssh-ed25519 AAAA", ""),
                 evidence=world.evidence,
                 ledger=world.ledger,
                 homes=HomeDisk(world.layout, world.services.config),

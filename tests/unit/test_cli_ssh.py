@@ -15,8 +15,8 @@ from tests.support.fake_api import FakeApi
 pytest_plugins = ("tests.support.cli_fixtures",)
 
 ACCESS: dict[str, Any] = {
-    "host": "127.0.0.1", "port": 40022, "user": "root", "private_key_path": "/data dir/100%/id",
-    "known_hosts_path": "/data dir/kh", "host_key": "ssh-ed25519 AAAA",
+    "user": "root", "private_key_path": "/data dir/100%/id", "known_hosts_path": "/data dir/kh",
+    "host_key": "ssh-ed25519 AAAA", "host_key_alias": "banger-0123456789ab",
 }  # fmt: skip
 
 
@@ -42,7 +42,7 @@ def test_ssh_gets_options_before_and_the_command_after_the_host(
 ) -> None:
     assert cli("vm", "ssh", "web", *typed).code == 0
     (argv,) = executed
-    place = argv.index("root@127.0.0.1")
+    place = argv.index("root@web")
     assert argv[place + 1 :] == remote
     assert argv[place - len(options) : place] == options
 
@@ -54,10 +54,10 @@ def test_command_behind_two_dashes_is_ours_to_remove() -> None:
 def test_ssh_itself_understands_the_options() -> None:
     if shutil.which("ssh") is None:
         pytest.skip("ssh is not installed")
-    command = ["ssh", "-G", *ssh_options(ACCESS), "root@127.0.0.1"]
+    command = ["ssh", "-G", *ssh_options(ACCESS, "banger ssh-proxy -- web"), "root@web"]
     told = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.splitlines()
     for line in (
-        "port 40022", "stricthostkeychecking true", "userknownhostsfile /data dir/kh",
+        "proxycommand banger ssh-proxy -- web", "proxyusefdpass yes", "stricthostkeychecking true", "userknownhostsfile /data dir/kh",
         "identityfile /data dir/100%%/id", "identitiesonly yes",
     ):  # fmt: skip
         assert line in told

@@ -17,12 +17,13 @@ from banger.commands.openssh import include_line, included_paths, quoted_path, w
 from banger.core.errors import BangerError
 from tests.support.cli import Cli, banger_process
 from tests.support.fake_api import FakeApi
+from tests.support.fake_ssh import carried_to
 
 pytest_plugins = ("tests.support.cli_fixtures",)
 
 ACCESS = {
-    "host": "127.0.0.1", "port": 0, "user": "root", "private_key_path": "/k", "known_hosts_path": "/kh",
-    "host_key": "ssh-ed25519 AAAAkey comment",
+    "user": "root", "private_key_path": "/k", "known_hosts_path": "/kh", "host_key": "ssh-ed25519 AAAAkey comment",
+    "host_key_alias": "banger-1",
 }  # fmt: skip
 USERS = b"# mine\r\nHost a\n\tUser x\n\n  Port 1\nHost *\n    ForwardAgent yes\n    HostName %h.corp\n    Port 2222\n    User me"
 needs_ssh = pytest.mark.skipif(shutil.which("ssh") is None, reason="OpenSSH's client is not installed")
@@ -340,10 +341,18 @@ def proxied(host: str) -> tuple[int, str, socket.socket | None]:
         return process.returncode, errors.decode(), socket.socket(fileno=descriptors[0]) if descriptors else None
 
 
+def received(connection: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size and (piece := connection.recv(65536)):
+        data += piece
+    return data
+
+
 def test_proxy_passes_a_connection_to_the_vm_and_makes_its_key_known(api: FakeApi, home: Path) -> None:
     (home / "data" / "ssh").mkdir(parents=True)
     with socket.create_server(("127.0.0.1", 0)) as guest:
-        api.on("GET", "/v1/vms/web/access", {**ACCESS, "port": guest.getsockname()[1]})
+        api.on("GET", "/v1/vms/web/access", ACCESS)
+        api.on("POST", "/v1/vms/web/ssh", talk=carried_to(*guest.getsockname()))
         for _ in range(2):
             code, errors, connection = proxied("web.vm")
             assert (code, errors) == (0, "")
@@ -353,6 +362,12 @@ def test_proxy_passes_a_connection_to_the_vm_and_makes_its_key_known(api: FakeAp
                 accepted.sendall(b"SSH-2.0")
                 assert connection.recv(16) == b"SSH-2.0"
                 assert os.get_blocking(connection.fileno())
+                connection.sendall(bytes(1 << 20))
+                assert len(received(accepted, 1 << 20)) == 1 << 20
+                accepted.sendall(bytes(1 << 20))
+                assert len(received(connection, 1 << 20)) == 1 << 20
+                accepted.shutdown(socket.SHUT_RDWR)
+                assert connection.recv(16) == b""
     assert (home / "data" / "ssh" / "known_hosts").read_text() == "web.vm ssh-ed25519 AAAAkey\n"
 
 
@@ -361,7 +376,8 @@ def test_proxies_at_the_same_time_lose_no_key(api: FakeApi, home: Path) -> None:
     names = [f"vm{number}" for number in range(6)]
     with socket.create_server(("127.0.0.1", 0)) as guest:
         for name in names:
-            api.on("GET", f"/v1/vms/{name}/access", {**ACCESS, "port": guest.getsockname()[1]})
+            api.on("GET", f"/v1/vms/{name}/access", ACCESS)
+            api.on("POST", f"/v1/vms/{name}/ssh", talk=carried_to(*guest.getsockname()))
         passed: list[socket.socket | None] = []
         threads = [threading.Thread(target=lambda name=name: passed.append(proxied(f"{name}.vm")[2])) for name in names]
         for thread in threads:
@@ -382,12 +398,12 @@ def test_proxy_tells_why_it_cannot_reach_a_vm(api: FakeApi, home: Path) -> None:
     code, errors, connection = proxied("web.vm")
     assert (code, connection) == (4, None)
     assert 'VM "web" is stopped' in errors
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        api.on("GET", "/v1/vms/web/access", {**ACCESS, "port": nobody.getsockname()[1]})
-        code, errors, connection = proxied("web.vm")
+    api.on("GET", "/v1/vms/web/access", ACCESS)
+    refusal = {"kind": "unavailable", "message": "the guest refuses", "cause": "no ssh", "hint": "banger vm why web"}
+    api.on("POST", "/v1/vms/web/ssh", talk=lambda session: session.fail(**refusal))
+    code, errors, connection = proxied("web.vm")
     assert (code, connection) == (7, None)
-    assert "hint: banger vm show web" in errors
+    assert "hint: banger vm why web" in errors
 
 
 @pytest.mark.parametrize("host", ["", "-x", "../x.vm", "WEB.vm", "a b", ".vm"])
@@ -399,7 +415,8 @@ def test_proxy_asks_nobody_about_what_is_no_name(cli: Cli, api: FakeApi, host: s
 def test_proxy_run_by_hand_says_what_it_is_for(cli: Cli, api: FakeApi, home: Path) -> None:
     (home / "data" / "ssh").mkdir(parents=True)
     with socket.create_server(("127.0.0.1", 0)) as guest:
-        api.on("GET", "/v1/vms/web/access", {**ACCESS, "port": guest.getsockname()[1]})
+        api.on("GET", "/v1/vms/web/access", ACCESS)
+        api.on("POST", "/v1/vms/web/ssh", talk=carried_to(*guest.getsockname()))
         process = banger_process("ssh-proxy", "--", "web.vm")
         _, errors = process.communicate(timeout=30)
     assert process.returncode == 2

@@ -14,7 +14,7 @@ from tests.support.fake_api import FakeApi, vm_json
 pytest_plugins = ("tests.support.cli_fixtures",)
 
 HEAVY = frozenset(
-    "asyncio asyncssh dns email http.client loguru multiprocessing oras pydantic pykka pyroute2 requests rich "
+    "asyncio dns email http.client loguru multiprocessing oras pydantic pykka pyroute2 requests rich "
     "sqlite3 ssl starlette tarfile tomllib uvicorn xml".split()
 )
 #: The daemon's world, and what only other commands need.

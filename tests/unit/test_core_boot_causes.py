@@ -142,8 +142,8 @@ def test_reported_console_is_explained(tracker: str, console: str, vmm_log: str,
          "vmm-crashed", "SIGSEGV", "--bundle"),
         ({"console": "banger: init 3.1\n", "host_load": 4.2}, "busy-host", "4.2 processes for each CPU", "more time"),
         ({"console": "banger: init 3.1\nbanger: root 9.0\nbanger: ready 9.5\n", "told": "no answer within 30 s"},
-         "no-answer", "its ssh server does not answer", "--init none"),
-        ({"console": "banger: init 3.1\nbanger: root 9.0\n"}, "slow", "its ssh server not up", "vm.boot_timeout_s"),
+         "no-answer", "its agent does not answer", "--init none"),
+        ({"console": "banger: init 3.1\nbanger: root 9.0\n"}, "slow", "its agent not up", "vm.boot_timeout_s"),
     ],
 )  # fmt: skip
 def test_boot_that_nobody_explains_is_told_by_what_is_missing(

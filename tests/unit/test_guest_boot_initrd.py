@@ -30,7 +30,6 @@ CONFIG = GuestConfig(
     authorized_key="ssh-ed25519 AAAA banger\n",
     host_key_seed=bytes(range(32)),
     init="auto",
-    ssh_port=2222,
     env=("A=it's", "B=$(reboot)"),
     network=GuestNetwork("10.0.2.15/24", "10.0.2.2", "10.0.2.3"),
     files={"/etc/motd": b"hello\n"},
@@ -73,9 +72,9 @@ def test_vm_archive_settings_survive_a_shell(tmp_path: Path) -> None:
     found = entries(vm_archive(CONFIG))
     config = tmp_path / "config"
     config.write_bytes(found["etc/banger.conf"].content)
-    script = f'. {config}; echo "$hostname|$init|$ssh_port|$gateway|$address/$netmask"'
+    script = f'. {config}; echo "$hostname|$init|$gateway|$address/$netmask"'
     shown = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout
-    assert shown == "web-1|auto|2222|10.0.2.2|10.0.2.15/255.255.255.0\n"
+    assert shown == "web-1|auto|10.0.2.2|10.0.2.15/255.255.255.0\n"
 
 
 def test_vm_archive_environment_is_data_for_a_shell(tmp_path: Path) -> None:

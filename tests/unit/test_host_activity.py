@@ -20,7 +20,7 @@ TABLE = """\
 """
 
 
-def vm(address: str, ssh_port: int, *ports: PortForward) -> Vm:
+def vm(address: str, *ports: PortForward) -> Vm:
     return Vm(
         "feedfacecafe",
         "web",
@@ -28,7 +28,6 @@ def vm(address: str, ssh_port: int, *ports: PortForward) -> Vm:
         VmState.RUNNING,
         clock.now(),
         address=address,
-        ssh_port=ssh_port,
         ports=ports,
     )
 
@@ -39,10 +38,10 @@ def test_only_established_connections_count() -> None:
 
 def test_connections_lead_into_the_guest_by_port_or_by_address() -> None:
     table = list(parse(TABLE))
-    assert into_guest(vm("127.0.0.1", 40001), table) == 1
-    assert into_guest(vm("127.0.0.1", 1, PortForward(80, 40001)), table) == 1
-    assert into_guest(vm("127.0.0.1", 41202 + 1), table) == 0
-    assert into_guest(vm("10.7.1.2", 2222), table) == 1
+    assert into_guest(vm("127.0.0.1", PortForward(80, 40001)), table) == 1
+    assert into_guest(vm("127.0.0.1", PortForward(80, 41203)), table) == 0
+    assert into_guest(vm("127.0.0.1"), table) == 0
+    assert into_guest(vm("10.7.1.2"), table) == 1
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
@@ -50,8 +49,8 @@ def test_real_connection_is_seen(address: str) -> None:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.create_server((address, 0), family=family) as server:
         port = server.getsockname()[1]
-        assert into_guest(vm("127.0.0.1", port), established()) == 0
+        assert into_guest(vm("127.0.0.1", PortForward(80, port)), established()) == 0
         with socket.create_connection((address, port)):
             peer, _ = server.accept()
             with peer:
-                assert into_guest(vm("127.0.0.1", port), established()) == 1
+                assert into_guest(vm("127.0.0.1", PortForward(80, port)), established()) == 1

@@ -1,9 +1,9 @@
 """The interfaces of the outside world as the owners need them. Adapters implement these; nothing inherits them."""
 
-from banger.core.ports.contribution import Channel, Contribution, joined
+from banger.core.ports.contribution import Contribution, joined
 from banger.core.ports.engines import Engine, EngineError, Engines
 from banger.core.ports.evidence import EvidenceKeeper
-from banger.core.ports.guest import GuestBoot, GuestConfig, GuestNetwork, Guests, Mount
+from banger.core.ports.guest import SSH_PORT, GuestBoot, GuestConfig, GuestNetwork, Guests, Mount
 from banger.core.ports.host import Capability, Fill, Handle, HostObject, Storage, VmLedger
 from banger.core.ports.image_tools import ImageTools, PushRequest, RootfsFacts
 from banger.core.ports.images import BuiltImage, ImageRequest, ImageSource, KernelReference, Leases, ResolvedImage
@@ -30,10 +30,10 @@ __all__ = [
     "AGENT_PORT",
     "AGENT_SOCKET",
     "DEVICE_WORDS",
+    "SSH_PORT",
     "BuiltImage",
     "BuiltKernel",
     "Capability",
-    "Channel",
     "Condition",
     "Contribution",
     "Device",

@@ -11,14 +11,6 @@ from banger.core.wire.port_forward import PortForward
 
 
 @dataclass(frozen=True, slots=True)
-class Channel:
-    """How the host reaches banger's ssh server in the guest."""
-
-    address: str
-    ssh_port: int
-
-
-@dataclass(frozen=True, slots=True)
 class Contribution:
     """What one capability adds, or several together.
 
@@ -27,7 +19,7 @@ class Contribution:
         mounts: for the guest: where it mounts drives that are among ``devices``.
         network: the addresses behind the network card.
         files: path in the guest to content.
-        channel: the way into the guest.
+        address: where the host reaches what the guest publishes.
         ports: published ports, every host port chosen.
     """
 
@@ -35,18 +27,18 @@ class Contribution:
     mounts: Sequence[Mount] = ()
     network: GuestNetwork | None = None
     files: Mapping[str, bytes] = field(default_factory=dict)
-    channel: Channel | None = None
+    address: str = ""
     ports: tuple[PortForward, ...] = ()
 
 
 def joined(contributions: Iterable[Contribution]) -> Contribution:
-    """All of them as one. Of a network or a channel there is one; the first that gives it counts."""
+    """All of them as one. Of networks and addresses there is one; the first that gives it counts."""
     given = list(contributions)
     return Contribution(
         devices=tuple(device for one in given for device in one.devices),
         mounts=tuple(mount for one in given for mount in one.mounts),
         network=next((one.network for one in given if one.network), None),
         files={path: content for one in given for path, content in one.files.items()},
-        channel=next((one.channel for one in given if one.channel), None),
+        address=next((one.address for one in given if one.address), ""),
         ports=tuple(port for one in given for port in one.ports),
     )

@@ -12,6 +12,9 @@ from banger.core.models import Vm
 from banger.core.operation import Operation
 from banger.core.ports.running_guest import RunningGuest
 
+#: Port of banger's own ssh server in a guest, on loopback; 22 is left to the image.
+SSH_PORT = 2222
+
 
 class Guests(Protocol):
     """All running guests. Actors call the blocking methods from their own threads."""
@@ -35,8 +38,8 @@ class Guests(Protocol):
         """
         ...
 
-    def connections(self, vm_id: str) -> tuple[int, int]:
-        """How many of this host's connections into a guest are banger's own, and how many commands run in it now."""
+    def served(self, vm_id: str) -> int:
+        """How many commands, copies and connections a guest serves now, for callers of this daemon."""
         ...
 
     def disconnect(self, vm_id: str) -> None:
@@ -97,7 +100,6 @@ class GuestConfig:
     authorized_key: str
     host_key_seed: bytes
     init: str
-    ssh_port: int
     env: Sequence[str]
     network: GuestNetwork
     files: Mapping[str, bytes]
@@ -117,7 +119,6 @@ class GuestBoot(Protocol):
     """
 
     mounts: Collection[Mount]
-    ssh_port: int
 
     def toolbox(self, kernel_dir: Path, kernel_id: str, operation: Operation) -> Path:
         """The toolbox initrd for a kernel, from the cache or made now."""

@@ -99,6 +99,14 @@ class GuestFiles(Protocol):
 class RunningGuest(Protocol):
     """One running guest."""
 
+    async def ssh(self) -> GuestProcess:
+        """Connect to banger's own ssh server in it, which is started if it does not run.
+
+        The connection's bytes are its input and its standard output; it is over once the server has ended its side.
+        Raises as :meth:`exec` does.
+        """
+        ...
+
     @property
     def files(self) -> GuestFiles:
         """Its files."""

@@ -46,5 +46,10 @@ class RunConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class SshConfig:
+    """CONFIG of a connection to a guest's ssh server: there is nothing to say."""
+
+
+@dataclass(frozen=True, slots=True)
 class CopyConfig:
     """CONFIG of a copy into or out of a guest: nothing but what the query says."""

@@ -1,4 +1,4 @@
-"""The strings that banger sends into guests."""
+"""The command that a guest starts by itself, as a string."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.exec import ExecRequest, Terminal
 from banger.guest import command
-from banger.guest.command import exec_command, tool_command
+from banger.guest.command import exec_command
 
 words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
 names = st.text(st.characters(exclude_characters="\0=", exclude_categories=["Cs", "Z", "C"]), min_size=1, max_size=20)
@@ -27,10 +27,6 @@ def test_exec_command_options_come_before_the_arguments(name: str, value: str, u
     request = ExecRequest(("-e", "--"), env=(f"{name}={value}",), user=user, workdir=workdir)
     options = [*(["-u", user] if user else []), *(["-w", workdir] if workdir else []), "-e", f"{name}={value}"]
     assert shlex.split(exec_command(request)) == ["banger-exec", *options, "--", "-e", "--"]
-
-
-def test_tool_command_joins_applet_and_arguments() -> None:
-    assert tool_command(["tar", "-C", "/a b", "-x"]) == "banger-tool tar -C '/a b' -x"
 
 
 @pytest.mark.parametrize(
@@ -58,24 +54,6 @@ def test_exec_command_error_about_a_variable_does_not_show_its_value() -> None:
     with pytest.raises(BangerError) as caught:
         exec_command(ExecRequest(("true",), env=("TOP SECRET=hunter2",)))
     assert "hunter2" not in str(caught.value.to_dict())
-
-
-def test_tool_command_without_a_tool_is_a_usage_error() -> None:
-    with pytest.raises(BangerError) as caught:
-        tool_command([])
-    assert caught.value.kind is ErrorKind.USAGE
-
-
-@pytest.mark.parametrize(("size", "fits"), [(9000, True), (9001, False)])
-def test_fits_one_request_counts_bytes_against_dropbears_limit(size: int, fits: bool) -> None:
-    assert command.fits_one_request("é" * 10 + "x" * (size - 20)) is fits
-
-
-@given(words)
-def test_launcher_script_hands_the_very_command_to_the_login_shell(argument: str) -> None:
-    line = exec_command(ExecRequest(("echo", argument)))
-    last = command.launcher_script(line).decode().partition("\n")[2]
-    assert shlex.split(last) == ["exec", "$SHELL", "-c", line]
 
 
 @pytest.mark.parametrize("size", [(-1, 80), (24, 65536), (10**400, 80)])
