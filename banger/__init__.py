@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from banger.core.errors import BangerError, ErrorKind
+    from banger.core.wire.port_forward import PortForward
     from banger.sdk import Banger, Completed, Machine, machine, run
 
 __version__ = "0.1.0"
-__all__ = ["Banger", "BangerError", "Completed", "ErrorKind", "Machine", "__version__", "machine", "run"]
+__all__ = ["Banger", "BangerError", "Completed", "ErrorKind", "Machine", "PortForward", "__version__", "machine", "run"]
 
 _PUBLIC = {
     "Banger": "banger.sdk",
@@ -18,6 +19,7 @@ _PUBLIC = {
     "Completed": "banger.sdk",
     "ErrorKind": "banger.core.errors",
     "Machine": "banger.sdk",
+    "PortForward": "banger.core.wire.port_forward",
     "machine": "banger.sdk",
     "run": "banger.sdk",
 }

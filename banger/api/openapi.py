@@ -29,6 +29,8 @@ _QUERY: Mapping[str, Mapping[str, Any]] = {
 }
 _JSON, _LINES = "application/json", "application/x-ndjson"
 _BINARY: Mapping[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+#: Nobody asks what a request's stream is called: tools that do not know our media type know the other.
+_FRAMES = {MEDIA_TYPE: _BINARY, "application/octet-stream": _BINARY}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ def _operation(route: Described, schemas: dict[str, Any]) -> dict[str, Any]:
     }
     if route.frames:
         first = f"frames; the payload of the first, CONFIG, is a {route.frames.__name__}"
-        operation["requestBody"] = {"required": True, "description": first, "content": {MEDIA_TYPE: _BINARY}}
+        operation["requestBody"] = {"required": True, "description": first, "content": _FRAMES}
     elif route.body is not None:
         operation["requestBody"] = {
             "required": True,

@@ -19,6 +19,7 @@ from banger.core.wire.exec import ExecConfig, RunConfig
 from banger.core.wire.facts import facts_of
 from banger.core.wire.vm_spec import SpecOptions, VmSpec, from_settings
 from banger.core.wire.vms import CreateVmBody
+from banger.sdk import ExecOptions
 from scripts.spec_table import rows
 from tests.support.cli import Cli
 
@@ -38,6 +39,13 @@ def test_sdk_takes_every_field_with_the_values_that_it_may_have() -> None:
     for name, annotation in taken.items():
         literal = get_args(annotation) if get_origin(annotation) is Literal else ()
         assert literal == facts_of(VmSpec)[name].choices, name
+
+
+def test_sdk_takes_everything_about_a_command_but_a_terminal() -> None:
+    assert {*ExecOptions.__annotations__} - {"input", "check"} == {one.name for one in fields(ExecConfig)} - {
+        "argv",
+        "tty",
+    }
 
 
 def test_command_line_takes_every_field_that_has_an_option(cli: Cli) -> None:
