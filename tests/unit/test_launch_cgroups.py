@@ -1,4 +1,4 @@
-"""Limits in a tree of files that looks like a cgroup's; the real one is in tests/integration/test_launch_limits.py."""
+"""Limits in a tree of files that looks like a cgroup's; tests/contract/test_launch_contract.py has real ones."""
 
 from __future__ import annotations
 
