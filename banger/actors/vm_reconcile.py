@@ -165,7 +165,7 @@ class VmReconciler:
             by, reason = stalled(vm.name, condition)
             logger.warning("{}", reason)
             return self._keeper.save(vm, state=VmState.PAUSED, paused_by=by, reason=reason)
-        if condition.health is Health.PAUSED:  # a pause was given up half way
+        if condition.health is Health.PAUSED:  # a pause was given up halfway
             driver_of(self._services, vm).resume(machine_of(self._services, vm, identity))
         return vm
 

@@ -195,7 +195,7 @@ def _is_manifest(entry: Descriptor) -> bool:
 
 def _open(path: Path) -> BinaryIO:
     try:
-        # Non-blocking, in case it is a pipe: that would wait for a writer for ever.
+        # Non-blocking, in case it is a pipe: that would wait for a writer forever.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         kind = ErrorKind.NOT_FOUND if isinstance(error, FileNotFoundError) else ErrorKind.DENIED

@@ -132,7 +132,7 @@ def check_clock(guest: Guest) -> Finding:
 
 
 def _measure_clock(talk: ScriptDialog) -> clocks.Offset:
-    """Ask until it is clear, but not for ever; raises ``ValueError`` for an answer that is no time."""
+    """Ask until it is clear, but not forever; raises ``ValueError`` for an answer that is no time."""
     samples = [_ask_time(talk) for _ in range(_CLOCK_LEAST_SAMPLES)]
     while True:
         offset = clocks.offset(samples)

@@ -174,7 +174,7 @@ def members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
             if member is None:
                 return
             _check_facts(tar, member)
-        tar.members.clear()  # type: ignore[attr-defined]  # tarfile would remember every member for ever
+        tar.members.clear()  # type: ignore[attr-defined]  # tarfile would remember every member forever
         yield member
 
 

@@ -20,7 +20,7 @@ _NETWORKS = ("user", "tap", "none")
 
 
 def check_up(session: CliSession, *, image: str, kernel: str, networks: Sequence[str], reach: str) -> int:
-    """Boot throw-away VMs and prove that they work; 0 if everything works that should."""
+    """Boot temporary VMs and prove that they work; 0 if everything works that should."""
     options = CheckupOptions(
         image,
         kernel,

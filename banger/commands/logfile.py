@@ -14,7 +14,7 @@ _POLL_S = 0.2
 
 
 def read_log(path: Path, tail: int | None, *, follow: bool) -> Iterator[str]:
-    """The lines of ``path``: the last ``tail`` (``None``: all), then new ones for ever if ``follow``.
+    """The lines of ``path``: the last ``tail`` (``None``: all), then new ones forever if ``follow``.
 
     Raises:
         BangerError: ``not_found`` if there is no such file, ``denied`` if it cannot be read.

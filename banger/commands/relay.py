@@ -53,7 +53,7 @@ class Manner:
     Attributes:
         tty: the command has a terminal: ours goes into raw mode while it runs.
         stdin: pass standard input on; otherwise it is not touched, and the command's is empty.
-        kill_after_s: hang up, which kills the command, if it still runs so long after TERM; 0 waits for ever.
+        kill_after_s: hang up, which kills the command, if it still runs so long after TERM; 0 waits forever.
     """
 
     tty: bool
@@ -228,7 +228,7 @@ class Relay:
         return number == signal.SIGHUP and (self.started is None or gone)
 
     def _patience_s(self) -> float | None:
-        """How long the command may still take to heed TERM; ``None`` for ever."""
+        """How long the command may still take to heed TERM; ``None`` forever."""
         asked_at = self._last_ending.get(signal.SIGTERM)
         if asked_at is None or not self._kill_after_s:
             return None

@@ -45,7 +45,7 @@ class PlanStep:
         name: shown to the user with its time.
         do: makes it, and raises unless it verified that it is there.
         intend: writes down what ``do`` will make, before it is made.
-        undo: takes it down, also when ``do`` got only half way.
+        undo: takes it down, also when ``do`` got only halfway.
     """
 
     name: str

@@ -77,7 +77,7 @@ def main(*, foreground: bool = True, dev: bool = False) -> int:
         try:
             return asyncio.run(_serve(layout, config))
         finally:
-            pykka.ActorRegistry.stop_all(block=False)  # a start that failed half way must not live on in its threads
+            pykka.ActorRegistry.stop_all(block=False)  # a start that failed halfway must not live on in its threads
 
 
 @contextmanager
@@ -180,7 +180,7 @@ async def _reconcile_once(daemon: Daemon, *, at_start: bool) -> None:
 
 
 async def _bound_logs(daemon: Daemon) -> None:
-    """A guest may write to its console for ever, or make its VMM complain; each log keeps the end of it.
+    """A guest may write to its console forever, or make its VMM complain; each log keeps the end of it.
 
     Once there is room again, some of it is set aside for the next time.
     """

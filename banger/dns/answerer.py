@@ -67,7 +67,7 @@ class Answerer:
 
     async def answer(self, wire: bytes, source: str, *, tcp: bool) -> bytes | None:
         """The answer to ``wire``, which came from the address ``source``; None where silence is the answer."""
-        if len(wire) < _HEADER_BYTES or wire[2] & 0x80:  # an answer: two resolvers must not answer each other for ever
+        if len(wire) < _HEADER_BYTES or wire[2] & 0x80:  # an answer: two resolvers must not answer each other forever
             return None
         try:
             return await self._answer(wire, source, tcp=tcp)

@@ -195,7 +195,7 @@ class Connection:
         """Wait for what each direction needs next.
 
         A socket that nothing is waited for is watched for errors alone. If its own other half was ended from here, not
-        even that: it would be reported for ever once it ends, while what came from it still waits for its sink.
+        even that: it would be reported forever once it ends, while what came from it still waits for its sink.
         """
         inward, outward = self._inward, self._outward
         client = (READ if inward.reads else 0) | (WRITE if outward.rest else 0)

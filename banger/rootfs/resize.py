@@ -47,7 +47,7 @@ def file_system_bytes(disk: Path) -> int:
 
 
 def grow_disk(disk: Path, size_bytes: int, token: CancelToken | None = None) -> None:
-    """Make a disk file and the ext4 in it larger. Repeat it after a crash half way; the same size is success.
+    """Make a disk file and the ext4 in it larger. Repeat it after a crash halfway; the same size is success.
 
     Args:
         disk: a file that nobody uses; its journal is replayed first if need be.

@@ -58,7 +58,7 @@ class SnapshotFiles:
             ) from error
 
     def grow(self, geometry: SnapshotGeometry) -> None:
-        """Make room for more changes, then write down the new sizes. Repeatable after a crash half way."""
+        """Make room for more changes, then write down the new sizes. Repeatable after a crash halfway."""
         self._resize(geometry, 0)
         self._write(geometry)
 
