@@ -24,6 +24,7 @@ CONSOLE_POLL_S = 0.02
 _VMM_POLL_S = 0.1
 #: How often, in seconds, the VMM itself is asked how its machine is: that takes some of the time of a busy process.
 _CONDITION_POLL_S = 0.5
+_FIRST_QUESTION_S = 0.25
 
 
 @dataclass(slots=True)
@@ -142,7 +143,7 @@ class _SignsOfLife:
 
     def __init__(self) -> None:
         self._next_look = 0.0
-        self._next_question = 0.0
+        self._next_question = time.monotonic() + _FIRST_QUESTION_S  # most guests are up by then
         self._length = -1
         self._at = 0.0
         self._cpu_s = 0.0

@@ -44,6 +44,16 @@ def test_list_quiet_is_ids(cli: Cli, api: FakeApi) -> None:
     assert cli("vm", "list", "-q").out == "0a1b2c3d4e5f\n111111111111\n222222222222\n"
 
 
+@pytest.mark.parametrize(
+    ("paused_by", "shown"), [("user", "paused"), ("guard", "paused (no room)"), ("disk", "paused (disk failed)")]
+)
+def test_list_says_why_a_vm_stands_still_that_its_user_has_not_paused(
+    cli: Cli, api: FakeApi, paused_by: str, shown: str
+) -> None:
+    api.on("GET", "/v1/vms", [vm_json("web", state="paused", paused_by=paused_by)])
+    assert f"  {shown}  " in cli("vm", "list").out
+
+
 def test_list_filters_are_the_daemons(cli: Cli, api: FakeApi) -> None:
     api.on("GET", "/v1/vms", [])
     cli("vm", "list", "--state", "running", "--label", "a=b", "--label", "c=d")

@@ -106,6 +106,13 @@ def test_flush_of_the_guest_reaches_the_host() -> None:
     assert not any("cache=unsafe" in word or "write-cache=off" in word for word in argv)
 
 
+def test_write_that_the_host_does_not_take_stops_the_machine_and_a_read_is_told_to_the_guest() -> None:
+    base, layer = [parse(value) for value in values(line(), "-device")][:2]
+    assert (layer["werror"], layer["rerror"]) == ("stop", "report")
+    assert base["rerror"] == "report"
+    assert "werror" not in base  # nothing is written to it
+
+
 def test_block_device_is_opened_as_one_and_a_file_as_a_file() -> None:
     drives = [Drive(Path("/dev/dm-3"), "root", False), Drive(Path("/developer/disk"), "data", False)]
     disks = [parse(value) for value in values(line(devices=drives), "-blockdev")]
