@@ -239,6 +239,12 @@ static bool move_output(struct stream *stream, struct watch *watch, int64_t *lef
     return output_over(stream, watch, flags, got < 0 && errno != EAGAIN ? errno : 0);
 }
 
+/* No output comes before it is known whether there is a command at all. */
+static bool may_send(const struct stream *stream) {
+    bool starting = stream->op == OP_EXEC && stream->status.fd >= 0;
+    return !stream->result && !stream->muted && !stream->connecting && !starting;
+}
+
 static bool is_bulk(struct stream *stream) {
     if (!stream->heaviness)
         return false;
@@ -253,7 +259,7 @@ static bool is_bulk(struct stream *stream) {
 /* Sends one frame of output, if there is any and credit for it. Bulk data leaves a part of the session's to others. */
 bool stream_output(struct stream *stream, bool bulk_too) {
     bool bulk = is_bulk(stream);
-    if (stream->result || stream->muted || stream->connecting || (bulk && !bulk_too))
+    if (!may_send(stream) || (bulk && !bulk_too))
         return false;
     int64_t most = stream->channel->credit - (bulk ? stream->channel->reserve : 0);
     if (most > stream->credit)
@@ -305,7 +311,7 @@ bool streams_are_busy(void) {
         bool wanted = stream->muted || (channel && channel_has_room(channel) && channel->port.writable &&
                                         stream->credit > 0 && channel->credit > 0);
         bool bulk = stream->heaviness >= BULK_BYTES && !stream->muted;
-        if (stream->result || stream->connecting || !wanted || (bulk && channel->credit <= channel->reserve))
+        if (!(stream->muted || may_send(stream)) || !wanted || (bulk && channel->credit <= channel->reserve))
             continue;
         if ((stream->out.fd >= 0 && stream->out.readable) || (stream->err.fd >= 0 && stream->err.readable))
             return true;

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from banger.agent.messages import Exit, Request, Result
+from banger.agent.messages import Exit, Op, Request, Result
 from banger.agent.wire import Flag, Frame, Hello, HostDecoder, Kind, Welcome
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,6 +30,7 @@ class Stream:
     """One request and what has come of it so far."""
 
     id: int
+    runs: bool
     out: bytearray = field(default_factory=bytearray)
     err: bytearray = field(default_factory=bytearray)
     input_credit: int = 65536
@@ -88,7 +89,7 @@ class Host:
 
     def open(self, request: Request, window: int = PLENTY) -> Stream:
         """Begin a request."""
-        stream = self.streams[self._next] = Stream(self._next)
+        stream = self.streams[self._next] = Stream(self._next, request.op in (Op.EXEC, Op.DIAL))
         self._next += 1
         self.send_bytes(b"".join(frame.encode(self.tag) for frame in request.frames(stream.id, window)))
         return stream
@@ -141,6 +142,7 @@ class Host:
         stream = self.streams[frame.stream]
         assert stream.result is None, "RESULT is the last frame of a stream"
         if frame.kind is Kind.DATA:
+            assert stream.started is not None or not stream.runs, "output comes after STARTED"
             (stream.err if frame.flags & Flag.ERR else stream.out).extend(frame.payload)
             stream.out_ended |= bool(frame.flags & Flag.END)
             if self.session_credit and frame.payload:
