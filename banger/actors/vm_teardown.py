@@ -12,6 +12,7 @@ from functools import partial
 
 from banger.actors.services import Services
 from banger.actors.vm_files import VmFiles
+from banger.core import codec
 from banger.core.crashpoints import crashpoint
 from banger.core.models import ProcessIdentity, Vm
 from banger.core.plan import CleanupStep
@@ -37,7 +38,11 @@ def find_process(services: Services, handles: Sequence[Handle]) -> tuple[Process
     if not handles:
         return None, False
     marker = handles[0].key
-    identity = ProcessIdentity(**handles[0].detail) if handles[0].detail else ProcessIdentity(0, 0, "", marker)
+    identity = (
+        codec.from_plain(ProcessIdentity, handles[0].detail, tolerant=True)
+        if handles[0].detail
+        else ProcessIdentity(0, 0, "", marker)
+    )
     if identity.known:
         if services.vms.vmms.processes.is_alive(identity):
             return identity, True

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from banger.client import Client, OnEvent, path_of
-from banger.core.codec import field_types, from_plain
+from banger.core.codec import from_plain
 from banger.core.models import Image, Kernel
 from banger.core.wire.images import (
     CommitBody,
@@ -185,7 +185,7 @@ class Kernels:
 
 def typed(cls: type[T], row: Mapping[str, Any]) -> T:
     """A row of the API as its model, without the fields that the API adds."""
-    return from_plain(cls, {name: row[name] for name in field_types(cls) if name in row})
+    return from_plain(cls, row, tolerant=True)
 
 
 def _prune(client: Client, noun: str, *, unused: bool, dry_run: bool) -> Pruned:

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import banger
+from banger.core import codec
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import ProcessIdentity
@@ -162,7 +163,11 @@ class Forwarders:
 
 
 def _identity(handle: Handle) -> ProcessIdentity:
-    return ProcessIdentity(**handle.detail) if handle.detail else ProcessIdentity(0, 0, "", handle.key)
+    return (
+        codec.from_plain(ProcessIdentity, handle.detail, tolerant=True)
+        if handle.detail
+        else ProcessIdentity(0, 0, "", handle.key)
+    )
 
 
 def _cannot_start(marker: str, error: OSError) -> BangerError:

@@ -12,6 +12,7 @@ from typing import Any
 
 from loguru import logger
 
+from banger.core import codec
 from banger.core.errors import BangerError
 from banger.core.models import ProcessIdentity, Vm
 from banger.core.ports import Handle, HostObject, VmLedger
@@ -53,7 +54,7 @@ class Publisher:
     def begin(self, vm: Vm, ledger: VmLedger) -> None:
         """The VMM runs: its forwarder lives as long from now on."""
         for handle in ledger.of("process"):
-            self._forwarders.begin(vm.id, ProcessIdentity(**handle.detail))
+            self._forwarders.begin(vm.id, codec.from_plain(ProcessIdentity, handle.detail, tolerant=True))
 
     def again(self, vm: Vm, ledger: VmLedger) -> None:
         """Start the forwarder of a running VM anew if it has ended."""

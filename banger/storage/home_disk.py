@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from banger.config import Config
-from banger.core import lookup
+from banger.core import codec, lookup
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import Image, Vm
 from banger.core.names import VM_NAME, check_home_name
@@ -241,10 +241,10 @@ class HomeDisk:
     def _read(self, name: str) -> Home | None:
         record = self._record(name)
         try:
-            return Home(**json.loads(record.read_text()))
+            return codec.from_plain(Home, json.loads(record.read_text()), tolerant=True)
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError) as error:
+        except (ValueError, BangerError) as error:
             raise BangerError(
                 ErrorKind.INVALID, f'"{record}" is damaged', subject=name, cause=str(error),
                 hint=f"remove it, if no VM has the home disk {name}",

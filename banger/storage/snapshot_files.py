@@ -7,6 +7,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from banger.core import codec
 from banger.core.errors import BangerError, ErrorKind
 from banger.posix.files import sync_path
 from banger.rootfs.disk import check_size
@@ -44,7 +45,7 @@ class SnapshotFiles:
     def geometry(self) -> SnapshotGeometry:
         """The sizes. Raises ``not_found`` if the VM has no such disk."""
         try:
-            return SnapshotGeometry(**json.loads(self._record.read_text()))
+            return codec.from_plain(SnapshotGeometry, json.loads(self._record.read_text()), tolerant=True)
         except FileNotFoundError as error:
             raise BangerError(
                 ErrorKind.NOT_FOUND,
@@ -52,7 +53,7 @@ class SnapshotFiles:
                 subject=str(self.changes),
                 hint="somebody removed it: delete the VM and create it again",
             ) from error
-        except (ValueError, TypeError) as error:
+        except (ValueError, BangerError) as error:
             raise BangerError(
                 ErrorKind.INVALID, f'"{self._record}" is damaged', subject=str(self._record), cause=str(error)
             ) from error

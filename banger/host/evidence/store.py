@@ -117,9 +117,9 @@ class EvidenceStore:
 
 
 def _read(path: Path) -> Evidence | None:
-    """A record; None for one that is damaged, of another version, or gone."""
+    """A record; None for one that is damaged or gone."""
     try:
-        return codec.from_plain(Evidence, json.loads(path.read_bytes()))
+        return codec.from_plain(Evidence, json.loads(path.read_bytes()), tolerant=True)
     except (OSError, ValueError, BangerError):
         return None
 
