@@ -45,7 +45,8 @@ fuzz: setup-test ## feed the API, the layer reader and the guest agent with nons
 	@HYPOTHESIS_PROFILE=soak $(PYTHON) -m pytest --no-boot --timeout 3600 tests/unit/test_rootfs_fuzz.py \
 		tests/unit/test_rootfs_sparse.py tests/unit/test_bundle_manifest.py \
 		tests/unit/test_ext4_reader_*.py tests/unit/test_bundle_sparse.py tests/unit/test_artifact_tree.py \
-		tests/unit/test_kernels_lz4.py tests/unit/test_client_http1.py tests/unit/test_agent_wire.py tests/integration/test_ext4_reader_fuzz.py \
+		tests/unit/test_kernels_lz4.py tests/unit/test_client_http1.py tests/unit/test_agent_wire.py tests/unit/test_agent_hostile.py \
+		tests/integration/test_ext4_reader_fuzz.py \
 		tests/integration/test_rootfs_random.py
 
 bench: setup-test ## measure against peers; writes bench/latest.json

@@ -1,0 +1,122 @@
+"""Whatever a guest says on its agent's byte stream, the daemon takes no harm: generated conversations."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from dataclasses import replace
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from banger.agent.messages import ExecSpec, Exit, Result
+from banger.agent.session import SESSION_WINDOW, AgentSession
+from banger.agent.stream import AgentStream
+from banger.agent.wire import HELLO_BYTES, MAX_PAYLOAD, NO_NONCE, Flag, Frame, Hello, Kind, Welcome
+from banger.core.errors import BangerError
+
+TAG = 0x01020304
+WELCOME = Welcome(
+    nonce=NO_NONCE, protocol=1, lowest=1, highest=1, reason=0, tag=TAG, ended_streams=0, boot=bytes(16), version="x",
+    most_streams=256, features=0,
+)  # fmt: skip
+#: Streams that the host has opened in these conversations.
+OPENED = 3
+
+payloads = st.one_of(
+    st.binary(max_size=80),
+    st.integers(0, 2**32 - 1).map(lambda number: number.to_bytes(4, "little")),
+    st.sampled_from([bytes(MAX_PAYLOAD), Result(0, fields=Exit(killed=False, code=3).encode()).encode(),
+                     Result(7, message="no such program").encode()]),
+)  # fmt: skip
+frames = st.builds(
+    Frame, st.integers(0, OPENED + 1), st.sampled_from(Kind), st.sampled_from([0, 1, 2, 3]).map(Flag), payloads
+).map(lambda frame: frame.encode(TAG))
+damaged = st.tuples(frames, st.integers(0, 40), st.integers(0, 255)).map(
+    lambda made: made[0][: made[1] % len(made[0])] + bytes([made[2]]) + made[0][made[1] % len(made[0]) + 1 :]
+)
+FLOOD = Frame(1, Kind.DATA, payload=bytes(MAX_PAYLOAD)).encode(TAG) * 20
+bulk = st.integers(1, 20).map(lambda count: FLOOD[: len(FLOOD) // 20 * count])
+announced = st.just(replace(WELCOME, protocol=0, tag=0, reason=1).encode())
+sayings = st.lists(st.one_of(frames, frames, frames, bulk, damaged, st.binary(max_size=60), announced), max_size=25)
+
+
+class Wire(asyncio.Transport):
+    """Takes what the session says, and knows whether it was closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said = bytearray()
+        self.closed = False
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Nothing is held back here."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.said += data
+
+    def abort(self) -> None:
+        self.closed = True
+
+
+def begun() -> tuple[AgentSession, Wire, list[AgentStream]]:
+    """A session with some commands in it."""
+    session, wire = AgentSession("vm0"), Wire()
+    session.connection_made(wire)
+    hello = Hello.decode(bytes(wire.said[-HELLO_BYTES:]))
+    session.data_received(replace(WELCOME, nonce=hello.nonce).encode())
+    return session, wire, [session.open(ExecSpec(("true",)).request()) for _ in range(OPENED)]
+
+
+@example([FLOOD], 65536)
+@given(sayings, st.integers(1, 5000))
+def test_conversation_of_any_guest_ends_in_order_and_holds_no_more_than_was_granted(
+    said: list[bytes], piece: int
+) -> None:
+    async def scenario() -> None:
+        session, wire, streams = begun()
+        data = b"".join(said)
+        for start in range(0, len(data), piece):
+            session.data_received(data[start : start + piece])
+        assert session.is_live != wire.closed
+        assert sum(len(stream._backlog) for stream in streams) <= SESSION_WINDOW * 4
+        for stream in streams:
+            assert len(stream._backlog) <= stream.window
+        session.connection_lost(None)
+        for stream in streams:
+            assert stream.result.done(), "nobody waits for ever"
+            try:
+                while await stream.read() is not None:
+                    pass
+            except BangerError as error:
+                assert error.kind.value == "unknown_outcome"
+
+    asyncio.run(scenario())
+
+
+@given(st.binary(max_size=3000), st.integers(1, 700))
+def test_what_comes_before_the_answer_to_a_greeting_is_passed_over(garbage: bytes, piece: int) -> None:
+    async def scenario() -> None:
+        session, wire = AgentSession("vm0"), Wire()
+        session.connection_made(wire)
+        hello = Hello.decode(bytes(wire.said[-HELLO_BYTES:]))
+        data = garbage + replace(WELCOME, nonce=hello.nonce).encode()
+        for start in range(0, len(data), piece):
+            session.data_received(data[start : start + piece])
+        assert session.is_live
+        assert (await session.greeted).tag == TAG
+        session.end("the test is over")
+
+    asyncio.run(scenario())
+
+
+def test_announcements_without_end_before_an_answer_are_given_up() -> None:
+    async def scenario() -> None:
+        session, wire = AgentSession("vm0"), Wire()
+        session.connection_made(wire)
+        data = replace(WELCOME, protocol=0, tag=0, reason=1, boot=secrets.token_bytes(16)).encode() * 1000
+        while not wire.closed:
+            session.data_received(data)
+        assert isinstance(session.greeted.exception(), BangerError)
+
+    asyncio.run(scenario())
