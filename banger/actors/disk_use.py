@@ -1,4 +1,4 @@
-"""Using the disk of a VM without being its owner: in its turn, between whatever else is done with that disk."""
+"""Using the disk of a VM from another owner: serialised with everything else that is done with that disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The output of a stream that has arrived and was not read yet. Pure, and no larger than what was asked for."""
+"""The received but unread output of a stream, bounded by its credit. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One running guest by its agent, as :class:`banger.core.ports.GuestSession`."""
+"""One running guest through its agent, as :class:`banger.core.ports.GuestSession`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ``Guests`` port by agents: every running VM's byte stream, all in one event loop."""
+"""The ``Guests`` port through agents: the byte streams of all running VMs, in one event loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One VM's byte stream to its guest's agent: who owns it, and how a session on it is had."""
+"""The byte stream to one guest's agent: its ownership, and opening a session on it."""
 
 from __future__ import annotations
 

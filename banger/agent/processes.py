@@ -1,4 +1,4 @@
-"""What runs in a guest by the agent's hand, as :class:`banger.core.ports.GuestProcess`."""
+"""A process started in a guest by the agent, as :class:`banger.core.ports.GuestProcess`."""
 
 from __future__ import annotations
 

@@ -21,23 +21,13 @@ Taken = Mapping[tuple[str, str, int], str]
 Bound = tuple[PortForward, socket.socket]
 
 
-def choose_ports(
-    forwards: Sequence[PortForward], taken: Taken, before: Sequence[PortForward] = ()
-) -> list[PortForward]:
-    """Check the requested host ports and pick free ones where that is left to us, in the given order.
-
-    A port is only known to be free at this moment: whoever binds it later may still find it taken. For arguments and
-    errors see :func:`bound_ports`.
-    """
-    with bound_ports(forwards, taken, before) as bound:
-        return [forward for forward, _ in bound]
-
-
 @contextmanager
 def bound_ports(
     forwards: Sequence[PortForward], taken: Taken, before: Sequence[PortForward] = ()
 ) -> Iterator[list[Bound]]:
-    """As :func:`choose_ports`, and hold every port open meanwhile, so that none is given out twice.
+    """Check the requested host ports, pick free ones where that is left to us, and bind all, in the given order.
+
+    They stay bound meanwhile, so that none is given out twice.
 
     Args:
         forwards: what was asked for.

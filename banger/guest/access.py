@@ -1,4 +1,4 @@
-"""Who may log in to a guest by ssh, and its host key: derived from files, so that it survives a daemon restart."""
+"""Access to a guest by ssh: user, keys and host key, derived from files, so that it survives a daemon restart."""
 
 from __future__ import annotations
 

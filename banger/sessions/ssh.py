@@ -1,4 +1,4 @@
-"""Connections to banger's own ssh server in VMs that run."""
+"""Connections to banger's own ssh server in running VMs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 
 import pytest
@@ -9,7 +9,13 @@ import pytest
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.wire.port_forward import PortForward
 from banger.forwarding import host_ports
-from banger.forwarding.host_ports import choose_ports
+from banger.forwarding.host_ports import Taken, bound_ports
+
+
+def choose_ports(forwards: Sequence[PortForward], taken: Taken) -> list[PortForward]:
+    """The forwards with the ports that were chosen, which are free again."""
+    with bound_ports(forwards, taken) as bound:
+        return [forward for forward, _ in bound]
 
 
 @pytest.fixture

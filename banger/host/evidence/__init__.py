@@ -1,1 +1,1 @@
-"""Evidence of VMs that did not come up or ended by themselves."""
+"""Evidence of VMs that did not boot or ended by themselves."""
