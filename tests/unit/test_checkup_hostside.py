@@ -6,7 +6,7 @@ import hashlib
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from ipaddress import IPv4Address, ip_address
 
 import pytest
@@ -14,6 +14,7 @@ import pytest
 from banger.checkup import hostside
 from banger.checkup.leftovers import count, left_behind, switched
 from banger.checkup.probe_server import ProbeServer
+from tests.support.waiting import eventually
 
 TABLE = """Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
 wlan0\t00000000\t0101A8C0\t0003\t0\t0\t600\t00000000\t0\t0\t0
@@ -110,6 +111,29 @@ def test_listener_serves_whoever_knows_the_word() -> None:
 def test_listener_says_nothing_to_strangers(line: str) -> None:
     with ProbeServer() as listener, suppress(ConnectionResetError):  # it hangs up before it has read all
         assert _request(listener, line) == b""
+
+
+@pytest.mark.parametrize(
+    "wanted", ["send 1048577", "send 99999999999999999999", "take 99999999999", "send ²", "send -1"]
+)
+def test_listener_gives_a_guest_that_knows_the_word_no_more_than_a_mebibyte(wanted: str) -> None:
+    with ProbeServer() as listener, suppress(ConnectionResetError):
+        assert _request(listener, f"{listener.word} {wanted}") == b""
+
+
+def test_listener_serves_few_at_a_time_and_goes_on_when_they_leave() -> None:
+    with ProbeServer() as listener, ExitStack() as held:
+        for _ in range(16):
+            held.enter_context(socket.create_connection(("127.0.0.1", listener.port), 5))
+
+        def is_hung_up_on() -> bool:
+            with suppress(ConnectionResetError, BrokenPipeError):
+                return _request(listener, f"{listener.word} hello") == b""
+            return True
+
+        eventually(is_hung_up_on, what="all places taken")
+        held.close()
+        eventually(lambda: not is_hung_up_on(), what="a free place")
 
 
 def test_listener_is_gone_afterwards() -> None:
