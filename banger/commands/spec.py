@@ -53,7 +53,7 @@ Workdir = Annotated[str, _option("workdir")]
 
 @dataclass(frozen=True, slots=True)
 class VmOptions:
-    """What was typed to describe a VM: ``given`` are options of the spec's own fields, by their names."""
+    """The options of a VM as typed; ``given`` holds those of :class:`VmSpec`, by field name."""
 
     given: Mapping[str, Any]
     name: Name = ""
@@ -62,7 +62,7 @@ class VmOptions:
     privileged: Privileged = False
 
     def spec(self, layout: Layout, image: str | None, *, ephemeral: bool = False) -> VmSpec:
-        """The spec; what was not given comes from the settings, or is left to the image.
+        """The spec; options that were not given come from the settings, or are left to the image.
 
         Raises:
             BangerError: ``usage`` for a value that is none.
@@ -78,7 +78,7 @@ class VmOptions:
 
 
 def takes_vm_options(verb: Callable[..., _T]) -> Callable[..., _T]:
-    """Let a verb take the options of a VM, and hand them over as its one parameter ``vm_options``."""
+    """Give a verb the options of a VM, passed as its single parameter ``vm_options``."""
     own = inspect.signature(verb, eval_str=True)
     of_spec = [
         name
@@ -105,7 +105,7 @@ def takes_vm_options(verb: Callable[..., _T]) -> Callable[..., _T]:
 
 
 def _in_order(of_spec: Sequence[str], others: Sequence[str]) -> list[str]:
-    """As the help shows them: the name first, and files of variables behind variables."""
+    """The order in the help: the name first, ``--env-file`` after ``--env``."""
     order = ["name", *of_spec, *(name for name in others if name not in ("name", "env_file"))]
     order.insert(order.index("env") + 1, "env_file")
     return order
@@ -116,7 +116,7 @@ def _parameter(name: str, default: Any, annotation: Any) -> inspect.Parameter:
 
 
 def _typed_as(name: str) -> Any:
-    """What typer is to take for a field: a switch, a text, or several texts."""
+    """The type of a field's option for typer: a flag, a text, or several texts."""
     annotation = field_types(VmSpec)[name]
     if annotation is bool:
         return bool
@@ -124,7 +124,7 @@ def _typed_as(name: str) -> Any:
 
 
 def _default_of(name: str) -> Any:
-    """The field's own, where it says something to people and nothing else decides."""
+    """The default to show in the help; None if there is none, or if a setting decides."""
     default = defaults_of(VmSpec)[name]
     if isinstance(default, bool):
         return default

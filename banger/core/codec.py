@@ -49,9 +49,9 @@ def to_plain(value: Any) -> Any:
 
 
 def to_request(value: Any) -> Any:
-    """``value`` as :func:`to_plain`, without the fields of dataclasses that are as they are by default.
+    """``value`` as :func:`to_plain`, but without fields that have their default.
 
-    So a daemon of an earlier version understands every request that wishes for nothing newer than it.
+    An older daemon therefore understands every request that uses no newer field.
     """
     if is_dataclass(value) and not isinstance(value, type):
         return {

@@ -16,19 +16,19 @@ from banger.core.exec import MAX_WORD_BYTES
 from banger.core.wire.facts import MOST_TEXT, Facts, facts_of
 
 _MOST_ITEMS = 4096
-#: A field that says nothing about itself has bounds of its own elsewhere, such as :func:`banger.core.exec.check_exec`.
+#: Fields without metadata are checked elsewhere, for example by :func:`banger.core.exec.check_exec`.
 _UNSAID = Facts("", is_shown=False)
 
 
 def check_request(value: Any) -> None:
-    """Raise ``usage``, naming the field, for a request with a field that nothing could be made of."""
+    """Raise ``usage``, naming the field, if a field of a request has an invalid value."""
     about = facts_of(type(value))
     for one in fields(value):
         check_field(one.name, getattr(value, one.name), about.get(one.name, _UNSAID))
 
 
 def check_field(name: str, value: Any, about: Facts = _UNSAID) -> None:
-    """The same for one field."""
+    """Check one field as :func:`check_request` does."""
     match value:
         case bool() | None:
             pass
@@ -75,7 +75,7 @@ def _check_items(name: str, items: Sequence[Any] | Mapping[str, str], about: Fac
 
 
 def _check_item(name: str, item: Any, about: Facts) -> None:
-    """One of a list: an object, or a word that a program gets as it is, line ends and all."""
+    """Check an item of a list: an object, or a word that is passed to a program unchanged, including line ends."""
     if not isinstance(item, str):
         check_field(name, item)
     elif about is not _UNSAID and ("\0" in item or len(item.encode(errors="surrogateescape")) > MAX_WORD_BYTES):

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 _T = TypeVar("_T")
 #: The key in the metadata of a dataclass's field.
 FACTS = "facts"
-#: Longest text that a field takes unless it says otherwise.
+#: Maximum length of a text, in characters.
 MOST_TEXT = 4096
 
 
@@ -63,12 +63,12 @@ def described(default: _T, facts: Facts) -> _T:
 
 
 def facts_of(cls: type[Any]) -> Mapping[str, Facts]:
-    """What the fields of a dataclass say about themselves, by name; those that say nothing are left out."""
+    """The metadata of a dataclass's fields, by name; fields without any are left out."""
     return _facts_of(cls)  # type: ignore[arg-type]  # mypy does not see that a class is hashable
 
 
 def defaults_of(cls: type[Any]) -> Mapping[str, Any]:
-    """The defaults of a dataclass's fields, by name; a field that has to be given has ``MISSING``."""
+    """The defaults of a dataclass's fields, by name; ``MISSING`` for a required field."""
     return {one.name: one.default if one.default_factory is MISSING else one.default_factory() for one in fields(cls)}
 
 

@@ -12,7 +12,7 @@ from banger.core.units import MIB, parse_size, whole_number
 
 #: 4 MiB in bytes, and 4 TiB in MiB.
 _SURELY_BYTES = 4 << 20
-#: Python reads no longer numbers, and no field holds one that is nearly as long.
+#: Python refuses to parse very long numbers (4,300 digits); no field needs more than this.
 _MOST_DIGITS = 18
 
 

@@ -12,7 +12,7 @@ from banger.core.wire.vm_spec import VmSpec
 
 
 def check_spec(spec: VmSpec) -> None:
-    """Raise ``usage`` (``conflict`` for ports) for a spec that is none, or contradicts itself; it names the field."""
+    """Raise ``usage`` (``conflict`` for ports), naming the field, for an invalid or contradictory spec."""
     check_request(spec)
     for variable in spec.env:
         if variable.find("=") < 1:
@@ -27,5 +27,5 @@ def check_spec(spec: VmSpec) -> None:
 
 
 def check_disk_mib(disk_mib: int) -> None:
-    """Raise ``usage`` for what no disk of a VM can have."""
+    """Raise ``usage`` for an impossible disk size."""
     check_field("disk_mib", disk_mib, facts_of(VmSpec)["disk_mib"])
