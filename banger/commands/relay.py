@@ -30,6 +30,8 @@ _READ_BYTES = 64 * 1024
 #: The same wish to end within so many seconds of the first hangs up instead of being passed on. A program may heed INT
 #: and go on; nobody says TERM twice to one that is to go on.
 _IMPATIENCE_S: Mapping[int, float] = {signal.SIGINT: 2.0, signal.SIGQUIT: 2.0, signal.SIGTERM: float("inf")}
+#: The same signal again within so many seconds is the same wish: timeout(1) tells its child and then its whole group.
+_SAME_WISH_S = 0.1
 #: How long a command may take to heed TERM, in seconds; as long as ``docker stop`` waits.
 KILL_AFTER_S = 10.0
 #: Ctrl-D, ``VEOF`` of a terminal that nobody changed.
@@ -211,6 +213,8 @@ class Relay:
             self._tell_size()
         elif number == signal.SIGTSTP:
             self._stand_still()
+        elif time.monotonic() - self._last_ending.get(number, -_SAME_WISH_S) < _SAME_WISH_S:
+            return False
         elif number in signals.PASSED_ON and not self._is_for_us(number):
             self._pass_on(number)
         else:

@@ -9,11 +9,15 @@ import subprocess
 import sys
 import termios
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from banger.commands import relay
 from banger.core.frames import FrameType
 from tests.support.cli import banger_process
 from tests.support.cli_terminal import Terminal
@@ -126,6 +130,7 @@ def test_second_wish_to_end_leaves_and_restores_the_terminal(
     tty.read_until(b"ready")
     tty.process.send_signal(number)
     tty.read_until(b"got " + number.name.removeprefix("SIG").encode())
+    another_wish()
     tty.process.send_signal(number)
     assert tty.process.wait(15) == 128 + number
     assert termios.tcgetattr(tty.slave) == tty.before
@@ -172,9 +177,33 @@ def test_command_may_take_its_time_to_heed_term_if_it_is_let(api: FakeApi) -> No
     process.send_signal(signal.SIGUSR1)
     eventually(lambda: stubborn.heard == [b"TERM", b"USR1"])
     assert process.poll() is None
+    another_wish()
     process.terminate()  # nobody says that twice for nothing, however late
     assert process.wait(15) == 143
     process.communicate()
+
+
+def another_wish() -> None:
+    """What is sent from here on is not the same wish as what was sent before."""
+    before = time.monotonic()
+    eventually(lambda: time.monotonic() - before > relay._SAME_WISH_S)
+
+
+def test_same_signal_twice_at_once_is_one_wish(monkeypatch: pytest.MonkeyPatch) -> None:
+    """timeout(1) sends it to its child, and then to the whole group, which the child is in."""
+    passed_on: list[bytes] = []
+    now = [100.0]
+    monkeypatch.setattr(relay.time, "monotonic", lambda: now[0])
+    channel: Any = SimpleNamespace(put=lambda _, payload: passed_on.append(payload))
+    session = relay.Relay(channel, lambda _: None, lambda: None, relay.Manner(tty=False))
+    session.started = {}
+    assert not session._on_signal(signal.SIGTERM)
+    now[0] += 0.01
+    assert not session._on_signal(signal.SIGTERM)
+    assert not session._on_signal(signal.SIGINT)
+    now[0] += 0.5
+    assert session._on_signal(signal.SIGTERM), "that is another one"
+    assert passed_on == [b"TERM", b"INT"]
 
 
 def test_killed_client_has_hung_up(api: FakeApi) -> None:
