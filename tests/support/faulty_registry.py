@@ -168,6 +168,12 @@ class FaultyRegistry:
         with self._lock:
             self._always.append((part, fault))
 
+    def only(self, part: str, fault: Fault) -> None:
+        """As :meth:`always`, in place of all that was asked for before."""
+        with self._lock:
+            self._once.clear()
+            self._always[:] = [(part, fault)]
+
     def asked(self, part: str) -> list[Asked]:
         """The requests so far whose path contains ``part``."""
         return [asked for asked in list(self.requests) if part in asked.path]
