@@ -23,7 +23,7 @@ from bench.measure import Comparison, interleaved, timed
 from tests.support.daemon import BangerHome, banger_home
 from tests.support.waiting import eventually
 
-#: What the guest's init writes to the console once its ssh server listens.
+#: What the guest's init writes to the console once its agent is started.
 READY = "banger: ready"
 #: 300 ms; where a bare interpreter takes longer to start than the 12 ms it was set for, as many starts.
 OVERHEAD_S, OVERHEAD_STARTS = 0.3, 25.0
@@ -31,7 +31,7 @@ TEMPLATE = "template"
 
 
 def run(root: Path, rounds: int) -> Iterator[Comparison]:
-    """Both boot the same kernel, initrd and root file system, and end when ssh has run its first command."""
+    """Both boot the same kernel, initrd and root file system, and end when the agent has run its first command."""
     with banger_home(root) as home:
         home.run("vm", "run", "debian", "--name", TEMPLATE, "--detach").ok()
         machine = _by_hand(home)

@@ -37,7 +37,7 @@ _ACCOUNTS = {
     # to this command, and that path is bin/enter of the toolbox once process 1's mounts are entered.
     ENTER: "#!/bin/nsenter -m/proc/1/ns/mnt\n",
 }
-_DIRECTORIES = ("base", "cgroup", "commands", "data", "dev", "home", "new", "proc", "sys", "tmp")
+_DIRECTORIES = ("base", "cgroup", "data", "dev", "home", "new", "proc", "sys", "tmp")
 #: Copied to ``/dev``, where the kernel leaves them to user space.
 _LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "fd/2"}
 

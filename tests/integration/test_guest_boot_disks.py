@@ -48,7 +48,7 @@ def shown(guest: Machine, command: str) -> str:
 
 
 def power_off(guest: Machine) -> None:
-    guest.ssh("banger-poweroff")
+    guest.power_off()
     assert guest.wait_until_off() == 0
 
 

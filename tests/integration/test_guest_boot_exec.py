@@ -189,9 +189,13 @@ def test_tool_tar_stream_is_unpacked_in_the_guest(guest: Machine, tmp_path: Path
     (tmp_path / "file").write_bytes(os.urandom(300_000))
     archive = subprocess.run(["tar", "-C", tmp_path, "-c", "file"], capture_output=True, check=True).stdout
     words = ["ssh", *guest.ssh_options(), "-p", str(guest.port), "root@127.0.0.1"]
-    put = subprocess.run([*words, "banger-tool tar -xpf - -C /root"], input=archive, check=False, timeout=60)
+    put = subprocess.run(
+        [*words, "banger-exec -- /run/banger/bin/busybox tar -xpf - -C /root"], input=archive, check=False, timeout=60
+    )
     assert put.returncode == 0
-    back = subprocess.run([*words, "banger-tool cat /root/file"], capture_output=True, check=False, timeout=60)
+    back = subprocess.run(
+        [*words, "banger-exec -- /run/banger/bin/busybox cat /root/file"], capture_output=True, check=False, timeout=60
+    )
     assert back.stdout == (tmp_path / "file").read_bytes()
 
 

@@ -279,36 +279,6 @@ def test_odd_environment_reaches_the_command_once(image: Guest) -> None:
     assert sorted(shown) == ["-u=x y", "it's=1", "odd.name=mine"]
 
 
-# -- the end of commands, on a kernel without cgroups -----------------------------------------------------------
-
-
-def test_command_that_is_ended_takes_its_session_and_descendants_with_it(image: Guest) -> None:
-    script = """
-        enter() { USER=root /run/banger/bin/enter -c "$1"; }
-        count() { ps -o args | grep -c "^sleep $1" || true; }
-        enter "banger-exec -x one -- sh -c 'sleep 1001 & setsid sleep 1001 & (sleep 1001 &); sleep 1001'" &
-        enter "banger-exec -x two -- sleep 2002" &
-        until [ "$(count 1001) $(count 2002)" = "4 1" ]; do sleep 0.05; done
-        enter "banger-end one"
-        count 1001
-        count 2002
-        enter "banger-end nobody"
-        ls /run/banger/commands
-    """
-    assert image.run(script).split() == ["0", "1", "two"]
-
-
-def test_notes_of_commands_that_have_ended_do_not_pile_up(image: Guest) -> None:
-    script = """
-        for number in 0 1 2 3 4 5 6 7; do
-            for n in 0 1 2 3 4 5 6 7 8 9; do echo 99999 >/run/banger/commands/$number$n; done
-        done
-        USER=root /run/banger/bin/enter -c "banger-exec -x last -- true"
-        ls /run/banger/commands
-    """
-    assert image.run(script).split() == ["last"]
-
-
 # -- before the image's root is entered --------------------------------------------------------------------
 
 

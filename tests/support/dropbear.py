@@ -25,25 +25,10 @@ from tests.support.waiting import eventually
 
 DROPBEAR = shutil.which("dropbear", path="/usr/sbin:/usr/bin:/sbin:/bin")
 
-#: The login shell: what the guest's own does with the two kinds of command line, less the change of root and user.
+#: The login shell: it runs what the tests say, as the one who runs the server.
 _ENTER = """#!/bin/sh
 eval "set -- $2"
-kind=$1
-shift
-if [ "$kind" = banger-tool ]; then
-    exec /run/banger/bin/busybox "$@"
-fi
-[ "$kind" != banger-end ] || exec sh -c 'echo "$1" >>/run/banger/ended' sh "$1"
-while [ "$1" != -- ]; do
-    case $1 in
-    -x) export TEST_ID="$2" ;;
-    -u) export TEST_USER="$2" ;;
-    -w) cd "$2" || exit 125 ;;
-    -e) export "$2" ;;
-    esac
-    shift 2
-done
-shift
+shift 2
 exec "$@"
 """
 
@@ -57,9 +42,6 @@ mount -t tmpfs none /run
 mount -t tmpfs none /var/log
 mount --bind "$1/passwd" /etc/passwd
 mount --bind "$1/shells" /etc/shells
-mkdir -p /run/banger/bin
-printf '#!/bin/sh\\nexec "$@"\\n' >/run/banger/bin/busybox
-chmod 755 /run/banger/bin/busybox
 shift
 exec "$@"
 """

@@ -145,7 +145,7 @@ def image_root(root: Path) -> Guest:
     for place in ("etc/environment", "etc/directories"):
         guest.write(f"run/banger/{place}", "")
     guest.write("run/banger/etc/passwd", "root:x:0:0::/home:/run/banger/bin/enter\n")
-    for place in ("dev", "etc", "run/banger/commands", "run/banger/links"):
+    for place in ("dev", "etc", "run/banger/links"):
         guest.path(place).mkdir(parents=True, exist_ok=True)
     return guest
 

@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,17 +104,25 @@ class Machine:
 
     def start_ssh(self) -> None:
         """Have banger's ssh server run, on every address of the guest."""
+
+        async def start(guest: AgentGuest) -> None:
+            process = await guest.exec(ExecRequest(("/run/banger/bin/ssh-server", str(SSH_PORT))))
+            said = [data async for _, data in process.output()]
+            assert (await process.wait()).code == 0, said
+
         if not self.has_ssh:
-            asyncio.run(self._start_ssh())
+            asyncio.run(self._with_agent(start))
             self.has_ssh = True
 
-    async def _start_ssh(self) -> None:
+    async def _with_agent(self, work: Callable[[AgentGuest], Awaitable[None]]) -> None:
         link = AgentLink("guest-1", self.directory / AGENT_SOCKET)
         await link.connect(BOOT_TIMEOUT_S)
-        process = await AgentGuest("guest-1", link).exec(ExecRequest(("/run/banger/bin/ssh-server", str(SSH_PORT))))
-        said = [data async for _, data in process.output()]
-        assert (await process.wait()).code == 0, said
+        await work(AgentGuest("guest-1", link))
         link.drop()
+
+    def power_off(self) -> None:
+        """Have the guest power itself off, as the daemon does."""
+        asyncio.run(self._with_agent(lambda guest: guest.power_off()))
 
     def wait_until_off(self, timeout_s: float = 60.0) -> int:
         """Wait for the machine to end by itself; QEMU's exit status."""
