@@ -1,7 +1,7 @@
 """Reading a guest's console: the marks that banger's init prints, and how a machine ended. Pure.
 
 The console is the guest's to write, so it is evidence for people and for timing, never proof: readiness is
-proven by an ssh connection whose host key is known in advance.
+proven by an answer on the byte stream that its VMM holds.
 """
 
 from __future__ import annotations
