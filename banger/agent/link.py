@@ -31,7 +31,7 @@ class AgentLink:
         self.path = path
         self._vm_id = vm_id
         self._session: AgentSession | None = None
-        self._connecting = asyncio.Lock()
+        self._greeting: asyncio.Task[AgentSession] | None = None  # that all wait for who want a session
         self._dropped = False
 
     @property
@@ -62,12 +62,14 @@ class AgentLink:
         Raises:
             BangerError: ``unavailable`` if the guest cannot be reached, does not answer, or was dropped.
         """
-        async with self._connecting:
-            if self._session is not None and self._session.is_live:
-                return self._session
-            if self._dropped:
-                raise self._unavailable("the VM was stopped meanwhile")
-            return await self._greet(timeout_s)
+        if self._session is not None and self._session.is_live:
+            return self._session
+        if self._dropped:
+            raise self._unavailable("the VM was stopped meanwhile")
+        if self._greeting is None or self._greeting.done():
+            self._greeting = asyncio.create_task(self._greet(timeout_s))
+            self._greeting.add_done_callback(_mark_seen)
+        return await asyncio.shield(self._greeting)
 
     async def open(self, request: Request) -> AgentStream:
         """Send a request. Raises what :meth:`session` and :meth:`AgentSession.open` raise."""
@@ -117,6 +119,8 @@ class AgentLink:
         except OSError as error:
             raise self._unavailable(error.strerror or str(error)) from error
         self._session = session
+        if self._dropped:
+            session.end("the VM was stopped")
         try:
             async with asyncio.timeout(timeout_s):
                 await _greeted(session)
@@ -152,3 +156,9 @@ async def _greeted(session: AgentSession) -> None:
         except TimeoutError:
             session.greet()
             patience_s = min(2 * patience_s, _LONGEST_REPEAT_S)
+
+
+def _mark_seen(greeting: asyncio.Task[AgentSession]) -> None:
+    """Nobody may be left who waits for it."""
+    if not greeting.cancelled():
+        greeting.exception()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -240,6 +241,22 @@ def test_guest_that_says_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest
         play(tmp_path, script, work)
     assert caught.value.kind is ErrorKind.UNAVAILABLE
     assert "no answer within 0.1 s" in caught.value.cause
+
+
+def test_guest_that_says_nothing_is_given_up_by_all_callers_at_once(tmp_path: Path) -> None:
+    meetings = []
+
+    async def script(agent: ScriptedAgent) -> None:
+        meetings.append(agent)
+        await agent.gone()
+
+    async def work(guest: AgentGuest) -> object:
+        return await asyncio.gather(*(guest.link.session(0.2) for _ in range(5)), return_exceptions=True)
+
+    begun = time.monotonic()
+    failures = play(tmp_path, script, work)
+    assert [getattr(one, "kind", one) for one in failures] == [ErrorKind.UNAVAILABLE] * 5  # type: ignore[attr-defined]
+    assert (len(meetings), time.monotonic() - begun < 3) == (1, True)
 
 
 def test_guest_that_is_not_there_yet_is_waited_for_as_long_as_was_said(tmp_path: Path) -> None:
