@@ -37,6 +37,7 @@ from banger.core import clock
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import NO_RESTARTS, ExitReason, Image, Kernel, ProcessIdentity, Restarts, Vm, VmState
+from banger.core.names import made_up_name
 from banger.core.operation import Operation
 from banger.core.ports import Health
 from banger.core.restarting import after_failed_start, is_due
@@ -48,6 +49,9 @@ from banger.host.resources import check_memory
 #: How long, in seconds, a machine that is to go on is watched: its write is tried again at once, on a busy host a bit
 #: later. What comes later still is found by the housekeeper.
 _RETRY_S, _RETRY_POLL_S = 0.4, 0.05
+
+#: How often another name is made up for a VM.
+_NAMES_TO_TRY = 10
 
 
 class VmActor(OwnerActor):
@@ -103,7 +107,7 @@ class VmActor(OwnerActor):
         services.vms.vmms.drivers.default.check(command.spec)
         if command.start:
             driver_for(services, vm)  # what it cannot have is told before anything is made
-        services.store.vms.insert(vm)  # claims the name
+        vm = self._claim_name(vm, is_made_up=command.is_name_made_up)
         crashpoint("vm.create:name-claimed")
         files = VmFiles(services.layout, vm.id)
         try:
@@ -125,6 +129,21 @@ class VmActor(OwnerActor):
             self._incidents.create_failed(self.services.store.vms.get(vm.id) or vm, error)
             self._undo_create(vm, error)
             raise
+
+    def _claim_name(self, vm: Vm, *, is_made_up: bool) -> Vm:
+        """Insert the row. Many may be asked for at once, and two of them may have been given the same name."""
+        vms = self.services.store.vms
+        for _ in range(_NAMES_TO_TRY if is_made_up else 0):
+            try:
+                vms.insert(vm)
+            except BangerError as error:
+                if error.kind is not ErrorKind.ALREADY_EXISTS:
+                    raise
+                vm = replace(vm, name=made_up_name({other.name for other in vms.all()}))
+            else:
+                return vm
+        vms.insert(vm)
+        return vm
 
     def _undo_create(self, vm: Vm, error: BaseException) -> None:
         try:

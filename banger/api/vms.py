@@ -69,17 +69,8 @@ async def show_vm(request: Request) -> Response:
 
 def create_command(context: ApiContext, body: CreateVmBody, owner_uid: int) -> CreateVm:
     """The command for a new VM, its name checked or made up."""
-    taken = {vm.name for vm in context.store.vms.all()}
-    name = check_vm_name(body.name) if body.name else _free_name(taken)
-    return CreateVm(new_id(), name, body.spec, owner_uid=owner_uid, start=body.start)
-
-
-def _free_name(taken: set[str]) -> str:
-    for _ in range(100):
-        name = made_up_name()
-        if name not in taken:
-            return name
-    return f"{made_up_name()}-{new_id()[:4]}"
+    name = check_vm_name(body.name) if body.name else made_up_name({vm.name for vm in context.store.vms.all()})
+    return CreateVm(new_id(), name, body.spec, owner_uid=owner_uid, start=body.start, is_name_made_up=not body.name)
 
 
 async def create_vm(request: Request) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Collection
 
 from banger.core.errors import BangerError, ErrorKind
 
@@ -14,6 +15,7 @@ ARTIFACT_NAME = re.compile(r"[a-z0-9][a-z0-9._:/@-]{0,254}\Z")
 #: What hostname(7) admits, and the underscore that other tools let pass. Linux itself takes 64 bytes.
 HOSTNAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?\Z")
 ID_LENGTH = 12
+_ATTEMPTS = 100
 #: RFC 1123 section 2.1, in lower case.
 _DNS_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 DNS_SUFFIX = re.compile(rf"(?=.{{1,100}}\Z){_DNS_LABEL}(?:\.{_DNS_LABEL})*\Z")
@@ -46,9 +48,14 @@ def vmm_marker(vm_id: str) -> str:
     return f"banger-vm-{vm_id}"
 
 
-def made_up_name() -> str:
-    """An adjective-noun name for a VM that was given none."""
-    return f"{secrets.choice(_ADJECTIVES)}-{secrets.choice(_NOUNS)}"
+def made_up_name(taken: Collection[str] = ()) -> str:
+    """An adjective-noun name for a VM that was given none, with a few digits where too many are ``taken``."""
+    name = ""
+    for _ in range(_ATTEMPTS):
+        name = f"{secrets.choice(_ADJECTIVES)}-{secrets.choice(_NOUNS)}"
+        if name not in taken:
+            return name
+    return f"{name}-{new_id()[:4]}"
 
 
 def check_vm_name(name: str) -> str:

@@ -52,6 +52,17 @@ def test_vm_create_brings_image_and_kernel_and_leaves_it_stopped(world):
     assert world.ledger.of(vm.id).of() == []
 
 
+def test_vm_whose_made_up_name_was_taken_meanwhile_gets_another(world):
+    create(world, "calm-otter")
+    one = world.do(CreateVm(new_id(), "calm-otter", VmSpec("alpine"), start=True, is_name_made_up=True))
+
+    assert one.state is VmState.RUNNING
+    assert one.name != "calm-otter"
+    assert {vm.name for vm in world.store.vms.all()} == {"calm-otter", one.name}
+    wanted = CreateVm(new_id(), "calm-otter", VmSpec("alpine"))
+    assert failure_of(lambda: world.do(wanted)).kind is ErrorKind.ALREADY_EXISTS
+
+
 def test_vm_creates_at_once_pull_a_missing_image_once(world):
     waiters = [world.supervisor.submit(CreateVm(new_id(), f"vm-{n}", VmSpec("alpine"))) for n in range(8)]
 

@@ -35,7 +35,8 @@ class VmCommand(Command):
 class CreateVm(VmCommand):
     """Make a VM from its spec; with ``start``, start it too, and leave nothing behind if that fails.
 
-    ``attended``: a session of this daemon holds it, which began before this was requested.
+    ``attended``: a session of this daemon holds it, which began before this was requested. ``is_name_made_up``: nobody
+    chose the name, so that another one will do if it is taken by the time that it is claimed.
     """
 
     verb: ClassVar[str] = "vm.create"
@@ -44,6 +45,7 @@ class CreateVm(VmCommand):
     owner_uid: int = 0
     start: bool = False
     attended: bool = False
+    is_name_made_up: bool = False
 
     def __hash__(self) -> int:
         return hash(self.vm_id)  # the spec's labels are a mapping
