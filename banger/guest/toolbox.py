@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 from importlib import resources
 
 from banger.guest.agent_program import agent_program
-from banger.guest.become import become_program
 from banger.guest.cpio import CpioWriter
 from banger.kernels.modules import Module
 
@@ -21,6 +20,10 @@ RECIPE = 1
 
 #: Where an account's login shell stands, both in the toolbox and, with other content, in the image's root.
 ENTER = "run/banger/bin/enter"
+
+#: The mark is for systemd's final killing spree, which looks at the first letter of a process's command line. By the
+#: name ``become`` it is the last step of what the scripts start.
+AGENT = "@banger-agent"
 
 #: Applets that the scripts name; all of them are in every distribution's static busybox.
 APPLETS = tuple(
@@ -43,11 +46,10 @@ _LINKS = {"fd": "/proc/self/fd", "stdin": "fd/0", "stdout": "fd/1", "stderr": "f
 
 
 def scripts() -> dict[str, bytes]:
-    """The scripts and the programs that this package carries, by place in the toolbox."""
+    """The scripts and the one program that this package carries, by place in the toolbox."""
     data = resources.files("banger.guest") / "data"
     places = {"init": "init", "start": "bin/start", "enter": "bin/enter", "ssh-server": "bin/ssh-server"}
-    programs = {"bin/become": become_program(), "bin/@banger-agent": agent_program()}
-    return {place: (data / name).read_bytes() for name, place in places.items()} | programs
+    return {place: (data / name).read_bytes() for name, place in places.items()} | {f"bin/{AGENT}": agent_program()}
 
 
 def fingerprint(kernel_id: str, files: Mapping[str, bytes]) -> str:
@@ -68,6 +70,7 @@ def archive(files: Mapping[str, bytes], loader: str, modules: Iterable[Module]) 
         cpio.file(path, files[path], 0o755)
     for applet in APPLETS:
         cpio.symlink(f"bin/{applet}", "busybox")
+    cpio.symlink("bin/become", AGENT)
     for link, target in _LINKS.items():
         cpio.symlink(f"links/{link}", target)
     cpio.symlink("lib64", "lib")

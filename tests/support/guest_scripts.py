@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from banger.guest.become import become_program
+from banger.guest.agent_program import agent_program
 from banger.guest.toolbox import APPLETS, scripts
 from tests.support.waiting import eventually
 
@@ -175,7 +175,7 @@ def _fill(guest: Guest, directory: str, *, stand_ins: bool) -> None:
         else:
             (place / applet).symlink_to("busybox")
     if stand_ins:
-        guest.write(f"{directory}/become", become_program(), 0o755)
+        guest.write(f"{directory}/become", agent_program(), 0o755)
 
 
 def _conf(settings: dict[str, str]) -> str:
