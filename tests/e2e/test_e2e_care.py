@@ -62,7 +62,7 @@ def test_why_tells_the_reason_the_evidence_and_the_next_step(home: BangerHome, c
 
 def test_what_a_running_vm_holds_is_shown_and_nothing_of_it_is_a_leak(home: BangerHome, cared: str) -> None:
     held = {handle["kind"] for handle in home.json("vm", "why", cared)["handles"]}
-    assert held >= {"process", "run_dir", "port"}
+    assert held >= {"process", "run_dir", "console"}
     assert home.run("doctor", "--leaks").code == 0
 
 

@@ -330,7 +330,6 @@ class Lab:
         return TapNetwork(
             installation_id,
             self._directory / f"{installation_id}.json",
-            2222,
             self.ledgers[installation_id].all,
             Publisher(Forwarders(installation_id), lambda _: {}),
             TapSettings(**settings),
