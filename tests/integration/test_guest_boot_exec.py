@@ -203,6 +203,7 @@ def test_sftp_file_goes_there_and_back_as_the_logged_in_user(guest: Machine, tmp
     (tmp_path / "out").write_bytes(os.urandom(100_000))
     batch = tmp_path / "batch"
     batch.write_text(f"put {tmp_path}/out /tmp/sftp-{tmp_path.name}\nget /tmp/sftp-{tmp_path.name} {tmp_path}/back\n")
+    guest.start_ssh()
     words = ["sftp", "-q", "-b", str(batch), *guest.ssh_options(), "-P", str(guest.port), "alice@127.0.0.1"]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
@@ -212,6 +213,7 @@ def test_sftp_file_goes_there_and_back_as_the_logged_in_user(guest: Machine, tmp
 
 def test_scp_needs_no_scp_in_the_image(guest: Machine, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("copied\n")
+    guest.start_ssh()
     words = [
         "scp",
         "-q",
