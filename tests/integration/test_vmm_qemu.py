@@ -20,7 +20,7 @@ from banger.core.cancel import Deadline
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import ExitReason, ProcessIdentity
 from banger.core.names import vmm_marker
-from banger.core.ports import Drive, UserNic, VmmConfig
+from banger.core.ports import AGENT_SOCKET, Drive, UserNic, VmmConfig
 from banger.core.wire.port_forward import PortForward
 from banger.vmm import identity as processes
 from banger.vmm.qemu import launch, proof_guest, qmp
@@ -126,10 +126,11 @@ def test_console_of_a_restarted_machine_goes_on_in_the_same_file(rig: Rig) -> No
     assert config.console_log.read_text().startswith("before\n")
 
 
-def test_monitor_socket_of_a_machine_is_private(rig: Rig) -> None:
+def test_sockets_of_a_machine_are_private(rig: Rig) -> None:
     config = rig.config()
     start(rig, config)
     assert stat.S_IMODE(launch.qmp_path(config.run_dir).stat().st_mode) == 0o600
+    assert stat.S_IMODE((config.run_dir / AGENT_SOCKET).stat().st_mode) & 0o077 == 0
 
 
 def test_monitor_of_a_machine_answers_one_session_after_another(rig: Rig) -> None:
