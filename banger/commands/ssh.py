@@ -27,7 +27,8 @@ def ssh(
     session: CliSession = ctx.obj
     access = session.client.get(path_of("vms", vm, "access"))
     options, remote = split_ssh_arguments(command or [])
-    argv = ["ssh", *ssh_options(access, proxy_of(vm)), *options, f"{access['user']}@{vm}", *remote]
+    host = access["host_key_alias"]  # not its name, which may be that of another machine in the user's configuration
+    argv = ["ssh", *ssh_options(access, proxy_of(vm)), *options, f"{access['user']}@{host}", *remote]
     try:
         os.execvp(argv[0], argv)  # noqa: S606  # the command becomes ssh, terminal and all
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,7 +43,7 @@ def test_ssh_gets_options_before_and_the_command_after_the_host(
 ) -> None:
     assert cli("vm", "ssh", "web", *typed).code == 0
     (argv,) = executed
-    place = argv.index("root@web")
+    place = argv.index("root@banger-0123456789ab")
     assert argv[place + 1 :] == remote
     assert argv[place - len(options) : place] == options
 
@@ -61,6 +62,20 @@ def test_ssh_itself_understands_the_options() -> None:
         "identityfile /data dir/100%%/id", "identitiesonly yes",
     ):  # fmt: skip
         assert line in told
+
+
+def test_ssh_to_a_vm_named_like_another_machine_of_the_user_takes_nothing_of_its_configuration(
+    cli: Cli, executed: list[list[str]], tmp_path: Path
+) -> None:
+    if shutil.which("ssh") is None:
+        pytest.skip("ssh is not installed")
+    config = tmp_path / "config"
+    config.write_text("Host web\n  RemoteCommand tmux attach\n  ForwardAgent yes\n  LocalForward 8080 localhost:80\n")
+    assert cli("vm", "ssh", "web").code == 0
+    command = ["ssh", "-G", "-F", str(config), *executed[0][1:]]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout.splitlines()
+    assert "forwardagent no" in told
+    assert not [line for line in told if line.startswith(("remotecommand tmux", "localforward"))]
 
 
 def test_missing_ssh_is_explained(cli: Cli, api: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:
