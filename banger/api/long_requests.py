@@ -61,8 +61,9 @@ async def perform(
     deadline: Deadline | None = None,
 ) -> Response:
     """Submit ``command`` and answer as the caller asked; ``present`` turns its result into JSON."""
+    is_streamed = is_set(request, "wait")  # before anything is begun: it may be refused
     waiter = context_of(request).supervisor.submit(command, deadline or deadline_of(request))
-    if is_set(request, "wait"):
+    if is_streamed:
         return StreamingResponse(_lines(waiter, present), media_type=MEDIA_TYPE)
     news = News(waiter)
     await news.next()  # the first event, or the end, comes with the operation attached

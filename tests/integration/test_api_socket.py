@@ -69,6 +69,15 @@ def test_api_long_request_without_wait_answers_202_and_goes_on(served):
     eventually(lambda: served.client.get("/v1/images"), what="the pull nobody waits for is done")
 
 
+def test_api_request_that_is_refused_for_a_parameter_begins_nothing(served):
+    with pytest.raises(BangerError) as refused:
+        served.client.call("POST", "/v1/images/pull", {"wait": "maybe"}, {"reference": "example.com/app:1"})
+
+    assert (refused.value.kind, refused.value.subject) == (ErrorKind.USAGE, "wait")
+    assert served.client.get("/v1/operations") == []
+    assert served.client.get("/v1/images") == []
+
+
 def test_api_caller_that_hangs_up_cancels_what_only_it_wanted(served):
     served.world.images.gate.close()
     request = served.client.start("POST", "/v1/images/pull", None, {"reference": "example.com/app:1"})
