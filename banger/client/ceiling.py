@@ -44,12 +44,12 @@ class Ceiling:
         """
         self._count += size_bytes
         if self._count > self._most:
-            more = f"--max-size {format_size(2 * self._most, spaced=False)}"
+            more = f"--max-size {format_size(max(2 * self._most, GIB), spaced=False)}"
             raise BangerError(
                 ErrorKind.EXHAUSTED,
-                f"the guest sends more than {format_size(self._most)}, which is the most that a copy may bring",
+                f"the guest sends more than {format_size(self._most)}, the limit of this copy",
                 cause=f"with what came before it, this would be {format_size(self._count)}",
-                hint=f"if that is what you want: banger vm cp {more}",
+                hint=f"banger vm cp {more} SOURCE TARGET",
             )
 
     def about_to_write(self, size_bytes: int) -> None:
@@ -64,6 +64,6 @@ class Ceiling:
             raise BangerError(
                 ErrorKind.EXHAUSTED,
                 "there is not enough room for what the guest sends",
-                cause=f"{format_size(free)} are free after {format_size(self._written)}, "
-                f"and {format_size(_RESERVE_BYTES)} stay so",
+                cause=f"after {format_size(self._written)} of it, {format_size(free)} are left on this disk, "
+                f"and {format_size(_RESERVE_BYTES)} are kept free",
             )

@@ -131,7 +131,7 @@ def test_more_than_the_ceiling_is_told_and_can_be_allowed(target: Path) -> None:
     with pytest.raises(BangerError, match="sends more than 500 KiB") as raised:
         unpack(receiver(data), target, "d", most_bytes=500 * 1024)
     assert raised.value.kind is ErrorKind.EXHAUSTED
-    assert "--max-size" in raised.value.hint
+    assert raised.value.hint == "banger vm cp --max-size 1.0GiB SOURCE TARGET"
     assert blocks(target) < 600_000
     unpack(receiver(data), target, "all", most_bytes=2_000_000)
     assert len(list((target / "all").iterdir())) == 20
