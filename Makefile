@@ -61,4 +61,5 @@ lock: setup-test ## renew requirements/: the newest versions that pyproject.toml
 
 clean: ## remove .venv, caches and build output (VMs and images stay)
 	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build bench/latest.json
+	$(MAKE) --silent --directory guest-agent clean
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
