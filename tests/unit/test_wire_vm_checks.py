@@ -14,6 +14,8 @@ from banger.core.errors import BangerError, ErrorKind
 from banger.core.expiry import due
 from banger.core.models import Vm, VmState
 from banger.core.units import parse_duration, parse_size
+from banger.core.wire.checks import check_field, check_request
+from banger.core.wire.images import PullImageBody
 from banger.core.wire.vm_checks import check_spec
 from banger.core.wire.vm_spec import VmSpec
 
@@ -43,6 +45,15 @@ def test_wish_that_no_host_can_grant_is_refused_by_the_name_of_the_field(field: 
     assert caught.value.subject.split()[0] == field
     assert str(caught.value).isprintable()
     assert caught.value.hint
+
+
+def test_number_above_the_most_is_refused_with_the_most_in_full() -> None:
+    with pytest.raises(BangerError) as caught:
+        check_request(PullImageBody("alpine", size_mib=100 << 20))
+    assert caught.value.hint == "at least 0 and at most 16777216 (16 TiB; 1024 is a GiB)"
+    with pytest.raises(BangerError, match="size") as unnamed:
+        check_field("size", 1 << 70)
+    assert unnamed.value.hint.endswith(f"at most {(1 << 63) - 1}")
 
 
 @pytest.mark.parametrize("text", ["9999999d", "9" * 400, "1e3", "", "-1s", "1h30", "nan", "inf"])

@@ -54,8 +54,9 @@ def refused(name: str, why: str, hint: str) -> BangerError:
 
 
 def _check_number(name: str, value: float, about: Facts) -> None:
-    if not 0 <= value <= (about.most or MOST):  # which NaN is not either
-        words = about.most_words or f"{about.most or MOST:g}"
+    most = about.most or MOST
+    if not 0 <= value <= most:  # which NaN is not either
+        words = about.most_words or f"{int(most)}"
         raise refused(name, f"{value} is out of bounds", f"at least 0 and at most {words}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from banger.core.wire.facts import Facts, described
-from banger.core.wire.sizes import MOST_DISK_MIB, NO_SIZES, DefaultSizes
+from banger.core.wire.sizes import DISK_MIB, MOST_DISK_MIB, NO_SIZES, DefaultSizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,7 @@ class PullImageBody:
             "Size of the file system.",
             detail="0: the setting, or what the content needs. An existing image of another size is built again.",
             most=MOST_DISK_MIB,
+            most_words=DISK_MIB.most_words,
         ),
     )
 
