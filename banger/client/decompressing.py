@@ -19,6 +19,9 @@ _MOST_MEMORY_BYTES = 256 << 20
 #: As much as it takes to tell them apart.
 _HEAD_BYTES = 10
 _BZIP2, _BZIP2_BLOCK, _BZIP2_END = b"BZh", b"1AY&SY", b"\x17rE8P\x90"
+#: The usual properties, and the lower half of a dictionary's size, of which the upper half is not zero. An archive of a
+#: file called "]" begins in the same way, and goes on with zeros.
+_LZMA = b"]\0\0"
 
 
 class _Decoder(Protocol):
@@ -76,7 +79,7 @@ def _decoder_of(head: bytes) -> Callable[[], _Decoder] | None:
         return _Gzip
     if head.startswith(_BZIP2) and head[4:10] in (_BZIP2_BLOCK, _BZIP2_END):
         return bz2.BZ2Decompressor
-    if head.startswith((b"\xfd7zXZ\0", b"\x5d\0\0")):
+    if head.startswith(b"\xfd7zXZ\0") or (head.startswith(_LZMA) and any(head[3:5])):
         return lambda: lzma.LZMADecompressor(memlimit=_MOST_MEMORY_BYTES)
     return None
 

@@ -63,6 +63,16 @@ def test_compressed_archive_is_taken(compress: Callable[[bytes], bytes]) -> None
     assert repacked(compress(archive(entry("a", data=b"1"))))["a"][1] == b"1"
 
 
+@pytest.mark.parametrize("preset", range(10))
+def test_archive_in_the_old_format_is_taken_at_every_level(preset: int) -> None:
+    packed = lzma.compress(archive(entry("a", data=b"1")), lzma.FORMAT_ALONE, preset=preset)
+    assert repacked(packed)["a"][1] == b"1"
+
+
+def test_plain_archive_whose_first_name_begins_like_compressed_data_is_taken_as_it_is() -> None:
+    assert repacked(archive(entry("]", data=b"1")))["]"][1] == b"1"
+
+
 @pytest.mark.parametrize("compress", PACKINGS)
 @pytest.mark.parametrize("padding", [b"", bytes(300)])
 def test_compressed_streams_on_end_are_one(compress: Callable[[bytes], bytes], padding: bytes) -> None:
