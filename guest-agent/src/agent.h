@@ -45,6 +45,7 @@ struct stream {
     int64_t deadline, started; /* ms; 0: none */
     bool hung_up;
     char run[65]; /* an exec's ID */
+    uint64_t places; /* what a freeze concerns, as a hash */
 
     struct result *report; /* of the child, as far as it has come */
     struct result *result; /* NULL: not known yet */

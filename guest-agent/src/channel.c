@@ -273,6 +273,7 @@ void channels_sweep(void) {
             continue;
         }
         *at = channel->next;
+        session_end(channel); /* no stream is left that knows it */
         loop_close(&channel->port);
         free(channel->in);
         free(channel->out);

@@ -85,11 +85,20 @@ bool spawn_child(struct stream *stream, struct spawn *spawn, child_body *body, c
     return true;
 }
 
-/* Who waits to thaw what an earlier request has frozen has nothing to do any more. */
-static void forget_thawing(void) {
+/* Who waits to thaw the same places for an earlier request has nothing to do any more. Who waits to thaw others goes on
+   waiting: they would stay frozen. */
+static void forget_thawing(const struct stream *latest) {
     for (const struct stream *stream = streams; stream; stream = stream->next)
-        if (stream->op == OP_FREEZE && stream->child && !stream->reaped && stream->result)
+        if (stream != latest && stream->op == OP_FREEZE && stream->child && !stream->reaped && stream->result &&
+            stream->places == latest->places)
             kill(stream->pid, SIGKILL);
+}
+
+static uint64_t hash_of(const uint8_t *at, const uint8_t *end) {
+    uint64_t hash = 14695981039346656037u;
+    for (; at < end; at++)
+        hash = (hash ^ *at) * 1099511628211u;
+    return hash;
 }
 
 void child_start(struct stream *stream, child_body *body, const struct reader *request, bool input, bool output) {
@@ -105,7 +114,7 @@ void child_start(struct stream *stream, child_body *body, const struct reader *r
         spawn.err = fcntl(around.null, F_DUPFD_CLOEXEC, 0);
     if (stream->op == OP_FREEZE) {
         spawn.extra = around.freezable;
-        forget_thawing();
+        stream->places = hash_of(request->at + sizeof(uint32_t), request->end); /* behind the time */
     }
     if (stream->op == OP_IDENTITY)
         spawn.extra = around.key_dir;
@@ -184,9 +193,11 @@ void child_settle(struct stream *stream) {
         return;
     if (stream->op != OP_EXEC && stream->cause == BY_CANCEL)
         stream_fail(stream, CANCELLED, 0, "the host has cancelled it");
-    else if (stream->report)
+    else if (stream->report) {
         stream_finish(stream, stream->report);
-    else if (stream->op == OP_EXEC)
+        if (stream->op == OP_FREEZE && get_u16(stream->report->bytes) == OK)
+            forget_thawing(stream);
+    } else if (stream->op == OP_EXEC)
         finish_exec(stream);
     else
         stream_fail(stream, FAILED, 0, "the agent's own process for it was killed");

@@ -104,6 +104,7 @@ void exec_start(struct stream *stream, const struct reader *request) {
         int error = errno;
         if (spawn.cgroup >= 0)
             close(spawn.cgroup);
+        cgroup_drop(*run ? run : own);
         stream_fail(stream, stream->flags & EXEC_TTY ? FAILED : BUSY, error,
                     stream->flags & EXEC_TTY ? "the guest has no terminal to give" : "no pipe can be made");
         return;

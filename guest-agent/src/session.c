@@ -27,12 +27,12 @@ static bool open_stream(struct channel *channel, uint32_t id, unsigned flags, co
             request_begin(stream, &reader);
         return stream != NULL;
     }
-    if (channel->request_size + size > MAX_REQUEST)
-        return false;
     if (first) {
         channel->request_size = 0;
         channel->request_stream = channel->highest = id;
     }
+    if (channel->request_size + size > MAX_REQUEST)
+        return false;
     uint8_t *grown = realloc(channel->request, channel->request_size + size + 1);
     if (!grown)
         return false;

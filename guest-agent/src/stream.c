@@ -74,8 +74,8 @@ static void end_input(struct stream *stream) {
     } else if (stream->flags & EXEC_TTY && stream->op == OP_EXEC) {
         struct termios settings;
         char end = tcgetattr(stream->in.fd, &settings) == 0 ? (char)settings.c_cc[VEOF] : 4;
-        if (write(stream->in.fd, &end, 1) < 0)
-            return;
+        stream->end_done = stream->in.writable && (write(stream->in.fd, &end, 1) == 1 || errno != EAGAIN);
+        stream->in.writable = stream->end_done; /* else once there is room for it */
     } else {
         loop_close(&stream->in);
     }

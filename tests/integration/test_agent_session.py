@@ -98,6 +98,12 @@ def test_half_a_frame_of_an_old_host_never_reaches_a_command(agent: Agent, tmp_p
         assert target.read_bytes() == b"whole", cut
 
 
+def test_large_requests_one_after_the_other_are_served(agent: Agent) -> None:
+    large = ExecSpec(("true",), env=tuple(f"V{n}={'x' * 130000}" for n in range(8))).request()
+    for _ in range(3):
+        assert agent.host.run(large).exit.code == 0
+
+
 def test_greeting_in_what_a_command_is_sent_is_data(agent: Agent) -> None:
     data = Hello(b"n" * 16, SESSION_WINDOW).encode() * 3
     assert agent.host.run(ExecSpec(("cat",)).request(), stdin=data).out == data
