@@ -216,7 +216,7 @@ def test_terminal_has_the_size_and_the_name_of_one_and_is_resized(host: Host) ->
 
 
 def test_terminal_takes_interrupts_and_the_end_of_input(host: Host) -> None:
-    stream = host.open(shell("trap 'echo caught' INT; echo ready; cat; echo ended", flags=ExecFlag.TTY))
+    stream = host.open(shell("trap 'echo caught' INT; echo ready; while :; do sleep 0.05; done", flags=ExecFlag.TTY))
     host.wait(lambda: b"ready" in stream.out)
     host.write(stream, b"\x03")
     host.wait(lambda: b"caught" in stream.out)
