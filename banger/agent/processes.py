@@ -32,7 +32,10 @@ class AgentProcess:
         """Both streams in the order they came."""
         while (chunk := await self._stream.read()) is not None:
             yield chunk
-        if (words := _complaint(self._stream.result.result())) is not None:
+        result = self._stream.result
+        if (
+            result.done() and (words := _complaint(result.result())) is not None
+        ):  # the output may end before it is there
             yield Stream.STDERR, words
 
     async def write_stdin(self, data: bytes) -> bool:

@@ -14,7 +14,17 @@ from loguru import logger
 
 from banger.agent.messages import Request
 from banger.agent.stream import AgentStream
-from banger.agent.wire import NO_NONCE, NONCE_BYTES, Frame, Hello, HostDecoder, Kind, Welcome, WireError
+from banger.agent.wire import (
+    MAX_STREAMS,
+    NO_NONCE,
+    NONCE_BYTES,
+    Frame,
+    Hello,
+    HostDecoder,
+    Kind,
+    Welcome,
+    WireError,
+)
 from banger.core.errors import BangerError, ErrorKind
 
 #: Data of all streams that may be under way to us: enough for the rate, little enough for an answer behind it.
@@ -25,6 +35,9 @@ _BUDGET, _MOST_WINDOW, _LEAST_WINDOW = 2 << 20, 256 << 10, 8 << 10
 _MOST_GARBAGE = 8 << 20
 #: Data waits while more than the first is still to be sent, until the second is left; both in bytes.
 _WRITE_HIGH, _WRITE_LOW = 128 << 10, 32 << 10
+#: Requests, credit and signals never wait. With more than this unread no request is added; with twice as much the
+#: session is over: it is a guest that sends and does not read, or signals without end.
+_MOST_UNREAD = 8 << 20
 
 
 class AgentSession(asyncio.Protocol):
@@ -79,11 +92,15 @@ class AgentSession(asyncio.Protocol):
         """Send a request.
 
         Raises:
-            BangerError: ``exhausted`` if the guest serves as many as it can; ``usage`` if the request is too large.
+            BangerError: ``exhausted`` if the guest serves as many as it can, or does not read; ``usage`` if the request
+                is too large.
         """
         if len(self._streams) >= self._most_streams:
             message = f"the guest serves {self._most_streams} commands and connections already"
             raise BangerError(ErrorKind.EXHAUSTED, message, subject=self._vm_id, hint="wait for one of them to end")
+        if self._unread > _MOST_UNREAD:
+            message = "the guest does not read what it is sent"
+            raise BangerError(ErrorKind.EXHAUSTED, message, subject=self._vm_id, hint=f"banger vm why {self._vm_id}")
         number = self._last_number + 1
         window = self._window()
         try:
@@ -99,14 +116,23 @@ class AgentSession(asyncio.Protocol):
 
     def send(self, frame: Frame) -> None:
         """Send a frame, unless the session is over."""
-        if self._transport is not None and self.is_live:
-            self._transport.write(frame.encode(self._tag))
+        if self._transport is None or not self.is_live:
+            return
+        self._transport.write(frame.encode(self._tag))
+        if self._unread > 2 * _MOST_UNREAD:
+            logger.warning("{}: the guest's agent does not read what it is sent", self._vm_id)
+            self.end("its agent does not read what it is sent")
 
     def end(self, reason: str) -> None:
         """Close the connection; what runs has an unknown outcome."""
         self._finish(reason)
         if self._transport is not None:
             self._transport.abort()
+
+    @property
+    def _unread(self) -> int:
+        """Bytes that wait for the other side, besides what the kernel holds."""
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
 
     def _window(self) -> int:
         granted = sum(stream.window for stream in self._streams.values())
@@ -164,7 +190,7 @@ class AgentSession(asyncio.Protocol):
             return
         if not welcome.tag:
             raise WireError(f"it speaks protocols {welcome.lowest} to {welcome.highest}")
-        self._tag, self._most_streams = welcome.tag, welcome.most_streams
+        self._tag, self._most_streams = welcome.tag, min(welcome.most_streams, MAX_STREAMS)
         if welcome.ended_streams:
             logger.info("{}: {} commands of an earlier daemon were ended", self._vm_id, welcome.ended_streams)
         self.greeted.set_result(welcome)

@@ -28,6 +28,8 @@ INPUT_WINDOW = 65536
 MAX_INPUT_WINDOW = 1 << 20
 MIN_SESSION_WINDOW, MAX_SESSION_WINDOW = 32768, 1 << 24
 MAX_PING = 64
+#: Requests that are served at once in a session.
+MAX_STREAMS = 256
 
 _HELLO, _WELCOME = struct.Struct("<16sHHI16s8x"), struct.Struct("<16s16sHHHHII16s16sII8x")
 HELLO_BYTES, WELCOME_BYTES = _HELLO.size, _WELCOME.size

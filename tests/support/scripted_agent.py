@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+from banger.agent.guest import AgentGuest
+from banger.agent.link import AgentLink
 from banger.agent.messages import Exit, Result
 from banger.agent.wire import (
     HELLO_BYTES,
@@ -21,6 +23,8 @@ from banger.agent.wire import (
     Kind,
     Welcome,
 )
+from banger.core.exec import ExecRequest, ExitStatus, Stream
+from banger.core.ports import GuestProcess
 
 #: Nobody waits longer for a frame.
 _PATIENCE_S = 10.0
@@ -123,3 +127,45 @@ async def agent_at(
         await asyncio.gather(*(task for task in playing if task), return_exceptions=True)
     if failures:
         raise failures[0]
+
+
+Script = Callable[[ScriptedAgent], Awaitable[None]]
+Work = Callable[[AgentGuest], Awaitable[object]]
+
+
+def play(tmp_path: Path, script: Script, work: Work) -> object:
+    """Do ``work`` with a guest whose agent plays ``script``."""
+
+    async def both() -> object:
+        path = tmp_path / "ga.sock"
+        async with agent_at(path, script):
+            link = AgentLink("vm0", path)
+            try:
+                return await work(AgentGuest("vm0", link))
+            finally:
+                link.drop()
+
+    return asyncio.run(both())
+
+
+async def collected(process: GuestProcess) -> tuple[bytes, bytes, ExitStatus]:
+    """Read a command to its end: standard output, standard error, how it ended."""
+    said = {Stream.STDOUT: b"", Stream.STDERR: b""}
+    async for stream, data in process.output():
+        said[stream] += data
+    status = await process.wait()
+    await process.close()
+    return said[Stream.STDOUT], said[Stream.STDERR], status
+
+
+async def run_true(guest: AgentGuest) -> object:
+    """Run a command that says nothing to its end."""
+    return await collected(await guest.exec(ExecRequest(("true",))))
+
+
+async def served(agent: ScriptedAgent) -> int:
+    """Meet the host and take its request; the stream's number."""
+    await agent.meet()
+    stream = (await agent.expect(Kind.OPEN)).stream
+    agent.send(stream, Kind.STARTED)
+    return stream

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,53 +12,11 @@ import pytest
 from banger.agent import link as link_module
 from banger.agent.guest import AgentGuest
 from banger.agent.link import AgentLink
-from banger.agent.messages import Exit, Op, Request, Result, Status
-from banger.agent.session import SESSION_WINDOW
-from banger.agent.wire import MAX_PAYLOAD, NO_NONCE, Flag, Kind
+from banger.agent.messages import Exit, Result, Status
+from banger.agent.wire import Flag, Kind
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.exec import ExecRequest, ExitStatus, Stream, Terminal
-from banger.core.ports import GuestProcess
-from tests.support.scripted_agent import ScriptedAgent, agent_at
-
-Script = Callable[[ScriptedAgent], Awaitable[None]]
-Work = Callable[[AgentGuest], Awaitable[object]]
-
-
-def play(tmp_path: Path, script: Script, work: Work) -> object:
-    """Do ``work`` with a guest whose agent plays ``script``."""
-
-    async def both() -> object:
-        path = tmp_path / "ga.sock"
-        async with agent_at(path, script):
-            link = AgentLink("vm0", path)
-            try:
-                return await work(AgentGuest("vm0", link))
-            finally:
-                link.drop()
-
-    return asyncio.run(both())
-
-
-async def collected(process: GuestProcess) -> tuple[bytes, bytes, ExitStatus]:
-    said = {Stream.STDOUT: b"", Stream.STDERR: b""}
-    async for stream, data in process.output():
-        said[stream] += data
-    status = await process.wait()
-    await process.close()
-    return said[Stream.STDOUT], said[Stream.STDERR], status
-
-
-async def run_true(guest: AgentGuest) -> object:
-    return await collected(await guest.exec(ExecRequest(("true",))))
-
-
-async def served(agent: ScriptedAgent) -> int:
-    """Meet the host and take its request; the stream's number."""
-    await agent.meet()
-    stream = (await agent.expect(Kind.OPEN)).stream
-    agent.send(stream, Kind.STARTED)
-    return stream
-
+from banger.core.exec import ExecRequest, ExitStatus, Terminal
+from tests.support.scripted_agent import ScriptedAgent, agent_at, collected, play, run_true, served
 
 # -- commands ----------------------------------------------------------------------------------------------
 
@@ -306,88 +263,3 @@ def test_rest_of_a_former_session_is_passed_over(tmp_path: Path) -> None:
         agent.finish(stream, 5)
 
     assert play(tmp_path, script, run_true) == (b"", b"", ExitStatus(5))
-
-
-# -- guests that lie ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "lie",
-    [
-        lambda agent, stream: agent.write(b"GET / HTTP/1.1\r\n\r\n" * 10),
-        lambda agent, stream: agent.say(stream + 1, b"for a stream that nobody opened"),
-        lambda agent, stream: agent.send(stream, Kind.STARTED),
-        lambda agent, stream: agent.say(stream, b""),
-        lambda agent, stream: [agent.say(stream, bytes(MAX_PAYLOAD)) for _ in range(SESSION_WINDOW // MAX_PAYLOAD + 20)],
-        lambda agent, stream: [agent.say(stream, b"", Flag.END), agent.say(stream, b"more")],
-        lambda agent, stream: [agent.finish(stream), agent.finish(stream)],
-        lambda agent, stream: [agent.finish(stream), agent.say(stream, b"more")],
-        lambda agent, stream: agent.send(stream, Kind.CREDIT, b"\xff\xff\xff\xff"),
-        lambda agent, stream: agent.send(stream, Kind.CREDIT, bytes(4)),
-        lambda agent, stream: agent.send(0, Kind.PONG, b"nobody asked"),
-        lambda agent, stream: [agent.send(stream, Kind.STOP), agent.send(stream, Kind.STOP)],
-        lambda agent, stream: agent.send(stream, Kind.RESULT, b"\0" * 12),
-        lambda agent, stream: agent.write(replace(agent.welcome, nonce=NO_NONCE, protocol=0, tag=0, reason=1).encode()),
-    ],
-    ids=["no-frames", "foreign-stream", "started-twice", "no-bytes", "beyond-credit", "after-the-end", "two-results",
-         "after-the-result", "much-credit", "no-credit", "unasked", "stopped-twice", "no-result", "began-anew"],
-)  # fmt: skip
-def test_guest_that_breaks_the_rules_loses_its_session_and_nothing_else_is_hurt(
-    tmp_path: Path, lie: Callable[[ScriptedAgent, int], object]
-) -> None:
-    meetings = []
-
-    async def script(agent: ScriptedAgent) -> None:
-        meetings.append(agent)
-        stream = await served(agent)
-        if len(meetings) == 1:
-            lie(agent, stream)
-            await agent.gone()
-        agent.finish(stream)
-
-    async def work(guest: AgentGuest) -> object:
-        session = await guest.link.session()
-        process = await guest.exec(ExecRequest(("cat",)))
-        await asyncio.wait_for(session.over.wait(), 10)
-        await process.close()
-        return await run_true(guest)
-
-    assert play(tmp_path, script, work) == (b"", b"", ExitStatus(0))
-    assert len(meetings) == 2
-
-
-def test_guest_that_floods_instead_of_greeting_is_given_up(tmp_path: Path) -> None:
-    async def script(agent: ScriptedAgent) -> None:
-        for _ in range(1000):
-            agent.write(bytes(1 << 16))
-            await agent._writer.drain()
-
-    with pytest.raises(BangerError) as caught:
-        play(tmp_path, script, run_true)
-    assert caught.value.kind is ErrorKind.UNAVAILABLE
-    assert "many bytes" in caught.value.cause
-
-
-def test_guest_that_serves_as_much_as_it_can_refuses_the_next(tmp_path: Path) -> None:
-    async def script(agent: ScriptedAgent) -> None:
-        await agent.meet(most_streams=1)
-        agent.send((await agent.expect(Kind.OPEN)).stream, Kind.STARTED)
-        await agent.gone()
-
-    async def work(guest: AgentGuest) -> None:
-        await guest.exec(ExecRequest(("sleep",)))
-        await guest.exec(ExecRequest(("sleep",)))
-
-    with pytest.raises(BangerError) as caught:
-        play(tmp_path, script, work)
-    assert caught.value.kind is ErrorKind.EXHAUSTED
-
-
-def test_request_that_is_too_large_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
-    async def script(agent: ScriptedAgent) -> None:
-        await agent.meet()
-        await agent.gone()
-
-    with pytest.raises(BangerError) as caught:
-        play(tmp_path, script, lambda guest: guest.link.open(Request(Op.EXEC, bytes(1 << 20))))
-    assert caught.value.kind is ErrorKind.USAGE
