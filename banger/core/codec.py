@@ -13,6 +13,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from datetime import datetime
 from enum import StrEnum
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -70,16 +71,33 @@ def _object_encoder(cls: Any) -> Callable[[Any], dict[str, Any]] | None:
     if not is_dataclass(cls):
         return None
     hints: dict[str, Any] = field_types(cls)  # type: ignore[arg-type]  # is_dataclass admits instances too
-    names = tuple(hints)
-    others = tuple(name for name in names if hints[name] not in _SCALARS)
+    if len(hints) < 2:  # attrgetter gives a tuple from two names on
+        return lambda value: {name: to_plain(getattr(value, name)) for name in hints}
+    names, fields_of = tuple(hints), attrgetter(*hints)
+    encoders = [(name, _encoder(hint)) for name, hint in hints.items() if hint not in _SCALARS]
 
     def encode(value: Any) -> dict[str, Any]:
-        plain = {name: getattr(value, name) for name in names}
-        for name in others:
-            plain[name] = to_plain(plain[name])
+        plain = dict(zip(names, fields_of(value), strict=True))
+        for name, encode_field in encoders:
+            plain[name] = encode_field(plain[name])
         return plain
 
     return encode
+
+
+def _encoder(annotation: Any) -> Callable[[Any], Any]:
+    """What encodes values of one annotation, without looking at each what it is."""
+    if is_optional(annotation):
+        inner = _encoder(without_none(annotation))
+        return lambda value: None if value is None else inner(value)
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is tuple:
+        return list if arguments[0] in _SCALARS else lambda value: [to_plain(item) for item in value]
+    if origin is not None and issubclass(origin, Mapping) and arguments[1] in _SCALARS:
+        return dict
+    if isinstance(annotation, type) and issubclass(annotation, StrEnum):
+        return str
+    return to_plain
 
 
 def from_plain(cls: type[T], data: Any, where: str = "", *, tolerant: bool = False) -> T:

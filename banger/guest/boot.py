@@ -84,8 +84,12 @@ class LinuxGuestBoot:
         The kernel's own tests of its cryptography take longer than banger's whole init when emulated. With ``verbose``
         it says what it thinks notable, as soon as it can: a few lines. Each character leaves the guest, which nested
         virtualisation makes dear, so all that it has to say would take longer than the boot.
+
+        The console is a log, so systemd is asked for no login prompt there (systemd-getty-generator(8)): in an image
+        without udev it would wait 90 s for the terminal's device, and call itself "starting" for as long.
         """
-        return f"{'earlycon=uart8250,io,0x3f8 loglevel=6' if verbose else 'quiet'} cryptomgr.notests=1"
+        said = "earlycon=uart8250,io,0x3f8 loglevel=6" if verbose else "quiet"
+        return f"{said} cryptomgr.notests=1 systemd.getty_auto=no"
 
 
 def _marked_used(target: Path) -> bool:

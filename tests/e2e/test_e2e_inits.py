@@ -36,6 +36,7 @@ def test_systemd_boots_as_the_images_own_init_and_is_not_degraded(
         state = eventually(lambda: _settled_state(home, vm), 120, "systemd to have started everything")
         failed = home.run("vm", "exec", vm, "--", "systemctl", "--failed", "--no-legend")
         assert state == "running", failed.text
+        assert home.guest(vm, "hostname").text == f"{vm}\n"
         spread = ["sh", "-c", "setsid sleep 86399 & (setsid sleep 86399 &) ; sleep 86399"]
         assert home.run("vm", "exec", "--timeout", "2s", vm, "--", *spread).code == 124
         left = home.guest(vm, "grep -la 8639[9] /proc/[0-9]*/cmdline; cat /proc/self/cgroup; ulimit -n").text

@@ -20,6 +20,7 @@ from tests.support.waiting import eventually
 
 SOAK = os.environ.get("HYPOTHESIS_PROFILE") == "soak"
 pytestmark = [pytest.mark.boot, pytest.mark.slow, pytest.mark.timeout(1200 if SOAK else 480)]
+a_long_one = pytest.mark.skipif(not SOAK, reason="a long one: make soak")
 
 UNIT = "banger.service"
 UNIT_FILE = f"/etc/systemd/system/{UNIT}"
@@ -108,7 +109,7 @@ def test_suites_that_need_such_a_host_pass_in_it(inside: HostInside) -> None:
     assert "SKIPPED" not in ran.text, ran.text
 
 
-@pytest.mark.skipif(not SOAK, reason="a long one: make soak")
+@a_long_one
 def test_launch_of_an_ordinary_users_systemd(inside: HostInside) -> None:
     """The user's own manager starts, limits and forgets processes just the same."""
     inside.shell("id tester 2>/dev/null || useradd --create-home --uid 1000 tester; chmod -R a+rX /src").ok()
@@ -164,6 +165,7 @@ def test_machine_outlives_a_daemon_that_crashes_and_the_next_one_tells_how_it_en
     assert not _units(service)
 
 
+@a_long_one
 def test_machine_outlives_a_daemon_that_hangs_until_the_watchdog_ends_it(service: HostInside, inner: str) -> None:
     vm, daemon = _vm(service)["pid"], _facts(service)["MainPID"]
     service.run("kill", "-STOP", daemon).ok()
@@ -180,6 +182,7 @@ def test_machine_outlives_an_upgrade(service: HostInside, inner: str) -> None:
     _check_lives_on(service, vm)
 
 
+@a_long_one
 def test_machine_in_a_session_of_its_own_outlives_a_restart_too(inner: str, sessions: HostInside) -> None:
     sessions.banger("vm", "stop", VM).ok()
     assert not _units(sessions)

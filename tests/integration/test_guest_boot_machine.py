@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -11,13 +11,10 @@ import pytest
 
 from banger.core.console import boot_marks, exit_reason
 from banger.core.models import ExitReason
-from banger.core.operation import Operation
 from banger.core.ports import GuestNetwork
 from banger.guest.boot import LinuxGuestBoot
 from banger.layout import Layout
-from banger.rootfs.build import Layer, build_rootfs
 from tests.support.elf import static_hello
-from tests.support.images import systemd
 from tests.support.qemu_boot import (
     Disk,
     Machine,
@@ -85,39 +82,6 @@ def test_image_without_a_shell_runs_its_program_and_still_offers_a_shell(start: 
         assert guest.run("sh").returncode == 127
         assert guest.run(BUSYBOX, "ls", "/").stdout.split()[:2] == ["dev", "etc"]
         assert guest.ssh("echo $0; exit 5", "-T").returncode == 5
-
-
-@pytest.fixture
-def systemd_root(tmp_path: Path) -> Iterator[Path]:
-    image = systemd()
-    layers = sorted((image.layout / "blobs/sha256").iterdir(), key=lambda blob: blob.stat().st_size)
-    target = tmp_path / "systemd.ext4"
-    build_rootfs([Layer(layers[-1])], target, operation=Operation("image.pull", "systemd"))
-    yield target
-    target.unlink()
-
-
-@pytest.mark.slow
-def test_image_with_systemd_boots_it_and_powers_off_through_it(start: Start, systemd_root: Path) -> None:
-    with start(systemd_root) as guest:
-        wait_until_ready(guest)
-        assert guest.run("cat", "/proc/1/comm").stdout == "systemd\n"
-        eventually(
-            lambda: guest.run("systemctl", "is-active", "sysinit.target", "sockets.target").returncode == 0, 60.0
-        )
-        failed = guest.run("systemctl", "--failed", "--plain", "--no-legend", "--no-pager").stdout
-        assert failed == ""
-        assert guest.run("hostname").stdout == "guest-1\n"
-        guest.power_off()
-        assert guest.wait_until_off() == 0
-        assert exit_reason(guest.console)[0] is ExitReason.GUEST_POWEROFF
-
-
-@pytest.mark.slow
-def test_image_with_systemd_asked_to_do_without_gets_the_small_init(start: Start, systemd_root: Path) -> None:
-    with start(systemd_root, init="none") as guest:
-        wait_until_ready(guest)
-        assert guest.run("cat", "/proc/1/comm").stdout == "start\n"
 
 
 def add_busybox_init(tree: Path, inittab: str) -> None:
