@@ -60,7 +60,8 @@ def installed(inside: HostInside) -> HostInside:
             f"mkdir -p {drop_in} && printf '[Service]\\nWatchdogSec={WATCHDOG_S}\\n' > {drop_in}/test.conf"
         ).ok()
         inside.shell("modprobe kvm-amd || modprobe kvm-intel").ok()
-        inside.banger("daemon", "install", "--system").ok()
+        installed = inside.banger("daemon", "install", "--system")
+        assert installed.code == 0, f"{installed}\n{inside.log_tail()}"
     return inside
 
 
