@@ -110,7 +110,10 @@ def _bulk(home: BangerHome, machine: Machine, ssh: _Ssh, root: Path, rounds: int
         part.write_bytes(bytes(OURS_BYTES // SSH_SHARE))
         data = whole.read_bytes()
         out = ["head", "-c", str(OURS_BYTES), "/dev/zero"]
-        by_cp = lambda *words: timed(home.cli.argv("vm", "cp", *words), home.cli.env)  # noqa: E731
+
+        def by_cp(*words: str) -> float:
+            return timed(home.cli.argv("vm", "cp", *words), home.cli.env)
+
         part_bytes = OURS_BYTES // SSH_SHARE
         medians = interleaved(
             {
