@@ -12,6 +12,7 @@ from banger.core.errors import BangerError
 from banger.core.frames import FrameType
 
 _READ_BYTES = 64 * 1024
+_BROKEN = select.POLLERR | select.POLLNVAL
 
 
 def relay(channel: ClientFrameChannel, client: socket.socket) -> None:
@@ -21,10 +22,9 @@ def relay(channel: ClientFrameChannel, client: socket.socket) -> None:
     input_open, output_open = True, _pass_on(iter(lambda: channel.receive(0), None), pending)  # what came already
     while output_open or pending:
         poll = select.poll()
-        wants = (select.POLLIN if output_open and len(pending) < HIGH_WATER else 0) | (
-            select.POLLOUT if channel.unsent else 0
-        )
-        poll.register(channel.fileno(), wants)
+        wants = (select.POLLIN if len(pending) < HIGH_WATER else 0) | (select.POLLOUT if channel.unsent else 0)
+        if output_open and wants:  # else its end would be reported again and again
+            poll.register(channel.fileno(), wants)
         reads = select.POLLIN if input_open and channel.takes_stdin else 0
         poll.register(client.fileno(), reads | (select.POLLOUT if pending else 0))
         ready = dict(poll.poll())
@@ -36,10 +36,11 @@ def relay(channel: ClientFrameChannel, client: socket.socket) -> None:
             happened = ready.get(client.fileno(), 0)
             if reads and happened & (select.POLLIN | select.POLLHUP):
                 input_open = _read(channel, client)
+            if happened & _BROKEN or (happened & select.POLLHUP and not (reads and input_open)):
+                channel.flush()  # what was said last
+                return
             if pending and happened:
                 del pending[: client.send(pending)]
-            elif happened & (select.POLLERR | select.POLLNVAL):
-                return
         except BlockingIOError:
             continue
         except (OSError, BangerError):  # one of the two is gone: the other one is told by the closing

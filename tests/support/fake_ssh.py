@@ -31,8 +31,11 @@ def carried_to(host: str, port: int) -> Callable[[FrameSession], None]:
 
 
 def _feed(session: FrameSession, server: socket.socket) -> None:
-    with suppress(OSError, ValueError):
-        while (frame := session.receive()) is not None and frame[0] is not FrameType.STDIN_EOF:
-            if frame[0] is FrameType.STDIN:
-                server.sendall(frame[1])
-        server.shutdown(socket.SHUT_WR)
+    try:
+        with suppress(OSError, ValueError):  # the caller hung up
+            while (frame := session.receive()) is not None and frame[0] is not FrameType.STDIN_EOF:
+                if frame[0] is FrameType.STDIN:
+                    server.sendall(frame[1])
+    finally:
+        with suppress(OSError):
+            server.shutdown(socket.SHUT_WR)
