@@ -60,7 +60,7 @@ def _wait_connected(channel: ClientFrameChannel, name: str) -> None:
             return
         if frame[0] is FrameType.EXIT:
             exit_of(frame[1])
-    message = f'VM "{name}" does not answer within {_CONNECT_TIMEOUT_S:g} s'
+    message = f'VM "{name}" did not answer within {_CONNECT_TIMEOUT_S:g} s'
     raise BangerError(ErrorKind.TIMEOUT, message, subject=name, hint=f"banger vm show {name}")
 
 
