@@ -139,7 +139,10 @@ class Journal:
             if end and os.pread(descriptor, 1, end - 1) != b"\n":
                 end = _last_line_end(os.pread(descriptor, end, 0))
                 os.ftruncate(descriptor, end)
-            os.pwrite(descriptor, encode(record), end)
+            line = encode(record)
+            while line:  # a disk that fills up takes a part first
+                written = os.pwrite(descriptor, line, end)
+                line, end = line[written:], end + written
             os.fdatasync(descriptor)
         finally:
             os.close(descriptor)

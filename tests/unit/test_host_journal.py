@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -77,3 +79,23 @@ def test_append_after_a_torn_line_drops_it_and_goes_on(journal: Journal, tmp_pat
     journal.append(strike("tap", "bg0"))
     state = journal.read("feedfacecafe")
     assert (state.handles, state.torn) == ({}, False)
+
+
+def test_append_of_which_a_full_disk_takes_a_part_is_no_success(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal.begin(VM, [TAP])
+    room, write = 20, os.pwrite
+
+    def pwrite(descriptor: int, data: bytes, offset: int) -> int:
+        nonlocal room
+        if not room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        taken = write(descriptor, data[:room], offset)
+        room -= taken
+        return taken
+
+    monkeypatch.setattr("banger.host.journal.os.pwrite", pwrite)
+    with pytest.raises(OSError, match="No space left"):
+        journal.append(put(PROCESS))
+    assert list(journal.read("feedfacecafe").handles.values()) == [TAP]
