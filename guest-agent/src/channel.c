@@ -243,7 +243,7 @@ void channel_write(struct channel *channel) {
             continue;
         } else {
             channel->port.writable = false;
-            if (written < 0 && errno != EAGAIN) {
+            if (written < 0 && errno != EAGAIN && errno != ENOMEM) { /* without memory: when the host is heard next */
                 host_gone(channel);
                 channel->gone = true;
             }

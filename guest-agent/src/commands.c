@@ -110,7 +110,9 @@ void exec_start(struct stream *stream, const struct reader *request) {
         return;
     }
     snprintf(stream->run, sizeof stream->run, "%s", *run ? run : own);
-    if (timeout_ms)
-        stream->deadline = now_ms() + timeout_ms;
     child_attach(stream, &spawn, ends, run_exec, request);
+    if (!stream->child)
+        cgroup_drop(stream->run);
+    else if (timeout_ms)
+        stream->deadline = now_ms() + timeout_ms;
 }
