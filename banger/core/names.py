@@ -99,9 +99,11 @@ def check_dns_suffix(suffix: str) -> str:
 
 
 def check_guest_path(path: str) -> str:
-    """The path itself if it is an absolute one; raises ``usage`` if not."""
+    """The path itself if it is an absolute one that a system call takes; raises ``usage`` if not."""
     if not path.startswith("/"):
         raise BangerError(ErrorKind.USAGE, f'"{path}" is not an absolute path in the guest', subject=path)
+    if "\0" in path:
+        raise BangerError(ErrorKind.USAGE, "a path cannot hold a NUL character", subject=path.replace("\0", "\\0"))
     return path
 
 

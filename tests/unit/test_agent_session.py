@@ -263,3 +263,12 @@ def test_rest_of_a_former_session_is_passed_over(tmp_path: Path) -> None:
         agent.finish(stream, 5)
 
     assert play(tmp_path, script, run_true) == (b"", b"", ExitStatus(5))
+
+
+@pytest.mark.parametrize("path", ["etc/passwd", "/etc\0/passwd", ""])
+def test_path_that_no_system_call_takes_is_refused_before_anybody_is_asked(tmp_path: Path, path: str) -> None:
+    guest = AgentGuest("vm0", AgentLink("vm0", tmp_path / "nobody"))
+    for ask in (guest.files.stat, guest.files.get, guest.files.put):
+        with pytest.raises(BangerError) as caught:
+            asyncio.run(ask(path))
+        assert caught.value.kind is ErrorKind.USAGE
