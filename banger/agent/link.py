@@ -69,7 +69,10 @@ class AgentLink:
         if self._greeting is None or self._greeting.done():
             self._greeting = asyncio.create_task(self._greet(timeout_s))
             self._greeting.add_done_callback(_mark_seen)
-        return await asyncio.shield(self._greeting)
+        session = await asyncio.shield(self._greeting)
+        if not session.is_live:  # it was lost as soon as it was there
+            raise self._unavailable(session.reason)
+        return session
 
     async def open(self, request: Request) -> AgentStream:
         """Send a request. Raises what :meth:`session` and :meth:`AgentSession.open` raise."""

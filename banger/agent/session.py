@@ -46,12 +46,14 @@ class AgentSession(asyncio.Protocol):
     Attributes:
         greeted: the agent's answer to the greeting, or why there is none.
         over: nothing comes after this.
+        reason: why it is over.
     """
 
     def __init__(self, vm_id: str) -> None:
         """Greets as soon as it is connected."""
         self.greeted: asyncio.Future[Welcome] = asyncio.get_running_loop().create_future()
         self.over = asyncio.Event()
+        self.reason = ""
         self._vm_id = vm_id
         self._decoder = HostDecoder(NO_NONCE)
         self._transport: asyncio.Transport | None = None
@@ -219,6 +221,7 @@ class AgentSession(asyncio.Protocol):
         if self.over.is_set():
             return
         self.over.set()
+        self.reason = reason
         hint = f"banger vm why {self._vm_id}"
         if not self.greeted.done():
             message = "the guest does not answer"

@@ -130,6 +130,23 @@ def test_guest_that_sends_but_reads_nothing_loses_its_session(tmp_path: Path, mo
     assert "does not read" in str(play(tmp_path, script, work))
 
 
+def test_guest_that_breaks_the_rules_with_its_first_word_is_waited_for_by_nobody(tmp_path: Path) -> None:
+    async def script(agent: ScriptedAgent) -> None:
+        await agent.hear()
+        welcome = replace(agent.welcome, nonce=agent.hello.nonce).encode()
+        agent.write(welcome + Frame(0, Kind.PONG, payload=b"nobody asked").encode(agent.tag))
+        await agent.gone()
+
+    async def work(guest: AgentGuest) -> None:
+        async with asyncio.timeout(10):
+            await collected(await guest.files.get("/etc"))
+
+    with pytest.raises(BangerError) as caught:
+        play(tmp_path, script, work)
+    assert caught.value.kind is ErrorKind.UNAVAILABLE
+    assert "breaks the protocol" in caught.value.cause
+
+
 def test_guest_that_floods_instead_of_greeting_is_given_up(tmp_path: Path) -> None:
     async def script(agent: ScriptedAgent) -> None:
         for _ in range(1000):
