@@ -34,11 +34,11 @@ static void close_all(int *fds, size_t count) {
 
 /* The process's own end of things: nothing of the agent's is left open, blocked or ignored in it. */
 static _Noreturn void become_child(struct spawn *spawn, child_body *body, struct reader *request) {
-    for (int number = 1; number < 32; number++)
-        signal(number, SIG_DFL);
-    sigset_t none;
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
+    /* By system calls: the C library keeps some signals to itself, and who started the agent may have ignored those. */
+    static const unsigned long default_action[4], none;
+    for (int number = 1; number <= 64; number++)
+        syscall(SYS_rt_sigaction, number, default_action, NULL, sizeof none);
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, sizeof none);
     int wanted[] = {spawn->in, spawn->out, spawn->err, spawn->status, around.proc, spawn->extra};
     const int count = sizeof wanted / sizeof *wanted;
     for (int i = 0; i < count; i++)
