@@ -31,6 +31,7 @@ from banger.api.peer import peer_uid
 from banger.api.views import vm_view, vm_views
 from banger.core.cancel import Deadline
 from banger.core.errors import BangerError, ErrorKind
+from banger.core.lookup import not_found
 from banger.core.models import Vm, VmState
 from banger.core.names import check_vm_name, made_up_name, new_id
 from banger.core.states import LIVE, check_running
@@ -185,6 +186,9 @@ async def wait_vm(request: Request) -> Response:
             now = context.store.vms.get(vm.id)
             if _reached(now, until):
                 yield line({"result": vm_view(context, now or vm)})
+                return
+            if now is None:  # it was deleted, and will never run
+                yield line({"error": not_found(vm.name, "vm", ()).to_dict()})
                 return
             if deadline.expired:
                 error = BangerError(ErrorKind.TIMEOUT, f'VM "{vm.name}" is not {until} yet', subject=vm.name)

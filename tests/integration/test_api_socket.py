@@ -78,6 +78,17 @@ def test_api_request_that_is_refused_for_a_parameter_begins_nothing(served):
     assert served.client.get("/v1/images") == []
 
 
+def test_api_wait_for_a_vm_to_run_ends_when_it_is_deleted(served):
+    served.client.long("POST", "/v1/vms", None, {"name": "web", "spec": {"image": "alpine"}})
+    request = served.client.start("GET", path_of("vms", "web", "wait"), {"until": "running", "timeout_s": WAIT_S})
+    served.client.long("DELETE", path_of("vms", "web"))
+
+    with pytest.raises(BangerError) as ended:
+        request.result()
+
+    assert (ended.value.kind, ended.value.subject) == (ErrorKind.NOT_FOUND, "web")
+
+
 def test_api_caller_that_hangs_up_cancels_what_only_it_wanted(served):
     served.world.images.gate.close()
     request = served.client.start("POST", "/v1/images/pull", None, {"reference": "example.com/app:1"})
