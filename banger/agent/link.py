@@ -57,12 +57,12 @@ class AgentLink:
             ) from None
 
     async def session(self, timeout_s: float = GREETING_TIMEOUT_S) -> AgentSession:
-        """The session that there is, or a new one.
+        """The session that there is, or a new one if its agent does not answer any more.
 
         Raises:
             BangerError: ``unavailable`` if the guest cannot be reached, does not answer, or was dropped.
         """
-        if self._session is not None and self._session.is_live:
+        if self._session is not None and self._session.is_live and await self._session.answers():
             return self._session
         if self._dropped:
             raise self._unavailable("the VM was stopped meanwhile")
@@ -75,8 +75,22 @@ class AgentLink:
         return session
 
     async def open(self, request: Request) -> AgentStream:
-        """Send a request. Raises what :meth:`session` and :meth:`AgentSession.open` raise."""
-        return (await self.session()).open(request)
+        """Send a request, once the guest has taken what was sent before.
+
+        Raises:
+            BangerError: what :meth:`session` and :meth:`AgentSession.open` raise; ``unavailable`` if the guest takes
+                nothing, or is lost meanwhile.
+        """
+        session = await self.session()
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                await session.room()
+        except TimeoutError:
+            session.ping()
+            raise self._unavailable(f"it has read nothing for {START_TIMEOUT_S:g} s") from None
+        if not session.is_live:
+            raise self._unavailable("the connection was lost")
+        return session.open(request)
 
     async def start(self, request: Request) -> AgentStream:
         """Send a request whose start the agent tells, and wait until it does, or says why not: then there is a result.

@@ -12,11 +12,14 @@ from banger.agent.stream import AgentStream
 from banger.agent.wire import WireError
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.exec import ExitStatus, Stream, check_signal
+from banger.core.plain_text import printable
 
 #: How long a command whose caller has left may take to heed the hang-up before it is killed.
 HANGUP_GRACE_S = 1.0
 #: How long the agent may take to say that it is over, after that.
 _END_TIMEOUT_S = 10.0
+#: So much is told of what an agent says; the longest of its own are a path and a few words.
+_MOST_WORDS = 1024
 
 
 class AgentProcess:
@@ -145,12 +148,13 @@ def status_of_copy(result: Result) -> ExitStatus:
 
 
 def describe(result: Result) -> str:
-    """Why a request failed, in words."""
+    """Why a request failed, in words: a line that is safe in a terminal, whatever the guest said."""
     try:
         name = Status(result.status).name.lower().replace("_", " ")
     except ValueError:
         name = f"status {result.status}"
-    return result.message or name
+    words = result.message[:_MOST_WORDS]
+    return printable(words if words == result.message else f"{words}…") or name
 
 
 def _complaint(result: Result) -> bytes | None:

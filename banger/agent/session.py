@@ -15,6 +15,7 @@ from loguru import logger
 from banger.agent.messages import Request
 from banger.agent.stream import AgentStream
 from banger.agent.wire import (
+    MAX_FRAME,
     MAX_STREAMS,
     NO_NONCE,
     NONCE_BYTES,
@@ -35,12 +36,17 @@ _BUDGET, _MOST_WINDOW, _LEAST_WINDOW = 2 << 20, 256 << 10, 8 << 10
 _MOST_GARBAGE = 8 << 20
 #: Data waits while more than the first is still to be sent, until the second is left; both in bytes.
 _WRITE_HIGH, _WRITE_LOW = 128 << 10, 32 << 10
-#: Requests, credit and signals never wait. With more than this unread no request is added; with twice as much the
-#: session is over: it is a guest that sends and does not read, or signals without end.
-_MOST_UNREAD = 8 << 20
+#: Credit and signals never wait. With more than this unread the session is over: it is a guest that sends and does not
+#: read, or signals without end.
+_MOST_UNREAD = 4 << 20
+#: So much is taken from a guest in one turn of the event loop, however small its frames are: others wait meanwhile.
+_TURN_BYTES = MAX_FRAME
+#: How long the result of a cancelled request may take before the agent is asked whether it lives, and its answer to
+#: that, once somebody has a new request: until then it may as well be paused.
+_RESULT_PATIENCE_S, _PONG_PATIENCE_S = 1.0, 10.0
 
 
-class AgentSession(asyncio.Protocol):
+class AgentSession(asyncio.BufferedProtocol):
     """Belongs to the event loop's thread.
 
     Attributes:
@@ -64,6 +70,11 @@ class AgentSession(asyncio.Protocol):
         self._garbage = 0
         self._credit = SESSION_WINDOW
         self._writable = True
+        self._room = asyncio.Event()
+        self._buffer = bytearray(_TURN_BYTES)
+        self._ping = b""  # what the agent has to repeat, after which it has answered
+        self._answered = asyncio.Event()
+        self._answered.set()
 
     # -- for whoever has a request ---------------------------------------------------------------------
 
@@ -79,8 +90,8 @@ class AgentSession(asyncio.Protocol):
 
     @property
     def streams(self) -> int:
-        """How many requests are being served."""
-        return len(self._streams)
+        """How many requests are being served; of one that was cancelled nobody knows for how long it stays."""
+        return sum(not stream.is_cancelled for stream in self._streams.values())
 
     def greet(self) -> None:
         """Greet, or greet anew if there was no answer: of several greetings, only the last one's answer counts."""
@@ -90,19 +101,21 @@ class AgentSession(asyncio.Protocol):
         self._decoder = HostDecoder(nonce)
         self._transport.write(Hello(nonce, SESSION_WINDOW).encode())
 
+    async def room(self) -> None:
+        """Wait until the guest has taken what it was sent, or the session is over."""
+        while not (self._writable or self.over.is_set()):
+            self._room.clear()
+            await self._room.wait()
+
     def open(self, request: Request) -> AgentStream:
-        """Send a request.
+        """Send a request; to a guest with :meth:`room` for it.
 
         Raises:
-            BangerError: ``exhausted`` if the guest serves as many as it can, or does not read; ``usage`` if the request
-                is too large.
+            BangerError: ``exhausted`` if the guest serves as many as it can; ``usage`` if the request is too large.
         """
         if len(self._streams) >= self._most_streams:
             message = f"the guest serves {self._most_streams} commands and connections already"
             raise BangerError(ErrorKind.EXHAUSTED, message, subject=self._vm_id, hint="wait for one of them to end")
-        if self._unread > _MOST_UNREAD:
-            message = "the guest does not read what it is sent"
-            raise BangerError(ErrorKind.EXHAUSTED, message, subject=self._vm_id, hint=f"banger vm why {self._vm_id}")
         number = self._last_number + 1
         window = self._window()
         try:
@@ -121,9 +134,30 @@ class AgentSession(asyncio.Protocol):
         if self._transport is None or not self.is_live:
             return
         self._transport.write(frame.encode(self._tag))
-        if self._unread > 2 * _MOST_UNREAD:
+        if self._unread > _MOST_UNREAD:
             logger.warning("{}: the guest's agent does not read what it is sent", self._vm_id)
             self.end("its agent does not read what it is sent")
+
+    def expect_result(self, number: int) -> None:
+        """A request was cancelled, so its result has to come soon; else the agent is asked whether it lives."""
+        asyncio.get_running_loop().call_later(_RESULT_PATIENCE_S, self._miss, number)
+
+    def ping(self) -> None:
+        """Ask the agent whether it lives."""
+        if self._answered.is_set() and self.is_live:
+            self._answered.clear()
+            self._ping = secrets.token_bytes(8)
+            self.send(Frame(0, Kind.PING, payload=self._ping))
+
+    async def answers(self) -> bool:
+        """Whether the agent has answered what it was asked. The session with one that does not is over."""
+        try:
+            async with asyncio.timeout(_PONG_PATIENCE_S):
+                await self._answered.wait()
+        except TimeoutError:
+            logger.warning("{}: the guest's agent does not answer", self._vm_id)
+            self.end("its agent does not answer")
+        return self.is_live
 
     def end(self, reason: str) -> None:
         """Close the connection; what runs has an unknown outcome."""
@@ -148,7 +182,15 @@ class AgentSession(asyncio.Protocol):
         self._transport.set_write_buffer_limits(_WRITE_HIGH, _WRITE_LOW)
         self.greet()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002  # what asyncio would like
+        """Where the next turn's bytes go."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """They are there."""
+        self.receive(bytes(memoryview(self._buffer)[:nbytes]))
+
+    def receive(self, data: bytes) -> None:
         """Take what the agent says; what it must not say ends the session."""
         if self.over.is_set():
             return
@@ -159,8 +201,9 @@ class AgentSession(asyncio.Protocol):
                 self._receive(frame)
             self._note_welcome()
         except WireError as error:
-            logger.warning("{}: the guest's agent breaks the protocol: {}", self._vm_id, error)
-            self.end(f"its agent breaks the protocol: {error}")
+            words = str(error) if self._decoder.lost else f"its agent breaks the protocol: {error}"
+            logger.warning("{}: lost the session: {}", self._vm_id, words)
+            self.end(words)
 
     def pause_writing(self) -> None:
         """The other side is behind."""
@@ -169,6 +212,7 @@ class AgentSession(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The other side has caught up."""
         self._writable = True
+        self._room.set()
         for stream in self._streams.values():
             stream.make_room()
 
@@ -187,17 +231,26 @@ class AgentSession(asyncio.Protocol):
     def _note_welcome(self) -> None:
         welcome = self._decoder.welcome
         if self._decoder.lost is not None:
-            raise WireError("it has begun anew")
+            raise WireError("its agent has begun anew")
         if welcome is None or self.greeted.done():
             return
         if not welcome.tag:
             raise WireError(f"it speaks protocols {welcome.lowest} to {welcome.highest}")
+        if not welcome.most_streams:
+            raise WireError("it serves no requests")
         self._tag, self._most_streams = welcome.tag, min(welcome.most_streams, MAX_STREAMS)
         if welcome.ended_streams:
             logger.info("{}: {} commands of an earlier daemon were ended", self._vm_id, welcome.ended_streams)
         self.greeted.set_result(welcome)
 
+    def _miss(self, number: int) -> None:
+        if number in self._streams:
+            self.ping()
+
     def _receive(self, frame: Frame) -> None:
+        if frame.kind is Kind.PONG and frame.payload == self._ping and not self._answered.is_set():
+            self._answered.set()
+            return
         stream = self._streams.get(frame.stream)
         if stream is None:
             raise WireError(f"a frame of kind {frame.kind} for stream {frame.stream}, which there is not")
@@ -222,6 +275,8 @@ class AgentSession(asyncio.Protocol):
             return
         self.over.set()
         self.reason = reason
+        self._room.set()
+        self._answered.set()
         hint = f"banger vm why {self._vm_id}"
         if not self.greeted.done():
             message = "the guest does not answer"

@@ -25,6 +25,10 @@ class Sender(Protocol):
         """Send a frame; nothing happens once the session is over."""
         ...
 
+    def expect_result(self, number: int) -> None:
+        """The result of that stream has to come now."""
+        ...
+
 
 class AgentStream:
     """Belongs to the event loop's thread. Frames of this stream are handed to :meth:`receive` by its session.
@@ -33,6 +37,7 @@ class AgentStream:
         number: in the session.
         started: what was asked for runs, or there is a result.
         was_started: the agent said that it runs.
+        is_cancelled: nobody is interested any more.
         result: how it ended, or why nobody knows.
     """
 
@@ -42,6 +47,7 @@ class AgentStream:
         self.window = window
         self.started = asyncio.Event()
         self.was_started = False
+        self.is_cancelled = False
         self.result: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._sender = sender
         self._backlog = Backlog()
@@ -175,9 +181,12 @@ class AgentStream:
             self._send(Kind.DATA, Flag.END)
 
     def cancel(self) -> None:
-        """Say that nobody is interested any more; what comes is thrown away until the result."""
+        """Say that nobody is interested any more; what comes is thrown away until the result. Idempotent."""
         self.discard()
-        self._send(Kind.CANCEL)
+        if not (self.is_cancelled or self.result.done()):
+            self.is_cancelled = True
+            self._send(Kind.CANCEL)
+            self._sender.expect_result(self.number)
 
     def discard(self) -> None:
         """Throw away what is here and what comes."""

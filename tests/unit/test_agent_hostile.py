@@ -67,7 +67,7 @@ def begun() -> tuple[AgentSession, Wire, list[AgentStream]]:
     session, wire = AgentSession("vm0"), Wire()
     session.connection_made(wire)
     hello = Hello.decode(bytes(wire.said[-HELLO_BYTES:]))
-    session.data_received(replace(WELCOME, nonce=hello.nonce).encode())
+    session.receive(replace(WELCOME, nonce=hello.nonce).encode())
     return session, wire, [session.open(ExecSpec(("true",)).request()) for _ in range(OPENED)]
 
 
@@ -80,7 +80,7 @@ def test_conversation_of_any_guest_ends_in_order_and_holds_no_more_than_was_gran
         session, wire, streams = begun()
         data = b"".join(said)
         for start in range(0, len(data), piece):
-            session.data_received(data[start : start + piece])
+            session.receive(data[start : start + piece])
         assert session.is_live != wire.closed
         assert sum(len(stream._backlog) for stream in streams) <= SESSION_WINDOW * 4
         for stream in streams:
@@ -105,7 +105,7 @@ def test_what_comes_before_the_answer_to_a_greeting_is_passed_over(garbage: byte
         hello = Hello.decode(bytes(wire.said[-HELLO_BYTES:]))
         data = garbage + replace(WELCOME, nonce=hello.nonce).encode()
         for start in range(0, len(data), piece):
-            session.data_received(data[start : start + piece])
+            session.receive(data[start : start + piece])
         assert session.is_live
         assert (await session.greeted).tag == TAG
         session.end("the test is over")
@@ -119,7 +119,7 @@ def test_announcements_without_end_before_an_answer_are_given_up() -> None:
         session.connection_made(wire)
         data = replace(WELCOME, protocol=0, tag=0, reason=1, boot=secrets.token_bytes(16)).encode() * 1000
         while not wire.closed:
-            session.data_received(data)
+            session.receive(data)
         assert isinstance(session.greeted.exception(), BangerError)
 
     asyncio.run(scenario())

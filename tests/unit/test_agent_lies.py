@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from banger.agent import link as link_module
 from banger.agent import session as session_module
 from banger.agent.guest import AgentGuest
 from banger.agent.messages import ExecSpec, Op, Request, Result, Status
 from banger.agent.session import SESSION_WINDOW
-from banger.agent.wire import MAX_PAYLOAD, MAX_STREAMS, NO_NONCE, Flag, Frame, Kind
+from banger.agent.wire import MAX_FRAME, MAX_PAYLOAD, MAX_STREAMS, NO_NONCE, Flag, Frame, Kind
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.exec import ExecRequest, ExitStatus
 from tests.support.scripted_agent import ScriptedAgent, collected, play, run_true, served
@@ -182,3 +183,106 @@ def test_request_that_is_too_large_is_refused_before_anything_is_sent(tmp_path: 
     with pytest.raises(BangerError) as caught:
         play(tmp_path, script, lambda guest: guest.link.open(Request(Op.EXEC, bytes(1 << 20))))
     assert caught.value.kind is ErrorKind.USAGE
+
+
+@pytest.mark.parametrize("lives", [True, False], ids=["answers-a-ping", "answers-nothing"])
+def test_guest_that_never_ends_a_cancelled_request_keeps_its_session_only_if_it_lives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lives: bool
+) -> None:
+    monkeypatch.setattr(session_module, "_RESULT_PATIENCE_S", 0.05)
+    monkeypatch.setattr(session_module, "_PONG_PATIENCE_S", 10.0 if lives else 0.05)
+    meetings, pinged = [], asyncio.Event()
+
+    async def script(agent: ScriptedAgent) -> None:
+        meetings.append(agent)
+        stream = await served(agent)
+        if len(meetings) == 1:
+            await agent.expect(Kind.CANCEL)
+            ping = await agent.expect(Kind.PING)
+            pinged.set()
+            if not lives:
+                return await agent.gone()
+            agent.send(0, Kind.PONG, ping.payload)
+            stream = (await agent.expect(Kind.OPEN)).stream
+            agent.send(stream, Kind.STARTED)
+        return agent.finish(stream)
+
+    async def work(guest: AgentGuest) -> object:
+        (await guest.link.start(ExecSpec(("sleep",)).request())).cancel()
+        assert guest.link.streams == 0, "what nobody wants any more keeps no VM in use"
+        await asyncio.wait_for(pinged.wait(), 10)
+        return await run_true(guest)
+
+    assert play(tmp_path, script, work) == (b"", b"", ExitStatus(0))
+    assert len(meetings) == (1 if lives else 2)
+
+
+def test_guest_that_reads_nothing_is_sent_little_and_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "START_TIMEOUT_S", 0.3)
+    met = asyncio.Event()
+
+    async def script(agent: ScriptedAgent) -> None:
+        await agent.meet()
+        await met.wait()
+
+    async def work(guest: AgentGuest) -> tuple[int, list[object]]:
+        session = await guest.link.session()
+        large = Request(Op.EXEC, bytes(900 << 10))
+        failures = await asyncio.gather(*(guest.link.start(large) for _ in range(20)), return_exceptions=True)
+        met.set()
+        return session._unread, [getattr(one, "kind", one) for one in failures]
+
+    unsent, kinds = play(tmp_path, script, work)  # type: ignore[misc]
+    assert 0 < unsent < 2 << 20
+    assert kinds == [ErrorKind.UNAVAILABLE] * 20
+
+
+def test_flood_of_small_frames_leaves_other_guests_their_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+
+    async def script(agent: ScriptedAgent) -> None:
+        stream = await served(agent)
+        agent.write(Frame(stream, Kind.DATA, payload=b"x").encode(agent.tag) * 8000)
+        agent.finish(stream)
+        await agent.gone()
+
+    async def work(guest: AgentGuest) -> object:
+        session = await guest.link.session()
+        receive = session.receive
+        monkeypatch.setattr(session, "receive", lambda data: (taken.append(len(data)), receive(data)))
+        return await run_true(guest)
+
+    assert play(tmp_path, script, work) == (b"x" * 8000, b"", ExitStatus(0))
+    assert max(taken) <= MAX_FRAME
+    assert sum(taken) > 8000 * 20
+
+
+def test_guest_that_serves_no_request_breaks_the_protocol(tmp_path: Path) -> None:
+    async def script(agent: ScriptedAgent) -> None:
+        await agent.meet(most_streams=0)
+        await agent.gone()
+
+    with pytest.raises(BangerError) as caught:
+        play(tmp_path, script, run_true)
+    assert (caught.value.kind, "it serves no requests" in caught.value.cause) == (ErrorKind.UNAVAILABLE, True)
+
+
+@pytest.mark.parametrize("status", [Status.FAILED, Status.NOT_FOUND])
+def test_guests_words_are_one_short_line_that_steers_no_terminal(tmp_path: Path, status: Status) -> None:
+    words = "\x1b[2J\x07\r\n\u202e" * 1500
+
+    async def script(agent: ScriptedAgent) -> None:
+        await agent.meet()
+        stream = (await agent.expect(Kind.OPEN)).stream
+        agent.send(stream, Kind.RESULT, Result(status, message=words).encode())
+        await agent.gone()
+
+    async def work(guest: AgentGuest) -> str:
+        try:
+            return (await collected(await guest.exec(ExecRequest(("x",)))))[1].decode()
+        except BangerError as error:
+            return error.cause + "\n"
+
+    said = play(tmp_path, script, work)
+    assert isinstance(said, str)
+    assert (said.count("\n"), said.rstrip("\n").isprintable(), len(said) < 8192) == (1, True, True)
