@@ -141,11 +141,12 @@ def test_second_boot_keeps_what_the_first_one_wrote_and_leaves_the_users_files_a
         ("banger-exec -- reboot", ExitReason.GUEST_REBOOT),
     ],
 )
-def test_small_init_ends_the_machine_when_asked(
+def test_small_init_survives_the_end_of_all_processes_and_ends_the_machine_when_asked(
     start: Start, busybox_root: Path, command: str, reason: ExitReason
 ) -> None:
     with start(busybox_root) as guest:
         wait_until_ready(guest)
+        guest.kill_all()
         guest.ssh(command)
         assert guest.wait_until_off() == 0
         assert exit_reason(guest.console)[0] is reason

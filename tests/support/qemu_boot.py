@@ -19,7 +19,7 @@ from banger.agent.guest import AgentGuest
 from banger.agent.link import AgentLink
 from banger.core.cancel import CancelToken
 from banger.core.console import boot_marks
-from banger.core.errors import BangerError
+from banger.core.errors import BangerError, ErrorKind
 from banger.core.exec import ExecRequest
 from banger.core.operation import Operation
 from banger.core.ports import AGENT_PORT, AGENT_SOCKET, SSH_PORT, GuestConfig, GuestNetwork, KernelRequest, TapNic
@@ -119,6 +119,17 @@ class Machine:
         await link.connect(BOOT_TIMEOUT_S)
         await work(AgentGuest("guest-1", link))
         link.drop()
+
+    def kill_all(self) -> None:
+        """Have every process but the first killed, the agent too; its host hears when another one has taken its place."""
+
+        async def kill(guest: AgentGuest) -> None:
+            process = await guest.exec(ExecRequest(("busybox", "kill", "-9", "-1")))
+            with pytest.raises(BangerError) as caught:
+                await asyncio.wait_for(process.wait(), BOOT_TIMEOUT_S)
+            assert caught.value.kind is ErrorKind.UNKNOWN_OUTCOME
+
+        asyncio.run(self._with_agent(kill))
 
     def power_off(self) -> None:
         """Have the guest power itself off, as the daemon does."""
