@@ -16,7 +16,7 @@ from banger.guest.cpio import CpioWriter
 from banger.kernels.modules import Module
 
 #: Raise it when the archive changes by code alone; changes of programs and scripts are seen by themselves.
-RECIPE = 1
+RECIPE = 2
 
 #: Where an account's login shell stands, both in the toolbox and, with other content, in the image's root.
 ENTER = "run/banger/bin/enter"
@@ -63,6 +63,7 @@ def fingerprint(kernel_id: str, files: Mapping[str, bytes]) -> str:
 def archive(files: Mapping[str, bytes], loader: str, modules: Iterable[Module]) -> bytes:
     """The toolbox as a cpio archive: ``files`` (programs and scripts), accounts, mount points, links, modules."""
     cpio = CpioWriter()
+    cpio.directory(".", 0o755)  # the kernel's own root is everybody's to write, and is seen as /run/banger
     for name in _DIRECTORIES:
         cpio.directory(name, 0o1777 if name == "tmp" else 0o755)
     cpio.character_device("dev/console", 5, 1)

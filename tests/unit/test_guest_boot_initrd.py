@@ -131,12 +131,13 @@ def test_toolbox_changes_with_every_file_and_kernel() -> None:
 
 def test_toolbox_archive_lists_its_modules_in_load_order() -> None:
     found = entries(archive({"init": b"#!"}, "ld.so", [Module("b.ko", b"B"), Module("a.ko", b"A")]))
+    assert stat.S_IMODE(found["."].mode) == 0o755, "the guest's users make nothing in it"
     assert found["modules/order"].content == b"b.ko\na.ko\n"
     assert found["modules/a.ko"].content == b"A"
     assert found["lib/loader"].content == b"ld.so"
 
 
-@pytest.mark.parametrize("name", ["init", "bin/start", "bin/enter"])
+@pytest.mark.parametrize("name", ["init", "bin/start", "bin/enter", "bin/ssh-server"])
 def test_script_is_one_that_busybox_can_read(name: str, tmp_path: Path) -> None:
     busybox = shutil.which("busybox")
     if not busybox:
