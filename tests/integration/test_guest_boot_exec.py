@@ -252,6 +252,10 @@ def test_guest_sees_only_one_mount_of_bangers(guest: Machine) -> None:
     assert [place for place in mounts if place.startswith("/run/banger")] == ["/run/banger"]
 
 
+def test_guest_users_cannot_put_anything_into_the_toolbox(guest: Machine) -> None:
+    assert guest.run("stat", "-c", "%a %u", "/run/banger").stdout == "755 0\n"
+
+
 def test_guest_process_one_collects_orphans(guest: Machine) -> None:
     guest.run("sh", "-c", "(sleep 0.1 & exec sleep 0) & wait; sleep 0.3")
     assert " Z" not in guest.run("ps", "-o", "stat,args").stdout
