@@ -9,6 +9,7 @@ import socket
 import struct
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -202,19 +203,25 @@ def test_what_is_no_file_is_not_read_as_one(host: Host, tmp_path: Path) -> None:
     assert done(host, messages.put(f"{tmp_path}/none"), b"").status == Status.NO_DIRECTORY
 
 
+@pytest.fixture
+def open_path(session_root: Path) -> Iterator[Path]:
+    """A directory to which everybody may go; those of ``tmp_path`` are root's alone."""
+    with tempfile.TemporaryDirectory(dir=session_root) as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory)
+
+
 @as_root
-def test_user_may_do_what_the_files_let_it(host: Host, tmp_path: Path) -> None:
-    (tmp_path / "secret").write_text("x")
-    (tmp_path / "secret").chmod(0o600)
-    for up in (tmp_path, *tmp_path.parents[:2]):
-        up.chmod(0o755)
-    assert done(host, messages.read(f"{tmp_path}/secret", user="nobody")).errno == errno.EACCES
-    assert done(host, messages.mkdir(f"{tmp_path}/d", user="nobody")).errno == errno.EACCES
+def test_user_may_do_what_the_files_let_it(host: Host, open_path: Path) -> None:
+    (open_path / "secret").write_text("x")
+    (open_path / "secret").chmod(0o600)
+    assert done(host, messages.read(f"{open_path}/secret", user="nobody")).errno == errno.EACCES
+    assert done(host, messages.mkdir(f"{open_path}/d", user="nobody")).errno == errno.EACCES
     assert done(host, messages.stat("/etc", user="no one")).status == Status.NO_USER
-    well(host, messages.mkdir(f"{tmp_path}/open", 0o1777))
-    well(host, messages.write(f"{tmp_path}/open/f", user="nobody"), b"mine")
-    assert (tmp_path / "open/f").stat().st_uid == 65534
-    assert set(listed(host, tmp_path / "open", "nobody")) == {b"f"}
+    well(host, messages.mkdir(f"{open_path}/open", 0o1777))
+    well(host, messages.write(f"{open_path}/open/f", user="nobody"), b"mine")
+    assert (open_path / "open/f").stat().st_uid == 65534
+    assert set(listed(host, open_path / "open", "nobody")) == {b"f"}
 
 
 def test_tree_is_sent_with_links_as_text_and_names_of_a_file_as_one(host: Host, tmp_path: Path) -> None:
