@@ -15,7 +15,7 @@ import pytest
 
 from tests.support.agent import SOURCES
 
-SECONDS = int(os.environ.get("FUZZ_SECONDS", "20"))
+SECONDS = int(os.environ.get("FUZZ_SECONDS", "10"))
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="not installed: gcc")
