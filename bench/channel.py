@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -46,10 +45,8 @@ def run(root: Path, rounds: int) -> Iterator[Comparison]:
             yield from _commands(machine, ssh, rounds)
             yield from _bulk(home, machine, ssh, root, rounds)
         yield _beside(home, machine, rounds)
-    yield Comparison(
-        f"memory of {IDLE_VMS} quiet guests' channels, a VM, vs none", idle_kib(root, IDLE_VMS), 0.001, IDLE_KIB,
-        limit_is_difference=True, unit="KiB",
-    )  # fmt: skip
+    name = f"memory of the channel of a quiet guest, of {IDLE_VMS}, allowed"
+    yield Comparison(name, idle_kib(root, IDLE_VMS), IDLE_KIB, 1.0, unit="KiB")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +138,6 @@ def _beside(home: BangerHome, machine: Machine, rounds: int) -> Comparison:
     ]
     try:
         drains = [subprocess.Popen(["cat"], stdin=one.stdout, stdout=subprocess.DEVNULL) for one in streams]
-        for one in streams:
-            assert one.stdout is not None
-            one.stdout.read(0)
         machine.exec(["true"]).check()  # behind everything that was begun before
         busy = statistics.median(_exec_s(machine) for _ in range(max(COMMANDS, rounds)))
     finally:
@@ -163,8 +157,3 @@ def _timed(work: Callable[[], object]) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
-
-
-if __name__ == "__main__":
-    for comparison in run(Path(sys.argv[1]), 5):
-        print(comparison)

@@ -10,10 +10,16 @@ import tempfile
 import traceback
 from pathlib import Path
 
-from bench import booting, listing, pulling, scaling
+from bench import booting, channel, listing, pulling, scaling
 from bench.measure import LEAST_ROUNDS, Comparison, table
 
-BENCHES = {"listing": listing.run, "booting": booting.run, "pulling": pulling.run, "scaling": scaling.run}
+BENCHES = {
+    "listing": listing.run,
+    "booting": booting.run,
+    "channel": channel.run,
+    "pulling": pulling.run,
+    "scaling": scaling.run,
+}
 LATEST = Path(__file__).with_name("latest.json")
 
 

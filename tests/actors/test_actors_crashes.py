@@ -19,6 +19,7 @@ from tests.support import origins
 from tests.support.crash_zygote import VM_ID, Zygote, step, world_at
 from tests.support.faulty_registry import faulty_registry
 from tests.support.host_drivers import NAMES, crash_world
+from tests.support.soak import IS_SOAK
 
 #: Hundreds of daemons live and die.
 pytestmark = pytest.mark.slow
@@ -59,9 +60,7 @@ REAL_SCRIPTS = {
     "registry: delete kernel": ["pull kernel=oci:{host}/test/kernel:1", "delete kernel=oci:{host}/test/kernel:1"],
 }
 #: The way of the bundle before it, entered by another door.
-LONG = (
-    () if os.environ.get("HYPOTHESIS_PROFILE") == "soak" else ("registry: pull of a bundle behind a plain reference",)
-)
+LONG = () if IS_SOAK else ("registry: pull of a bundle behind a plain reference",)
 ALL = [name for name in (*SCRIPTS, *REAL_SCRIPTS) if name not in LONG]
 
 

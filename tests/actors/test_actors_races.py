@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import sqlite3
 
@@ -24,10 +23,11 @@ from banger.core.wire.vm_spec import VmSpec
 from tests.support.fake_vmm import FakeVmm
 from tests.support.fakes import World
 from tests.support.interleaving import Interleaving
+from tests.support.soak import IS_SOAK
 from tests.support.waiting import eventually
 
 #: Rounds of the random interleavings, in `make test` and in `make soak`.
-ROUNDS = 200 if os.environ.get("HYPOTHESIS_PROFILE") == "soak" else 30
+ROUNDS = 200 if IS_SOAK else 30
 
 
 @pytest.fixture

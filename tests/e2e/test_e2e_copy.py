@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import os
 import tarfile
 from pathlib import Path
 
 import pytest
 
 from tests.support.daemon import BangerHome
+from tests.support.soak import IS_SOAK
 from tests.support.tars import archive, entry, read_archive
 
 pytestmark = pytest.mark.boot
 
 #: More than any buffer on the way.
-MANY_BYTES = 100_000_000 if os.environ.get("HYPOTHESIS_PROFILE") == "soak" else 30_000_000
+MANY_BYTES = 100_000_000 if IS_SOAK else 30_000_000
 
 
 def digest(path: Path) -> str:

@@ -10,15 +10,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
-from hypothesis import settings
 
 from tests.support.daemon import BangerHome
+from tests.support.soak import IS_SOAK
 from tests.support.waiting import eventually_empty
 
 pytestmark = [pytest.mark.boot, pytest.mark.slow, pytest.mark.timeout(1500)]
 
 #: 200 kills and four VMs with the soak profile, five and two with the short one.
-IS_SOAK = settings().max_examples > 1000
 KILLS, VMS = (200, 4) if IS_SOAK else (5, 2)
 #: What is going on when the daemon is killed, besides nothing.
 REQUESTS = (("vm", "list"), ("system", "reconcile"), ("vm", "stop", "other"), ("vm", "start", "other"))

@@ -6,7 +6,6 @@ The tests share that machine, the daemon that its systemd runs and a VM that run
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,18 +14,18 @@ import pytest
 
 from tests.support.daemon import BangerHome
 from tests.support.images import busybox_rootfs
+from tests.support.soak import IS_SOAK
 from tests.support.testhost import PYTHON, HostInside
 from tests.support.waiting import eventually
 
-SOAK = os.environ.get("HYPOTHESIS_PROFILE") == "soak"
-pytestmark = [pytest.mark.boot, pytest.mark.slow, pytest.mark.timeout(1200 if SOAK else 480)]
-a_long_one = pytest.mark.skipif(not SOAK, reason="a long one: make soak")
+pytestmark = [pytest.mark.boot, pytest.mark.slow, pytest.mark.timeout(1200 if IS_SOAK else 480)]
+a_long_one = pytest.mark.skipif(not IS_SOAK, reason="a long one: make soak")
 
 UNIT = "banger.service"
 UNIT_FILE = f"/etc/systemd/system/{UNIT}"
 VM = "inner"
 #: Seconds that the suites may take in there.
-SUITES_S = 1000.0 if SOAK else 400.0
+SUITES_S = 1000.0 if IS_SOAK else 400.0
 #: Is there if the daemon runs with settings that are not in its file any more.
 STALE = "/run/banger-test-stale"
 MODULES = "/srv/modules"
@@ -103,7 +102,7 @@ def test_device_mapper_can_make_snapshots(inside: HostInside) -> None:
 
 def test_suites_that_need_such_a_host_pass_in_it(inside: HostInside) -> None:
     inside.shell("modprobe kvm-amd || modprobe kvm-intel; modprobe dm-snapshot; modprobe loop").ok()
-    chosen = " or ".join(f"({those})" if SOAK else f"({those} and ({short}))" for those, short in SUITES.values())
+    chosen = " or ".join(f"({those})" if IS_SOAK else f"({those} and ({short}))" for those, short in SUITES.values())
     ran = inside.pytest("-rs", "-k", chosen, *(f"tests/contract/{name}" for name in SUITES), timeout_s=SUITES_S)
     assert ran.code == 0, str(ran)
     assert "passed" in ran.text

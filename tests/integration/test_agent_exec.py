@@ -16,13 +16,9 @@ from banger.agent.wire import Kind
 from tests.support.agent import Agent, Host, running_agent
 from tests.support.waiting import eventually
 
+pytest_plugins = ("tests.support.agent_fixtures",)
+
 as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root becomes somebody else")
-
-
-@pytest.fixture(scope="module")
-def agent() -> Iterator[Agent]:
-    with running_agent() as running:
-        yield running
 
 
 @pytest.fixture

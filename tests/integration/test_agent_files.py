@@ -16,31 +16,16 @@ from pathlib import Path
 import pytest
 
 from banger.agent import messages
-from banger.agent.messages import TO_THE_END, Entry, EntryReader, FileKind, PathInfo, Request, Result, Status, WriteFlag
+from banger.agent.messages import TO_THE_END, Entry, EntryReader, FileKind, PathInfo, Request, Status, WriteFlag
 from banger.agent.wire import Kind
 from tests.support.agent import PROGRAM as AGENT
-from tests.support.agent import Agent, Host, Stream, running_agent
+from tests.support.agent import Agent, Host, Stream, done, running_agent
 from tests.support.tars import Member, archive, entry, read_archive
 from tests.support.waiting import eventually
 
+pytest_plugins = ("tests.support.agent_fixtures",)
+
 as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root becomes somebody else")
-
-
-@pytest.fixture(scope="module")
-def agent() -> Iterator[Agent]:
-    with running_agent() as running:
-        yield running
-
-
-@pytest.fixture
-def host(agent: Agent) -> Host:
-    return agent.host
-
-
-def done(host: Host, request: Request, stdin: bytes | None = None) -> Result:
-    result = host.run(request, stdin).result
-    assert result is not None
-    return result
 
 
 def well(host: Host, request: Request, stdin: bytes | None = None) -> bytes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,15 +14,9 @@ from banger.core.errors import BangerError, ErrorKind
 from banger.core.exec import ExitStatus
 from tests.support.agent_world import AgentWorld, agent_world, finish, needs_agent, operation, read_until
 
+pytest_plugins = ("tests.support.agent_fixtures",)
+
 pytestmark = needs_agent
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[AgentWorld]:
-    place = tmp_path / "agent"
-    place.mkdir()
-    with agent_world(place) as made:
-        yield made
 
 
 # -- copies ------------------------------------------------------------------------------------------------

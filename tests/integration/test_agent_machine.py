@@ -15,32 +15,17 @@ from pathlib import Path
 import pytest
 
 from banger.agent import messages
-from banger.agent.messages import Family, Identity, Request, Result, Status
+from banger.agent.messages import Family, Identity, Request, Status
 from banger.agent.wire import Flag, Kind
-from tests.support.agent import PROGRAM, ROOT, SOURCES, Agent, Host, running_agent
+from tests.support.agent import PROGRAM, ROOT, SOURCES, Host, done
 
-
-@pytest.fixture(scope="module")
-def agent() -> Iterator[Agent]:
-    with running_agent() as running:
-        yield running
-
-
-@pytest.fixture
-def host(agent: Agent) -> Host:
-    return agent.host
+pytest_plugins = ("tests.support.agent_fixtures",)
 
 
 @pytest.fixture
 def listener() -> Iterator[socket.socket]:
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server
-
-
-def done(host: Host, request: Request, stdin: bytes | None = None) -> Result:
-    result = host.run(request, stdin).result
-    assert result is not None
-    return result
 
 
 def test_connection_carries_both_directions_and_ends_one_by_one(host: Host, listener: socket.socket) -> None:

@@ -7,7 +7,7 @@ import hashlib
 import os
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,23 +16,17 @@ from banger.agent.processes import HANGUP_GRACE_S
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.exec import ExitStatus
 from banger.core.ports import GuestProcess
-from tests.support.agent_world import TERMINAL, AgentWorld, agent_world, finish, needs_agent, read_until
+from tests.support.agent_world import TERMINAL, AgentWorld, finish, needs_agent, read_until
 from tests.support.leaks import all_pids
 from tests.support.waiting import eventually
+
+pytest_plugins = ("tests.support.agent_fixtures",)
 
 pytestmark = needs_agent
 
 TEN_MIB = 10 << 20
 #: Of a stream's input, and of its output, with what pipes and sockets hold between.
 MOST_AHEAD = 4 << 20
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[AgentWorld]:
-    place = tmp_path / "agent"
-    place.mkdir()
-    with agent_world(place) as made:
-        yield made
 
 
 def running(marker: str) -> list[int]:

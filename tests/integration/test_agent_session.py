@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import socket
 import statistics
@@ -17,6 +16,7 @@ from banger.agent import messages
 from banger.agent.messages import ExecSpec, Op, Request, Status
 from banger.agent.wire import MAX_PAYLOAD, NO_NONCE, Flag, Frame, Hello, Kind, Reason, Welcome
 from tests.support.agent import SESSION_WINDOW, Agent, Host, Stream, running_agent
+from tests.support.soak import IS_SOAK
 from tests.support.waiting import eventually
 
 TRUE = ExecSpec(("true",)).request()
@@ -282,7 +282,7 @@ def test_window_of_input_grows_for_who_reads_and_all_of_it_arrives(agent: Agent)
 
 def test_many_commands_leave_no_descriptor_no_process_and_no_memory(agent: Agent) -> None:
     host = agent.host
-    count = 10_000 if os.environ.get("HYPOTHESIS_PROFILE") == "soak" else 300
+    count = 10_000 if IS_SOAK else 300
     host.run(TRUE)
     before, memory = agent.descriptors(), agent.resident_kib()
     for number in range(count // 10):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.netlab import needs_taps
+from tests.support.soak import IS_SOAK
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -18,7 +19,7 @@ PROJECT = Path(__file__).parents[2]
 ALL_OF_VMS = "not pull and not bundle and not image and not kernel and not register and not promote and not commit"
 #: Where taps are made, taken back, found again, and taken back by force.
 SHORT = " or ".join(f"point and {name}" for name in ("[start]", "[stop]", "row]", "running]"))
-ONLY_VMS = ALL_OF_VMS if os.environ.get("HYPOTHESIS_PROFILE") == "soak" else SHORT
+ONLY_VMS = ALL_OF_VMS if IS_SOAK else SHORT
 
 
 @needs_taps

@@ -14,9 +14,10 @@ from banger.core.ports import ImageRequest, KernelRequest
 from tests.support import origins
 from tests.support.faulty_registry import faulty_registry
 from tests.support.registry import Layer, Node, build_image
+from tests.support.soak import IS_SOAK
 
 #: Steps of the free room that is tried, in `make test` and in `make soak`.
-STEPS = 200 if os.environ.get("HYPOTHESIS_PROFILE") == "soak" else 16
+STEPS = 200 if IS_SOAK else 16
 
 
 @pytest.fixture

@@ -214,3 +214,10 @@ def running_agent(
             process.wait()
             raise
     assert process.returncode == 0, f"the agent ended with {process.returncode}"
+
+
+def done(host: Host, request: Request, stdin: bytes | None = None) -> Result:
+    """What became of a request."""
+    result = host.run(request, stdin).result
+    assert result is not None
+    return result
