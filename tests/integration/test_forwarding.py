@@ -49,6 +49,8 @@ class Lab:
         with bound_ports([PortForward(80, 0, address, protocol)], {}) as bound:
             self.forwarders.start(self.vm_id, [Opened(bound[0][1], target)], self.ledger)
         self.forwarders.begin(self.vm_id, self.vmm)
+        identity = self.identity  # between its fork and its exec, it has the command line of these tests
+        eventually(lambda: processes.find(identity.marker) == identity, what="its own program runs")
         return address, bound[0][0].host_port
 
     @property
@@ -322,7 +324,6 @@ def test_forwarder_that_was_intended_but_never_recorded_is_found_and_ended(lab):
     lab.publish(lab.slirp(echo))
     identity = lab.identity
     lab.ledger.intend(FORWARDER_KIND, identity.marker)
-    eventually(lambda: processes.find(identity.marker) == identity, what="it can be found")
 
     Forwarders(INSTALLATION).end(lab.vm_id, lab.ledger)
 
