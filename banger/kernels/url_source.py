@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 from banger.config import Config
@@ -15,13 +15,13 @@ from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.operation import Operation
 from banger.core.ports import BuiltKernel, KernelRequest
-from banger.core.units import GIB, format_size
+from banger.core.units import GIB
 from banger.kernels import staging
 from banger.kernels.artifact_source import FOREIGN_LINKS
 from banger.layout import Layout
 from banger.oci.artifact_tree import unpack_tree
 from banger.oci.blobs import BlobStore
-from banger.oci.documents import Descriptor
+from banger.oci.pinned_url import PinnedDownloads, PinnedFile
 from banger.rootfs.ext4.skeleton import host_error
 
 _SCHEMES = ("https://", "http://")
@@ -48,8 +48,7 @@ class UrlKernelSource:
             config: ``registry.insecure`` lists the hosts that may be talked to over plain http.
             blobs: the store that all sources share; by default one of its own.
         """
-        self._blobs = blobs or BlobStore(layout.blobs)
-        self._config = config
+        self._downloads = PinnedDownloads(blobs or BlobStore(layout.blobs), config)
 
     def handles(self, request: KernelRequest) -> bool:
         """True for ``https://…`` and ``http://…``."""
@@ -64,7 +63,8 @@ class UrlKernelSource:
         """
         url, digest = parse_source(request.source)
         with operation.step("download") as step:
-            file = self._download(url, digest, operation, step.update)
+            wanted = PinnedFile(url, digest, _LARGEST_FILE, "kernel")
+            file = self._downloads.fetch(wanted, operation, step.update)
         with operation.step("unpack"), _host_errors(staging_dir, file):
             if _is_archive(file):
                 _unpack(file, staging_dir, operation.token)
@@ -72,32 +72,6 @@ class UrlKernelSource:
                 shutil.copyfile(file, staging_dir / staging.KERNEL)
         found = staging.recognise(staging_dir / staging.KERNEL)
         return staging.finish(staging_dir, found, request.source, request.cmdline, operation)
-
-    def _download(self, url: str, digest: str, operation: Operation, progress: Progress) -> Path:
-        # requests takes a quarter of a second to import: the daemon's start must not wait for it.
-        from banger.oci.artifact_url import UrlOrigin  # noqa: PLC0415
-        from banger.oci.registry import Timeouts  # noqa: PLC0415
-
-        insecure = self._config.text("registry.insecure")
-        timeouts = Timeouts.patient(self._config.seconds("registry.stall_timeout_s"))
-        origin = UrlOrigin(url, operation.token, insecure=insecure, note=operation.note, timeouts=timeouts)
-        present = self._blobs.path(digest)
-        size = present.stat().st_size if present.exists() else origin.size()
-        if size > _LARGEST_FILE:
-            message = f'"{url}" is larger than {format_size(_LARGEST_FILE)}, more than any kernel'
-            raise BangerError(ErrorKind.INVALID, message, subject=url, cause=f"{size} bytes")
-        blob = Descriptor("application/octet-stream", digest, size)
-        self._blobs.lease(operation.id, [blob])
-        self._blobs.require_room([blob])
-        return self._blobs.fetch(blob, origin, lambda done: progress(done, size))
-
-
-class Progress(Protocol):
-    """Told the bytes there and the bytes wanted."""
-
-    def __call__(self, done: int, total: int | None = None) -> None:
-        """Report."""
-        ...
 
 
 def parse_source(source: str) -> tuple[str, str]:
