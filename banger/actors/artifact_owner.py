@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import errno
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from banger.actors.base import OwnerActor
-from banger.actors.leases import directory_key, leased
-from banger.actors.orphans import occupied
+from banger.actors.building import building
+from banger.actors.leases import directory_key
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import Image, Kernel, Vm
@@ -19,30 +18,15 @@ from banger.core.operation import Operation
 from banger.host import publish
 from banger.store.artifacts import ArtifactTable
 
-#: What the small files beside an artefact and its directory take.
-_SMALL_BYTES = 64 << 10
-
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-
 T = TypeVar("T", bound=Image | Kernel)
 
 
 class ArtifactOwner(OwnerActor):
     """Owner of one name in a table of artefacts. The order of every step here is a promise, see ARCHITECTURE.md."""
 
-    @contextmanager
-    def building(self, what: str, operation: Operation) -> Iterator[Path]:
-        """A staging directory that nothing collects, nor what else the operation leases, until the block is over."""
-        layout = self.services.layout
-        with leased(self.services.store.leases, operation):
-            crashpoint("artifact.build:leased")
-            try:
-                with publish.staging_dir(layout, f"{what}-{operation.id}-") as staged, _room_told(staged):
-                    yield staged
-            except OSError as error:  # not even for a directory
-                if error.errno not in _FULL:
-                    raise
-                raise _no_room(layout.staging, 0) from error
+    def building(self, what: str, operation: Operation) -> AbstractContextManager[Path]:
+        """As :func:`banger.actors.building.building`."""
+        return building(self.services, what, operation)
 
     def publish(
         self,
@@ -118,25 +102,3 @@ class ArtifactOwner(OwnerActor):
         with operation.step(f"delete {noun}"):
             self.remove(table, value, directory_of)
         return {"id": value.id, "name": value.name}
-
-
-@contextmanager
-def _room_told(staged: Path) -> Iterator[None]:
-    """Say what a full disk means, while what was staged can still be counted."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        raise _no_room(staged.parent, occupied(staged)) from error
-
-
-def _no_room(place: Path, taken_bytes: int) -> BangerError:
-    """The error for a full disk."""
-    return BangerError(
-        ErrorKind.EXHAUSTED,
-        f'not enough room in "{place}"',
-        subject=str(place),
-        cause=f"more than {taken_bytes + _SMALL_BYTES} bytes are needed",
-        hint="banger system df",
-    )

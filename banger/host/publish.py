@@ -77,18 +77,24 @@ def discard(path: Path, layout: Layout) -> None:
     """
     if not os.path.lexists(path):
         return
-    layout.trash.mkdir(mode=0o700, parents=True, exist_ok=True)
-    doomed = layout.trash / f"{path.name}.{new_id()}"
     try:
-        path.rename(doomed)
+        doomed = take_away(path, layout)
     except OSError as error:
         if error.errno != errno.EXDEV:
             raise
-        _remove(path)  # on another file system, as sockets are: they do not outlive a reboot anyway
+        remove(path)  # on another file system, as sockets are: they do not outlive a reboot anyway
         return
+    remove(doomed)
+
+
+def take_away(path: Path, layout: Layout) -> Path:
+    """The first half of :func:`discard`, in no time: what was at ``path`` is trash now, and returned to be removed."""
+    layout.trash.mkdir(mode=0o700, parents=True, exist_ok=True)
+    doomed = layout.trash / f"{path.name}.{new_id()}"
+    path.rename(doomed)
     crashpoint("discard:renamed")
     sync_path(path.parent)
-    _remove(doomed)
+    return doomed
 
 
 def sweep(layout: Layout, keep: Collection[Path] = ()) -> list[Path]:
@@ -106,7 +112,7 @@ def sweep(layout: Layout, keep: Collection[Path] = ()) -> list[Path]:
             if entry in keep:
                 continue
             try:
-                _remove(entry)
+                remove(entry)
             except OSError as error:
                 failures.append(error)
             else:
@@ -116,7 +122,8 @@ def sweep(layout: Layout, keep: Collection[Path] = ()) -> list[Path]:
     return removed
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file or a tree that nobody can find any more; absent is success."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, onerror=_open_up)
     else:
