@@ -83,6 +83,21 @@ def check_own(path: Path, uid: int | None = None) -> None:
     _check_writers(path, found, uid)
 
 
+def check_program(path: Path, uid: int | None = None) -> None:
+    """As :func:`check_trusted`, and nobody else may write into the file that is at ``path``, or could have made it.
+
+    Raises:
+        BangerError: ``denied``.
+        OSError: it is not there.
+    """
+    uid = os.geteuid() if uid is None else uid
+    check_trusted(path, uid)
+    found = path.stat()
+    if not _is_ours(found.st_uid, uid):
+        raise _denied(path, f"it belongs to user {found.st_uid}, who could change it")
+    _check_writers(path, found, uid)
+
+
 def _check_directory(path: Path, found: os.stat_result, uid: int) -> None:
     """Others may write into a directory only where none but its owner can take away or rename an entry (sticky)."""
     if not _is_ours(found.st_uid, uid):
