@@ -187,3 +187,4 @@ build_agent() {
 install_packages
 build_agent
 make_environment
+if [[ $LEVEL == test ]]; then .venv/bin/python scripts/fetch_firecracker.py; fi

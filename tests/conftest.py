@@ -17,7 +17,7 @@ from tests.support import surroundings
 from tests.support.leaks import SESSION_VARIABLE, HostState, leaks_since, stray_threads
 from tests.support.sessions import PLACE, ROOT, SessionRoot, sweep_dead_sessions
 
-pytest_plugins = ("tests.support.time_limits", "tests.support.side_by_side")
+pytest_plugins = ("tests.support.time_limits", "tests.support.side_by_side", "tests.support.firecracker")
 
 #: Seconds for a test that boots something: the first of them also makes the image that all of them boot.
 BOOT_LIMIT_S = 400
