@@ -105,6 +105,14 @@ TREE: Mapping[str, Verb | Noun] = {
             "delete": Verb("home:delete", "Delete home disks that no VM uses."),
         },
     ),
+    "driver": Noun(
+        "The VMMs that run VMs.",
+        {
+            "install": Verb("driver:install", "Download a VMM, verified against a known checksum, and install it."),
+            "list": Verb("driver:list_drivers", "List the VMMs on this host."),
+            "remove": Verb("driver:remove", "Remove a VMM that was installed, and that no VM runs on."),
+        },
+    ),
     "catalog": Noun(
         "Images and kernels that can be pulled by a short name.",
         {

@@ -59,6 +59,8 @@ KEYS: tuple[Key, ...] = (
         ("auto", "session", "systemd"),
     ),
     Key("vmm.limits", "on", "limit CPU, memory and threads of a VMM to what its guest needs", ("on", "none")),
+    Key("firecracker.version", "", "installed Firecracker for new starts of VMs, empty for the newest"),
+    Key("firecracker.path", "", "directory with other firecracker and jailer programs, or the program"),
     Key("image.size_mib", 0, "size of a pulled image's file system, 0 to choose by content", is_size_mib=True),
     Key("image.max_unpacked_mib", 65536, "limit for the unpacked layers of one image, in MiB", is_size_mib=True),
     Key("image.parallel_downloads", 4, "layers of one image downloaded at the same time"),

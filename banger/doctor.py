@@ -15,6 +15,7 @@ from pathlib import Path
 from banger.client import Client
 from banger.config import Config
 from banger.core.errors import BangerError
+from banger.core.models import VmmProgram
 from banger.core.units import GIB, MIB, format_size
 from banger.core.vmm_names import EMULATED
 from banger.layout import Layout
@@ -100,6 +101,7 @@ def diagnose(layout: Layout) -> Iterator[Check]:
     if config is not None:
         yield (here := check_accelerator(layout, config))
         yield from check_agreement(layout, here)
+        yield from check_vmms(layout, config)
     yield from check_storage(layout)
     yield from check_network(layout)
     yield check_daemon(layout)
@@ -189,6 +191,35 @@ def check_agreement(layout: Layout, here: Check) -> Iterator[Check]:
             detail,
             "banger daemon stop; the next command starts it with your present rights",
         )
+
+
+def check_vmms(layout: Layout, config: Config) -> Iterator[Check]:
+    """Which Firecracker there is, whether it is still mended, and whether what was installed is unchanged."""
+    from banger.vmm.programs import all_programs, check_installed  # noqa: PLC0415  # the daemon's world, as above
+
+    found = [program for program in all_programs(layout, config) if program.name == "firecracker"]
+    if not found:
+        wanted = config.text("vmm.driver") == "firecracker"
+        verdict = Status.FAILED if wanted else Status.OK
+        yield Check("firecracker", verdict, "not installed", "banger driver install firecracker")
+    for program in found:
+        yield explain_vmm(program, check_installed(layout, program))
+
+
+def explain_vmm(program: VmmProgram, damage: str = "") -> Check:
+    """One Firecracker in words; ``damage`` is what is wrong with its files."""
+    again = "banger driver install firecracker"
+    where = "installed" if program.origin == "installed" else program.path
+    if problem := program.broken or damage:
+        version = f" --version {program.version}" if program.version else ""
+        detail = f"{program.version or 'none'} cannot be used: {problem}"
+        return Check("firecracker", Status.FAILED, detail, f"{again}{version}")
+    taken = ", for new VMs" if program.is_default else ""
+    detail = f"{program.version} ({where}{taken}), {program.support}"
+    if program.jail_problem:
+        return Check("firecracker", Status.WARNING, f"{detail}; it cannot be jailed: {program.jail_problem}", again)
+    verdict = Status.WARNING if program.is_outdated and program.is_default else Status.OK
+    return Check("firecracker", verdict, detail, again)
 
 
 def check_storage(layout: Layout) -> Iterator[Check]:

@@ -135,6 +135,10 @@ class Layout:
         """``kernels/ID``."""
         return self.data / "kernels" / kernel_id
 
+    def driver_dir(self, name: str, version: str) -> Path:
+        """``drivers/NAME/VERSION``: the programs of a VMM that banger installed."""
+        return self.data / "drivers" / name / version
+
     def vm_dir(self, vm_id: str) -> Path:
         """A VM's disk, handles and logs."""
         return self.data / "vms" / vm_id

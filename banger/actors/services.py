@@ -25,6 +25,7 @@ from banger.core.ports import (
     VmmDriver,
     VmmLauncher,
     VmmProcesses,
+    VmmReleases,
 )
 from banger.core.waiter import Waiter
 from banger.host.ledger import Ledger
@@ -73,11 +74,12 @@ class Vmms:
 
 @dataclass(frozen=True, slots=True)
 class ArtifactServices:
-    """What the owners of images and kernels make them with."""
+    """What the owners of images, kernels and releases of VMMs make them with."""
 
     image_sources: Sequence[ImageSource]
     kernel_sources: Sequence[KernelSource]
     image_tools: ImageTools
+    vmm_releases: Drivers[VmmReleases]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from banger.api import artifacts, homes, lint, sessions, system, vms, why
+from banger.api import artifacts, drivers, homes, lint, sessions, system, vms, why
 from banger.api.context import ApiContext
 from banger.api.ndjson import MEDIA_TYPE
 from banger.api.openapi import Described, document
 from banger.core.errors import BangerError, ErrorKind, internal_error
 from banger.core.evidence import Evidence
-from banger.core.models import Image, Kernel, Vm
+from banger.core.models import Image, Kernel, Vm, VmmProgram, VmmRelease
+from banger.core.wire.drivers import InstallDriverBody
 from banger.core.wire.exec import CopyConfig, ExecConfig, RunConfig, SshConfig
 from banger.core.wire.images import (
     CommitBody,
@@ -98,6 +99,17 @@ ROUTES: tuple[Entry, ...] = (
     _entry(
         "DELETE", "/v1/kernels/{query:path}", artifacts.delete_kernel, "delete a kernel", long=True, query=("force",)
     ),
+    _entry("GET", "/v1/drivers", drivers.list_drivers, "list VMMs", answer=VmmProgram, many=True),
+    _entry(
+        "POST",
+        "/v1/drivers/{query}/install",
+        drivers.install_driver,
+        "install a VMM",
+        body=InstallDriverBody,
+        answer=VmmRelease,
+        long=True,
+    ),
+    _entry("DELETE", "/v1/drivers/{query}", drivers.remove_driver, "remove a VMM", long=True, query=("version",)),
     _entry("GET", "/v1/catalog", artifacts.list_catalog, "list the catalog"),
     _entry("POST", "/v1/catalog/refresh", artifacts.refresh_catalog, "refresh a catalog", body=RefreshCatalogBody),
     _entry("GET", "/v1/vms", vms.list_vms, "list VMs", answer=Vm, many=True, query=("state", "label")),

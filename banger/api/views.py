@@ -8,10 +8,11 @@ from typing import Any
 
 from banger.api.context import ApiContext
 from banger.core import codec
-from banger.core.models import Image, Kernel, Vm, VmState
+from banger.core.models import Image, Kernel, Vm, VmmProgram, VmState
 
 #: States in which a VM's directory may not be there yet, or any more.
 _WITHOUT_FILES = (VmState.CREATING, VmState.DELETING)
+_NOT_RUNNING = (VmState.CREATING, VmState.STOPPED, VmState.DELETING)
 
 
 def image_view(context: ApiContext, image: Image) -> dict[str, Any]:
@@ -32,6 +33,18 @@ def kernel_view(context: ApiContext, kernel: Kernel) -> dict[str, Any]:
         "used_by": [vm.name for vm in context.store.vms.using_kernel(kernel.id)],
         "broken": "" if file.exists() else f"{file} is missing",
     }
+
+
+def driver_view(program: VmmProgram, vms: Sequence[Vm]) -> dict[str, Any]:
+    """A VMM with the VMs that run on it now; for the host's own, whatever its version was when they were started."""
+    used_by = [
+        vm.name
+        for vm in vms
+        if vm.vmm == program.name
+        and vm.state not in _NOT_RUNNING
+        and (program.origin == "host" or vm.vmm_version == program.version)
+    ]
+    return {**codec.to_plain(program), "used_by": used_by}
 
 
 def vm_view(context: ApiContext, vm: Vm) -> dict[str, Any]:

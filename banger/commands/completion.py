@@ -147,6 +147,7 @@ _FIXED: Mapping[str, Sequence[str]] = {
     "until": ("stopped", "running"),
     "log_source": ("console", "vmm"),
     "form": ("bundle", "oci"),
+    "installable": ("firecracker",),
     "shell": tuple(SCRIPTS),
 }
 

@@ -95,6 +95,68 @@ class Kernel:
     cmdline: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class VmmRelease:
+    """A release of a VMM that banger has installed: ``drivers/NAME/VERSION/`` holds its programs.
+
+    Attributes:
+        name: of its driver.
+        version: as its program tells it.
+        architecture: that it is for, as ``uname -m`` says it.
+        source: the file, directory or URL that it came from.
+        digest: ``sha256:…`` of the archive; empty for a directory.
+        sums: program to SHA-256, in hexadecimal digits.
+        size_bytes: of its programs.
+    """
+
+    name: str
+    version: str
+    architecture: str
+    source: str
+    digest: str
+    sums: Mapping[str, str]
+    size_bytes: int
+    created_at: datetime
+
+    @property
+    def id(self) -> str:
+        """Like ``firecracker-1.12.1``."""
+        return f"{self.name}-{self.version}"
+
+
+@dataclass(frozen=True, slots=True)
+class VmmProgram:
+    """A VMM that is on the host.
+
+    Attributes:
+        name: of its driver.
+        version: as it tells itself.
+        origin: ``installed`` by banger, where a ``setting`` says, in ``path``; ``host`` for what is always looked for
+            there.
+        path: of its program.
+        is_default: new starts of VMs with that driver take it.
+        jail_problem: why its jailer cannot start it; empty if it can, or if it needs none.
+        support: whether its project still mends it, in words; empty where banger does not know.
+        is_outdated: it surely does not.
+        broken: why it cannot be used; empty if it can.
+        source, digest, size_bytes, created_at: of the release, if banger installed it.
+    """
+
+    name: str
+    version: str
+    origin: str
+    path: str = ""
+    is_default: bool = False
+    jail_problem: str = ""
+    support: str = ""
+    is_outdated: bool = False
+    broken: str = ""
+    source: str = ""
+    digest: str = ""
+    size_bytes: int = 0
+    created_at: datetime | None = None
+
+
 class VmState(StrEnum):
     """Where a VM stands; legal moves are in :mod:`banger.core.states`."""
 
@@ -150,6 +212,7 @@ class Vm:
         reason: why the state is what it is, for people; set with ``failed`` and by unexpected stops.
         storage: the storage driver that made its disk.
         vmm: the VMM driver that runs it, or ran it last.
+        vmm_version: which release of that VMM, as it tells itself; empty where it was never started.
         address: where the host reaches the guest; empty while not running.
         last_ports: published ports of the last start; what banger had picked is picked again if it is free.
         paused_by: ``user``; ``guard`` when the host was about to run out of room, or had none for what it wrote;
@@ -172,6 +235,7 @@ class Vm:
     kernel_id: str = ""
     storage: str = ""
     vmm: str = ""
+    vmm_version: str = ""
     reason: str = ""
     exit_reason: ExitReason = ExitReason.NONE
     started_at: datetime | None = None

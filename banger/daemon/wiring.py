@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from banger.actors.base import Fact, OwnerActor
+from banger.actors.driver_actor import DriverActor
 from banger.actors.host_actor import HostActor
 from banger.actors.housekeeping import Housekeeper
 from banger.actors.image_actor import ImageActor
@@ -42,6 +43,7 @@ from banger.launch import Launching
 from banger.layout import Layout
 from banger.oci.blobs import BlobStore
 from banger.oci.source import OciImageSource
+from banger.releases import vmm_releases
 from banger.resolver import StoreResolver
 from banger.rootfs.bootstrap import BootstrapImageSource
 from banger.sessions.all import make_sessions
@@ -60,6 +62,7 @@ OWNERS: dict[OwnerKind, type[OwnerActor]] = {
     OwnerKind.IMAGE: ImageActor,
     OwnerKind.KERNEL: KernelActor,
     OwnerKind.VM: VmActor,
+    OwnerKind.DRIVER: DriverActor,
     OwnerKind.HOST: HostActor,
 }
 
@@ -166,4 +169,5 @@ def _artifact_services(layout: Layout, config: Config, store: Store) -> Artifact
         ),
         kernel_sources=kernel_sources(layout, config, blobs),
         image_tools=LocalImageTools(layout, config),
+        vmm_releases=vmm_releases(layout, config, blobs),
     )

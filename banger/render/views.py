@@ -88,6 +88,13 @@ def artifact_source(row: Row) -> str:
     return f"broken: {row['broken']}" if row.get("broken") else str(row.get("source") or "")
 
 
+def driver_state(row: Row) -> str:
+    """Whether a VMM works, and is still supported."""
+    if row.get("broken"):
+        return f"broken: {row['broken']}"
+    return "; ".join(filter(None, (row.get("support"), row.get("jail_problem")))) or "works"
+
+
 VM_COLUMNS = (
     Column("NAME", lambda row: row.get("name") or row["id"], shrinks=True),
     Column("STATE", vm_state, shrinks=True),
@@ -113,6 +120,16 @@ HOME_COLUMNS = (
     Column("SIZE", lambda row: size(row.get("disk_bytes"))),
     Column("IMAGE", lambda row: row.get("image") or "", shrinks=True),
     Column("VM", lambda row: row.get("vm") or ("broken" if row.get("broken") else "")),
+)
+
+DRIVER_COLUMNS = (
+    Column("NAME", lambda row: row["name"]),
+    Column("VERSION", lambda row: row.get("version") or "", shrinks=True),
+    Column("DEFAULT", lambda row: "yes" if row.get("is_default") else ""),
+    Column("ORIGIN", lambda row: row.get("origin") or ""),
+    Column("STATE", driver_state, shrinks=True),
+    Column("USED-BY", lambda row: ", ".join(row.get("used_by") or ()), shrinks=True),
+    Column("AGE", age),
 )
 
 CATALOG_COLUMNS = (

@@ -107,4 +107,7 @@ MIGRATIONS: tuple[str, ...] = (
     """
     ALTER TABLE vms DROP COLUMN ssh_port;
     """,
+    """
+    ALTER TABLE vms ADD COLUMN vmm_version TEXT NOT NULL DEFAULT '';
+    """,
 )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from banger.core import clock
@@ -26,6 +27,15 @@ class VmTable(Table[Vm]):
     def using_kernel(self, kernel_id: str) -> list[Vm]:
         """VMs that refer to a kernel."""
         return self._select("kernel_id = ? ORDER BY name", kernel_id)
+
+    @contextmanager
+    def kept_off(self, vmm: str, version: str) -> Iterator[list[Vm]]:
+        """The VMs that run on this release of a VMM. None begins to while the block is being executed."""
+        with self._database.transaction():
+            yield self._select(
+                "vmm = ? AND vmm_version = ? AND state NOT IN ('creating', 'stopped', 'deleting') ORDER BY name",
+                vmm, version,
+            )  # fmt: skip
 
 
 class HandleTable:

@@ -15,6 +15,7 @@ from banger.core import crashpoints
 from banger.core.models import ProcessIdentity, VmState
 from banger.core.names import vmm_marker
 from banger.vmm import identity as processes
+from banger.vmm.firecracker.installed import PROGRAMS, RECORD, installed
 from tests.support import origins
 from tests.support.crash_zygote import VM_ID, Zygote, step, world_at
 from tests.support.faulty_registry import faulty_registry
@@ -34,6 +35,9 @@ SCRIPTS = {
     "commit": ["create", "commit"],
     "pull kernel": ["pull kernel"],
     "delete kernel": ["pull kernel", "delete kernel"],
+    "install driver": ["install driver"],
+    "install driver again over a damaged one": ["install driver", "damage driver", "install driver"],
+    "remove driver": ["install driver", "remove driver"],
     "create": ["create"],
     "start": ["create", "start"],
     "start on a KVM that breaks": ["create", "break kvm", "start"],
@@ -59,8 +63,12 @@ REAL_SCRIPTS = {
     "registry: pull kernel": ["pull kernel=oci:{host}/test/kernel:1"],
     "registry: delete kernel": ["pull kernel=oci:{host}/test/kernel:1", "delete kernel=oci:{host}/test/kernel:1"],
 }
-#: The way of the bundle before it, entered by another door.
-LONG = () if IS_SOAK else ("registry: pull of a bundle behind a plain reference",)
+#: The way of one before it, entered by another door.
+LONG = (
+    ()
+    if IS_SOAK
+    else ("registry: pull of a bundle behind a plain reference", "install driver again over a damaged one")
+)
 ALL = [name for name in (*SCRIPTS, *REAL_SCRIPTS) if name not in LONG]
 
 
@@ -151,6 +159,8 @@ def _check_invariants(world, point, *, real):
         assert image.has_seed == world.layout.image_seed(image).exists(), point
     for kernel in world.store.kernels.all():
         assert (world.layout.kernel_dir(kernel.id) / "kernel.json").exists(), point
+    for release in installed(world.layout):
+        assert {file.name for file in release.directory.iterdir()} == {*PROGRAMS, RECORD}, point
     process = processes.find(vmm_marker(VM_ID))
     vm = world.store.vms.get(VM_ID)
     if vm is not None and vm.state in (VmState.RUNNING, VmState.PAUSED):

@@ -7,6 +7,7 @@ exit status and the points that the last step of the script came by.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -32,11 +33,12 @@ crashpoints.crashpoint = _noting  # before anybody imports it by name
 from banger.actors import messages as m  # noqa: E402
 from banger.core.errors import BangerError  # noqa: E402
 from banger.core.names import new_id  # noqa: E402
-from banger.core.ports import ImageRequest, KernelRequest  # noqa: E402
+from banger.core.ports import ImageRequest, KernelRequest, ReleaseRequest  # noqa: E402
 from banger.core.wire.vm_spec import VmSpec  # noqa: E402
 from banger.vmm import identity as processes  # noqa: E402
 from tests.support import origins  # noqa: E402  # imported before the forks, not in each of them
 from tests.support.fakes import World  # noqa: E402
+from tests.support.firecracker import make_release  # noqa: E402
 from tests.support.host_drivers import crash_world, network, published  # noqa: E402
 from tests.support.owned_vms import process_of  # noqa: E402
 
@@ -111,6 +113,14 @@ def step(world: World, script: str) -> None:  # noqa: C901, PLR0912  # one line 
             world.do(m.KillVm(VM_ID, "web"))
         case "delete" if vm is not None:
             world.do(m.DeleteVm(VM_ID, "web", force=True))
+        case "install driver":
+            source = make_release(world.layout.data.parent / "release", "1.16.1")
+            sums = tuple(hashlib.sha256(file.read_bytes()).hexdigest() for file in source.iterdir())
+            world.do(m.InstallDriver("firecracker", ReleaseRequest(source=str(source), sums=sums)))
+        case "damage driver":
+            (world.layout.driver_dir("firecracker", "1.16.1") / "jailer").write_bytes(b"damaged")
+        case "remove driver" if world.layout.driver_dir("firecracker", "1.16.1").exists():
+            world.do(m.RemoveDriver("firecracker", "1.16.1"))
         case "prune":
             world.do(m.Prune(unused=True))
         case "reconcile":

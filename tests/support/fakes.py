@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from banger.actors.base import Fact, OwnerActor
+from banger.actors.driver_actor import DriverActor
 from banger.actors.host_actor import HostActor
 from banger.actors.image_actor import ImageActor
 from banger.actors.kernel_actor import KernelActor
@@ -52,6 +53,7 @@ from banger.host.evidence.store import EvidenceStore
 from banger.host.ledger import Ledger
 from banger.host.user_network import UserNetwork
 from banger.layout import Layout
+from banger.releases import vmm_releases
 from banger.store import Store
 from banger.supervisor import Supervisor
 from tests.support.fake_vmm import FakeVmm
@@ -328,6 +330,7 @@ class World:
             OwnerKind.KERNEL: KernelActor,
             OwnerKind.VM: VmActor,
             OwnerKind.HOST: HostActor,
+            OwnerKind.DRIVER: DriverActor,
         }
         self.make_resolver: Callable[[Store], Resolver] = FakeResolver
         self.start()
@@ -353,7 +356,12 @@ class World:
             config=Config.load(self.layout.config_file, {}),
             store=self.store,
             submit=self.supervisor.submit,
-            artifacts=ArtifactServices(self.image_sources, self.kernel_sources, self.chosen_image_tools),
+            artifacts=ArtifactServices(
+                self.image_sources,
+                self.kernel_sources,
+                self.chosen_image_tools,
+                vmm_releases(self.layout, Config.load(self.layout.config_file, {})),
+            ),
             vms=VmServices(
                 resolver=self.make_resolver(self.store),
                 vmms=self.vmms,

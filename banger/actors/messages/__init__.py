@@ -5,6 +5,7 @@ first is in flight the second joins it, unless the command says ``joinable = Fal
 """
 
 from banger.actors.messages.commands import Command, OwnerKey, OwnerKind
+from banger.actors.messages.drivers import DriverCommand, InstallDriver, RemoveDriver
 from banger.actors.messages.facts import BeginShutdown, CommandFinished, OwnerTerminated, Perform, Respawn, Submit
 from banger.actors.messages.host import Prune, ReconcileHost
 from banger.actors.messages.images import (
@@ -43,9 +44,11 @@ __all__ = [
     "DeleteImage",
     "DeleteKernel",
     "DeleteVm",
+    "DriverCommand",
     "ExportImage",
     "GrowVm",
     "ImageCommand",
+    "InstallDriver",
     "KernelCommand",
     "KillVm",
     "OwnerKey",
@@ -62,6 +65,7 @@ __all__ = [
     "ReconcileHost",
     "ReconcileVm",
     "RegisterImage",
+    "RemoveDriver",
     "Respawn",
     "RestartVm",
     "ResumeVm",

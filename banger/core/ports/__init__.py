@@ -25,6 +25,7 @@ from banger.core.ports.machine import (
 )
 from banger.core.ports.running_guest import GuestFiles, GuestPath, GuestProcess, RunningGuest
 from banger.core.ports.vmm import VmmDriver, VmmLauncher, VmmProcesses
+from banger.core.ports.vmm_releases import InstalledRelease, ReleaseRequest, VmmReleases
 
 __all__ = [
     "AGENT_PORT",
@@ -57,6 +58,7 @@ __all__ = [
     "ImageRequest",
     "ImageSource",
     "ImageTools",
+    "InstalledRelease",
     "KernelReference",
     "KernelRequest",
     "KernelSource",
@@ -65,6 +67,7 @@ __all__ = [
     "Mount",
     "Nic",
     "PushRequest",
+    "ReleaseRequest",
     "ResolvedImage",
     "RootfsFacts",
     "RunningGuest",
@@ -76,5 +79,6 @@ __all__ = [
     "VmmDriver",
     "VmmLauncher",
     "VmmProcesses",
+    "VmmReleases",
     "joined",
 ]
