@@ -13,7 +13,7 @@ from typing import Any
 
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.units import parse_size
-from banger.core.vmm_names import ACCELERATORS, DRIVERS, MACHINES
+from banger.core.vmm_names import ACCELERATORS, AUTO, DRIVERS, MACHINES
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,12 @@ KEYS: tuple[Key, ...] = (
     Key("storage.resume_fill_percent", 90, "fill level below which such a VM is resumed, in percent"),
     Key("network.subnet", "", "IPv4 subnet of guests on taps, empty to choose a free one"),
     Key("network.ipv6", "on", "IPv6 addresses for guests on taps", ("on", "off")),
-    Key("vmm.driver", "qemu", "VMM that runs VMs", DRIVERS),
+    Key(
+        "vmm.driver",
+        AUTO,
+        "VMM that runs VMs; auto takes Firecracker where it can do what a VM wants",
+        (AUTO, *DRIVERS),
+    ),
     Key("vmm.machine", "microvm", "QEMU machine type", MACHINES),
     Key("vmm.accelerator", "auto", "auto tests KVM with a small guest, and else emulates", ("auto", *ACCELERATORS)),
     Key(
@@ -61,6 +66,7 @@ KEYS: tuple[Key, ...] = (
     Key("vmm.limits", "on", "limit CPU, memory and threads of a VMM to what its guest needs", ("on", "none")),
     Key("firecracker.version", "", "installed Firecracker for new starts of VMs, empty for the newest"),
     Key("firecracker.path", "", "directory with other firecracker and jailer programs, or the program"),
+    Key("firecracker.cpu_template", "", "what guests on Firecracker see of the CPU: T2, T2S, T2CL, T2A, C3, or a file"),
     Key("image.size_mib", 0, "size of a pulled image's file system, 0 to choose by content", is_size_mib=True),
     Key("image.max_unpacked_mib", 65536, "limit for the unpacked layers of one image, in MiB", is_size_mib=True),
     Key("image.parallel_downloads", 4, "layers of one image downloaded at the same time"),

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from banger.agent.endpoint import Endpoint
 from banger.agent.guest import AgentGuest
 from banger.agent.link import AgentLink
 from banger.core.exec import ExecRequest
@@ -108,7 +109,7 @@ class ByHand:
 
 
 async def _first_command(socket: Path) -> None:
-    link = AgentLink("by-hand", socket)
+    link = AgentLink("by-hand", Endpoint(socket))
     await link.connect(60.0)
     process = await AgentGuest("by-hand", link).exec(ExecRequest(("true",)))
     assert (await process.wait()).code == 0

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from banger.agent.endpoint import Endpoint
 from banger.agent.link import AgentLink
 from tests.support.scripted_agent import ScriptedAgent
 
@@ -39,7 +40,7 @@ async def _measure(sockets: Sequence[Path]) -> float:
 
 
 async def _connect_all(sockets: Sequence[str]) -> float:
-    first, *others = [AgentLink(f"vm-{number}", Path(one)) for number, one in enumerate(sockets)]
+    first, *others = [AgentLink(f"vm-{number}", Endpoint(Path(one))) for number, one in enumerate(sockets)]
     await first.connect(_CONNECT_S)  # what all share is loaded with it
     before = _rss_kib()
     for link in others:

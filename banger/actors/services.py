@@ -65,11 +65,12 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Vmms:
-    """What runs machines: its drivers, and what is the same for all of them."""
+    """What runs machines: its drivers, and what is the same for all of them. ``setting`` is ``vmm.driver``."""
 
     drivers: Drivers[VmmDriver]
     processes: VmmProcesses
     launcher: VmmLauncher
+    setting: str
 
 
 @dataclass(frozen=True, slots=True)

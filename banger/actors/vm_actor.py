@@ -28,7 +28,7 @@ from banger.actors.messages import (
 from banger.actors.vm_bringup import Ingredients
 from banger.actors.vm_files import VmFiles
 from banger.actors.vm_keeper import VmKeeper
-from banger.actors.vm_machines import condition_of, driver_for, driver_of, machine_of
+from banger.actors.vm_machines import condition_of, driver_for, driver_of, likely_driver, machine_of
 from banger.actors.vm_reconcile import VmReconciler
 from banger.actors.vm_sizes import with_sizes
 from banger.actors.vm_start import VmStart
@@ -78,7 +78,7 @@ class VmActor(OwnerActor):
                 vm = self.services.store.vms.get(command.vm_id)
                 return vm and VmReconciler(self.services, self._keeper).run(vm, operation)
             case PauseVm():
-                return self._pause(self._keeper.load(command.vm_name), command)
+                return self._pause(self._keeper.load(command.vm_name), command, operation)
             case ResumeVm():
                 return self._resume(self._keeper.load(command.vm_name), command, operation)
             case GrowVm():
@@ -101,12 +101,10 @@ class VmActor(OwnerActor):
             created_at=clock.now(),
             owner_uid=command.owner_uid,
             storage=services.host.storages.chosen(command.spec.storage).name,
-            vmm=services.vms.vmms.drivers.default.name,
             attended=command.attended,
         )
-        services.vms.vmms.drivers.default.check(command.spec)
-        if command.start:
-            driver_for(services, vm)  # what it cannot have is told before anything is made
+        choice = (driver_for if command.start else likely_driver)(services, vm)  # before anything is made
+        vm = replace(vm, vmm=choice.driver.name, vmm_reason=choice.reason)
         vm = self._claim_name(vm, is_made_up=command.is_name_made_up)
         crashpoint("vm.create:name-claimed")
         files = VmFiles(services.layout, vm.id)
@@ -182,9 +180,16 @@ class VmActor(OwnerActor):
                 ErrorKind.CONFLICT, f'VM "{vm.name}" was not created completely', subject=vm.name,
                 hint=f"banger vm delete {vm.name}",
             )  # fmt: skip
-        driver = driver_for(self.services, vm)
-        vm = self._keeper.save(vm, state=VmState.STARTING, reason="", exit_reason=ExitReason.NONE, vmm=driver.name)
-        start = VmStart(self.services, Ingredients(vm, image, kernel, driver), operation, self._incidents)
+        choice = driver_for(self.services, vm, kernel.digest)
+        vm = self._keeper.save(
+            vm,
+            state=VmState.STARTING,
+            reason="",
+            exit_reason=ExitReason.NONE,
+            vmm=choice.driver.name,
+            vmm_reason=choice.reason,
+        )
+        start = VmStart(self.services, Ingredients(vm, image, kernel, choice.driver), operation, self._incidents)
         try:
             vm = start.run()
         except BaseException as error:
@@ -243,7 +248,7 @@ class VmActor(OwnerActor):
         if identity is not None and identity.known and ended is None:
             try:
                 if was_paused:  # a guest that stands still hears nothing
-                    driver_of(self.services, vm).resume(machine_of(self.services, vm, identity))
+                    driver_of(self.services, vm).resume(machine_of(self.services, vm, identity), operation.haste)
                 self._let_power_off(vm, identity, timeout_s, operation)
             except BangerError:
                 # It may still hear, and end later: then it is reconciled.
@@ -264,6 +269,8 @@ class VmActor(OwnerActor):
             timeout_s = vm.spec.stop_timeout_s
         if timeout_s is None:
             timeout_s = self.services.config.seconds("vm.stop_timeout_s")
+        if condition_of(self.services, vm, identity).health is Health.HALTED:
+            return
         with operation.step("ask guest"):
             self._ask_to_power_off(vm, operation)
         with operation.step("wait for guest"):
@@ -276,15 +283,17 @@ class VmActor(OwnerActor):
 
     def _ask_to_power_off(self, vm: Vm, operation: Operation) -> None:
         """By banger's own channel; if the guest does not answer there, by its power button."""
+        driver = driver_of(self.services, vm)
         try:
-            self.services.vms.guests.power_off(vm, timeout_s=10.0, token=operation.haste)
+            by_reboot = not driver.has_power_switch
+            self.services.vms.guests.power_off(vm, timeout_s=10.0, token=operation.haste, by_reboot=by_reboot)
         except BangerError as error:
             if error.kind in (ErrorKind.UNKNOWN_OUTCOME, ErrorKind.CANCELLED):
                 return  # it heard, and went down before it could answer; or there is no time for asking
             logger.info("{}: not asked through the channel ({}), pressing the power button", vm.name, error)
             identity = recorded_identity(self.services, vm.id)
             if identity is not None:
-                driver_of(self.services, vm).power_down(machine_of(self.services, vm, identity))
+                driver.power_down(machine_of(self.services, vm, identity), operation.haste)
 
     def _kill_vm(self, vm: Vm, operation: Operation) -> Vm:
         if vm.state is VmState.STOPPED:
@@ -308,7 +317,7 @@ class VmActor(OwnerActor):
 
     # -- standing still and growing --------------------------------------------------------------------
 
-    def _pause(self, vm: Vm, command: PauseVm) -> Vm:
+    def _pause(self, vm: Vm, command: PauseVm, operation: Operation) -> Vm:
         if vm.state is VmState.PAUSED:
             if command.by != "user" or vm.paused_by == "user":
                 return vm
@@ -319,7 +328,7 @@ class VmActor(OwnerActor):
         paused = self._keeper.save(vm, state=VmState.PAUSED, paused_by=command.by, reason=command.reason)
         crashpoint("vm.pause:written")
         try:
-            driver_of(self.services, vm).pause(machine_of(self.services, vm, identity))
+            driver_of(self.services, vm).pause(machine_of(self.services, vm, identity), operation.token)
         except BangerError:
             self._keeper.save(vm)  # it runs on, as far as anybody knows
             raise
@@ -337,7 +346,7 @@ class VmActor(OwnerActor):
         before = condition_of(self.services, vm, identity)
         if identity is None or (vm.state is VmState.RUNNING and before.health is Health.RUNS):
             return vm
-        driver_of(self.services, vm).resume(machine_of(self.services, vm, identity))
+        driver_of(self.services, vm).resume(machine_of(self.services, vm, identity), operation.token)
         crashpoint("vm.resume:runs")
         if before.is_stalled:
             self._check_goes_on(vm, identity, command, operation)

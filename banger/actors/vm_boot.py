@@ -129,8 +129,12 @@ class BootWatch:
 
     def _check_condition(self, identity: ProcessIdentity, text: str) -> None:
         files = self._files
-        machine = Machine(files.directory.name, identity, files.run_dir, files.vmm_log, self.log_offset)
-        condition = self._driver.condition(machine)
+        machine = Machine(
+            files.directory.name, identity, files.run_dir, files.console_log, files.vmm_log, self.log_offset
+        )
+        condition = self._driver.condition(machine, self._operation.haste)
+        if condition.health is Health.HALTED:
+            raise NotUpError(f"{condition.words} while it booted", text)
         if condition.health is Health.BROKEN:
             raise NotUpError(condition.words, text, doubtful=True, broke=True)
         if condition.is_stalled:

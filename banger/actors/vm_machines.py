@@ -6,33 +6,49 @@ from collections.abc import Collection
 
 from banger.actors.services import Services
 from banger.actors.vm_files import VmFiles
+from banger.actors.vmm_choice import VmmChoice, choose_vmm, lacking
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import ProcessIdentity, Vm
-from banger.core.ports import DEVICE_WORDS, Condition, Drive, Machine, Mount, TapNic, UserNic, VmmDriver
+from banger.core.ports import (
+    Capability,
+    Condition,
+    DeviceKind,
+    Drive,
+    Machine,
+    Mount,
+    TapNic,
+    UserNic,
+    VmmDriver,
+)
+from banger.core.publishing import is_cut_off
 
 
-def driver_for(services: Services, vm: Vm) -> VmmDriver:
-    """The driver that a start of this VM takes.
+def driver_for(services: Services, vm: Vm, kernel_digest: str = "") -> VmmChoice:
+    """The driver that a start of this VM takes; the kernel may not be known yet.
 
     Raises:
         BangerError: ``usage`` for what it does not know, or cannot give a machine that this VM is to have;
             ``unavailable`` if there is no such network here.
     """
-    driver = services.vms.vmms.drivers.default
-    driver.check(vm.spec)
-    wanted = {Drive, *(kind for one in services.host.capabilities if one.applies(vm) for kind in one.devices(vm))}
-    if not wanted & {UserNic, TapNic}:
+    present, wanted = _present(services, vm), _wanted(services, vm)
+    if not (wanted & {UserNic, TapNic} or is_cut_off(vm.spec.network, vm.spec.ports)):
         raise _no_network(vm)
-    if lacking := [kind for kind in DEVICE_WORDS if kind in wanted - set(driver.devices)]:
+    choice = likely_driver(services, vm, kernel_digest)
+    if words := lacking(choice.driver, wanted):
         able = [one.name for one in services.vms.vmms.drivers if wanted <= set(one.devices)]
         raise _cannot(
-            vm, f'the VMM driver "{driver.name}" cannot give it {DEVICE_WORDS[lacking[0]]}',
-            f"set vmm.driver to {' or '.join(able)}" if able else "banger doctor",
+            vm, f'the VMM driver "{choice.driver.name}" cannot give it {words}',
+            f"--vmm {' or '.join(able)}, or set vmm.driver" if able else "banger doctor",
         )  # fmt: skip
-    _check_mounts(
-        vm, [mount for one in services.host.capabilities if one.applies(vm) for mount in one.mounts(vm)], services
-    )
-    return driver
+    _check_mounts(vm, [mount for one in present for mount in one.mounts(vm)], services)
+    return choice
+
+
+def likely_driver(services: Services, vm: Vm, kernel_digest: str = "") -> VmmChoice:
+    """The same for a VM that is not to be started now: what it lacks, it may have by then. Raises ``usage``."""
+    choice = choose_vmm(services.vms.vmms, vm.spec, _wanted(services, vm), kernel_digest)
+    choice.driver.options(vm.spec)
+    return choice
 
 
 def driver_of(services: Services, vm: Vm) -> VmmDriver:
@@ -43,7 +59,7 @@ def driver_of(services: Services, vm: Vm) -> VmmDriver:
 def machine_of(services: Services, vm: Vm, identity: ProcessIdentity) -> Machine:
     """Its machine, which runs in that process."""
     files = VmFiles(services.layout, vm.id)
-    return Machine(vm.id, identity, files.run_dir, files.vmm_log)
+    return Machine(vm.id, identity, files.run_dir, files.console_log, files.vmm_log)
 
 
 def condition_of(services: Services, vm: Vm, identity: ProcessIdentity | None) -> Condition:
@@ -55,6 +71,15 @@ def condition_of(services: Services, vm: Vm, identity: ProcessIdentity | None) -
     if identity is None:
         return Condition()
     return driver_of(services, vm).condition(machine_of(services, vm, identity))
+
+
+def _present(services: Services, vm: Vm) -> list[Capability]:
+    return [one for one in services.host.capabilities if one.applies(vm)]
+
+
+def _wanted(services: Services, vm: Vm) -> set[DeviceKind]:
+    """The kinds of devices that its machine is to have."""
+    return {Drive, *(kind for one in _present(services, vm) for kind in one.devices(vm))}
 
 
 def _no_network(vm: Vm) -> BangerError:
@@ -69,9 +94,9 @@ def _no_network(vm: Vm) -> BangerError:
 
 
 def _check_mounts(vm: Vm, wanted: Collection[Mount], services: Services) -> None:
-    lacking = [mount for mount in wanted if mount not in services.vms.boot.mounts]
-    if lacking:
-        raise _cannot(vm, f'its guest cannot mount the drive "{lacking[0].serial}" on "{lacking[0].path}"', "")
+    unknown = [mount for mount in wanted if mount not in services.vms.boot.mounts]
+    if unknown:
+        raise _cannot(vm, f'its guest cannot mount the drive "{unknown[0].label}" on "{unknown[0].path}"', "")
 
 
 def _cannot(vm: Vm, cause: str, hint: str) -> BangerError:

@@ -17,7 +17,7 @@ from banger.core.errors import BangerError
 from banger.core.exits import ExitRecord
 from banger.core.models import ExitReason, ProcessIdentity, Restarts, Vm, VmState
 from banger.core.operation import Operation
-from banger.core.ports import Health
+from banger.core.ports import Condition, Health
 from banger.core.reconcile_action import ReconcileAction, choose_action
 from banger.core.restarting import after_end
 from banger.host.disk_guard import stalled
@@ -35,7 +35,7 @@ def observe(services: Services, vm: Vm) -> Observation:
     """What reconciling this VM would do now. Changes nothing."""
     handles = services.host.ledger.of(vm.id).of()
     identity, is_alive = find_process(services, [handle for handle in handles if handle.kind == "process"])
-    goes_on = is_alive and not breakdown(services, vm, identity)
+    goes_on = is_alive and not is_over(condition_if_known(services, vm, identity))
     action = choose_action(
         vm.state,
         has_handles=bool(handles),
@@ -51,22 +51,23 @@ def is_abandoned(services: Services, vm: Vm) -> bool:
     return vm.attended and not services.vms.attendance.holds(vm.id)
 
 
-def breakdown(services: Services, vm: Vm, identity: ProcessIdentity | None) -> str:
-    """Why a VM's machine cannot go on although its VMM lives; empty if it can, or if there is none."""
+def condition_if_known(services: Services, vm: Vm, identity: ProcessIdentity | None) -> Condition:
+    """How a VM's machine is; nothing bad is known of one whose driver this banger does not have."""
     try:
-        condition = condition_of(services, vm, identity)
-    except BangerError as error:  # of a driver that this banger does not have: it lives, and that is all that is known
+        return condition_of(services, vm, identity)
+    except BangerError as error:
         logger.warning("{}: how its machine is cannot be told: {}", vm.name, error)
-        return ""
-    return condition.words if condition.health is Health.BROKEN else ""
+        return Condition()
+
+
+def is_over(condition: Condition) -> bool:
+    """True for a machine that will not go on although its VMM lives."""
+    return condition.health in (Health.BROKEN, Health.HALTED)
 
 
 def standstill(services: Services, vm: Vm) -> str:
     """Why a VM will be taken for paused though its row says that it runs; empty if it will not."""
-    try:
-        condition = condition_of(services, vm, recorded_identity(services, vm.id))
-    except BangerError:  # as :func:`breakdown`
-        return ""
+    condition = condition_if_known(services, vm, recorded_identity(services, vm.id))
     return stalled(vm.name, condition)[1] if condition.is_stalled else ""
 
 
@@ -138,6 +139,7 @@ class VmReconciler:
             ports=recorded.ports,
             accelerator=recorded.accelerator,
             vmm=recorded.vmm,
+            vmm_reason=recorded.vmm_reason,
             pid=recorded.pid,
             timings=recorded.timings,
             restarts=recorded.restarts,
@@ -159,7 +161,7 @@ class VmReconciler:
             return vm
         try:
             condition = condition_of(self._services, vm, identity)
-        except BangerError:  # of a driver that this banger does not have, as :func:`breakdown` has said
+        except BangerError:  # of a driver that this banger does not have, as :func:`condition_if_known` has said
             return vm
         if condition.is_stalled:
             by, reason = stalled(vm.name, condition)
@@ -186,8 +188,11 @@ class VmReconciler:
         return after_end(vm, reason, clock.now())
 
     def _cause(self, vm: Vm, identity: ProcessIdentity) -> ExitRecord:
-        if words := breakdown(self._services, vm, identity):
+        condition = condition_if_known(self._services, vm, identity)
+        if condition.health is Health.HALTED:
+            return ExitRecord(ExitReason.GUEST_POWEROFF, condition.words)
+        if condition.health is Health.BROKEN:
             kernel = self._services.store.kernels.get(vm.kernel_id)
             driver_of(self._services, vm).engines.forget(kernel.digest if kernel else "")
-            return ExitRecord(ExitReason.KVM_FAILURE, words)
+            return ExitRecord(ExitReason.KVM_FAILURE, condition.words)
         return cause_of_exit(self._services, vm, identity)

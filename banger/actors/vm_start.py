@@ -27,8 +27,8 @@ from banger.core.ports import (
     joined,
 )
 
-#: By this serial the guest's init finds the modules of its kernel.
-MODULES_SERIAL = "modules"
+#: By this label the guest's init finds the modules of its kernel.
+MODULES_LABEL = "modules"
 
 #: How long a guest whose init has said that it is up may take to answer.
 _CONNECT_TIMEOUT_S = 30.0
@@ -49,6 +49,7 @@ class VmStart:
         self._capabilities = [one for one in services.host.capabilities if one.applies(what.vm)]
         self._contributions: list[Contribution] = []
         self._disk: list[Drive] = []
+        self._kernel_file = Path()
         self._bringup = Bringup(services, what, operation, self._configure, self._process_exists)
 
     def run(self) -> Vm:
@@ -101,9 +102,11 @@ class VmStart:
         self._contributions.append(capability.prepare(self._vm, self._what.image, self._ledger, self._operation))
 
     def _prepare_boot(self) -> None:
-        services, spec, image = self._services, self._vm.spec, self._what.image
+        services, spec, image, driver = self._services, self._vm.spec, self._what.image, self._what.driver
         given, kernel = joined(self._contributions), self._what.kernel
-        toolbox = services.vms.boot.toolbox(services.layout.kernel_dir(kernel.id), kernel.id, self._operation)
+        kernel_dir = services.layout.kernel_dir(kernel.id)
+        self._kernel_file = services.vms.boot.kernel(kernel_dir, driver.kernel_format, self._operation)
+        toolbox = services.vms.boot.toolbox(kernel_dir, kernel.id, self._operation)
         config = GuestConfig(
             hostname=spec.hostname or self._vm.name,
             authorized_key=services.vms.authorized_key,
@@ -114,6 +117,9 @@ class VmStart:
             files=given.files,
             root=self._storage.root,
             mounts=given.mounts,
+            drives=() if driver.names_drives else [one.label for one in self._devices() if isinstance(one, Drive)],
+            carrier=driver.agent_carrier,
+            has_power_switch=driver.has_power_switch,
             command=self._boot_command(),
             user=spec.user or image.config.user,
             workdir=spec.workdir or image.config.workdir,
@@ -136,31 +142,31 @@ class VmStart:
 
     def _configure(self, engine: Engine) -> VmmConfig:
         """The machine, on one engine."""
-        services, vm, kernel = self._services, self._vm, self._what.kernel
-        kernel_dir = services.layout.kernel_dir(kernel.id)
+        services, vm, kernel, driver = self._services, self._vm, self._what.kernel, self._what.driver
         on_trial = engine.pace is not None
         return VmmConfig(
             vm_id=vm.id,
             name=vm.name,
             run_dir=self._files.run_dir,
-            kernel=kernel_dir / "vmlinuz",
+            kernel=self._kernel_file,
             initrd=self._files.initrd,
             cmdline=" ".join(filter(None, (services.vms.boot.cmdline(verbose=on_trial), kernel.cmdline))),
             cpus=vm.spec.cpus,
             memory_mib=vm.spec.memory_mib,
-            devices=self._devices(kernel_dir / "modules.ext4"),
-            machine=vm.spec.machine,
+            devices=self._devices(),
+            options=driver.options(vm.spec),
             accelerator=engine.accelerator,
             console_log=self._files.console_log,
             vmm_log=self._files.vmm_log,
         )
 
-    def _devices(self, modules: Path) -> list[Device]:
+    def _devices(self) -> list[Device]:
         """Drives first: the storage driver's, the capabilities', and the kernel's modules, which its VMs share."""
+        modules = self._services.layout.kernel_dir(self._what.kernel.id) / "modules.ext4"
         given = joined(self._contributions).devices
         drives = [*self._disk, *(device for device in given if isinstance(device, Drive))]
         if modules.exists():
-            drives.append(Drive(modules, MODULES_SERIAL, read_only=True))
+            drives.append(Drive(modules, MODULES_LABEL, read_only=True))
         return [*drives, *(device for device in given if not isinstance(device, Drive))]
 
     def _process_exists(self, identity: ProcessIdentity) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from banger.agent import messages
 from banger.agent.link import AgentLink
-from banger.agent.messages import ExecFlag, ExecSpec, Family, FileKind, PathInfo, Request, Result, Status
+from banger.agent.messages import ExecFlag, ExecSpec, Family, FileKind, PathInfo, PowerOff, Request, Result, Status
 from banger.agent.processes import (
     HANGUP_GRACE_S,
     AgentConnection,
@@ -101,9 +101,9 @@ class AgentGuest:
                 cause=said.decode(errors="replace").strip(), hint=f"banger vm logs {self.vm_id}",
             )  # fmt: skip
 
-    async def power_off(self) -> None:
-        """Have it power itself off in the image's own way; returns once that has begun."""
-        await self.ask(messages.poweroff())
+    async def power_off(self, *, by_reboot: bool = False) -> None:
+        """Have it power itself off in the image's own way, or reboot; returns once that has begun."""
+        await self.ask(messages.poweroff(PowerOff.REBOOT if by_reboot else PowerOff.POWEROFF))
 
     async def ask(self, request: Request) -> Result:
         """Send a request whose answer is all there is.

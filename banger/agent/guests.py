@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from typing import Any, TypeVar
 
+from banger.agent.endpoint import Endpoint
 from banger.agent.guest import AgentGuest
 from banger.agent.link import AgentLink
 from banger.core.cancel import CancelToken
@@ -24,10 +24,10 @@ _Result = TypeVar("_Result")
 class AgentGuests:
     """Implements :class:`banger.core.ports.Guests`."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, socket_of: Callable[[str], Path]) -> None:
-        """Use ``loop``, which runs in a thread of its own; ``socket_of`` tells where a VM's stream is, by its id."""
+    def __init__(self, loop: asyncio.AbstractEventLoop, endpoint_of: Callable[[Vm], Endpoint]) -> None:
+        """Use ``loop``, which runs in a thread of its own; ``endpoint_of`` tells where a VM's stream is."""
         self._loop = loop
-        self._socket_of = socket_of
+        self._endpoint_of = endpoint_of
         self._links: dict[str, AgentLink] = {}
 
     # -- from threads ----------------------------------------------------------------------------------
@@ -36,11 +36,11 @@ class AgentGuests:
         """Have a session; leaves at once when cancelled."""
         operation.haste.raise_if_cancelled()
         seconds = operation.deadline.at_most(timeout_s)
-        self._call(self._connect(vm.id, seconds), seconds, token or operation.haste)
+        self._call(self._connect(vm, seconds), seconds, token or operation.haste)
 
-    def power_off(self, vm: Vm, timeout_s: float, token: CancelToken | None = None) -> None:
-        """Have the guest power itself off; returns once it has heard."""
-        self._call(self._power_off(vm, timeout_s), timeout_s, token)
+    def power_off(self, vm: Vm, timeout_s: float, token: CancelToken | None = None, *, by_reboot: bool = False) -> None:
+        """Have the guest power itself off, or reboot; returns once it has heard."""
+        self._call(self._power_off(vm, timeout_s, by_reboot=by_reboot), timeout_s, token)
 
     def served(self, vm_id: str) -> int:
         """How many requests a guest serves now."""
@@ -56,28 +56,28 @@ class AgentGuests:
 
     def session(self, vm: Vm) -> AgentGuest:
         """The guest of a running VM."""
-        return AgentGuest(vm.id, self._link(vm.id))
+        return AgentGuest(vm.id, self._link(vm))
 
     async def close(self) -> None:
         """Let go of every guest; the daemon is ending."""
         for vm_id in list(self._links):
             self._drop(vm_id, "the daemon ended")
 
-    async def _connect(self, vm_id: str, timeout_s: float) -> None:
-        await self._link(vm_id).connect(timeout_s)
+    async def _connect(self, vm: Vm, timeout_s: float) -> None:
+        await self._link(vm).connect(timeout_s)
 
-    async def _power_off(self, vm: Vm, timeout_s: float) -> None:
+    async def _power_off(self, vm: Vm, timeout_s: float, *, by_reboot: bool) -> None:
         try:
             async with asyncio.timeout(timeout_s):
-                await self.session(vm).power_off()
+                await self.session(vm).power_off(by_reboot=by_reboot)
         except TimeoutError:
             message = f"the guest did not heed within {timeout_s:g} s"
             raise BangerError(ErrorKind.TIMEOUT, message, subject=vm.id) from None
 
-    def _link(self, vm_id: str) -> AgentLink:
-        link = self._links.get(vm_id)
+    def _link(self, vm: Vm) -> AgentLink:
+        link = self._links.get(vm.id)
         if link is None:
-            link = self._links[vm_id] = AgentLink(vm_id, self._socket_of(vm_id))
+            link = self._links[vm.id] = AgentLink(vm.id, self._endpoint_of(vm))
         return link
 
     def _drop(self, vm_id: str, reason: str = "the VM was stopped") -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
+from banger.agent.endpoint import Endpoint, connect
 from banger.agent.messages import Request
 from banger.agent.session import AgentSession
 from banger.agent.stream import AgentStream
@@ -23,12 +23,12 @@ class AgentLink:
     """The one owner of a VM's byte stream; belongs to the event loop's thread. Connects when it is asked for something.
 
     Attributes:
-        path: the socket of the stream's other end.
+        endpoint: the stream's other end.
     """
 
-    def __init__(self, vm_id: str, path: Path) -> None:
+    def __init__(self, vm_id: str, endpoint: Endpoint) -> None:
         """Connect nothing yet."""
-        self.path = path
+        self.endpoint = endpoint
         self._vm_id = vm_id
         self._session: AgentSession | None = None
         self._greeting: asyncio.Task[AgentSession] | None = None  # that all wait for who want a session
@@ -127,11 +127,10 @@ class AgentLink:
         return None
 
     async def _greet(self, timeout_s: float) -> AgentSession:
-        loop = asyncio.get_running_loop()
         try:
-            _, session = await loop.create_unix_connection(lambda: AgentSession(self._vm_id), str(self.path))
+            session = await connect(self.endpoint, lambda: AgentSession(self._vm_id))
         except FileNotFoundError as error:
-            cause = f"it has no {self.path.name}, so its machine is gone, or was started by an older banger"
+            cause = f"it has no {self.endpoint.path.name}, so its machine is gone, or was started by an older banger"
             raise self._unavailable(cause, f"banger vm restart {self._vm_id}") from error
         except OSError as error:
             raise self._unavailable(error.strerror or str(error)) from error

@@ -58,7 +58,7 @@ class BootFacts:
         kernel, image: their names.
         kernel_arguments: those that the kernel brings besides banger's own.
         kernel_fault: what is wrong with the kernel's file, if somebody looked and found something.
-        other_machine: a type of machine to try instead of this one; empty if there is none.
+        alternative: what to type for another machine; empty if there is none.
         host_load: runnable processes of the host for each of its CPUs; 0 if nobody knows.
         told: what whoever watched the boot says of it; it counts if nothing else tells more.
         waits_for_host: why the host does not take what the guest writes, if that is what it waited for.
@@ -76,7 +76,7 @@ class BootFacts:
     image: str = ""
     kernel_arguments: str = ""
     kernel_fault: str = ""
-    other_machine: str = ""
+    alternative: str = ""
     host_load: float = 0.0
     told: str = ""
     waits_for_host: str = ""
@@ -224,7 +224,7 @@ def _hint(remedy: Remedy, facts: BootFacts) -> str:
         Remedy.ROOM: f"banger vm grow {facts.vm} --disk SIZE" if facts.kept else "a larger disk: --disk SIZE",
         Remedy.HOST_DISK: "look at this host's disk: banger system df; dmesg | grep -i 'i/o error'",
         Remedy.EMULATION: "emulate instead: --accelerator tcg; what this host can do: banger doctor --boot",
-        Remedy.MACHINE: f"another machine: --machine {facts.other_machine}" if facts.other_machine else again,
+        Remedy.MACHINE: f"another machine: {facts.alternative}" if facts.alternative else again,
         Remedy.PATIENCE: f"give it more time (vm.boot_timeout_s), or stop what keeps this host busy, and {again}",
         Remedy.NONE: again,
         Remedy.REPORT: f"keep what is known, for a bug report: banger vm why {facts.vm} --bundle FILE",

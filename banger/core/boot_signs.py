@@ -144,7 +144,7 @@ SIGNS: Sequence[Sign] = (
     _console("panic", Remedy.KERNEL, "kernel panic: {0}", _PANIC + r"([^\n]{0,200})"),
     # -- banger's init, which says what it could not do; the kernel says why ------------------------------
     _console("no-disk-driver", Remedy.MODULES, "the kernel has no driver for the machine's disks: {0}",
-             _FAILED + r"(no disk with the serial[^\n]{0,40})"),
+             _FAILED + r"(no disk with the label[^\n]{0,40})"),
     _console("host-io", Remedy.HOST_DISK, "the host cannot read the VM's disk: {line}", _IO, _FAILED),
     _console("image-damaged", Remedy.IMAGE, "the image's file system is damaged: {line}", _EXT4,
              _FAILED + r"cannot mount the image"),

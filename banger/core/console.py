@@ -15,7 +15,14 @@ _MARK = re.compile(r"^banger: (init|root|ready|failed:)\s*(.*?)\s*$", re.MULTILI
 _PANIC = re.compile(r"Kernel panic - not syncing: (.*)")
 #: The unpacker of a bzImage stops for good after this (Linux: arch/x86/boot/compressed/error.c).
 _HALTED = re.compile(r"-- System halted")
-_POWER_OFF = re.compile(r"reboot: (Power down|System halted)|ACPI: PM: Preparing to enter system sleep state S5")
+#: The last is banger's own init's, on a machine that only ends by a reboot.
+_POWER_OFF = re.compile(
+    r"reboot: (Power down|System halted|Power off not available)|ACPI: PM: Preparing to enter system sleep state S5"
+    r"|^banger: off\b",
+    re.MULTILINE,
+)
+#: What Linux says last when it is told to power off and has no means to (kernel/reboot.c, in all versions since 2.6).
+_HALT = re.compile(r"reboot: (?:System halted|Power off not available: System halted instead|Power down)\s*\Z")
 #: The last is sysrq's ``b``, which asks no program and no file system first.
 _REBOOT = re.compile(r"reboot: Restarting system|reboot: machine restart|sysrq: Resetting")
 
@@ -57,6 +64,11 @@ def exit_reason(console: str) -> tuple[ExitReason, str]:
     if _REBOOT.search(console):
         return ExitReason.GUEST_REBOOT, "the guest rebooted"
     return ExitReason.VMM_CRASH, "the VMM ended without a word from the guest"
+
+
+def has_halted(console: str) -> bool:
+    """True if the guest's kernel has said its last word, and did not end the machine with it."""
+    return _HALT.search(console.replace("\r", "")) is not None
 
 
 def last_lines(console: str, count: int = 5) -> str:

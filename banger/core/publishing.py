@@ -92,6 +92,11 @@ def check_forward(forward: PortForward) -> None:
         raise _usage(text, f"write the address as {_address(text, forward.host_address)}")
 
 
+def is_cut_off(network: str, ports: Sequence[PortForward]) -> bool:
+    """True for a guest that needs no network card: it neither reaches anything nor is reached."""
+    return network == "none" and not ports
+
+
 def check_publishing(ports: Sequence[PortForward], network: str) -> None:
     """Refuse what a VM's network cannot do. Raises as :func:`check_forwards`."""
     check_forwards(ports)

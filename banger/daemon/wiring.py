@@ -18,6 +18,7 @@ from banger.actors.kernel_actor import KernelActor
 from banger.actors.messages import OwnerKey, OwnerKind, ReconcileVm
 from banger.actors.services import ArtifactServices, HostServices, Services, Vmms, VmServices
 from banger.actors.vm_actor import VmActor
+from banger.agent.endpoint import Endpoint
 from banger.agent.guests import AgentGuests
 from banger.api.context import ApiContext, ArtifactContext, SystemContext, VmContext
 from banger.bundle.source import BundleImageSource
@@ -26,9 +27,9 @@ from banger.config import Config
 from banger.core import clock
 from banger.core.attendance import Attendance
 from banger.core.drivers import Drivers
-from banger.core.models import ProcessIdentity
+from banger.core.models import ProcessIdentity, Vm
 from banger.core.operation_table import OperationTable
-from banger.core.ports import AGENT_SOCKET
+from banger.core.ports import AGENT_SOCKET, AGENT_VSOCK_PORT, AgentCarrier, VmmDriver
 from banger.daemon.capabilities import make_capabilities
 from banger.daemon.installation import installation_id
 from banger.dns.service import DnsService
@@ -92,13 +93,14 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
     catalog = Catalog.load(layout)
     resolver = StoreResolver(store, catalog, config)
     access = partial(guest_access, layout)
-    guests = AgentGuests(loop, lambda vm_id: layout.vm_run_dir(vm_id) / AGENT_SOCKET)
     ledger = Ledger(store.handles, layout)
     evidence = EvidenceStore(layout)
     attendance = Attendance()
     mark = installation_id(layout)
     launching = Launching(config, mark)
-    vmms = Vmms(all_vmm_drivers(config, layout, launching), LocalProcesses(launching.outcome), launching)
+    drivers = all_vmm_drivers(config, layout, launching)
+    vmms = Vmms(drivers, LocalProcesses(launching.outcome), launching, config.text("vmm.driver"))
+    guests = AgentGuests(loop, partial(agent_endpoint, layout, vmms.drivers))
     capabilities = make_capabilities(layout, config, store, ledger, mark)
     storages = all_drivers(config, mark)
     parts: list[Services] = []
@@ -156,6 +158,12 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
         system=SystemContext(vmms, capabilities.dns, lambda: overview(parts[0]), clock.now(), stop),
     )
     return Daemon(context, guests, watcher, housekeepers[0], capabilities.dns, attendance)
+
+
+def agent_endpoint(layout: Layout, drivers: Drivers[VmmDriver], vm: Vm) -> Endpoint:
+    """Where the stream to the agent of a running VM begins. Raises ``usage`` for a driver that there is not."""
+    by_vsock = drivers.chosen(vm.vmm).agent_carrier is AgentCarrier.VSOCK
+    return Endpoint(layout.vm_run_dir(vm.id) / AGENT_SOCKET, AGENT_VSOCK_PORT if by_vsock else 0)
 
 
 def _artifact_services(layout: Layout, config: Config, store: Store) -> ArtifactServices:

@@ -13,15 +13,17 @@ from pathlib import Path
 from banger.core import clock
 from banger.core.exec import ExecRequest
 from banger.core.operation import Operation
-from banger.core.ports import GuestConfig, GuestNetwork, Mount
+from banger.core.ports import AgentCarrier, GuestConfig, GuestNetwork, KernelFormat, Mount
 from banger.guest.command import exec_command
 from banger.guest.cpio import CpioWriter
 from banger.guest.hostkey import dropbear_key
 from banger.guest.programs import check_applets, find_programs
 from banger.guest.toolbox import APPLETS, archive, fingerprint, scripts
-from banger.kernels.image_file import fault_of
-from banger.kernels.modules import read_modules
+from banger.kernels.image_file import extract_vmlinux, fault_of
+from banger.kernels.modules import Module, read_modules
+from banger.kernels.staging import KERNEL
 from banger.layout import Layout
+from banger.posix.elf import is_elf
 
 #: The one mount that the guest's init makes besides its root (see ``data/init``).
 HOME = Mount("home", "/root")
@@ -32,11 +34,15 @@ MODULES = (
     "virtio_blk",
     "virtio_net",
     "virtio_rng",
-    "virtio_console",
     "crc32c_generic",
     "ext4",
     "overlay",
 )
+#: And of what carries the stream to the agent.
+CARRIER_MODULES = {
+    AgentCarrier.SERIAL: ("virtio_console",),
+    AgentCarrier.VSOCK: ("vmw_vsock_virtio_transport",),
+}
 
 
 class LinuxGuestBoot:
@@ -59,9 +65,19 @@ class LinuxGuestBoot:
         if not _marked_used(target):
             with operation.step("make toolbox"):
                 check_applets(programs.busybox, APPLETS, operation)
-                modules = read_modules(kernel_dir / "modules.ext4", MODULES)
+                modules = _modules(kernel_dir / "modules.ext4")
                 _write_atomically(target, archive(files, programs.loader, modules))
         return target
+
+    def kernel(self, kernel_dir: Path, kernel_format: KernelFormat, operation: Operation) -> Path:
+        """A kernel's file as it is, or uncompressed: that is made once, and kept beside it."""
+        given, plain = kernel_dir / KERNEL, kernel_dir / "vmlinux"
+        if kernel_format is KernelFormat.AS_IT_IS or is_elf(given):
+            return given
+        if not plain.exists():
+            with operation.step("unpack kernel"):
+                _write_atomically(plain, extract_vmlinux(given.read_bytes()))
+        return plain
 
     def initrd(self, toolbox: Path, config: GuestConfig, target: Path) -> None:
         """Write ``target``: the per-VM archive, then the toolbox. Mode 0600: it holds the guest's host key."""
@@ -74,7 +90,7 @@ class LinuxGuestBoot:
     def kernel_fault(self, kernel_dir: Path) -> str:
         """What is wrong with a kernel's file, or empty."""
         try:
-            return fault_of((kernel_dir / "vmlinuz").read_bytes())
+            return fault_of((kernel_dir / KERNEL).read_bytes())
         except OSError as error:
             return f"it cannot be read ({error.strerror})"
 
@@ -110,6 +126,9 @@ def vm_archive(config: GuestConfig) -> bytes:
         "epoch": str(int(clock.now().timestamp())),
         "root": config.root,
         "home": "yes" if HOME in config.mounts else "no",
+        "drives": " ".join(config.drives),
+        "carrier": config.carrier.value,
+        "power_switch": "yes" if config.has_power_switch else "no",
         **_network_settings(config.network),
     }
     cpio = CpioWriter()
@@ -139,6 +158,16 @@ def _network_settings(network: GuestNetwork) -> dict[str, str]:
         "address6": network.address6,
         "gateway6": network.gateway6,
         "mtu": str(network.mtu or ""),
+    }
+
+
+def _modules(image: Path) -> dict[str, list[Module]]:
+    """The modules of a kernel that every guest loads, under the empty name, and what each carrier needs besides."""
+    common = read_modules(image, MODULES)
+    known = {one.file_name for one in common}
+    return {"": common} | {
+        carrier.value: [one for one in read_modules(image, names) if one.file_name not in known]
+        for carrier, names in CARRIER_MODULES.items()
     }
 
 

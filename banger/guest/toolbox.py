@@ -16,7 +16,7 @@ from banger.guest.cpio import CpioWriter
 from banger.kernels.modules import Module
 
 #: Raise it when the archive changes by code alone; changes of programs and scripts are seen by themselves.
-RECIPE = 2
+RECIPE = 3
 
 #: Where an account's login shell stands, both in the toolbox and, with other content, in the image's root.
 ENTER = "run/banger/bin/enter"
@@ -60,8 +60,11 @@ def fingerprint(kernel_id: str, files: Mapping[str, bytes]) -> str:
     return digest.hexdigest()[:32]
 
 
-def archive(files: Mapping[str, bytes], loader: str, modules: Iterable[Module]) -> bytes:
-    """The toolbox as a cpio archive: ``files`` (programs and scripts), accounts, mount points, links, modules."""
+def archive(files: Mapping[str, bytes], loader: str, modules: Mapping[str, Iterable[Module]]) -> bytes:
+    """The toolbox as a cpio archive: ``files`` (programs and scripts), accounts, mount points, links, modules.
+
+    Of ``modules`` there are several lists by name; the one without a name is loaded by every guest.
+    """
     cpio = CpioWriter()
     cpio.directory(".", 0o755)  # the kernel's own root is everybody's to write, and is seen as /run/banger
     for name in _DIRECTORIES:
@@ -78,9 +81,10 @@ def archive(files: Mapping[str, bytes], loader: str, modules: Iterable[Module]) 
     cpio.symlink("lib/loader", loader)
     for path, text in _ACCOUNTS.items():
         cpio.file(path, text.encode(), 0o755 if path == ENTER else 0o644)
-    order = []
-    for module in modules:
-        cpio.file(f"modules/{module.file_name}", module.content)
-        order.append(module.file_name)
-    cpio.file("modules/order", "".join(f"{name}\n" for name in order).encode())
+    for name, chosen in modules.items():
+        order = []
+        for module in chosen:
+            cpio.file(f"modules/{module.file_name}", module.content)
+            order.append(module.file_name)
+        cpio.file(f"modules/order-{name}" if name else "modules/order", "".join(f"{one}\n" for one in order).encode())
     return cpio.finish()

@@ -27,6 +27,7 @@ from banger.core.ports import (
     UserNic,
     VmLedger,
 )
+from banger.core.publishing import is_cut_off
 from banger.core.wire.port_forward import PortForward
 from banger.forwarding.forwarders import Opened, Target
 from banger.forwarding.publisher import PORT_KIND, Publisher
@@ -47,8 +48,8 @@ class UserNetwork:
         self._publisher = publisher
 
     def applies(self, vm: Vm) -> bool:
-        """True for a VM that has no other network."""
-        return vm.spec.network in ("user", "none")
+        """True for a VM that has no other network, but not for one that has none at all."""
+        return vm.spec.network in ("user", "none") and not is_cut_off(vm.spec.network, vm.spec.ports)
 
     def devices(self, vm: Vm) -> Collection[DeviceKind]:  # noqa: ARG002
         """A card on the VMM's own stack."""

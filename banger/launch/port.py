@@ -33,6 +33,7 @@ class Job:
     Attributes:
         argv: what to run; the program as an absolute path.
         log: what it prints is appended there.
+        output: what it prints on standard output is appended there instead.
         descriptors: open files to inherit, where the launcher can (``Launcher.inherits``).
     """
 
@@ -41,6 +42,7 @@ class Job:
     log: Path
     limits: Limits = Limits()
     descriptors: Sequence[int] = ()
+    output: Path | None = None
 
 
 class Launcher(Protocol):

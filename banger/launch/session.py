@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.exits import Outcome
@@ -41,14 +42,13 @@ class SessionLauncher:
         if self._cgroups:
             entry = self._cgroups.make(job.vm_id, job.limits) / "cgroup.procs"
             argv = ["/bin/sh", "-c", _ENTER, str(entry), *argv]
-        job.log.touch(mode=0o600)
-        with job.log.open("ab") as output:
+        with appending(job.output or job.log) as output, appending(job.log) as log:
             try:
                 process = subprocess.Popen(
                     argv,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
-                    stderr=output,
+                    stderr=log,
                     cwd="/",
                     env=vmm_environment(os.environ),
                     umask=0o077,
@@ -75,6 +75,12 @@ class SessionLauncher:
     def host_objects(self) -> Sequence[HostObject]:
         """The cgroups of this installation."""
         return self._cgroups.host_objects() if self._cgroups else ()
+
+
+def appending(log: Path) -> BinaryIO:
+    """A log to append to, made if it is not there."""
+    log.touch(mode=0o600)
+    return log.open("ab")
 
 
 def cannot_execute(program: str, cause: str) -> BangerError:

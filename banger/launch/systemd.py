@@ -80,7 +80,8 @@ class SystemdLauncher:
             )  # fmt: skip
         if left.get("LoadState") == "loaded":
             self.release(unit)
-        job.log.touch(mode=0o600)
+        for log in filter(None, (job.log, job.output)):
+            log.touch(mode=0o600)
         self._run("systemd-run", *run_arguments(unit, job))
         return int(self._show(unit).get("MainPID") or 0)
 
@@ -152,7 +153,8 @@ def run_arguments(unit: str, job: Job) -> list[str]:
 
     The manager replaces ``$NAME`` in arguments, but not in the program's path, and turns ``$$`` into one sign.
     """
-    properties = [*_PROPERTIES, f"StandardOutput=append:{job.log}", f"StandardError=append:{job.log}"]
+    properties = [*_PROPERTIES, f"StandardOutput=append:{job.output or job.log}"]
+    properties += [f"StandardError=append:{job.log}"]
     properties += limit_properties(job.limits)
     program, *arguments = job.argv
     return [

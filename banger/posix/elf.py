@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO
 
 MAGIC = b"\x7fELF"
@@ -19,6 +20,12 @@ _DT_NULL, _DT_NEEDED, _DT_STRTAB = 0, 1, 5
 _MAX_HEADERS = 128
 _MAX_ENTRIES = 4096
 _MAX_NAME_BYTES = 4096
+
+
+def is_elf(path: Path) -> bool:
+    """True if the file begins as an ELF file does."""
+    with path.open("rb") as file:
+        return file.read(len(MAGIC)) == MAGIC
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ Fields = Iterable[tuple[str, Any]]
 #: Fields of a VM's spec that have a place on its page; the others come behind them.
 _PLACED = frozenset(
     "image kernel cpus memory_mib disk_mib env user workdir hostname entrypoint command ports init network egress "
-    "storage home home_mib machine accelerator ephemeral ttl_s idle_s restart on_reboot labels".split()
+    "storage home home_mib vmm machine accelerator ephemeral ttl_s idle_s restart on_reboot labels".split()
 )
 #: The sections of a page line up.
 _NAME_WIDTH = 10
@@ -49,6 +49,7 @@ def vm_page(vm: Row, terminal: Terminal) -> str:
         ("memory", _mebibytes(spec.get("memory_mib"))),
         ("disk", _join(_mebibytes(spec.get("disk_mib")), vm.get("storage"))),
         ("home", spec.get("home")),
+        ("vmm", _join(vm.get("vmm"), vm.get("vmm_reason"))),
         ("machine", spec.get("machine")),
         ("runs on", spec.get("accelerator")),
         ("init", spec.get("init")),

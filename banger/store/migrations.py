@@ -110,4 +110,7 @@ MIGRATIONS: tuple[str, ...] = (
     """
     ALTER TABLE vms ADD COLUMN vmm_version TEXT NOT NULL DEFAULT '';
     """,
+    """
+    ALTER TABLE vms ADD COLUMN vmm_reason TEXT NOT NULL DEFAULT '';
+    """,
 )

@@ -27,6 +27,7 @@ NO_PROCESS = ProcessIdentity(0, 0, "", "")
 _REMEMBERED_STATUSES = 256
 #: How soon a wait for an exit hears that it is wanted no more, in seconds.
 _CANCEL_POLL_S = 0.05
+_STOP_POLL_S = 0.005
 _statuses: OrderedDict[ProcessIdentity, int] = OrderedDict()
 _statuses_lock = threading.Lock()
 
@@ -127,6 +128,25 @@ def kill(identity: ProcessIdentity, signal_number: int = signal.SIGKILL) -> bool
         except ProcessLookupError:
             return False
         return True
+
+
+def is_stopped(identity: ProcessIdentity) -> bool:
+    """True if this very process stands still by a signal."""
+    stat = _read_stat(identity.pid) if is_same(identity) else None
+    return stat is not None and stat.state == "T"
+
+
+def stop(identity: ProcessIdentity, timeout_s: float, token: CancelToken | None = None) -> bool:
+    """Have this very process stand still by a signal, until ``SIGCONT``; False if it does not in time, or is gone."""
+    deadline, token = Deadline.after(timeout_s), token or CancelToken()
+    if not kill(identity, signal.SIGSTOP):
+        return False
+    while not is_stopped(identity):
+        token.raise_if_cancelled()
+        if deadline.expired or not is_same(identity):
+            return False
+        token.wait(_STOP_POLL_S)
+    return True
 
 
 def wait_gone(identity: ProcessIdentity, timeout_s: float, token: CancelToken | None = None) -> bool:

@@ -21,11 +21,12 @@ def bound(path: Path, limit_bytes: int = LIMIT_BYTES) -> bool:
     """If the log is longer than ``limit_bytes``, keep its end as ``NAME.1`` and empty it; true if it was.
 
     The file stays the same one, because its writer has it open; the writer must append (``O_APPEND``), so that it goes
-    on at the new end. What is printed between the copy and the cut, a few milliseconds, is lost. So is the end of a log
+    on at the new end; one that goes on at the old end instead leaves a hole before it, which takes no room and does not
+    count. What is printed between the copy and the cut, a few milliseconds, is lost. So is the end of a log
     that has filled the disk, and has no room for a copy beside it: it is cut all the same.
     """
     try:
-        if path.stat().st_size <= limit_bytes:
+        if _taken_bytes(path.stat()) <= limit_bytes:
             return False
     except FileNotFoundError:
         return False
@@ -41,6 +42,19 @@ def bound(path: Path, limit_bytes: int = LIMIT_BYTES) -> bool:
         os.truncate(path, 0)
         fresh.replace(path.with_name(f"{path.name}.1"))
     return True
+
+
+def _taken_bytes(stat: os.stat_result) -> int:
+    """The length of a file without its holes."""
+    return min(stat.st_size, stat.st_blocks * 512)
+
+
+def begin_anew(log: Path) -> None:
+    """Put what a log holds aside as ``NAME.1``: its next writer begins at the begin, whatever is there."""
+    with suppress(FileNotFoundError):
+        if log.stat().st_size:
+            log.replace(log.with_name(f"{log.name}.1"))
+    os.close(os.open(log, os.O_WRONLY | os.O_CREAT, 0o600))
 
 
 def _copy_end(path: Path, fresh: Path, size_bytes: int) -> None:

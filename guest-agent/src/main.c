@@ -1,6 +1,7 @@
 /* banger's agent in a guest. docs/agent.md of its sources says what it does.
  *
- *   banger-agent serve [-f FD]... [-t TOOLBOX] [-e FILE] [-z FD]
+ *   banger-agent serve [-v] [-f FD]... [-t TOOLBOX] [-e FILE] [-z FD]
+ *       -v  vsock alone: the machine has no virtio-serial port
  *       -f  serve this descriptor, and end when its other end is closed; else virtio-serial ports and vsock
  *       -t  live in this directory (the toolbox), away from the image
  *       -e  what the VM's configuration says of the environment: NAME=VALUE, a zero after each
@@ -30,11 +31,12 @@ enum { PORT_TRIES = 200, PORT_PAUSE_US = 10000, MAX_ENVIRONMENT = 1 << 20, MOST_
 struct options {
     int fds[MAX_CHANNELS];
     int count;
+    bool only_vsock;
     const char *toolbox, *environment;
 };
 
 static _Noreturn void usage(void) {
-    complain("usage: banger-agent serve [-f FD]... [-t TOOLBOX] [-e FILE] [-z FD] | become ... | version");
+    complain("usage: banger-agent serve [-v] [-f FD]... [-t TOOLBOX] [-e FILE] [-z FD] | become ... | version");
     exit(2);
 }
 
@@ -76,12 +78,9 @@ static void live_in(const char *toolbox) {
     cgroups_open();
 }
 
-static void find_ports(void) {
-    for (int tries = 0; !open_ports() && tries < PORT_TRIES; tries++) {
-        if (access("/dev/vsock", F_OK) == 0)
-            break;
+static void find_ports(bool only_vsock) {
+    for (int tries = 0; !only_vsock && !open_ports() && tries < PORT_TRIES; tries++)
         usleep(PORT_PAUSE_US); /* a driver names its ports a moment after it was loaded */
-    }
     open_vsock(VSOCK_PORT);
 }
 
@@ -93,7 +92,7 @@ static int serve(const struct options *options) {
     for (int i = 0; i < options->count; i++)
         open_inherited(options->fds[i]);
     if (!options->count)
-        find_ports();
+        find_ports(options->only_vsock);
     if (options->toolbox)
         live_in(options->toolbox);
     if (options->toolbox)
@@ -105,8 +104,10 @@ static int serve(const struct options *options) {
 
 static struct options parse(int argc, char **argv) {
     struct options options = {0};
-    for (int letter; (letter = getopt(argc, argv, "f:t:e:z:")) != -1;) {
-        if (letter == 'f' && options.count < MAX_CHANNELS)
+    for (int letter; (letter = getopt(argc, argv, "vf:t:e:z:")) != -1;) {
+        if (letter == 'v')
+            options.only_vsock = true;
+        else if (letter == 'f' && options.count < MAX_CHANNELS)
             options.fds[options.count++] = atoi(optarg);
         else if (letter == 't')
             options.toolbox = optarg;

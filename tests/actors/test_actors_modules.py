@@ -42,4 +42,4 @@ def test_vm_gets_its_kernels_modules_as_the_last_disk_if_there_are_any(
     (config,) = vmm.launched
     drives = [device for device in config.devices if isinstance(device, Drive)]
     assert (drives[-1] == Drive(modules, "modules", read_only=True)) is has_modules
-    assert len({drive.serial for drive in drives}) == len(drives)
+    assert len({drive.label for drive in drives}) == len(drives)

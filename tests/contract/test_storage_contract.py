@@ -70,7 +70,7 @@ def digest(path: Path) -> str:
 def test_guest_gets_the_drives_that_its_kind_of_root_wants(rig: Rig, rootfs: Path) -> None:
     rig.create(rootfs)
     drives = rig.storage.attach("cafe", rig.vm_dir(), rootfs, rig.ledger)
-    shape = [(drive.serial, drive.read_only) for drive in drives]
+    shape = [(drive.label, drive.read_only) for drive in drives]
     wanted = {"overlay": [("root", True), ("data", False)], "direct": [("root", False)]}
     assert shape == wanted[rig.storage.root]
     assert all(drive.path.exists() for drive in drives)

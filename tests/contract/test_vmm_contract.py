@@ -1,4 +1,4 @@
-"""What the owners rely on, whatever runs the machine: one suite for the fake and for QEMU."""
+"""What the owners rely on, whatever runs the machine: one suite for the fakes, QEMU and Firecracker."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from banger.core.names import vmm_marker
 from banger.core.ports import Condition, Drive, Engine, Health, TapNic, UserNic
 from banger.core.wire.vm_spec import VmSpec
 from banger.vmm import identity as processes
-from tests.support.machines import KINDS, Rig, machine_of, obstacle_to, vm_id_of, wait_up
+from tests.support.machines import FAKES, KINDS, Rig, machine_of, obstacle_to, vm_id_of, wait_up
 from tests.support.waiting import eventually
 
 
-@pytest.fixture(params=[kind if kind == "fake" else pytest.param(kind, marks=pytest.mark.boot) for kind in KINDS])
+@pytest.fixture(params=[kind if kind in FAKES else pytest.param(kind, marks=pytest.mark.boot) for kind in KINDS])
 def rig(request: pytest.FixtureRequest, session_root: Path) -> Iterator[Rig]:
     if obstacle := obstacle_to(request.param):
         pytest.skip(obstacle)
@@ -246,10 +246,10 @@ def test_machine_that_runs_has_not_broken_down_and_uses_processor_time_until_it_
 
 def test_machine_type_that_the_driver_does_not_have_is_a_usage_error_and_another_one_is_known(rig: Rig) -> None:
     with pytest.raises(BangerError) as caught:
-        rig.vmm.check(VmSpec("debian", machine="pdp11"))
+        rig.vmm.options(VmSpec("debian", machine="pdp11"))
     assert caught.value.kind is ErrorKind.USAGE
-    rig.vmm.check(VmSpec("debian"))
-    rig.vmm.check(VmSpec("debian", machine=rig.vmm.another_machine(VmSpec("debian"))))
+    assert rig.vmm.options(VmSpec("debian")) == rig.vmm.options(VmSpec("debian"))
+    assert rig.vmm.alternative(VmSpec("debian")).startswith("--")
 
 
 def test_driver_has_disks_and_a_network_card(rig: Rig) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from banger.agent.endpoint import Endpoint
 from banger.agent.link import AgentLink
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.exec import ExitStatus
@@ -105,7 +106,7 @@ def test_disconnect_ends_what_waits_and_the_next_wish_connects_anew(world: Agent
 
 def test_guest_that_is_gone_is_unavailable_and_says_what_to_type(tmp_path: Path) -> None:
     async def ask() -> None:
-        await AgentLink("0" * 12, tmp_path / "none").session()
+        await AgentLink("0" * 12, Endpoint(tmp_path / "none")).session()
 
     with pytest.raises(BangerError) as caught:
         asyncio.run(ask())

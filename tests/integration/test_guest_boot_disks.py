@@ -58,7 +58,7 @@ def test_guest_with_a_root_of_its_own_boots_it_and_sets_names_once(rootfs: Path,
     driver.create(tmp_path, rootfs, 96, operation())
     for first in (True, False):
         drives = driver.attach("cafe", tmp_path, rootfs, MemoryLedger())
-        disks = [Disk(drive.path, drive.serial, drive.read_only) for drive in drives]
+        disks = [Disk(drive.path, drive.label, drive.read_only) for drive in drives]
         with machine(boot, debian_kernel(), disks, tmp_path, guest_config(key, root=driver.root)) as guest:
             wait_until_ready(guest)
             if first:
@@ -91,7 +91,7 @@ def test_home_disk_is_made_of_the_seed_and_goes_on_to_the_next_vm(rootfs: Path, 
         storage.create(vm_dir, rootfs, 64, operation())
         given = homes.prepare(vm, image, ledger, operation())
         drives = [*storage.attach(vm_id, vm_dir, rootfs, ledger), *given.devices]
-        disks = [Disk(drive.path, drive.serial, drive.read_only) for drive in drives]
+        disks = [Disk(drive.path, drive.label, drive.read_only) for drive in drives]
         with machine(boot, debian_kernel(), disks, tmp_path, guest_config(key, mounts=given.mounts)) as guest:
             wait_until_ready(guest)
             homes.started(vm, ledger)

@@ -48,9 +48,9 @@ def vm(layout: Layout, vm_id: str, home: str = "work", **spec: object) -> Vm:
 def prepare(homes: HomeDisk, one: Vm, image: Image = IMAGE) -> Path:
     """The disk, as a start gets it."""
     given = homes.prepare(one, image, MemoryLedger(one.id), operation())
-    assert [(mount.serial, mount.path) for mount in given.mounts] == [("home", "/root")]
+    assert [(mount.label, mount.path) for mount in given.mounts] == [("home", "/root")]
     (drive,) = given.devices
-    assert (drive.serial, drive.read_only) == ("home", False)
+    assert (drive.label, drive.read_only) == ("home", False)
     return drive.path
 
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from banger.agent.endpoint import Endpoint
 from banger.agent.guest import AgentGuest
 from banger.agent.guests import AgentGuests
 from banger.core import clock
@@ -161,7 +162,7 @@ def agent_world(directory: Path) -> Iterator[AgentWorld]:
     thread = threading.Thread(target=loop.run_forever, name="agent-loop")
     thread.start()
     agent = RunningAgent(directory)
-    made = AgentWorld(AgentGuests(loop, lambda _: agent.path), agent, loop)
+    made = AgentWorld(AgentGuests(loop, lambda _: Endpoint(agent.path)), agent, loop)
     try:
         yield made
     finally:

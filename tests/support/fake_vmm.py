@@ -18,11 +18,13 @@ from pathlib import Path
 
 from banger.core.boot_pace import BootPace
 from banger.core.cancel import CancelToken
+from banger.core.console import has_halted
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.exits import ExitRecord, Outcome
 from banger.core.models import ProcessIdentity
 from banger.core.names import vmm_marker
 from banger.core.ports import (
+    AgentCarrier,
     Condition,
     DeviceKind,
     Drive,
@@ -30,6 +32,7 @@ from banger.core.ports import (
     EngineError,
     Health,
     HostObject,
+    KernelFormat,
     Machine,
     TapNic,
     UserNic,
@@ -54,6 +57,7 @@ read -r status <&3
 case $status in
 0) echo 'reboot: Power down' >> "$2" ;;
 reboot) echo 'reboot: Restarting system' >> "$2"; exit 0 ;;
+halt) echo 'reboot: System halted' >> "$2"; read -r status <&3; exit 0 ;;
 panic) echo 'Kernel panic - not syncing: a test' >> "$2"; exit 0 ;;
 esac
 exit "$status"
@@ -115,6 +119,7 @@ class FakeVmm:
         stalled: the conditions of machines that wait for the host to take a write, by VM id, until they are resumed
             and :attr:`has_room`.
         devices: the kinds that its machines can have.
+        in_the_way: why it cannot run anything here.
         cpu_s: what every VMM has used.
         launched: every configuration that was to be launched.
         units: a directory where each launch makes one thing besides the process: a file named as the VM's id.
@@ -124,6 +129,11 @@ class FakeVmm:
     name: str = "fake"
     devices: Collection[DeviceKind] = (Drive, UserNic, TapNic)
     holds_writes: bool = True
+    in_the_way: str = ""
+    names_drives: bool = True
+    has_power_switch: bool = True
+    kernel_format: KernelFormat = KernelFormat.AS_IT_IS
+    agent_carrier: AgentCarrier = AgentCarrier.SERIAL
     stalled: dict[str, Condition] = field(default_factory=dict)
     has_room: bool = True
     engines: FakeEngines = field(default_factory=FakeEngines)
@@ -138,12 +148,16 @@ class FakeVmm:
     release_error: Exception | None = None
     hanging: threading.Event = field(default_factory=threading.Event)
 
-    def check(self, spec: VmSpec) -> None:
+    def options(self, spec: VmSpec) -> Mapping[str, str]:
         if spec.machine not in ("", "microvm", "q35"):
             raise BangerError(ErrorKind.USAGE, f'a fake has no machine "{spec.machine}"')
+        return {"machine": spec.machine or "microvm"}
 
-    def another_machine(self, spec: VmSpec) -> str:
-        return "q35"
+    def obstacle(self, kernel_digest: str) -> str:
+        return self.in_the_way
+
+    def alternative(self, spec: VmSpec) -> str:
+        return "--machine q35"
 
     def describe(self) -> Mapping[str, object]:
         return {"name": "session", "reason": "a fake", "limited": False, "unlimited_because": "a fake"}
@@ -198,7 +212,7 @@ class FakeVmm:
     def cpu_seconds(self, identity: ProcessIdentity) -> float:
         return self.cpu_s() if processes.is_same(identity) else 0.0
 
-    def condition(self, machine: Machine) -> Condition:
+    def condition(self, machine: Machine, token: CancelToken | None = None) -> Condition:
         if not processes.is_same(machine.identity):
             return Condition()
         words = log_tail(machine.vmm_log, machine.log_offset).strip()
@@ -214,7 +228,7 @@ class FakeVmm:
     def is_alive(self, identity: ProcessIdentity) -> bool:
         return processes.is_same(identity)
 
-    def power_down(self, machine: Machine) -> None:
+    def power_down(self, machine: Machine, token: CancelToken | None = None) -> None:
         self.press_button(machine.run_dir)
 
     def press_button(self, run_dir: Path) -> None:
@@ -222,11 +236,11 @@ class FakeVmm:
         if not any(config.name in self.deaf and config.run_dir == run_dir for config in self.launched):
             self.exit(run_dir, 0)
 
-    def pause(self, machine: Machine) -> None:
+    def pause(self, machine: Machine, token: CancelToken | None = None) -> None:
         processes.kill(machine.identity, signal.SIGSTOP)
         eventually(lambda: not processes.is_same(machine.identity) or _stands_still(machine.identity.pid))
 
-    def resume(self, machine: Machine) -> None:
+    def resume(self, machine: Machine, token: CancelToken | None = None) -> None:
         if machine.vm_id in self.stalled and not self.has_room:
             return
         self.stalled.pop(machine.vm_id, None)
@@ -271,6 +285,44 @@ class FakeVmm:
             )
         process.returncode = 0  # reaped by its identity, as the real driver does
         return processes.identify(process.pid, marker)
+
+
+@dataclass
+class FakeFirecracker(FakeVmm):
+    """Behaves as Firecracker does: its machines have no power switch, end by a reboot, and have no other engine.
+
+    Unlike Firecracker it gives machines every kind of card, so that owners' tests need no other network.
+    """
+
+    name: str = "firecracker"
+    holds_writes: bool = False
+    names_drives: bool = False
+    has_power_switch: bool = False
+    kernel_format: KernelFormat = KernelFormat.ELF
+    agent_carrier: AgentCarrier = AgentCarrier.VSOCK
+
+    def options(self, spec: VmSpec) -> Mapping[str, str]:
+        if spec.machine or spec.accelerator == "tcg":
+            raise BangerError(ErrorKind.USAGE, f'a fake has no machine "{spec.machine}"')
+        return {}
+
+    def alternative(self, spec: VmSpec) -> str:
+        return "--vmm qemu"
+
+    def condition(self, machine: Machine, token: CancelToken | None = None) -> Condition:
+        found = super().condition(machine, token)
+        if found.health is Health.RUNS and processes.is_same(machine.identity):
+            return Condition(Health.HALTED, "the guest powered off") if _has_halted(machine) else found
+        return found
+
+    def press_button(self, run_dir: Path) -> None:
+        """Three keys, upon which the guest reboots."""
+        if not any(config.name in self.deaf and config.run_dir == run_dir for config in self.launched):
+            self.exit(run_dir, "reboot")
+
+
+def _has_halted(machine: Machine) -> bool:
+    return has_halted(log_tail(machine.console_log))
 
 
 def _stands_still(pid: int) -> bool:

@@ -37,6 +37,7 @@ from banger.core.ports import (
     ImageRequest,
     ImageSource,
     ImageTools,
+    KernelFormat,
     KernelRequest,
     KernelSource,
     Mount,
@@ -159,7 +160,7 @@ class FakeGuests:
             raise BangerError(ErrorKind.TIMEOUT, f"the guest did not answer within {timeout_s:g} s")
         self.connected.add(vm.id)
 
-    def power_off(self, vm: Vm, timeout_s: float, token: CancelToken | None = None) -> None:
+    def power_off(self, vm: Vm, timeout_s: float, token: CancelToken | None = None, *, by_reboot: bool = False) -> None:
         self.asked_to_power_off.append(vm.name)
         self.on_power_off(vm)
 
@@ -185,6 +186,9 @@ class FakeBoot:
 
     def initrd(self, toolbox: Path, config: GuestConfig, target: Path) -> None:
         target.write_bytes(toolbox.read_bytes())
+
+    def kernel(self, kernel_dir: Path, kernel_format: KernelFormat, operation: Operation) -> Path:
+        return kernel_dir / "vmlinuz"
 
     def kernel_fault(self, kernel_dir: Path) -> str:
         return ""
@@ -324,7 +328,7 @@ class World:
         self.chosen_image_tools = image_tools or self.image_tools
         self.watcher = FakeWatcher()
         self.vmm = vmm or FakeVmm()
-        self.vmms = Vmms(Drivers("VMM driver", [self.vmm], self.vmm.name), self.vmm, self.vmm)
+        self.vmms = Vmms(Drivers("VMM driver", [self.vmm], self.vmm.name), self.vmm, self.vmm, self.vmm.name)
         self.owners = owners or {
             OwnerKind.IMAGE: ImageActor,
             OwnerKind.KERNEL: KernelActor,

@@ -10,7 +10,9 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 
@@ -21,14 +23,19 @@ from banger.core.ports import Machine, UserNic, VmmConfig, VmmDriver, VmmLaunche
 from banger.launch import Launching
 from banger.launch.systemd import SystemdLauncher
 from banger.layout import Layout
+from banger.vmm.firecracker.driver import FirecrackerDriver
 from banger.vmm.processes import LocalProcesses
 from banger.vmm.qemu.driver import QemuDriver
-from tests.support.fake_vmm import FakeVmm
+from tests.support.fake_vmm import FakeFirecracker, FakeVmm
 from tests.support.tiny_guest import write_button_guest, write_sleeping_guest
 from tests.support.waiting import eventually
 
 INSTALLATION = "0123456789ab"
-KINDS = ("fake", "qemu-microvm", "qemu-q35", "qemu-systemd")
+#: Machines that cost nothing, and real ones.
+FAKES = ("fake", "fake-firecracker")
+KINDS = (*FAKES, "qemu-microvm", "qemu-q35", "qemu-systemd", "firecracker")
+#: Emulated, what is tested would take too long, or cannot be.
+ON_KVM = ("qemu-systemd", "firecracker")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +51,15 @@ class Rig:
 
     @classmethod
     def build(cls, kind: str, home: Path, cache: Path) -> Rig:
-        if kind == "fake":
-            fake = FakeVmm(console="up\n")
+        if kind in FAKES:
+            fake = (FakeVmm if kind == "fake" else FakeFirecracker)(console="up\n")
             return cls(kind, home, cache, fake, fake, fake)
         layout = replace(Layout.from_environment({"BANGER_HOME": str(home)}), cache=cache)
         launching = make_launching("systemd" if kind == "qemu-systemd" else "session")
-        driver = QemuDriver(Config.load(layout.config_file, {}), layout, launching)
+        config = Config.load(layout.config_file, {})
+        driver: VmmDriver = QemuDriver(config, layout, launching)
+        if kind == "firecracker":
+            driver = FirecrackerDriver(config, layout, launching, driver.engines)
         return cls(kind, home, cache, driver, LocalProcesses(launching.outcome), launching)
 
     def close(self) -> None:
@@ -66,7 +76,8 @@ class Rig:
         """A machine of 32 MiB whose guest says "up" and waits. Emulated, unless it takes so long to be what is tested."""
         run_dir = self.home / name
         run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        machine = "q35" if self.kind == "qemu-q35" else "microvm"
+        is_firecracker = self.kind == "firecracker"
+        machine = "firecracker" if is_firecracker else "q35" if self.kind == "qemu-q35" else "microvm"
         kernel = run_dir / "kernel"
         if hears_button:
             write_button_guest(kernel, machine)
@@ -82,9 +93,9 @@ class Rig:
             cmdline="",
             cpus=1,
             memory_mib=32,
-            devices=(UserNic(),),
-            machine=machine,
-            accelerator=self.vmm.engines.choose("", "").accelerator if self.kind == "qemu-systemd" else "tcg",
+            devices=() if is_firecracker else (UserNic(),),
+            options={"machine": machine},
+            accelerator=self.vmm.engines.choose("", "").accelerator if self.kind in ON_KVM else "tcg",
             console_log=run_dir / "console.log",
             vmm_log=run_dir / "vmm.log",
         )
@@ -93,7 +104,7 @@ class Rig:
 
 def machine_of(config: VmmConfig, identity: ProcessIdentity, log_offset: int = 0) -> Machine:
     """What was launched, as its driver finds it again."""
-    return Machine(config.vm_id, identity, config.run_dir, config.vmm_log, log_offset)
+    return Machine(config.vm_id, identity, config.run_dir, config.console_log, config.vmm_log, log_offset)
 
 
 def make_launching(launcher: str) -> Launching:
@@ -104,9 +115,20 @@ def make_launching(launcher: str) -> Launching:
 
 def obstacle_to(kind: str) -> str:
     """Why machines of this kind cannot be run here; empty if they can."""
-    if kind != "fake" and not has_qemu():
+    if kind in FAKES:
+        return ""
+    if not has_qemu():
         return "qemu-system-x86_64 is not installed"
+    if kind == "firecracker":
+        return _obstacle_to_firecracker()
     return SystemdLauncher(INSTALLATION).obstacle() if kind == "qemu-systemd" else ""
+
+
+@cache
+def _obstacle_to_firecracker() -> str:
+    with tempfile.TemporaryDirectory() as home:
+        rig = Rig.build("firecracker", Path(home), Path(home))
+        return rig.vmm.obstacle("")
 
 
 def vm_id_of(name: str) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from banger.agent.endpoint import Endpoint
 from banger.agent.guest import AgentGuest
 from banger.agent.link import AgentLink
 from banger.core.cancel import CancelToken
@@ -115,7 +116,7 @@ class Machine:
             self.has_ssh = True
 
     async def _with_agent(self, work: Callable[[AgentGuest], Awaitable[None]]) -> None:
-        link = AgentLink("guest-1", self.directory / AGENT_SOCKET)
+        link = AgentLink("guest-1", Endpoint(self.directory / AGENT_SOCKET))
         await link.connect(BOOT_TIMEOUT_S)
         await work(AgentGuest("guest-1", link))
         link.drop()

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+from banger.agent.endpoint import Endpoint
 from banger.agent.guest import AgentGuest
 from banger.agent.link import AgentLink
 from banger.agent.messages import Exit, Result
@@ -139,7 +140,7 @@ def play(tmp_path: Path, script: Script, work: Work) -> object:
     async def both() -> object:
         path = tmp_path / "ga.sock"
         async with agent_at(path, script):
-            link = AgentLink("vm0", path)
+            link = AgentLink("vm0", Endpoint(path))
             try:
                 return await work(AgentGuest("vm0", link))
             finally:

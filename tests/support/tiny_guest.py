@@ -1,4 +1,4 @@
-"""Guests of a few bytes that QEMU boots in no time: they say "up" on the serial port and wait for the power button."""
+"""Guests of a few bytes that a VMM boots in no time: they say "up" on the serial port and wait for the power button."""
 
 from __future__ import annotations
 
@@ -19,6 +19,13 @@ a1 00 00 a0 fe          poll: mov eax, [0xfea00000]     ; pending events; readin
 a8 02                   test al, 2                      ; the power button
 74 f7                   jz poll
 c6 05 00 02 a0 fe 34    mov byte [0xfea00200], 0x34     ; sleep type 5, go
+f4                      hlt
+""",
+    "firecracker": """
+e4 64                   poll: in al, 0x64               ; the keyboard controller
+a8 01                   test al, 1                      ; a key
+74 fa                   jz poll
+b0 fe e6 64             mov al, 0xfe; out 0x64, al      ; reset
 f4                      hlt
 """,
     "q35": """

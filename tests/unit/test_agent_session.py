@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from banger.agent import link as link_module
+from banger.agent.endpoint import Endpoint
 from banger.agent.guest import AgentGuest
 from banger.agent.link import AgentLink
 from banger.agent.messages import Exit, Result, Status
@@ -219,14 +220,14 @@ def test_guest_that_says_nothing_is_given_up_by_all_callers_at_once(tmp_path: Pa
 def test_guest_that_is_not_there_yet_is_waited_for_as_long_as_was_said(tmp_path: Path) -> None:
     async def nobody() -> BangerError:
         with pytest.raises(BangerError) as caught:
-            await AgentLink("vm0", tmp_path / "none").connect(0.3)
+            await AgentLink("vm0", Endpoint(tmp_path / "none")).connect(0.3)
         return caught.value
 
     assert asyncio.run(nobody()).kind is ErrorKind.TIMEOUT
 
     async def late() -> None:
         path = tmp_path / "ga.sock"
-        link = AgentLink("vm0", path)
+        link = AgentLink("vm0", Endpoint(path))
         connecting = asyncio.create_task(link.connect(10))
         await asyncio.sleep(0.15)
 
@@ -267,7 +268,7 @@ def test_rest_of_a_former_session_is_passed_over(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["etc/passwd", "/etc\0/passwd", ""])
 def test_path_that_no_system_call_takes_is_refused_before_anybody_is_asked(tmp_path: Path, path: str) -> None:
-    guest = AgentGuest("vm0", AgentLink("vm0", tmp_path / "nobody"))
+    guest = AgentGuest("vm0", AgentLink("vm0", Endpoint(tmp_path / "nobody")))
     for ask in (guest.files.stat, guest.files.get, guest.files.put):
         with pytest.raises(BangerError) as caught:
             asyncio.run(ask(path))

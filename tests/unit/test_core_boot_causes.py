@@ -158,7 +158,7 @@ def test_boot_that_nobody_explains_is_told_by_what_is_missing(
 @pytest.mark.parametrize(
     ("said", "key"),
     [
-        ('no disk with the serial "root" (are the kernel\'s virtio drivers there?)', "no-disk-driver"),
+        ('no disk with the label "root" (are the kernel\'s virtio drivers there?)', "no-disk-driver"),
         ("cannot mount the overlay (does the kernel have overlayfs?)", "no-overlay"),
         ("the kernel has no devtmpfs", "no-devtmpfs"),
         ("cannot mount the image (/dev/vda)", "image-not-mounted"),

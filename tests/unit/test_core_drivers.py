@@ -58,7 +58,9 @@ def test_every_vmm_driver_is_made_probed_and_can_be_set(tmp_path):
     drivers = all_drivers(config, layout, Launching(config, "0123456789ab", {}))
     assert drivers.names == vmm_names.DRIVERS
     assert set(survey._PROBES) == set(survey._ENGINES) == set(vmm_names.DRIVERS)
-    assert drivers.default.name == config.text("vmm.driver")
+    assert (config.text("vmm.driver"), drivers.default.name) == ("auto", "qemu")
+    layout, config = layout_and_config(tmp_path, BANGER_VMM_DRIVER="firecracker")
+    assert all_drivers(config, layout, Launching(config, "0123456789ab", {})).default.name == "firecracker"
 
 
 def test_words_of_users_are_what_the_driver_knows():
@@ -76,7 +78,7 @@ def test_machine_that_qemu_does_not_have_is_refused_and_another_one_is_known(tmp
     layout, config = layout_and_config(tmp_path)
     driver = all_drivers(config, layout, Launching(config, "0123456789ab", {})).named("qemu")
     with pytest.raises(BangerError, match='QEMU has no machine "pdp11"'):
-        driver.check(VmSpec("debian", machine="pdp11"))
-    driver.check(VmSpec("debian", machine="q35", accelerator="tcg"))
-    assert driver.another_machine(VmSpec("debian")) == "q35"
-    assert driver.another_machine(VmSpec("debian", machine="q35")) == "microvm"
+        driver.options(VmSpec("debian", machine="pdp11"))
+    assert driver.options(VmSpec("debian", machine="q35", accelerator="tcg")) == {"machine": "q35"}
+    assert driver.alternative(VmSpec("debian")) == "--machine q35"
+    assert driver.alternative(VmSpec("debian", machine="q35")) == "--machine microvm"

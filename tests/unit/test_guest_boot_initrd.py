@@ -130,9 +130,11 @@ def test_toolbox_changes_with_every_file_and_kernel() -> None:
 
 
 def test_toolbox_archive_lists_its_modules_in_load_order() -> None:
-    found = entries(archive({"init": b"#!"}, "ld.so", [Module("b.ko", b"B"), Module("a.ko", b"A")]))
+    modules = {"": [Module("b.ko", b"B"), Module("a.ko", b"A")], "vsock": [Module("v.ko", b"V")]}
+    found = entries(archive({"init": b"#!"}, "ld.so", modules))
     assert stat.S_IMODE(found["."].mode) == 0o755, "the guest's users make nothing in it"
     assert found["modules/order"].content == b"b.ko\na.ko\n"
+    assert found["modules/order-vsock"].content == b"v.ko\n"
     assert found["modules/a.ko"].content == b"A"
     assert found["lib/loader"].content == b"ld.so"
 

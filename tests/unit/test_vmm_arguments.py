@@ -26,16 +26,16 @@ CONFIG = VmmConfig(
     cpus=2,
     memory_mib=512,
     devices=(*DRIVES, NIC),
-    machine="microvm",
+    options={"machine": "microvm"},
     accelerator="tcg",
     console_log=Path("/v/console.log"),
     vmm_log=Path("/v/vmm.log"),
 )
 
 
-def line(binary: Binary = BINARY, **changes: object) -> list[str]:
-    config = replace(CONFIG, **changes)  # type: ignore[arg-type]
-    return command_line(binary, config, config.machine, qmp_fd=7, tsc_khz=2_600_000)
+def line(binary: Binary = BINARY, machine: str = "microvm", **changes: object) -> list[str]:
+    config = replace(CONFIG, options={"machine": machine}, **changes)  # type: ignore[arg-type]
+    return command_line(binary, config, qmp_fd=7, tsc_khz=2_600_000)
 
 
 def values(argv: Sequence[str], flag: str) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Protocol
 from banger.core.cancel import CancelToken
 from banger.core.models import Vm
 from banger.core.operation import Operation
+from banger.core.ports.machine import AgentCarrier, KernelFormat
 from banger.core.ports.running_guest import RunningGuest
 
 #: Port of banger's own ssh server in a guest, on loopback; 22 is left to the image.
@@ -29,8 +30,8 @@ class Guests(Protocol):
         """
         ...
 
-    def power_off(self, vm: Vm, timeout_s: float, token: CancelToken | None = None) -> None:
-        """Have the guest power itself off in the image's own way; returns once it has heard.
+    def power_off(self, vm: Vm, timeout_s: float, token: CancelToken | None = None, *, by_reboot: bool = False) -> None:
+        """Have the guest power itself off in the image's own way, or reboot; returns once it has heard.
 
         Raises:
             BangerError: ``unknown_outcome`` if it was lost when it had perhaps heard, ``cancelled``, and ``timeout``,
@@ -73,9 +74,9 @@ class GuestNetwork:
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """The drive of that ``serial`` is seen at ``path`` in the guest, from before anything of the image runs."""
+    """The drive of that ``label`` is seen at ``path`` in the guest, from before anything of the image runs."""
 
-    serial: str
+    label: str
     path: str
 
 
@@ -87,6 +88,9 @@ class GuestConfig:
         root: ``overlay`` joins the read-only drive ``root`` and the writable drive ``data``; ``direct`` mounts the
             drive ``root`` itself read-write.
         mounts: drives that are mounted besides the root; each is one that :class:`GuestBoot` knows.
+        drives: the labels of all drives, in the order in which the guest sees them; empty if it sees the labels.
+        carrier: how its agent is reached.
+        has_power_switch: the machine ends when the guest powers off; otherwise only when it reboots.
         files: path in the guest to content, written at every start.
         command: started with every boot, with the console for its output; empty: none.
         user: who runs ``command``; empty: root.
@@ -105,6 +109,9 @@ class GuestConfig:
     files: Mapping[str, bytes]
     root: str = "overlay"
     mounts: Sequence[Mount] = ()
+    drives: Sequence[str] = ()
+    carrier: AgentCarrier = AgentCarrier.SERIAL
+    has_power_switch: bool = True
     command: Sequence[str] = ()
     user: str = ""
     workdir: str = ""
@@ -126,6 +133,14 @@ class GuestBoot(Protocol):
 
     def initrd(self, toolbox: Path, config: GuestConfig, target: Path) -> None:
         """Write ``target``: the toolbox with the per-VM archive joined to it. Mode 0600."""
+        ...
+
+    def kernel(self, kernel_dir: Path, kernel_format: KernelFormat, operation: Operation) -> Path:
+        """A kernel's file in a format that a machine takes, made now if need be. Two makers at once do no harm.
+
+        Raises:
+            BangerError: ``invalid`` if there is none in its file, or it is damaged.
+        """
         ...
 
     def kernel_fault(self, kernel_dir: Path) -> str:

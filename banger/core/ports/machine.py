@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -14,14 +14,30 @@ from banger.core.wire.port_forward import PortForward
 AGENT_SOCKET = "ga.sock"
 #: By this name the agent finds its end of that byte stream, where that is a serial port.
 AGENT_PORT = "org.banger.agent"
+#: Where the agent listens if it is reached by vsock (docs/agent.md).
+AGENT_VSOCK_PORT = 1024
+
+
+class AgentCarrier(StrEnum):
+    """What carries the byte stream between a guest's agent and the socket of its machine."""
+
+    SERIAL = "serial"  # a port of virtio-serial; the socket is its other end
+    VSOCK = "vsock"  # connections to the agent's port; each is asked for on the socket
+
+
+class KernelFormat(StrEnum):
+    """The format in which a machine takes its kernel."""
+
+    AS_IT_IS = "as it is"
+    ELF = "elf"  # uncompressed
 
 
 @dataclass(frozen=True, slots=True)
 class Drive:
-    """A block device of a VM. ``serial`` names it inside the guest (at most 20 letters and digits)."""
+    """A block device of a VM. ``label`` is its role in the guest: at most 20 letters and digits."""
 
     path: Path
-    serial: str
+    label: str
     read_only: bool
 
 
@@ -69,7 +85,8 @@ class VmmConfig:
         run_dir: private directory for sockets; paths in it stay under 108 bytes.
         cmdline: kernel arguments that the guest needs, without what the driver itself adds.
         devices: drives in the order in which the guest sees them, and its network card.
-        machine: a type of machine that the driver knows; empty for its default.
+        kernel: in the driver's format.
+        options: what the driver made of the VM's spec, for itself.
         accelerator: as the driver's engines chose it.
     """
 
@@ -82,7 +99,7 @@ class VmmConfig:
     cpus: int
     memory_mib: int
     devices: Sequence[Device]
-    machine: str
+    options: Mapping[str, str]
     accelerator: str
     console_log: Path
     vmm_log: Path
@@ -98,6 +115,7 @@ class Machine:
     vm_id: str
     identity: ProcessIdentity
     run_dir: Path
+    console_log: Path
     vmm_log: Path
     log_offset: int = 0
 
@@ -110,6 +128,7 @@ class Health(StrEnum):
     NO_ROOM = "no room"  # it stands still since a write found no room on the host; what it wants to write is kept
     DISK_FAILED = "disk failed"  # the same, but the host gave another reason not to write
     BROKEN = "broken"  # it cannot go on at all
+    HALTED = "halted"  # its guest has powered off, which this machine has no switch for
 
 
 @dataclass(frozen=True, slots=True)

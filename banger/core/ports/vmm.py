@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from banger.core.cancel import CancelToken
 from banger.core.exits import ExitRecord, Outcome
 from banger.core.models import ProcessIdentity
-from banger.core.ports.machine import Condition, DeviceKind, Machine, VmmConfig
+from banger.core.ports.machine import AgentCarrier, Condition, DeviceKind, KernelFormat, Machine, VmmConfig
 from banger.core.wire.vm_spec import VmSpec
 
 if TYPE_CHECKING:
@@ -24,23 +24,42 @@ class VmmDriver(Protocol):
         devices: the kinds of devices that it can give a machine.
         holds_writes: a write that the host does not take stops the machine until it does, see :class:`Condition`;
             otherwise the guest is told of an I/O error.
+        names_drives: the guest sees the label of each drive, as its serial number; otherwise it goes by their order.
+        has_power_switch: the machine ends when its guest powers off; otherwise only when that reboots.
+        kernel_format: how its machines take their kernel.
+        agent_carrier: how the agents in its machines are reached.
     """
 
     name: str
     devices: Collection[DeviceKind]
     holds_writes: bool
+    names_drives: bool
+    has_power_switch: bool
+    kernel_format: KernelFormat
+    agent_carrier: AgentCarrier
 
     @property
     def engines(self) -> Engines:
         """What its machines may run on."""
         ...
 
-    def check(self, spec: VmSpec) -> None:
-        """Raise ``usage`` for a machine or an accelerator that it does not know. Asked before anything is made."""
+    def options(self, spec: VmSpec) -> Mapping[str, str]:
+        """What it takes from ``spec`` and from the settings, for :class:`VmmConfig`. Asked before anything is made.
+
+        Raises:
+            BangerError: ``usage`` for what it does not know or cannot do.
+        """
         ...
 
-    def another_machine(self, spec: VmSpec) -> str:
-        """A type of machine to try instead of that of ``spec``; empty if there is none."""
+    def obstacle(self, kernel_digest: str) -> str:
+        """Why no machine with that kernel should be run on it here, in one line; empty if nothing is known against it.
+
+        The digest is empty while the kernel is not known.
+        """
+        ...
+
+    def alternative(self, spec: VmSpec) -> str:
+        """What to type for another machine where that of ``spec`` does not do; empty if there is none."""
         ...
 
     def launch(
@@ -54,23 +73,26 @@ class VmmDriver(Protocol):
         """
         ...
 
-    def condition(self, machine: Machine) -> Condition:
-        """How the machine is; of one that does not answer, or is gone, nothing bad is known: it "runs"."""
+    def condition(self, machine: Machine, token: CancelToken | None = None) -> Condition:
+        """How the machine is; of one that does not answer, or is gone, nothing bad is known: it "runs".
+
+        Like every method that waits for the VMM, it raises ``cancelled`` soon after ``token`` is.
+        """
         ...
 
     def exit_record(self, machine: Machine, outcome: Outcome, console: str) -> ExitRecord:
         """Why the machine ended, from how its process did and what ``console`` holds: its guest's words."""
         ...
 
-    def power_down(self, machine: Machine) -> None:
-        """Ask the guest to power off by the VMM's own means (ACPI power button); returns at once."""
+    def power_down(self, machine: Machine, token: CancelToken | None = None) -> None:
+        """Ask the guest to power off by the VMM's own means (a button, a key); returns at once."""
         ...
 
-    def pause(self, machine: Machine) -> None:
+    def pause(self, machine: Machine, token: CancelToken | None = None) -> None:
         """Stop the machine's CPUs; what is in memory stays. Pausing a paused machine is success."""
         ...
 
-    def resume(self, machine: Machine) -> None:
+    def resume(self, machine: Machine, token: CancelToken | None = None) -> None:
         """Let a machine go on that stands still, for whatever reason; one that runs is success.
 
         One that waited for the host to take a write tries that again, and may stand still again at once.

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypedDict
 from banger.core.egress import EgressPolicy
 from banger.core.publishing import parse_publish
 from banger.core.units import LONGEST_S, parse_duration
-from banger.core.vmm_names import ACCELERATORS, MACHINES
+from banger.core.vmm_names import ACCELERATORS, AUTO, DRIVERS, MACHINES
 from banger.core.wire import reading, sizes
 from banger.core.wire.facts import FACTS, Facts, described, facts_of
 from banger.core.wire.port_forward import PortForward
@@ -34,8 +34,8 @@ def _egress(text: str) -> str:
     return str(EgressPolicy.parse(text))
 
 
-def _accelerator(text: str) -> str:
-    return "" if text == "auto" else text
+def _automatic(text: str) -> str:
+    return "" if text == AUTO else text
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +170,18 @@ class VmSpec:
             most_words=sizes.DISK_MIB.most_words,
         ),
     )
+    vmm: str = described(
+        "",
+        Facts(
+            "VMM: auto, qemu or firecracker.",
+            ("--vmm",),
+            "DRIVER",
+            "Empty: the setting `vmm.driver`, by default chosen automatically.",
+            read=_automatic,
+            choices=("", *DRIVERS),
+            offers=(AUTO,),
+        ),
+    )
     machine: str = described(
         "",
         Facts(
@@ -187,9 +199,9 @@ class VmSpec:
             ("--accelerator",),
             "WHICH",
             "Empty: the setting, by default chosen automatically.",
-            read=_accelerator,
+            read=_automatic,
             choices=("", *ACCELERATORS),
-            offers=("auto",),
+            offers=(AUTO,),
         ),
     )
     ephemeral: bool = described(
@@ -278,6 +290,7 @@ class SpecOptions(TypedDict, total=False):
     storage: str
     home: str
     home_mib: int
+    vmm: Literal["", "qemu", "firecracker"]
     machine: Literal["", "microvm", "q35"]
     accelerator: Literal["", "kvm", "tcg"]
     ttl_s: float

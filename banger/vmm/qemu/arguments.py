@@ -19,6 +19,8 @@ _T = TypeVar("_T")
 
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
+#: The one option that the driver makes of a spec, a key of :data:`MACHINES`.
+MACHINE = "machine"
 #: Every one of them is needed on ``microvm``: ACPI to find the devices, the others to keep time under emulation.
 MACHINES = {"microvm": "microvm,acpi=on,pit=on,pic=on,rtc=on", "q35": "q35"}
 #: Accelerator and CPU. Told that string instructions are fast, Linux copies memory by ``rep movsb``, which TCG emulates
@@ -39,16 +41,16 @@ class Binary:
     has_sandbox: bool
 
 
-def command_line(binary: Binary, config: VmmConfig, machine: str, qmp_fd: int, tsc_khz: int) -> list[str]:
+def command_line(binary: Binary, config: VmmConfig, qmp_fd: int, tsc_khz: int) -> list[str]:
     """The argument list that starts ``config``.
 
     Args:
         binary: the executable to start.
-        config: what to start; raises ``usage`` for an accelerator that QEMU does not have here.
-        machine: its type; raises ``usage`` for one that QEMU does not have here.
+        config: what to start; raises ``usage`` for a machine or an accelerator that QEMU does not have here.
         qmp_fd: an inherited, listening Unix socket on which QEMU answers the monitor protocol.
         tsc_khz: rate of this host's time stamp counter, which an emulated ``microvm`` can't measure by itself.
     """
+    machine = config.options[MACHINE]
     return [
         *machine_arguments(binary, machine, config.accelerator),
         "-name", f"{vmm_marker(config.vm_id)},process={vmm_marker(config.vm_id)}",
@@ -140,7 +142,7 @@ def _disk(node: str, drive: Drive, bus: str) -> Iterator[str]:
     """
     policy = {"rerror": "report"} if drive.read_only else {"rerror": "report", "werror": "stop"}
     yield from ("-blockdev", _blockdev(node, drive))
-    yield from ("-device", options(f"virtio-blk-{bus}", drive=node, serial=drive.serial, **policy))
+    yield from ("-device", options(f"virtio-blk-{bus}", drive=node, serial=drive.label, **policy))
 
 
 def _network_card(nic: Nic, bus: str, vm_id: str) -> Iterator[str]:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from banger.config import Config
 from banger.core.cancel import CancelToken, Deadline
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.exits import ExitRecord, Outcome
 from banger.core.models import ProcessIdentity
-from banger.core.ports import Condition, DeviceKind, Drive, Machine, TapNic, UserNic, VmmConfig
+from banger.core.ports import (
+    AgentCarrier,
+    Condition,
+    DeviceKind,
+    Drive,
+    KernelFormat,
+    Machine,
+    TapNic,
+    UserNic,
+    VmmConfig,
+)
 from banger.core.wire.vm_spec import VmSpec
 from banger.launch import Launching
 from banger.layout import Layout
@@ -17,7 +27,7 @@ from banger.vmm import identity as processes
 from banger.vmm.exits import explain_exit
 from banger.vmm.log_files import log_tail, make_room, note_command
 from banger.vmm.qemu import failures, health, launch, probe, qmp
-from banger.vmm.qemu.arguments import ACCELERATORS, MACHINES, choose, command_line
+from banger.vmm.qemu.arguments import ACCELERATORS, MACHINE, MACHINES, choose, command_line
 from banger.vmm.qemu.binary import find_binary
 from banger.vmm.qemu.engines import QemuEngines
 
@@ -32,6 +42,10 @@ class QemuDriver:
     name = "qemu"
     devices: Collection[DeviceKind] = (Drive, UserNic, TapNic)
     holds_writes = True
+    names_drives = True
+    has_power_switch = True
+    kernel_format = KernelFormat.AS_IT_IS
+    agent_carrier = AgentCarrier.SERIAL
 
     def __init__(self, config: Config, layout: Layout, launching: Launching) -> None:
         self._config = config
@@ -44,37 +58,47 @@ class QemuDriver:
         """What its machines may run on."""
         return self._engines
 
-    def check(self, spec: VmSpec) -> None:
-        """Raise ``usage`` for a machine or an accelerator that it does not know."""
-        choose(MACHINES, self._machine(spec.machine), "machine")
+    def options(self, spec: VmSpec) -> Mapping[str, str]:
+        """The type of the machine. Raises ``usage`` for one, or an accelerator, that it does not know."""
+        machine = self._machine(spec)
+        choose(MACHINES, machine, "machine")
         if spec.accelerator:
             choose(ACCELERATORS, spec.accelerator, "accelerator")
+        return {MACHINE: machine}
 
-    def another_machine(self, spec: VmSpec) -> str:
+    def obstacle(self, kernel_digest: str) -> str:  # noqa: ARG002  # it emulates what KVM does not run
+        """That it is not installed."""
+        try:
+            find_binary()
+        except BangerError as error:
+            return error.message
+        return ""
+
+    def alternative(self, spec: VmSpec) -> str:
         """The other one of its two types."""
-        return next(name for name in reversed(MACHINES) if name != self._machine(spec.machine))
+        return "--machine " + next(name for name in reversed(MACHINES) if name != self._machine(spec))
 
     def launch(
         self, config: VmmConfig, on_spawn: Callable[[ProcessIdentity], None], token: CancelToken | None = None
     ) -> ProcessIdentity:
         """Start the process so that it outlives the daemon, and return once the machine runs."""
-        binary, machine = find_binary(), self._machine(config.machine)
+        binary = find_binary()
         tsc_khz = probe.tsc_khz(self._layout) if config.accelerator == "tcg" else 0
         make_room(config.console_log, config.vmm_log)
 
         def noted(qmp_fd: int) -> Sequence[str]:
-            argv = command_line(binary, config, machine, qmp_fd, tsc_khz)
+            argv = command_line(binary, config, qmp_fd, tsc_khz)
             note_command(config.vmm_log, binary.version, argv)
             return argv
 
         return launch.launch(config, noted, on_spawn, self._launching, token=token)
 
-    def condition(self, machine: Machine) -> Condition:
+    def condition(self, machine: Machine, token: CancelToken | None = None) -> Condition:
         """What its monitor says; of one that does not answer nothing is known, and it will be asked again."""
         if not processes.is_same(machine.identity):
             return Condition()
         try:
-            with qmp.session(launch.qmp_path(machine.run_dir), Deadline.after(_LOOK_TIMEOUT_S)) as session:
+            with qmp.session(launch.qmp_path(machine.run_dir), Deadline.after(_LOOK_TIMEOUT_S), token) as session:
                 status = session.execute("query-status")["status"]
                 disks = session.execute("query-block") if status == health.IO_ERROR else ()
         except qmp.QmpError:
@@ -86,27 +110,27 @@ class QemuDriver:
         """Why the machine ended; QEMU's own words are in its log."""
         return explain_exit(outcome, console, failures.last_lines(log_tail(machine.vmm_log)), failures.ended_by_signal)
 
-    def power_down(self, machine: Machine) -> None:
+    def power_down(self, machine: Machine, token: CancelToken | None = None) -> None:
         """Press the ACPI power button; a machine that is gone already is success."""
-        self._tell(machine, "system_powerdown", "take the power button")
+        self._tell(machine, "system_powerdown", "take the power button", token)
 
-    def pause(self, machine: Machine) -> None:
+    def pause(self, machine: Machine, token: CancelToken | None = None) -> None:
         """Stop the machine's CPUs; one that stands still already is success, and so is one that is gone."""
-        self._tell(machine, "stop", "stand still")
+        self._tell(machine, "stop", "stand still", token)
 
-    def resume(self, machine: Machine) -> None:
+    def resume(self, machine: Machine, token: CancelToken | None = None) -> None:
         """Let the machine go on; one that runs is success, and so is one that is gone."""
-        self._tell(machine, "cont", "go on")
+        self._tell(machine, "cont", "go on", token)
 
-    def _machine(self, wish: str) -> str:
-        return wish or self._config.text("vmm.machine")
+    def _machine(self, spec: VmSpec) -> str:
+        return spec.machine or self._config.text("vmm.machine")
 
-    def _tell(self, machine: Machine, command: str, meaning: str) -> None:
+    def _tell(self, machine: Machine, command: str, meaning: str, token: CancelToken | None) -> None:
         identity = machine.identity
         if not processes.is_same(identity):
             return
         try:
-            with qmp.session(launch.qmp_path(machine.run_dir), Deadline.after(_COMMAND_TIMEOUT_S)) as session:
+            with qmp.session(launch.qmp_path(machine.run_dir), Deadline.after(_COMMAND_TIMEOUT_S), token) as session:
                 session.execute(command)
         except qmp.QmpError as error:
             if not processes.is_same(identity):

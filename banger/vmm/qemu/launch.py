@@ -10,18 +10,17 @@ from pathlib import Path
 from banger.core.cancel import CancelToken, Deadline
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import ProcessIdentity
-from banger.core.names import vmm_marker
 from banger.core.ports import VmmConfig
 from banger.launch import Job, Launching
 from banger.vmm import identity
 from banger.vmm.qemu import failures, qmp
 from banger.vmm.qemu.arguments import options
+from banger.vmm.starting import NotRunningError, start
 
 #: From the start of the process until the machine runs; a loaded host takes a second.
 START_TIMEOUT_S = 30.0
 #: What QEMU needs besides the guest's memory, in MiB: its own, and for emulation the translated code.
 _OVERHEAD_MIB = {"kvm": 512, "tcg": 1536}
-_KILL_TIMEOUT_S = 10.0
 _STATUS_INTERVAL_S = 0.02
 #: Stands for the monitor's socket in a command line until its path takes its place.
 _NO_SOCKET = -1
@@ -53,23 +52,20 @@ def launch(
     Raises:
         BangerError: as :func:`banger.vmm.qemu.failures.explain` reads QEMU's own words; no process is left then.
     """
-    log_start = _size(config.vmm_log)
-    process = _spawn(config, command_line, launching)
-    try:
-        spawned = identity.identify(process, vmm_marker(config.vm_id))
-    except ProcessLookupError as error:  # somebody else has reaped it
-        raise failures.explain(config, _text_since(config.vmm_log, log_start), error, timed_out=False) from error
-    try:
-        on_spawn(spawned)
-        _wait_running(config.run_dir, spawned, Deadline.after(timeout_s), token or CancelToken())
-    except qmp.QmpError as error:
-        timed_out = isinstance(error, qmp.QmpTimeoutError)
-        _end(spawned)
-        raise failures.explain(config, _text_since(config.vmm_log, log_start), error, timed_out=timed_out) from error
-    except BaseException:
-        _end(spawned)
-        raise
-    return spawned
+
+    def wait_running(spawned: ProcessIdentity) -> None:
+        try:
+            _wait_running(config.run_dir, spawned, Deadline.after(timeout_s), token or CancelToken())
+        except qmp.QmpError as error:
+            raise NotRunningError(str(error), timed_out=isinstance(error, qmp.QmpTimeoutError)) from error
+
+    return start(
+        config,
+        spawn=lambda: _spawn(config, command_line, launching),
+        wait_running=wait_running,
+        explain=failures.explain,
+        on_spawn=on_spawn,
+    )
 
 
 def _spawn(config: VmmConfig, command_line: Callable[[int], Sequence[str]], launching: Launching) -> int:
@@ -117,7 +113,7 @@ def _wait_running(run_dir: Path, spawned: ProcessIdentity, deadline: Deadline, t
     while True:
         token.raise_if_cancelled()
         try:
-            with qmp.session(qmp_path(run_dir), deadline) as session:
+            with qmp.session(qmp_path(run_dir), deadline, token) as session:
                 while (status := session.execute("query-status")["status"]) != "running":
                     if deadline.expired:
                         raise qmp.QmpTimeoutError(f"the machine is {status}")
@@ -130,21 +126,3 @@ def _wait_running(run_dir: Path, spawned: ProcessIdentity, deadline: Deadline, t
             if deadline.expired:
                 raise qmp.QmpTimeoutError("it makes no monitor socket") from error
             token.wait(_STATUS_INTERVAL_S)
-
-
-def _end(spawned: ProcessIdentity) -> None:
-    identity.kill(spawned)
-    identity.wait_gone(spawned, _KILL_TIMEOUT_S)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
-
-
-def _text_since(path: Path, offset: int) -> str:
-    with path.open("rb") as file:
-        file.seek(offset)
-        return file.read().decode(errors="replace")

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from banger.core.cancel import Deadline
+from banger.core.cancel import CancelToken, Deadline
+from banger.vmm.waiting import abandoned_with
 
 #: QEMU's answers to the commands used here are short; a longer line is not one of them.
 _MAX_LINE_BYTES = 1 << 20
@@ -104,9 +105,13 @@ class QmpSession:
 
 
 @contextmanager
-def session(path: Path, deadline: Deadline) -> Iterator[QmpSession]:
-    """Connect to QEMU's socket; every wait inside ends at ``deadline`` with :class:`QmpTimeoutError`."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+def session(path: Path, deadline: Deadline, token: CancelToken | None = None) -> Iterator[QmpSession]:
+    """Connect to QEMU's socket; every wait inside ends at ``deadline`` with :class:`QmpTimeoutError`.
+
+    Raises:
+        BangerError: ``cancelled``, soon after ``token`` is.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection, abandoned_with(connection, token):
         try:
             connection.settimeout(deadline.at_most(3600.0) or 0.001)
             connection.connect(str(path))

@@ -1,0 +1,179 @@
+"""The Firecracker driver: machines are started from a file and controlled through the API of their process."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from banger.config import Config
+from banger.core.cancel import CancelToken
+from banger.core.console import has_halted
+from banger.core.errors import BangerError, ErrorKind
+from banger.core.exits import ExitRecord, Outcome
+from banger.core.models import ProcessIdentity
+from banger.core.ports import (
+    AgentCarrier,
+    Condition,
+    DeviceKind,
+    Drive,
+    Engines,
+    Health,
+    KernelFormat,
+    Machine,
+    TapNic,
+    VmmConfig,
+)
+from banger.core.vmm_names import EMULATED
+from banger.core.wire.vm_spec import VmSpec
+from banger.launch import Launching
+from banger.layout import Layout
+from banger.vmm import identity as processes
+from banger.vmm.firecracker import exits, launch
+from banger.vmm.firecracker.binary import find_binary
+from banger.vmm.firecracker.client import Api, ApiError
+from banger.vmm.firecracker.configuration import CPU_TEMPLATE, CPU_TEMPLATES, MOST_CPUS
+from banger.vmm.firecracker.engines import FirecrackerEngines
+from banger.vmm.firecracker.releases import parse_version
+from banger.vmm.log_files import log_tail, make_room
+
+_COMMAND_TIMEOUT_S = 5.0
+#: A machine is looked at all the time, and one that is too busy to answer now is looked at again.
+_LOOK_TIMEOUT_S = 1.0
+_STOP_TIMEOUT_S = 5.0
+#: In these, a machine that goes on after a pause is deaf on its vsock (Firecracker: pull request 6100).
+_DEAF_AFTER_PAUSE = ((1, 16, 0), (1, 16, 1))
+_PAUSED = Condition(Health.PAUSED, "it is paused")
+
+
+class FirecrackerDriver:
+    """Implements :class:`banger.core.ports.VmmDriver`. Keeps nothing about a VM: all it knows is on the host."""
+
+    name = "firecracker"
+    devices: Collection[DeviceKind] = (Drive, TapNic)
+    holds_writes = False
+    names_drives = False
+    has_power_switch = False
+    kernel_format = KernelFormat.ELF
+    agent_carrier = AgentCarrier.VSOCK
+
+    def __init__(self, config: Config, layout: Layout, launching: Launching, proof: Engines) -> None:
+        """``proof`` knows what KVM is worth here."""
+        self._config = config
+        self._layout = layout
+        self._launching = launching
+        self._engines = FirecrackerEngines(config, proof)
+
+    @property
+    def engines(self) -> FirecrackerEngines:
+        """KVM."""
+        return self._engines
+
+    def options(self, spec: VmSpec) -> Mapping[str, str]:
+        """The CPU template. Raises ``usage`` for what it does not have."""
+        if spec.machine:
+            raise _lacks(f'no machine "{spec.machine}"', spec.machine)
+        if EMULATED in (spec.accelerator, self._config.text("vmm.accelerator")):
+            raise _lacks("no emulation", EMULATED)
+        if spec.cpus > MOST_CPUS:
+            raise _lacks(f"at most {MOST_CPUS} CPUs for a VM", str(spec.cpus))
+        template = self._config.text("firecracker.cpu_template")
+        if template and template not in CPU_TEMPLATES and not Path(template).is_absolute():
+            raise BangerError(
+                ErrorKind.USAGE, f'"{template}" is not a valid value for firecracker.cpu_template', subject=template,
+                hint=f"use {', '.join(CPU_TEMPLATES)}, or the absolute path of a file",
+            )  # fmt: skip
+        return {CPU_TEMPLATE: template}
+
+    def obstacle(self, kernel_digest: str) -> str:
+        """Why it cannot run machines here: it is not installed, or KVM is not proven."""
+        try:
+            find_binary(self._layout, self._config)
+        except BangerError as error:
+            return error.message
+        return self._engines.obstacle(kernel_digest)
+
+    def alternative(self, spec: VmSpec) -> str:  # noqa: ARG002  # it has one kind of machine
+        """QEMU has others."""
+        return "--vmm qemu"
+
+    def launch(
+        self, config: VmmConfig, on_spawn: Callable[[ProcessIdentity], None], token: CancelToken | None = None
+    ) -> ProcessIdentity:
+        """Start the process so that it outlives the daemon, and return once the machine runs."""
+        make_room(config.console_log)
+        return launch.launch(find_binary(self._layout, self._config), config, on_spawn, self._launching, token)
+
+    def condition(self, machine: Machine, token: CancelToken | None = None) -> Condition:
+        """What its API says, and the last word of its guest, which it does not notice itself."""
+        if not processes.is_same(machine.identity):
+            return Condition()
+        if processes.is_stopped(machine.identity):
+            return _PAUSED
+        try:
+            state = self._api(machine, _LOOK_TIMEOUT_S, token).get("/").get("state")
+        except ApiError:
+            return Condition()
+        if state == "Paused":
+            return _PAUSED
+        if has_halted(log_tail(machine.console_log)):
+            return Condition(Health.HALTED, "the guest powered off")
+        return Condition()
+
+    def exit_record(self, machine: Machine, outcome: Outcome, console: str) -> ExitRecord:
+        """Why the machine ended; Firecracker's own words are in its log."""
+        return exits.explain(outcome, console, log_tail(machine.vmm_log))
+
+    def power_down(self, machine: Machine, token: CancelToken | None = None) -> None:
+        """Press Ctrl-Alt-Del, upon which an init reboots; a machine that is gone already is success."""
+        self._tell(machine, "take the keys", lambda api: api.put("/actions", {"action_type": "SendCtrlAltDel"}), token)
+
+    def pause(self, machine: Machine, token: CancelToken | None = None) -> None:
+        """Stop the machine's CPUs. Where Firecracker's own pause does harm, its whole process is stopped."""
+
+        def stand_still(api: Api) -> None:
+            if parse_version(_text(api.get("/version"), "firecracker_version")) in _DEAF_AFTER_PAUSE:
+                processes.stop(machine.identity, _STOP_TIMEOUT_S, token)
+            else:
+                api.patch("/vm", {"state": "Paused"})
+
+        if not processes.is_stopped(machine.identity):
+            self._tell(machine, "stand still", stand_still, token)
+
+    def resume(self, machine: Machine, token: CancelToken | None = None) -> None:
+        """Let the machine go on, if it stands still: to one that runs, Firecracker must not say it."""
+
+        def go_on(api: Api) -> None:
+            if api.get("/").get("state") == "Paused":
+                api.patch("/vm", {"state": "Resumed"})
+
+        processes.kill(machine.identity, signal.SIGCONT)
+        self._tell(machine, "go on", go_on, token)
+
+    def _api(self, machine: Machine, timeout_s: float, token: CancelToken | None) -> Api:
+        return Api(launch.api_path(machine.run_dir), timeout_s, token)
+
+    def _tell(self, machine: Machine, meaning: str, act: Callable[[Api], None], token: CancelToken | None) -> None:
+        identity = machine.identity
+        if not processes.is_same(identity):
+            return
+        try:
+            act(self._api(machine, _COMMAND_TIMEOUT_S, token))
+        except ApiError as error:
+            if not processes.is_same(identity):
+                return
+            raise BangerError(
+                ErrorKind.UNAVAILABLE,
+                f"the VMM process {identity.pid} does not {meaning}",
+                subject=identity.marker,
+                cause=str(error),
+            ) from error
+
+
+def _text(answer: Mapping[str, Any], name: str) -> str:
+    return str(answer.get(name, ""))
+
+
+def _lacks(what: str, subject: str) -> BangerError:
+    return BangerError(ErrorKind.USAGE, f"Firecracker has {what}", subject=subject, hint="--vmm qemu")
