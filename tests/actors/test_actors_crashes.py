@@ -19,7 +19,7 @@ from banger.vmm.firecracker.installed import PROGRAMS, RECORD, installed
 from tests.support import origins
 from tests.support.crash_zygote import VM_ID, Zygote, step, world_at
 from tests.support.faulty_registry import faulty_registry
-from tests.support.host_drivers import NAMES, crash_world
+from tests.support.host_drivers import FIRECRACKER, NAMES, crash_world
 from tests.support.soak import IS_SOAK
 
 #: Hundreds of daemons live and die.
@@ -54,6 +54,12 @@ SCRIPTS = {
     "delete while running": ["create", "start", "delete"],
 }
 
+#: The same with the other driver's machines, which end in another way.
+FIRECRACKER_SCRIPTS = {
+    f"firecracker: {name}": SCRIPTS[name]
+    for name in ("start", "start of a guest that panics", "stop", "restart", "reboot", "pause", "resume", "kill")
+} | {"firecracker: power off": ["create", "start", "power off"]}
+
 #: The same over the real sources and a registry, whose address is put in.
 REAL_SCRIPTS = {
     "registry: pull": ["pull={host}/test/app:1"],
@@ -69,7 +75,12 @@ LONG = (
     if IS_SOAK
     else ("registry: pull of a bundle behind a plain reference", "install driver again over a damaged one")
 )
-ALL = [name for name in (*SCRIPTS, *REAL_SCRIPTS) if name not in LONG]
+ALL = [name for name in (*SCRIPTS, *FIRECRACKER_SCRIPTS, *REAL_SCRIPTS) if name not in LONG]
+
+
+def home_for(root, name, number):
+    """The directory of a world with the machines that a script wants."""
+    return root / f"{number}{FIRECRACKER if name in FIRECRACKER_SCRIPTS else ''}"
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +109,7 @@ def host():
 @pytest.fixture(scope="module")
 def scripts(host):
     real = {name: [command.format(host=host) for command in script] for name, script in REAL_SCRIPTS.items()}
-    return SCRIPTS | real
+    return SCRIPTS | FIRECRACKER_SCRIPTS | real
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +118,7 @@ def points_of(zygote, scripts):
     with tempfile.TemporaryDirectory(prefix="banger-crash-") as directory:
         found = {}
         for number, (name, script) in enumerate(scripts.items()):
-            home = Path(directory, str(number))
+            home = home_for(Path(directory), name, number)
             status, found[name] = zygote.run(home, script, real=name in REAL_SCRIPTS)
             assert status == 0, name
             _end_machines(home)
@@ -117,7 +128,7 @@ def points_of(zygote, scripts):
 @pytest.mark.parametrize("name", ALL)
 def test_crash_at_every_point_leaves_nothing_that_a_restart_does_not_mend(name, zygote, homes, points_of, scripts):
     for number, point in enumerate(points_of[name]):
-        home = homes / str(number)
+        home = home_for(homes, name, number)
 
         status, _ = zygote.run(home, scripts[name], point, real=name in REAL_SCRIPTS)
 

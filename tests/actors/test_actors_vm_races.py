@@ -27,21 +27,21 @@ from banger.core.names import new_id, vmm_marker
 from banger.core.wire.vm_spec import VmSpec
 from banger.vmm import identity as processes
 from tests.support.fake_capability import FakeCapability
-from tests.support.fake_vmm import FakeVmm
+from tests.support.fake_vmm import FakeFirecracker, FakeVmm
 from tests.support.fakes import World
 
-#: 500 with the soak profile (3000 examples), 40 with the short one.
-ROUNDS = max(40, settings().max_examples // 6)
+#: With each driver: 250 with the soak profile (3000 examples), 20 with the short one.
+ROUNDS = max(20, settings().max_examples // 12)
 CLIENTS = 6
 EXPECTED = {ErrorKind.CONFLICT, ErrorKind.NOT_FOUND, ErrorKind.CANCELLED}
 
 
-@pytest.fixture
-def world(tmp_path: Path):
+@pytest.fixture(params=[FakeVmm, FakeFirecracker])
+def world(tmp_path: Path, request: pytest.FixtureRequest):
     place = tmp_path / "host"
     place.mkdir()
     tap = FakeCapability("tap", place)
-    world = World(tmp_path / "home", FakeVmm(), capabilities=(tap,))
+    world = World(tmp_path / "home", request.param(), capabilities=(tap,))
     world.tap = tap  # type: ignore[attr-defined]
     world.guests.on_power_off = lambda vm: world.vmm.press_button(world.layout.vm_run_dir(vm.id))
     yield world

@@ -31,9 +31,10 @@ def _noting(name: str) -> None:
 crashpoints.crashpoint = _noting  # before anybody imports it by name
 
 from banger.actors import messages as m  # noqa: E402
+from banger.actors.vm_machines import machine_of  # noqa: E402
 from banger.core.errors import BangerError  # noqa: E402
 from banger.core.names import new_id  # noqa: E402
-from banger.core.ports import ImageRequest, KernelRequest, ReleaseRequest  # noqa: E402
+from banger.core.ports import Health, ImageRequest, KernelRequest, ReleaseRequest  # noqa: E402
 from banger.core.wire.vm_spec import VmSpec  # noqa: E402
 from banger.vmm import identity as processes  # noqa: E402
 from tests.support import origins  # noqa: E402  # imported before the forks, not in each of them
@@ -41,6 +42,7 @@ from tests.support.fakes import World  # noqa: E402
 from tests.support.firecracker import make_release  # noqa: E402
 from tests.support.host_drivers import crash_world, network, published  # noqa: E402
 from tests.support.owned_vms import process_of  # noqa: E402
+from tests.support.waiting import eventually  # noqa: E402
 
 #: The same here and in the process that serves, but another one in every run: machines are looked for on the whole host.
 VM_ID = os.environ.setdefault("CRASH_VM_ID", new_id())
@@ -100,6 +102,11 @@ def step(world: World, script: str) -> None:  # noqa: C901, PLR0912  # one line 
             assert processes.wait_gone(identity, 10.0)
             world.do(m.ReconcileVm(VM_ID, "web", exited=identity))
             world.do(m.StartVm(VM_ID, "web", again=True))
+        case "power off" if vm is not None and vm.pid:
+            world.vmm.exit(world.layout.vm_run_dir(VM_ID), "halt")
+            machine = machine_of(world.services, vm, process_of(world, vm))
+            eventually(lambda: world.vmm.condition(machine).health is Health.HALTED)
+            world.do(m.ReconcileVm(VM_ID, "web"))
         case "pause" if vm is not None:
             world.do(m.PauseVm(VM_ID, "web"))
         case "resume" if vm is not None:

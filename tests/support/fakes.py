@@ -144,6 +144,7 @@ class FakeGuests:
     def __init__(self) -> None:
         self.connected: set[str] = set()
         self.asked_to_power_off: list[str] = []
+        self.by_reboot: list[bool] = []
         self.busy: dict[str, int] = {}
         self.refusal: BangerError | None = None
         self.silent = False
@@ -162,6 +163,7 @@ class FakeGuests:
 
     def power_off(self, vm: Vm, timeout_s: float, token: CancelToken | None = None, *, by_reboot: bool = False) -> None:
         self.asked_to_power_off.append(vm.name)
+        self.by_reboot.append(by_reboot)
         self.on_power_off(vm)
 
     def served(self, vm_id: str) -> int:

@@ -12,16 +12,19 @@ from pathlib import Path
 from banger.core.ports import Capability
 from banger.core.wire.port_forward import PortForward
 from banger.network.tap import TapNetwork
-from tests.support.fake_vmm import FakeVmm
+from tests.support.fake_vmm import FakeFirecracker, FakeVmm
 from tests.support.fakes import World
 
 INSTALLATION = "c0ffee123456"
+#: The machines of a world are Firecracker's if the name of its directory ends so.
+FIRECRACKER = "-firecracker"
 NAMES = frozenset(os.environ.get("CRASH_DRIVERS", "").split())
 
 
 def crash_world(home: Path) -> World:
     """A world whose machines are stand-ins and whose host is real as far as ``CRASH_DRIVERS`` says."""
-    return World(home, FakeVmm(units=home / "units"), capabilities=_capabilities)
+    vmm = FakeFirecracker if home.name.endswith(FIRECRACKER) else FakeVmm
+    return World(home, vmm(units=home / "units"), capabilities=_capabilities)
 
 
 def network() -> str:
