@@ -188,6 +188,7 @@ class VmActor(OwnerActor):
             exit_reason=ExitReason.NONE,
             vmm=choice.driver.name,
             vmm_reason=choice.reason,
+            vmm_version=choice.driver.version(),
         )
         start = VmStart(self.services, Ingredients(vm, image, kernel, choice.driver), operation, self._incidents)
         try:

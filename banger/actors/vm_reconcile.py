@@ -140,6 +140,7 @@ class VmReconciler:
             accelerator=recorded.accelerator,
             vmm=recorded.vmm,
             vmm_reason=recorded.vmm_reason,
+            vmm_version=recorded.vmm_version,
             pid=recorded.pid,
             timings=recorded.timings,
             restarts=recorded.restarts,

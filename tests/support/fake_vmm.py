@@ -153,6 +153,9 @@ class FakeVmm:
             raise BangerError(ErrorKind.USAGE, f'a fake has no machine "{spec.machine}"')
         return {"machine": spec.machine or "microvm"}
 
+    def version(self) -> str:
+        return "1.2.3"
+
     def obstacle(self, kernel_digest: str) -> str:
         return self.in_the_way
 

@@ -19,7 +19,6 @@ from banger.core.exits import Outcome
 from banger.core.models import ExitReason
 from banger.core.ports import Drive, EngineError, TapNic, UserNic, VmmConfig
 from banger.vmm.firecracker import exits, failures
-from banger.vmm.firecracker.binary import parse_version
 from banger.vmm.firecracker.client import Api, ApiConnectError, ApiError, ApiTimeoutError
 from banger.vmm.firecracker.configuration import configuration
 
@@ -93,13 +92,6 @@ def test_device_that_firecracker_does_not_have_is_a_usage_error() -> None:
 def test_kernel_arguments_that_would_be_cut_are_a_usage_error() -> None:
     with pytest.raises(BangerError, match="too long"):
         configuration(replace(CONFIG, cmdline="x" * 2000))
-
-
-@pytest.mark.parametrize(
-    ("text", "version"), [("1.12.1", (1, 12, 1)), ("v1.16.0-dev", (1, 16, 0)), ("", None), ("one", None)]
-)
-def test_version_is_read_from_what_firecracker_calls_itself(text: str, version: object) -> None:
-    assert parse_version(text) == version
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,10 @@ class VmmDriver(Protocol):
         """
         ...
 
+    def version(self) -> str:
+        """Which release of the VMM a start takes now, as it tells itself. Raises ``unavailable`` if there is none."""
+        ...
+
     def obstacle(self, kernel_digest: str) -> str:
         """Why no machine with that kernel should be run on it here, in one line; empty if nothing is known against it.
 

@@ -31,7 +31,7 @@ from banger.launch import Launching
 from banger.layout import Layout
 from banger.vmm import identity as processes
 from banger.vmm.firecracker import exits, launch
-from banger.vmm.firecracker.binary import find_binary
+from banger.vmm.firecracker.binary import Binary, find_binary
 from banger.vmm.firecracker.client import Api, ApiError
 from banger.vmm.firecracker.configuration import CPU_TEMPLATE, CPU_TEMPLATES, MOST_CPUS
 from banger.vmm.firecracker.engines import FirecrackerEngines
@@ -86,10 +86,14 @@ class FirecrackerDriver:
             )  # fmt: skip
         return {CPU_TEMPLATE: template}
 
+    def version(self) -> str:
+        """What the chosen Firecracker tells: ``1.12.1``."""
+        return self._binary().text
+
     def obstacle(self, kernel_digest: str) -> str:
         """Why it cannot run machines here: it is not installed, or KVM is not proven."""
         try:
-            find_binary(self._layout, self._config)
+            self._binary()
         except BangerError as error:
             return error.message
         return self._engines.obstacle(kernel_digest)
@@ -103,7 +107,7 @@ class FirecrackerDriver:
     ) -> ProcessIdentity:
         """Start the process so that it outlives the daemon, and return once the machine runs."""
         make_room(config.console_log)
-        return launch.launch(find_binary(self._layout, self._config), config, on_spawn, self._launching, token)
+        return launch.launch(self._binary(), config, on_spawn, self._launching, token)
 
     def condition(self, machine: Machine, token: CancelToken | None = None) -> Condition:
         """What its API says, and the last word of its guest, which it does not notice itself."""
@@ -150,6 +154,9 @@ class FirecrackerDriver:
 
         processes.kill(machine.identity, signal.SIGCONT)
         self._tell(machine, "go on", go_on, token)
+
+    def _binary(self) -> Binary:
+        return find_binary(self._layout, self._config)
 
     def _api(self, machine: Machine, timeout_s: float, token: CancelToken | None) -> Api:
         return Api(launch.api_path(machine.run_dir), timeout_s, token)

@@ -66,6 +66,10 @@ class QemuDriver:
             choose(ACCELERATORS, spec.accelerator, "accelerator")
         return {MACHINE: machine}
 
+    def version(self) -> str:
+        """What the installed QEMU tells."""
+        return find_binary().version
+
     def obstacle(self, kernel_digest: str) -> str:  # noqa: ARG002  # it emulates what KVM does not run
         """That it is not installed."""
         try:
