@@ -108,6 +108,11 @@ def test_lock_file_holds_what_its_packages_need_themselves(name: str) -> None:
     assert len(seen) > 20
 
 
+def test_environment_has_nothing_that_makes_the_imports_of_the_daemon_slow() -> None:
+    """Every jsonschema that finds this makes forty parsers when it is imported, and oras, which a pull needs, imports it."""
+    assert "rfc3987-syntax" not in locked("dev")
+
+
 def test_interpreters_of_ci_are_those_that_the_lock_files_are_for() -> None:
     least, most = re.search(
         r"\(3, (\d+)\) <= sys.version_info < \(3, (\d+)\)", (PROJECT / "scripts/setup.sh").read_text()
