@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import sys
 from collections.abc import MutableMapping
 from pathlib import Path
 
@@ -15,6 +16,7 @@ _DROPPED = frozenset(
     TAR_OPTIONS GZIP ZSTD_CLEVEL XZ_OPT POSIXLY_CORRECT CDPATH BASH_ENV ENV MAKEFLAGS MFLAGS MAKELEVEL
     DOCKER_CONFIG REGISTRY_AUTH_FILE NETRC SSH_AUTH_SOCK SSH_ASKPASS DISPLAY
     XDG_CONFIG_HOME XDG_CONFIG_DIRS XDG_DATA_HOME XDG_DATA_DIRS XDG_CACHE_HOME XDG_STATE_HOME
+    PYTHONDONTWRITEBYTECODE
     NOTIFY_SOCKET WATCHDOG_USEC WATCHDOG_PID LISTEN_FDS LISTEN_PID INVOCATION_ID JOURNAL_STREAM
     """.split()
 )
@@ -25,6 +27,7 @@ _LOOPBACK = "127.0.0.1,localhost,::1"
 def settle(home: Path) -> None:
     """Change this process, and what it will start, for good. ``home`` is an empty directory."""
     hear_signals()
+    sys.dont_write_bytecode = False  # what pytest makes of the tests takes longer to make than many a test
     settle_environment(os.environ, home)
     os.umask(0o022)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -155,9 +155,11 @@ except KeyboardInterrupt:
 os.kill(os.getpid(), signal.SIGHUP)  # still ignored here, but not by children
 print(subprocess.call(["sh", "-c", "kill -HUP $$"]), subprocess.call(["sh", "-c", "kill -TERM $$"]))
 print(os.environ["HOME"], os.environ["LC_ALL"], "TAR_OPTIONS" in os.environ, oct(os.umask(0)))
+print(sys.dont_write_bytecode, "PYTHONDONTWRITEBYTECODE" in os.environ)
 """
     hostile = {**os.environ, "PYTHONPATH": str(PROJECT), "LC_ALL": "tr_TR.UTF-8", "TAR_OPTIONS": "-v"}
+    hostile["PYTHONDONTWRITEBYTECODE"] = "1"
     command = ["env", "--ignore-signal=INT,HUP", "--block-signal=TERM", sys.executable, "-c", script, str(tmp_path)]
     done = subprocess.run(command, env=hostile, capture_output=True, text=True, check=False, umask=0o077)
-    said = ["interrupted", f"-{signal.SIGHUP:d} -{signal.SIGTERM:d}", f"{tmp_path} C.UTF-8 False 0o22"]
+    said = ["interrupted", f"-{signal.SIGHUP:d} -{signal.SIGTERM:d}", f"{tmp_path} C.UTF-8 False 0o22", "False False"]
     assert done.stdout.splitlines() == said, done.stderr
