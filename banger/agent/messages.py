@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from enum import IntEnum, IntFlag
+from typing import NamedTuple
 
 from banger.agent.wire import MAX_PAYLOAD, MAX_REQUEST, Flag, Frame, Kind, WireError
 
@@ -82,8 +82,9 @@ class WriteFlag(IntFlag):
 
 
 class Family(IntEnum):
-    """Of DIAL."""
+    """Of DIAL. ``MACHINE`` is whatever address of the guest's somebody listens at."""
 
+    MACHINE = 0
     UNIX = 1
     TCP4 = 4
     TCP6 = 6
@@ -141,8 +142,7 @@ def strings(values: Sequence[str]) -> bytes:
     return _U32.pack(len(values)) + b"".join(map(string, values))
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """The payload of OPEN, but for the window, which the session knows."""
 
     op: Op
@@ -159,8 +159,7 @@ class Request:
             yield Frame(stream, Kind.OPEN, more, payload[start : start + MAX_PAYLOAD])
 
 
-@dataclass(frozen=True, slots=True)
-class ExecSpec:
+class ExecSpec(NamedTuple):
     """A command; what the attributes mean is in docs/agent.md."""
 
     argv: Sequence[str] = ()
@@ -228,9 +227,9 @@ def write(
     return Request(Op.WRITE, string(user) + string(path) + _U64.pack(offset) + _U32.pack(mode), flags)
 
 
-def dial(family: Family, address: str, port: int = 0) -> Request:
-    """Connect to a socket in the guest."""
-    return Request(Op.DIAL, struct.pack("<BxH", family, port) + string(address))
+def dial(family: Family, address: str = "", port: int = 0, *, datagrams: bool = False) -> Request:
+    """Connect to a socket in the guest; ``datagrams`` are carried as :mod:`banger.agent.datagrams` has them."""
+    return Request(Op.DIAL, struct.pack("<BxH", family, port) + string(address), int(datagrams))
 
 
 def poweroff(how: PowerOff = PowerOff.POWEROFF) -> Request:
@@ -266,8 +265,7 @@ def end(exec_id: str) -> Request:
 FACTS, RUNS = Request(Op.FACTS), Request(Op.RUNS)
 
 
-@dataclass(frozen=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """The payload of RESULT. ``fields`` are for the operation's reader; ``status`` may be one that is not known yet."""
 
     status: int
@@ -289,8 +287,15 @@ class Result:
         return _RESULT.pack(self.status, 0, self.errno) + string(self.message) + self.fields
 
 
-@dataclass(frozen=True, slots=True)
-class Exit:
+class Cause(IntEnum):
+    """Why a command ended."""
+
+    BY_ITSELF = 0
+    TIMEOUT = 1
+    CANCELLED = 2
+
+
+class Exit(NamedTuple):
     """How a command ended: ``code`` is its exit code or, if it was killed, the signal's number."""
 
     killed: bool
@@ -299,9 +304,6 @@ class Exit:
     user_us: int = 0
     system_us: int = 0
     resident_kib: int = 0
-
-    #: Values of ``cause``.
-    BY_ITSELF, TIMEOUT, CANCELLED = 0, 1, 2
 
     @classmethod
     def decode(cls, fields: bytes) -> Exit:
@@ -314,8 +316,7 @@ class Exit:
         return _EXIT.pack(self.killed, self.code, self.cause, self.user_us, self.system_us, self.resident_kib)
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A file as the guest's kernel describes it; ``mode`` are the permission bits, ``target`` of a symbolic link."""
 
     kind: int
@@ -366,8 +367,7 @@ class EntryReader:
             raise WireError("a list ends in the middle of an entry")
 
 
-@dataclass(frozen=True, slots=True)
-class PathInfo:
+class PathInfo(NamedTuple):
     """STAT's result: ``leads_to`` is the kind of what the path leads to, ``real_path`` where, if it is a link."""
 
     leads_to: int

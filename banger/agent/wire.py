@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import IntEnum, IntFlag
+from typing import NamedTuple
 
 PROTOCOL = 1
 MAGIC = b"\xffBANGER-AGENT\r\n\xff"
@@ -28,8 +28,8 @@ INPUT_WINDOW = 65536
 MAX_INPUT_WINDOW = 1 << 20
 MIN_SESSION_WINDOW, MAX_SESSION_WINDOW = 32768, 1 << 24
 MAX_PING = 64
-#: Requests that are served at once in a session.
-MAX_STREAMS = 256
+#: Requests that are served at once in a session; on a channel that serves nothing but dial.
+MAX_STREAMS, MAX_DIALS = 256, 2048
 
 _HELLO, _WELCOME = struct.Struct("<16sHHI16s8x"), struct.Struct("<16s16sHHHHII16s16sII8x")
 HELLO_BYTES, WELCOME_BYTES = _HELLO.size, _WELCOME.size
@@ -96,8 +96,7 @@ _FROM_HOST = {
 _OF_SESSION = frozenset({Kind.PING, Kind.PONG})
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """One frame; ``stream`` is 0 for the session itself."""
 
     stream: int
@@ -111,8 +110,7 @@ class Frame:
         return b"".join((header, self.payload, _TRAILER.pack(tag)))
 
 
-@dataclass(frozen=True, slots=True)
-class Hello:
+class Hello(NamedTuple):
     """A host's greeting."""
 
     nonce: bytes
@@ -134,8 +132,7 @@ class Hello:
         return cls(nonce, window, lowest, highest)
 
 
-@dataclass(frozen=True, slots=True)
-class Welcome:
+class Welcome(NamedTuple):
     """An agent's answer, or, if ``nonce`` is :data:`NO_NONCE`, its announcement that it has no session.
 
     Attributes:

@@ -316,7 +316,7 @@ static void fuzz_session(void) {
     static struct listener ear;
     int ends[2];
     uint32_t newest = 0;
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) < 0 || !channel_open(ends[0], true))
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) < 0 || !channel_open(ends[0], true, chance(4) == 0))
         abort();
     ear.size = 0;
     ear.tag = 0;

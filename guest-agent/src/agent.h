@@ -46,6 +46,7 @@ struct stream {
     bool hung_up;
     char run[65]; /* an exec's ID */
     uint64_t places; /* what a freeze concerns, as a hash */
+    struct dial *dial;
 
     struct result *report; /* of the child, as far as it has come */
     struct result *result; /* NULL: not known yet */
@@ -53,12 +54,13 @@ struct stream {
 };
 
 /* Streams over the limit, until they have been told so; and all streams there can be, with those that were kept. */
-enum { REFUSED_STREAMS = 64, ALL_STREAMS = 1024 };
+enum { REFUSED_STREAMS = 64, ALL_STREAMS = 3072 };
 
 struct channel {
     struct channel *next;
     struct watch port;
     bool ends; /* a connection: it is over for good when its other end is closed */
+    bool dials; /* it serves nothing but dial */
     bool in_session, gone, unfinished; /* unfinished: the last turn has left something that could be sent now */
     bool answered; /* the session's greeting */
     int64_t silent_until; /* ms: then, if the other end is still closed, the session is over; 0: it is not closed */
@@ -71,7 +73,7 @@ struct channel {
     uint8_t *request; /* of several frames, or NULL */
     size_t request_size;
     uint32_t request_stream;
-    struct stream *streams[MAX_STREAMS + REFUSED_STREAMS];
+    struct stream *streams[MAX_DIALS + REFUSED_STREAMS];
     unsigned count, turn, ended; /* ended: by what came before the greeting that is waited for */
     uint8_t pong[MAX_PING];
     int pong_size; /* -1: none to send */
@@ -112,17 +114,21 @@ bool loop_child_ended(void);
 /* backlog.c */
 bool backlog_add(struct backlog *backlog, const uint8_t *bytes, size_t size);
 ssize_t backlog_write(struct backlog *backlog, int fd);
+bool backlog_look(const struct backlog *backlog, size_t offset, uint8_t *bytes, size_t size);
+void backlog_drop(struct backlog *backlog, size_t size);
 void backlog_free(struct backlog *backlog);
 
 /* transport.c */
-void open_inherited(int fd);
+void open_inherited(int fd, bool dials);
 bool open_ports(void);
-void open_vsock(uint32_t port);
+void open_vsock(void);
+void begin_channels(void);
 void accept_vsock(void);
 
 /* channel.c */
 extern struct channel *channels;
-struct channel *channel_open(int fd, bool ends);
+struct channel *channel_open(int fd, bool ends, bool dials);
+unsigned channel_most_streams(const struct channel *channel);
 void channel_read(struct channel *channel);
 void channel_write(struct channel *channel);
 void channel_look_at_clock(struct channel *channel);
@@ -182,6 +188,16 @@ void kill_session(pid_t leader);
 /* dial.c */
 void dial_begin(struct stream *stream, struct reader *reader);
 void dial_progress(struct stream *stream);
+void dial_broken(struct stream *stream);
+bool dial_was_reset(const struct stream *stream);
+void dial_abort(struct stream *stream);
+void dial_free(struct stream *stream);
+bool dial_takes_datagrams(const struct stream *stream);
+void dial_send(struct stream *stream);
+ssize_t dial_receive(struct stream *stream, uint8_t *bytes, size_t size);
+
+/* supervise.c */
+void supervise(void);
 
 /* machine.c */
 void clock_begin(struct stream *stream, struct reader *reader);

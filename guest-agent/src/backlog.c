@@ -58,6 +58,30 @@ ssize_t backlog_write(struct backlog *backlog, int fd) {
     return written;
 }
 
+/* Copies bytes without taking them; false if there are not as many. */
+bool backlog_look(const struct backlog *backlog, size_t offset, uint8_t *bytes, size_t size) {
+    if (backlog->size < offset + size)
+        return false;
+    if (!size)
+        return true;
+    size_t start = (backlog->start + offset) % backlog->capacity;
+    size_t first = backlog->capacity - start;
+    if (first > size)
+        first = size;
+    memcpy(bytes, backlog->bytes + start, first);
+    memcpy(bytes + first, backlog->bytes, size - first);
+    return true;
+}
+
+/* Takes as many bytes away; there are as many. */
+void backlog_drop(struct backlog *backlog, size_t size) {
+    backlog->size -= size;
+    if (!backlog->size)
+        backlog_free(backlog);
+    else
+        backlog->start = (backlog->start + size) % backlog->capacity;
+}
+
 void backlog_free(struct backlog *backlog) {
     free(backlog->bytes);
     *backlog = (struct backlog){0};

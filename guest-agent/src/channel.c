@@ -15,7 +15,7 @@ enum { IN_BYTES = 2 * MAX_FRAME, OUT_BYTES = 3 * MAX_FRAME, READS_IN_TURN = 32, 
 
 struct channel *channels;
 
-struct channel *channel_open(int fd, bool ends) {
+struct channel *channel_open(int fd, bool ends, bool dials) {
     unsigned count = 0;
     for (struct channel *channel = channels; channel; channel = channel->next)
         count++;
@@ -34,12 +34,18 @@ struct channel *channel_open(int fd, bool ends) {
         return NULL;
     }
     channel->ends = ends;
+    channel->dials = dials;
     channel->pong_size = -1;
     channel->announcement = AGENT_STARTED;
     channel->next = channels;
     channels = channel;
     loop_watch(&channel->port, fd);
     return channel;
+}
+
+/* At once. */
+unsigned channel_most_streams(const struct channel *channel) {
+    return channel->dials ? MAX_DIALS : MAX_STREAMS;
 }
 
 bool channel_has_room(const struct channel *channel) {
@@ -78,7 +84,7 @@ static void send_welcome(struct channel *channel, const uint8_t *nonce, enum rea
     set_u32(at + 44, channel->ended);
     memcpy(at + 48, around.boot, NONCE_BYTES);
     memcpy(at + 64, VERSION, strnlen(VERSION, VERSION_BYTES));
-    set_u32(at + 80, MAX_STREAMS);
+    set_u32(at + 80, channel_most_streams(channel));
     set_u32(at + 84, around.cgroups >= 0 ? FEATURE_CGROUPS : 0);
     channel->out_end += WELCOME_BYTES;
     if (nonce)

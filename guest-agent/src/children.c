@@ -273,6 +273,7 @@ void child_hang_up(struct stream *stream, int cause) {
         stream_mute(stream);
     stream->cause = cause;
     if (!stream->child) {
+        dial_abort(stream);
         stream_fail(stream, CANCELLED, 0, "the host has cancelled it");
         return;
     }

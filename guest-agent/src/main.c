@@ -1,8 +1,10 @@
 /* banger's agent in a guest. docs/agent.md of its sources says what it does.
  *
- *   banger-agent serve [-v] [-f FD]... [-t TOOLBOX] [-e FILE] [-z FD]
+ *   banger-agent serve [-v] [-f FD]... [-p FD]... [-r] [-t TOOLBOX] [-e FILE] [-z FD]
  *       -v  vsock alone: the machine has no virtio-serial port
  *       -f  serve this descriptor, and end when its other end is closed; else virtio-serial ports and vsock
+ *       -p  the same, but do nothing for it but dial
+ *       -r  leave a parent behind that starts the agent again when it dies
  *       -t  live in this directory (the toolbox), away from the image
  *       -e  what the VM's configuration says of the environment: NAME=VALUE, a zero after each
  *       -z  the descriptor of a directory on the file system to freeze if the root cannot be
@@ -29,14 +31,13 @@
 enum { PORT_TRIES = 200, PORT_PAUSE_US = 10000, MAX_ENVIRONMENT = 1 << 20, MOST_FILES = 1048576 };
 
 struct options {
-    int fds[MAX_CHANNELS];
-    int count;
-    bool only_vsock;
+    int count; /* of descriptors to serve */
+    bool only_vsock, again;
     const char *toolbox, *environment;
 };
 
 static _Noreturn void usage(void) {
-    complain("usage: banger-agent serve [-v] [-f FD]... [-t TOOLBOX] [-e FILE] [-z FD] | become ... | version");
+    complain("usage: banger-agent serve [-v] [-f FD]... [-p FD]... [-r] [-t TOOLBOX] [-e FILE] [-z FD] | become ... | version");
     exit(2);
 }
 
@@ -81,22 +82,23 @@ static void live_in(const char *toolbox) {
 static void find_ports(bool only_vsock) {
     for (int tries = 0; !only_vsock && !open_ports() && tries < PORT_TRIES; tries++)
         usleep(PORT_PAUSE_US); /* a driver names its ports a moment after it was loaded */
-    open_vsock(VSOCK_PORT);
+    open_vsock();
 }
 
 static int serve(const struct options *options) {
     look_around();
-    loop_start();
     if (options->environment)
         read_environment(options->environment);
-    for (int i = 0; i < options->count; i++)
-        open_inherited(options->fds[i]);
     if (!options->count)
         find_ports(options->only_vsock);
     if (options->toolbox)
         live_in(options->toolbox);
     if (options->toolbox)
         set_limits();
+    if (options->again)
+        supervise();
+    loop_start();
+    begin_channels();
     while (!options->count || channels || streams)
         serve_turn();
     return 0;
@@ -104,11 +106,14 @@ static int serve(const struct options *options) {
 
 static struct options parse(int argc, char **argv) {
     struct options options = {0};
-    for (int letter; (letter = getopt(argc, argv, "vf:t:e:z:")) != -1;) {
+    for (int letter; (letter = getopt(argc, argv, "vf:p:rt:e:z:")) != -1;) {
         if (letter == 'v')
             options.only_vsock = true;
-        else if (letter == 'f' && options.count < MAX_CHANNELS)
-            options.fds[options.count++] = atoi(optarg);
+        else if ((letter == 'f' || letter == 'p') && options.count < MAX_CHANNELS) {
+            open_inherited(atoi(optarg), letter == 'p');
+            options.count++;
+        } else if (letter == 'r')
+            options.again = true;
         else if (letter == 't')
             options.toolbox = optarg;
         else if (letter == 'e')

@@ -37,7 +37,7 @@ static const struct operation operations[] = {
     [OP_READ] = {"TTQQ", 0, run_read, NULL, false, true},
     [OP_WRITE] = {"TTQI", WRITE_CREATE | WRITE_TRUNCATE | WRITE_EXCLUSIVE | WRITE_APPEND | WRITE_DURABLE, run_write,
                   NULL, true, false},
-    [OP_DIAL] = {"BBHT", 0, NULL, dial_begin, true, true},
+    [OP_DIAL] = {"BBHT", DIAL_DATAGRAMS, NULL, dial_begin, true, true},
     [OP_FACTS] = {"", 0, run_facts, NULL, false, true},
     [OP_POWEROFF] = {"B", 0, run_poweroff, NULL, false, false},
     [OP_CLOCK] = {"Q", CLOCK_STEP, NULL, clock_begin, false, false},
@@ -77,6 +77,10 @@ void request_begin(struct stream *stream, struct reader *reader) {
     }
     if (op == 0 || op >= sizeof operations / sizeof *operations) {
         stream_fail(stream, UNSUPPORTED, 0, "an operation that this agent does not know");
+        return;
+    }
+    if (stream->channel->dials && op != OP_DIAL) {
+        stream_fail(stream, UNSUPPORTED, 0, "this channel does nothing but dial");
         return;
     }
     const struct operation *operation = &operations[op];

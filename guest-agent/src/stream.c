@@ -18,7 +18,7 @@ static size_t extra_windows;
 
 /* NULL only if the host has opened too many to be told so. */
 struct stream *stream_new(struct channel *channel, uint32_t id) {
-    struct stream *stream = channel->count < MAX_STREAMS + REFUSED_STREAMS ? calloc(1, sizeof *stream) : NULL;
+    struct stream *stream = channel->count < channel_most_streams(channel) + REFUSED_STREAMS ? calloc(1, sizeof *stream) : NULL;
     if (!stream)
         return NULL;
     stream->channel = channel;
@@ -32,7 +32,7 @@ struct stream *stream_new(struct channel *channel, uint32_t id) {
     streams = stream;
     stream_count++;
     channel->streams[channel->count++] = stream;
-    if (channel->count > MAX_STREAMS || stream_count > ALL_STREAMS)
+    if (channel->count > channel_most_streams(channel) || stream_count > ALL_STREAMS)
         stream_fail(stream, BUSY, 0, "too many requests at once");
     return stream;
 }
@@ -90,13 +90,20 @@ static bool written(struct stream *stream, ssize_t count) {
     if (errno == EINTR)
         return true;
     stream->in.writable = false;
-    if (errno != EAGAIN)
+    if (errno != EAGAIN) {
+        if (stream->op == OP_DIAL)
+            dial_broken(stream);
         deafen(stream);
+    }
     return false;
 }
 
 /* Writes what waits, as far as its reader takes it. */
 void stream_pass_on(struct stream *stream) {
+    if (dial_takes_datagrams(stream)) {
+        dial_send(stream);
+        return;
+    }
     if (stream->in.fd < 0 || stream->connecting)
         return;
     if (stream->in.broken && stream->op != OP_DIAL && !(stream->flags & EXEC_TTY)) {
@@ -113,7 +120,8 @@ void stream_pass_on(struct stream *stream) {
 void stream_input(struct stream *stream, const uint8_t *bytes, size_t size, bool end) {
     stream->received += size;
     stream->ended |= end;
-    while (size && !stream->deaf && !stream->connecting && !stream->backlog.size && stream->in.writable) {
+    bool bytewise = !stream->deaf && !stream->connecting && !dial_takes_datagrams(stream);
+    while (size && bytewise && !stream->deaf && !stream->backlog.size && stream->in.writable) {
         ssize_t count = write(stream->in.fd, bytes, size);
         if (!written(stream, count))
             break;
@@ -124,14 +132,15 @@ void stream_input(struct stream *stream, const uint8_t *bytes, size_t size, bool
     }
     if (!stream->deaf && !backlog_add(&stream->backlog, bytes, size))
         deafen(stream);
-    if (stream->ended)
+    if (stream->ended || dial_takes_datagrams(stream))
         stream_pass_on(stream);
 }
 
 /* What the host may send next. Who has taken two windows gets one of twice the size, as long as there is memory for it:
    the less often it is told, the less often the three of them wait for each other. */
 static uint32_t credit_due(struct stream *stream) {
-    if (stream->deaf || stream->ended || stream->consumed < stream->window / 4)
+    uint32_t least = dial_takes_datagrams(stream) ? 1 : stream->window / 4; /* a large one may need it all */
+    if (stream->deaf || stream->ended || stream->consumed < least)
         return 0;
     uint32_t due = stream->consumed;
     stream->consumed = 0;
@@ -157,6 +166,7 @@ static void leave_channel(struct stream *stream) {
 /* Its session is over. What it started lives on only if it was told to, or until it is killed. */
 void stream_leave(struct stream *stream) {
     leave_channel(stream);
+    dial_abort(stream);
     close_input(stream);
     stream_mute(stream);
     if (!stream->child || stream->reaped)
@@ -199,6 +209,8 @@ bool stream_news(struct stream *stream) {
 
 /* The output has ended, or what of it is wanted. */
 static bool output_over(struct stream *stream, struct watch *watch, unsigned flags, int error) {
+    if (!error && stream->op == OP_DIAL && dial_was_reset(stream))
+        error = ECONNRESET;
     bool failed = error && error != EIO && stream->op == OP_DIAL;
     stream->channel->unfinished = true;
     if (failed)
@@ -219,7 +231,9 @@ static bool move_output(struct stream *stream, struct watch *watch, int64_t *lef
         size = *left;
     if (watch->fd < 0 || !watch->readable || (size <= 0 && *left != 0))
         return false;
-    ssize_t got = *left == 0 ? 0 : read(watch->fd, channel_payload(channel), (size_t)size);
+    ssize_t got = *left == 0 ? 0
+                  : dial_takes_datagrams(stream) ? dial_receive(stream, channel_payload(channel), (size_t)size)
+                  : read(watch->fd, channel_payload(channel), (size_t)size);
     if (got > 0) {
         channel_send(channel, stream->id, DATA, flags, (size_t)got);
         stream->credit -= got;
@@ -335,6 +349,7 @@ void streams_sweep(void) {
         loop_close(&stream->err);
         loop_close(&stream->status);
         backlog_free(&stream->backlog);
+        dial_free(stream);
         extra_windows -= stream->window - INPUT_WINDOW;
         stream_count--;
         free(stream->report);

@@ -1,4 +1,5 @@
-/* Where channels come from: virtio-serial ports by their names, vsock connections of the host, descriptors. */
+/* Where channels come from: virtio-serial ports by their names, vsock connections of the host, descriptors. They are
+   opened once, before there is a process to serve them: who takes its place has them from the same parent. */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -12,6 +13,7 @@
 
 #define PORTS "/sys/class/virtio-ports"
 #define PORT_NAME "org.banger.agent"
+#define DIALS_NAME PORT_NAME ".ports"
 
 /* linux/vm_sockets.h */
 #ifndef AF_VSOCK
@@ -25,12 +27,33 @@ struct vsock_address {
     uint8_t flags, zero[3];
 };
 
-static struct watch listener = {.fd = -1};
+static struct {
+    int fd;
+    bool ends, dials;
+} opened[MAX_CHANNELS];
+static unsigned opened_count;
+
+enum { LISTENERS = 2 };
+static const uint32_t vsock_ports[LISTENERS] = {VSOCK_PORT, VSOCK_DIALS_PORT};
+static int listening[LISTENERS] = {-1, -1};
+static struct watch listeners[LISTENERS] = {{.fd = -1}, {.fd = -1}};
+
+static bool keep(int fd, bool ends, bool dials) {
+    if (opened_count == MAX_CHANNELS) {
+        close(fd);
+        return false;
+    }
+    opened[opened_count].fd = fd;
+    opened[opened_count].ends = ends;
+    opened[opened_count].dials = dials;
+    opened_count++;
+    return true;
+}
 
 /* A descriptor that this process was started with. */
-void open_inherited(int fd) {
+void open_inherited(int fd, bool dials) {
     fcntl(fd, F_SETFD, FD_CLOEXEC);
-    channel_open(fd, true);
+    keep(fd, true, dials);
 }
 
 static bool is_ours(const char *name) {
@@ -54,7 +77,7 @@ bool open_ports(void) {
         snprintf(path, sizeof path, "/dev/%s", entry->d_name);
         int fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
         if (fd >= 0)
-            any |= channel_open(fd, false) != NULL;
+            any |= keep(fd, false, !strcmp(name, DIALS_NAME));
         else
             complain("cannot open %s: %s", path, strerror(errno));
     }
@@ -63,32 +86,51 @@ bool open_ports(void) {
     return any;
 }
 
-void open_vsock(uint32_t port) {
+static int listen_at(uint32_t port) {
     struct vsock_address address = {.family = AF_VSOCK, .port = port, .cid = (uint32_t)ANY_CID};
     int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
-        return;
+        return -1;
     if (bind(fd, (struct sockaddr *)(void *)&address, sizeof address) < 0 || listen(fd, MAX_CHANNELS) < 0) {
         complain("cannot listen on vsock: %s", strerror(errno));
         close(fd);
-        return;
+        return -1;
     }
-    loop_watch(&listener, fd);
+    return fd;
+}
+
+void open_vsock(void) {
+    for (int i = 0; i < LISTENERS; i++)
+        listening[i] = listen_at(vsock_ports[i]);
+}
+
+/* In the process that serves them. */
+void begin_channels(void) {
+    for (unsigned i = 0; i < opened_count; i++)
+        channel_open(opened[i].fd, opened[i].ends, opened[i].dials);
+    for (int i = 0; i < LISTENERS; i++)
+        if (listening[i] >= 0)
+            loop_watch(&listeners[i], listening[i]);
 }
 
 /* Only the host is served: a process of the guest's may reach the port as well. */
-void accept_vsock(void) {
-    while (listener.fd >= 0 && listener.readable) {
+static void accept_all(struct watch *listener, bool dials) {
+    while (listener->fd >= 0 && listener->readable) {
         struct vsock_address peer = {0};
         socklen_t size = sizeof peer;
-        int fd = accept4(listener.fd, (struct sockaddr *)(void *)&peer, &size, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        int fd = accept4(listener->fd, (struct sockaddr *)(void *)&peer, &size, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (fd < 0) {
-            listener.readable = errno == EINTR || errno == ECONNABORTED;
+            listener->readable = errno == EINTR || errno == ECONNABORTED;
             continue;
         }
         if (peer.cid == HOST_CID)
-            channel_open(fd, true);
+            channel_open(fd, true, dials);
         else
             close(fd);
     }
+}
+
+void accept_vsock(void) {
+    for (int i = 0; i < LISTENERS; i++)
+        accept_all(&listeners[i], vsock_ports[i] == VSOCK_DIALS_PORT);
 }

@@ -17,6 +17,7 @@ enum {
     MAX_RESULT = 16384,
     MAX_PING = 64,
     MAX_STREAMS = 256,
+    MAX_DIALS = 2048, /* the same, of a channel that only dials */
     MAX_CHANNELS = 8,
     INPUT_WINDOW = 65536,
     MAX_INPUT_WINDOW = 1 << 20,
@@ -29,6 +30,7 @@ enum {
     WELCOME_BYTES = 96,
     VERSION_BYTES = 16,
     VSOCK_PORT = 1024,
+    VSOCK_DIALS_PORT = 1025,
 };
 
 extern const uint8_t MAGIC[MAGIC_BYTES];
@@ -54,7 +56,8 @@ enum { REMOVE_TREE = 1 };
 enum { WRITE_CREATE = 1, WRITE_TRUNCATE = 2, WRITE_EXCLUSIVE = 4, WRITE_APPEND = 8, WRITE_DURABLE = 16 };
 enum { CLOCK_STEP = 1 };
 enum { FREEZE_THAW = 1 };
-enum { DIAL_UNIX = 1, DIAL_TCP4 = 4, DIAL_TCP6 = 6 };
+enum { DIAL_MACHINE = 0, DIAL_UNIX = 1, DIAL_TCP4 = 4, DIAL_TCP6 = 6 };
+enum { DIAL_DATAGRAMS = 1 };
 enum { TARGET_PROCESS, TARGET_GROUP, TARGET_ALL };
 enum { BY_ITSELF, BY_TIMEOUT, BY_CANCEL };
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from banger.agent.messages import RUNS, ExecFlag, ExecSpec, Exit, Request, Status, Target, end
+from banger.agent.messages import RUNS, Cause, ExecFlag, ExecSpec, Request, Status, Target, end
 from banger.agent.wire import Kind
 from tests.support.agent import Agent, Host, running_agent
 from tests.support.waiting import eventually
@@ -47,7 +47,7 @@ def alive(pid: int) -> bool:
 @pytest.mark.parametrize("code", [0, 1, 7, 126, 255])
 def test_command_ends_with_its_own_code(host: Host, code: int) -> None:
     ended = host.run(shell(f"exit {code}")).exit
-    assert (ended.killed, ended.code, ended.cause) == (False, code, Exit.BY_ITSELF)
+    assert (ended.killed, ended.code, ended.cause) == (False, code, Cause.BY_ITSELF)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGBUS, signal.SIGUSR1, 34])
@@ -246,7 +246,7 @@ def test_command_that_is_ended_is_killed_with_its_group_and_its_session(agent: A
         assert host.greet().ended_streams == 1
     else:
         ended = host.finish(stream).exit
-        expected = Exit.TIMEOUT if how == "timeout" else Exit.CANCELLED
+        expected = Cause.TIMEOUT if how == "timeout" else Cause.CANCELLED
         assert (ended.killed, ended.code, ended.cause) == (True, signal.SIGKILL, expected)
     eventually(lambda: not any(alive(pid) for pid in pids), what="all that it has started is gone")
 
@@ -256,7 +256,7 @@ def test_command_that_heeds_the_hang_up_ends_in_its_own_way(host: Host) -> None:
         shell("trap 'echo bye >&2; exit 9' HUP; echo ready; while :; do sleep 0.05; done", timeout_ms=500)
     )
     ended = host.finish(stream).exit
-    assert (ended.code, ended.cause, b"bye\n" in stream.err) == (9, Exit.TIMEOUT, True)
+    assert (ended.code, ended.cause, b"bye\n" in stream.err) == (9, Cause.TIMEOUT, True)
 
 
 def test_kept_command_outlives_its_session_and_can_be_found_and_ended(agent: Agent, host: Host) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -15,8 +17,9 @@ from pathlib import Path
 import pytest
 
 from banger.agent import messages
-from banger.agent.messages import Family, Identity, Request, Status
-from banger.agent.wire import Flag, Kind
+from banger.agent.datagrams import datagram
+from banger.agent.messages import ExecSpec, Family, Identity, Request, Status
+from banger.agent.wire import MAX_DIALS, Flag, Kind, Reason
 from tests.support.agent import PROGRAM, ROOT, SOURCES, Host, done
 
 pytest_plugins = ("tests.support.agent_fixtures",)
@@ -174,3 +177,83 @@ def test_program_is_the_same_bytes_wherever_it_is_built_small_and_alone(tmp_path
     version = subprocess.run([PROGRAM, "version"], capture_output=True, text=True, check=True).stdout.strip()
     assert f'version = "{version}"' in (ROOT / "pyproject.toml").read_text()
     assert b"/elsewhere" not in built
+
+
+def test_channel_that_only_dials_does_nothing_else(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, subprocess.Popen([PROGRAM, "serve", "-p", str(theirs.fileno())], pass_fds=[theirs.fileno()]):
+        theirs.close()
+        host = Host(ours)
+        assert host.greet().most_streams == MAX_DIALS
+        for request in (messages.FACTS, messages.read("/etc/passwd"), ExecSpec(("true",)).request()):
+            assert done(host, request).status == Status.UNSUPPORTED
+        assert done(host, messages.dial(Family.UNIX, f"{tmp_path}/none")).status == Status.REFUSED
+        ours.shutdown(socket.SHUT_RDWR)
+
+
+def test_host_that_gives_a_connection_up_resets_it(host: Host, listener: socket.socket) -> None:
+    stream = host.open(messages.dial(Family.MACHINE, port=listener.getsockname()[1]))
+    served, _ = listener.accept()
+    with served:
+        host.wait(lambda: stream.started is not None)
+        host.send(stream, Kind.CANCEL)
+        with pytest.raises(ConnectionResetError):
+            served.recv(1)
+    host.finish(stream)
+
+
+def test_reset_that_is_met_while_writing_is_told_after_what_came_before_it(host: Host, listener: socket.socket) -> None:
+    stream = host.open(messages.dial(Family.MACHINE, port=listener.getsockname()[1]), window=4)
+    served, _ = listener.accept()
+    with served:
+        host.wait(lambda: stream.started is not None)
+        served.sendall(b"1234then more")  # the host gives credit for four bytes at first
+        host.wait(lambda: stream.out == b"1234")
+        served.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    host.send(stream, Kind.DATA, b"finds nobody")
+    host.wait(lambda: stream.stopped)
+    host.send(stream, Kind.CREDIT, (100).to_bytes(4, "little"))
+    result = host.finish(stream).result
+    assert result is not None
+    assert (result.status, result.errno) == (Status.FAILED, errno.ECONNRESET)
+    assert stream.out == b"1234then more"
+
+
+@pytest.mark.parametrize(
+    "fields", [(Family.UNIX, "/tmp/s", 0), (Family.TCP4, "127.0.0.1", 0), (Family.MACHINE, "x", 9)]
+)
+def test_datagrams_to_what_is_no_address_are_refused_with_what_follows_them(
+    host: Host, fields: tuple[Family, str, int]
+) -> None:
+    stream = host.open(messages.dial(*fields, datagrams=True))
+    host.send(stream, Kind.DATA, datagram(b"for nobody"))
+    result = host.finish(stream).result
+    assert result is not None
+    assert result.status == Status.BAD_REQUEST
+
+
+def test_agent_that_dies_is_started_again_and_says_so_on_every_channel() -> None:
+    pairs = [socket.socketpair() for _ in range(2)]
+    argv = [str(PROGRAM), "serve", "-r", *(word for _, theirs in pairs for word in ("-f", str(theirs.fileno())))]
+    parent = subprocess.Popen(argv, pass_fds=[theirs.fileno() for _, theirs in pairs], stderr=subprocess.PIPE)
+    hosts = [Host(ours) for ours, theirs in pairs if not theirs.close()]
+    boots = set()
+    for _ in range(2):
+        for host in hosts:
+            boots.add(host.greet().boot)
+        lost = hosts[0].open(ExecSpec(("sleep", "60")).request())
+        hosts[0].wait(lambda stream=lost: stream.started is not None)
+        os.kill(int(Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text()), signal.SIGKILL)
+        for host in hosts:
+            host.wait(lambda decoder=host.decoder: decoder.lost is not None)
+            assert host.decoder.lost.reason == Reason.STARTED
+        os.kill(int.from_bytes(lost.started, "little"), signal.SIGKILL)
+    assert len(boots) == 1, "the machine is the same"
+    parent.send_signal(signal.SIGTERM)  # as services are ended
+    hosts[0].greet()
+    for ours, _ in pairs:
+        ours.close()
+    assert parent.wait(10) == 0
+    assert parent.stderr is not None
+    with parent.stderr:
+        assert parent.stderr.read().count(b"is started again") == 2

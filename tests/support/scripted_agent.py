@@ -6,7 +6,6 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 
 from banger.agent.endpoint import Endpoint
@@ -48,7 +47,7 @@ class ScriptedAgent:
     async def meet(self, **changes: object) -> None:
         """Answer the greeting, with a WELCOME changed like this."""
         await self.hear()
-        self.write(replace(self.welcome, **{"nonce": self.hello.nonce, **changes}).encode())  # type: ignore[arg-type]
+        self.write(self.welcome._replace(**{"nonce": self.hello.nonce, **changes}).encode())  # type: ignore[arg-type]
 
     async def hear(self) -> None:
         """Wait for a greeting."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from dataclasses import replace
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -37,7 +36,7 @@ damaged = st.tuples(frames, st.integers(0, 40), st.integers(0, 255)).map(
 )
 FLOOD = Frame(1, Kind.DATA, payload=bytes(MAX_PAYLOAD)).encode(TAG) * 20
 bulk = st.integers(1, 20).map(lambda count: FLOOD[: len(FLOOD) // 20 * count])
-announced = st.just(replace(WELCOME, protocol=0, tag=0, reason=1).encode())
+announced = st.just(WELCOME._replace(protocol=0, tag=0, reason=1).encode())
 sayings = st.lists(st.one_of(frames, frames, frames, bulk, damaged, st.binary(max_size=60), announced), max_size=25)
 
 
@@ -67,7 +66,7 @@ def begun() -> tuple[AgentSession, Wire, list[AgentStream]]:
     session, wire = AgentSession("vm0"), Wire()
     session.connection_made(wire)
     hello = Hello.decode(bytes(wire.said[-HELLO_BYTES:]))
-    session.receive(replace(WELCOME, nonce=hello.nonce).encode())
+    session.receive(WELCOME._replace(nonce=hello.nonce).encode())
     return session, wire, [session.open(ExecSpec(("true",)).request()) for _ in range(OPENED)]
 
 
@@ -103,7 +102,7 @@ def test_what_comes_before_the_answer_to_a_greeting_is_passed_over(garbage: byte
         session, wire = AgentSession("vm0"), Wire()
         session.connection_made(wire)
         hello = Hello.decode(bytes(wire.said[-HELLO_BYTES:]))
-        data = garbage + replace(WELCOME, nonce=hello.nonce).encode()
+        data = garbage + WELCOME._replace(nonce=hello.nonce).encode()
         for start in range(0, len(data), piece):
             session.receive(data[start : start + piece])
         assert session.is_live
@@ -117,7 +116,7 @@ def test_announcements_without_end_before_an_answer_are_given_up() -> None:
     async def scenario() -> None:
         session, wire = AgentSession("vm0"), Wire()
         session.connection_made(wire)
-        data = replace(WELCOME, protocol=0, tag=0, reason=1, boot=secrets.token_bytes(16)).encode() * 1000
+        data = WELCOME._replace(protocol=0, tag=0, reason=1, boot=secrets.token_bytes(16)).encode() * 1000
         while not wire.closed:
             session.receive(data)
         assert isinstance(session.greeted.exception(), BangerError)

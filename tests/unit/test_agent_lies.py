@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,7 +36,7 @@ from tests.support.scripted_agent import ScriptedAgent, collected, play, run_tru
         lambda agent, stream: agent.send(0, Kind.PONG, b"nobody asked"),
         lambda agent, stream: [agent.send(stream, Kind.STOP), agent.send(stream, Kind.STOP)],
         lambda agent, stream: agent.send(stream, Kind.RESULT, b"\0" * 12),
-        lambda agent, stream: agent.write(replace(agent.welcome, nonce=NO_NONCE, protocol=0, tag=0, reason=1).encode()),
+        lambda agent, stream: agent.write(agent.welcome._replace(nonce=NO_NONCE, protocol=0, tag=0, reason=1).encode()),
     ],
     ids=["no-frames", "foreign-stream", "started-twice", "no-bytes", "beyond-credit", "after-the-end", "two-results",
          "after-the-result", "much-credit", "no-credit", "unasked", "stopped-twice", "no-result", "began-anew"],
@@ -134,7 +133,7 @@ def test_guest_that_sends_but_reads_nothing_loses_its_session(tmp_path: Path, mo
 def test_guest_that_breaks_the_rules_with_its_first_word_is_waited_for_by_nobody(tmp_path: Path) -> None:
     async def script(agent: ScriptedAgent) -> None:
         await agent.hear()
-        welcome = replace(agent.welcome, nonce=agent.hello.nonce).encode()
+        welcome = agent.welcome._replace(nonce=agent.hello.nonce).encode()
         agent.write(welcome + Frame(0, Kind.PONG, payload=b"nobody asked").encode(agent.tag))
         await agent.gone()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -247,8 +246,8 @@ def test_greeting_that_gets_lost_is_said_again_and_only_the_last_answer_counts(t
         await agent.hear()  # and nothing comes of it
         late = agent.hello
         await agent.hear()
-        agent.write(replace(agent.welcome, nonce=late.nonce, tag=0x05050505).encode())
-        agent.write(replace(agent.welcome, nonce=agent.hello.nonce).encode())
+        agent.write(agent.welcome._replace(nonce=late.nonce, tag=0x05050505).encode())
+        agent.write(agent.welcome._replace(nonce=agent.hello.nonce).encode())
         stream = (await agent.expect(Kind.OPEN)).stream
         agent.send(stream, Kind.STARTED)
         agent.finish(stream, 6)

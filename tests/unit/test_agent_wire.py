@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from banger.agent import messages
-from banger.agent.messages import Entry, EntryReader, Exit, PathInfo, Request, Result
+from banger.agent.messages import Cause, Entry, EntryReader, Exit, PathInfo, Request, Result
 from banger.agent.wire import (
     HELLO_BYTES,
     MAGIC,
@@ -32,7 +32,7 @@ streams = st.integers(1, 2**32 - 1)
 agent_frames = st.one_of(
     st.builds(Frame, streams, st.just(Kind.DATA), st.sampled_from([Flag.NONE, Flag.END, Flag.ERR]), st.binary()),
     st.builds(Frame, streams, st.just(Kind.CREDIT), st.just(Flag.NONE), st.binary(min_size=4, max_size=4)),
-    st.builds(Frame, streams, st.just(Kind.STOP)),
+    st.builds(Frame, streams, st.just(Kind.STOP), st.just(Flag.NONE), st.just(b"")),
     st.builds(Frame, streams, st.just(Kind.RESULT), st.just(Flag.NONE), st.binary(min_size=12, max_size=99)),
     st.builds(Frame, st.just(0), st.just(Kind.PONG), st.just(Flag.NONE), st.binary(max_size=64)),
 )
@@ -143,7 +143,7 @@ def test_entries_in_any_pieces_are_decoded(listed: list[Entry], step: int) -> No
 def test_path_and_exit_are_read_as_they_were_written(kind: int, entry: Entry, real_path: bytes) -> None:
     info = PathInfo(kind, entry, real_path)
     assert PathInfo.decode(info.encode()) == info
-    ended = Exit(True, 9, Exit.TIMEOUT, 1, 2, 3)
+    ended = Exit(True, 9, Cause.TIMEOUT, 1, 2, 3)
     assert Exit.decode(ended.encode()) == ended
 
 
