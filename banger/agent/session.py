@@ -12,16 +12,13 @@ from typing import cast
 
 from loguru import logger
 
+from banger.agent.exchange import Exchange
 from banger.agent.messages import Request
 from banger.agent.stream import AgentStream
 from banger.agent.wire import (
     MAX_FRAME,
     MAX_STREAMS,
-    NO_NONCE,
-    NONCE_BYTES,
     Frame,
-    Hello,
-    HostDecoder,
     Kind,
     Welcome,
     WireError,
@@ -32,8 +29,6 @@ from banger.core.errors import BangerError, ErrorKind
 SESSION_WINDOW = 256 << 10
 #: What all streams together may hold of a guest's output; the first ones get the most that is of use.
 _BUDGET, _MOST_WINDOW, _LEAST_WINDOW = 2 << 20, 256 << 10, 8 << 10
-#: What may come before the answer to a greeting: the rest of a former session, which QEMU and the guest hold.
-_MOST_GARBAGE = 8 << 20
 #: Data waits while more than the first is still to be sent, until the second is left; both in bytes.
 _WRITE_HIGH, _WRITE_LOW = 128 << 10, 32 << 10
 #: Credit and signals never wait. With more than this unread the session is over: it is a guest that sends and does not
@@ -61,14 +56,11 @@ class AgentSession(asyncio.BufferedProtocol):
         self.over = asyncio.Event()
         self.reason = ""
         self._vm_id = vm_id
-        self._decoder = HostDecoder(NO_NONCE)
+        self._exchange = Exchange(SESSION_WINDOW)
         self._transport: asyncio.Transport | None = None
         self._streams: dict[int, AgentStream] = {}
         self._last_number = 0
-        self._tag = 0
         self._most_streams = 0
-        self._garbage = 0
-        self._credit = SESSION_WINDOW
         self._writable = True
         self._room = asyncio.Event()
         self._buffer = bytearray(_TURN_BYTES)
@@ -81,7 +73,7 @@ class AgentSession(asyncio.BufferedProtocol):
     @property
     def is_live(self) -> bool:
         """The agent has answered, and the connection stands."""
-        return bool(self._tag) and not self.over.is_set()
+        return bool(self._exchange.tag) and not self.over.is_set()
 
     @property
     def is_writable(self) -> bool:
@@ -97,9 +89,7 @@ class AgentSession(asyncio.BufferedProtocol):
         """Greet, or greet anew if there was no answer: of several greetings, only the last one's answer counts."""
         if self._transport is None or self.greeted.done() or not self._writable:
             return
-        nonce = secrets.token_bytes(NONCE_BYTES)
-        self._decoder = HostDecoder(nonce)
-        self._transport.write(Hello(nonce, SESSION_WINDOW).encode())
+        self._transport.write(self._exchange.greet())
 
     async def room(self) -> None:
         """Wait until the guest has taken what it was sent, or the session is over."""
@@ -133,7 +123,7 @@ class AgentSession(asyncio.BufferedProtocol):
         """Send a frame, unless the session is over."""
         if self._transport is None or not self.is_live:
             return
-        self._transport.write(frame.encode(self._tag))
+        self._transport.write(frame.encode(self._exchange.tag))
         if self._unread > _MOST_UNREAD:
             logger.warning("{}: the guest's agent does not read what it is sent", self._vm_id)
             self.end("its agent does not read what it is sent")
@@ -195,13 +185,12 @@ class AgentSession(asyncio.BufferedProtocol):
         if self.over.is_set():
             return
         try:
-            self._bound_garbage(len(data))
-            for frame in self._decoder.feed(data):
+            for frame in self._exchange.receive(data):
                 self._note_welcome()
                 self._receive(frame)
             self._note_welcome()
         except WireError as error:
-            words = str(error) if self._decoder.lost else f"its agent breaks the protocol: {error}"
+            words = self._exchange.describe(error)
             logger.warning("{}: lost the session: {}", self._vm_id, words)
             self.end(words)
 
@@ -222,23 +211,11 @@ class AgentSession(asyncio.BufferedProtocol):
 
     # -- inside ----------------------------------------------------------------------------------------
 
-    def _bound_garbage(self, size: int) -> None:
-        if self._decoder.welcome is None:
-            self._garbage += size
-            if self._garbage > _MOST_GARBAGE:
-                raise WireError("no answer among many bytes")
-
     def _note_welcome(self) -> None:
-        welcome = self._decoder.welcome
-        if self._decoder.lost is not None:
-            raise WireError("its agent has begun anew")
+        welcome = self._exchange.welcome
         if welcome is None or self.greeted.done():
             return
-        if not welcome.tag:
-            raise WireError(f"it speaks protocols {welcome.lowest} to {welcome.highest}")
-        if not welcome.most_streams:
-            raise WireError("it serves no requests")
-        self._tag, self._most_streams = welcome.tag, min(welcome.most_streams, MAX_STREAMS)
+        self._most_streams = min(welcome.most_streams, MAX_STREAMS)
         if welcome.ended_streams:
             logger.info("{}: {} commands of an earlier daemon were ended", self._vm_id, welcome.ended_streams)
         self.greeted.set_result(welcome)
@@ -254,21 +231,11 @@ class AgentSession(asyncio.BufferedProtocol):
         stream = self._streams.get(frame.stream)
         if stream is None:
             raise WireError(f"a frame of kind {frame.kind} for stream {frame.stream}, which there is not")
-        if frame.kind is Kind.DATA:
-            self._count(len(frame.payload))
+        if credit := self._exchange.credit_due():
+            self.send(credit)
         stream.receive(frame)
         if frame.kind is Kind.RESULT:
             del self._streams[frame.stream]
-
-    def _count(self, size: int) -> None:
-        """Data was received: its part of the session's credit is given back, whether or not somebody reads it."""
-        self._credit -= size
-        if self._credit < 0:
-            raise WireError("more data than there is credit for in the session")
-        if self._credit <= SESSION_WINDOW * 3 // 4:
-            given = SESSION_WINDOW - self._credit
-            self._credit = SESSION_WINDOW
-            self.send(Frame(0, Kind.CREDIT, payload=given.to_bytes(4, "little")))
 
     def _finish(self, reason: str) -> None:
         if self.over.is_set():

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Protocol
 
 from banger.agent.backlog import Backlog
-from banger.agent.messages import Result, Target, read_u32
-from banger.agent.wire import INPUT_WINDOW, MAX_INPUT_WINDOW, MAX_PAYLOAD, Flag, Frame, Kind, WireError
+from banger.agent.messages import Result, Target
+from banger.agent.stream_state import StreamState
+from banger.agent.wire import MAX_PAYLOAD, Flag, Frame, Kind
 from banger.core.errors import BangerError
 from banger.core.exec import Stream
 
@@ -34,58 +35,55 @@ class AgentStream:
     """Belongs to the event loop's thread. Frames of this stream are handed to :meth:`receive` by its session.
 
     Attributes:
-        number: in the session.
         started: what was asked for runs, or there is a result.
-        was_started: the agent said that it runs.
         is_cancelled: nobody is interested any more.
         result: how it ended, or why nobody knows.
     """
 
     def __init__(self, number: int, window: int, sender: Sender) -> None:
         """``window`` is the credit for output that its OPEN gives."""
-        self.number = number
-        self.window = window
         self.started = asyncio.Event()
-        self.was_started = False
         self.is_cancelled = False
         self.result: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._sender = sender
         self._backlog = Backlog()
         self._news = asyncio.Event()
         self._room = asyncio.Event()
-        self._output_credit = window
-        self._read_bytes = 0
-        self._output_ended = False
+        self._state = StreamState(number, window)
         self._discarding = False
-        self._input_credit = INPUT_WINDOW
-        self._sent_bytes = 0
-        self._granted_bytes = INPUT_WINDOW
         self._input_ended = False
-        self._stopped = False
+
+    @property
+    def number(self) -> int:
+        """In the session."""
+        return self._state.number
+
+    @property
+    def window(self) -> int:
+        """The most output that may wait to be read, in bytes."""
+        return self._state.window
+
+    @property
+    def was_started(self) -> bool:
+        """The agent said that what was asked for runs."""
+        return self._state.was_started
 
     # -- from the guest --------------------------------------------------------------------------------
 
     def receive(self, frame: Frame) -> None:
         """Take a frame of the agent's. Raises :class:`WireError` for one that must not come now."""
+        self._state.receive(frame)
         match frame.kind:
             case Kind.DATA:
-                self._receive_data(frame)
-            case Kind.CREDIT:
-                self._receive_credit(read_u32(frame.payload))
+                if not self._discarding:
+                    self._backlog.put(frame.payload, is_error=Flag.ERR in frame.flags)
+                    self._news.set()
             case Kind.STARTED:
-                if self.was_started:
-                    raise WireError("a request is started twice")
-                self.was_started = True
                 self.started.set()
-            case Kind.STOP:
-                if self._stopped:
-                    raise WireError("input is stopped twice")
-                self._stopped = True
+            case Kind.CREDIT | Kind.STOP:
                 self._room.set()
-            case Kind.RESULT:
-                self._end(lambda: self.result.set_result(Result.decode(frame.payload)))
-            case _:
-                raise WireError(f"a frame of kind {frame.kind} on stream {frame.stream}")
+        if (result := self._state.result) is not None:
+            self._end(lambda: self.result.set_result(result))
 
     def lose(self, error: BangerError) -> None:
         """The session is over before the stream is."""
@@ -96,26 +94,6 @@ class AgentStream:
 
     def make_room(self) -> None:
         """The session is writable again."""
-        self._room.set()
-
-    def _receive_data(self, frame: Frame) -> None:
-        size = len(frame.payload)
-        if size > self._output_credit or self._output_ended:
-            raise WireError("more data than there is credit for" if not self._output_ended else "data after the end")
-        if not size and Flag.END not in frame.flags:
-            raise WireError("data without a byte")
-        self._output_credit -= size
-        self._output_ended = Flag.END in frame.flags
-        if self._discarding:
-            return
-        self._backlog.put(frame.payload, is_error=Flag.ERR in frame.flags)
-        self._news.set()
-
-    def _receive_credit(self, size: int) -> None:
-        self._granted_bytes += size
-        if not size or self._granted_bytes > self._sent_bytes + MAX_INPUT_WINDOW:
-            raise WireError("credit that makes no sense")
-        self._input_credit += size
         self._room.set()
 
     def _end(self, resolve: Callable[[], None]) -> None:
@@ -136,21 +114,18 @@ class AgentStream:
             if self.result.done():
                 self.result.result()
                 return None
-            if self._output_ended:
+            if self._state.output_ended:
                 return None
             self._news.clear()
             await self._news.wait()
         stream, data = self._backlog.take()
-        self._read_bytes += len(data)
-        if self._read_bytes * 4 >= self.window and not self.result.done():
-            self._output_credit += self._read_bytes
-            self._sender.send(Frame(self.number, Kind.CREDIT, payload=self._read_bytes.to_bytes(4, "little")))
-            self._read_bytes = 0
+        if due := self._state.take(len(data)):
+            self._send(Kind.CREDIT, payload=due.to_bytes(4, "little"))
         return stream, data
 
     async def ended(self) -> None:
         """Wait until the guest's side has ended. Raises what :meth:`lose` was told."""
-        while not (self._output_ended or self.result.done()):
+        while not (self._state.output_ended or self.result.done()):
             self._news.clear()
             await self._news.wait()
         if self.result.done():
@@ -160,19 +135,22 @@ class AgentStream:
         """Send input as the guest takes it. False once nobody reads input any more."""
         rest = memoryview(data)
         while rest:
-            if self._stopped or self._input_ended or self.result.done():
+            if not self._is_heard:
                 return False
-            if not self._input_credit or not self._sender.is_writable:
+            if not self._state.input_credit or not self._sender.is_writable:
                 self._room.clear()
                 await self._room.wait()
                 continue
-            piece = rest[: min(self._input_credit, MAX_PAYLOAD)]
-            self._input_credit -= len(piece)
-            self._sent_bytes += len(piece)
+            piece = rest[: min(self._state.input_credit, MAX_PAYLOAD)]
+            self._state.send(len(piece))
             self._sender.send(Frame(self.number, Kind.DATA, payload=bytes(piece)))
             rest = rest[len(piece) :]
             await asyncio.sleep(0)  # others' turn
-        return not (self._stopped or self._input_ended or self.result.done())
+        return self._is_heard
+
+    @property
+    def _is_heard(self) -> bool:
+        return not (self._state.was_stopped or self._input_ended or self.result.done())
 
     def write_eof(self) -> None:
         """End the input. Idempotent."""
