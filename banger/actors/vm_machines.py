@@ -20,7 +20,6 @@ from banger.core.ports import (
     UserNic,
     VmmDriver,
 )
-from banger.core.publishing import is_cut_off
 
 
 def driver_for(services: Services, vm: Vm, kernel_digest: str = "") -> VmmChoice:
@@ -31,7 +30,7 @@ def driver_for(services: Services, vm: Vm, kernel_digest: str = "") -> VmmChoice
             ``unavailable`` if there is no such network here.
     """
     present, wanted = _present(services, vm), _wanted(services, vm)
-    if not (wanted & {UserNic, TapNic} or is_cut_off(vm.spec.network, vm.spec.ports)):
+    if not wanted & {UserNic, TapNic} and vm.spec.network != "none":
         raise _no_network(vm)
     choice = likely_driver(services, vm, kernel_digest)
     if words := lacking(choice.driver, wanted):

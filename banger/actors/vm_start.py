@@ -113,7 +113,7 @@ class VmStart:
             host_key_seed=self._files.host_key_seed(),
             init=spec.init.value,
             env=(*image.config.env, *spec.env),
-            network=given.network or GuestNetwork("127.0.0.2/8"),
+            network=given.network or GuestNetwork("10.0.2.15/32"),
             files=given.files,
             root=self._storage.root,
             mounts=given.mounts,

@@ -15,6 +15,8 @@ ARTIFACT_NAME = re.compile(r"[a-z0-9][a-z0-9._:/@-]{0,254}\Z")
 #: What hostname(7) admits, and the underscore that other tools let pass. Linux itself takes 64 bytes.
 HOSTNAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?\Z")
 ID_LENGTH = 12
+#: Begins every line that a VM's forwarder of published ports writes to the log of its VMM.
+PORTS_LOG_PREFIX = "banger-ports: "
 _ATTEMPTS = 100
 #: RFC 1123 section 2.1, in lower case.
 _DNS_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"

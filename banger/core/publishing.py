@@ -92,22 +92,6 @@ def check_forward(forward: PortForward) -> None:
         raise _usage(text, f"write the address as {_address(text, forward.host_address)}")
 
 
-def is_cut_off(network: str, ports: Sequence[PortForward]) -> bool:
-    """True for a guest that needs no network card: it neither reaches anything nor is reached."""
-    return network == "none" and not ports
-
-
-def check_publishing(ports: Sequence[PortForward], network: str) -> None:
-    """Refuse what a VM's network cannot do. Raises as :func:`check_forwards`."""
-    check_forwards(ports)
-    if network == "none" and any(forward.protocol == "udp" for forward in ports):
-        raise BangerError(
-            ErrorKind.USAGE, "udp ports cannot be published with --network none", subject="--publish",
-            cause="QEMU's stack lets no datagram out of a guest that is shut off, so nobody would be answered",
-            hint="use --network tap --egress none",
-        )  # fmt: skip
-
-
 def covers(one: str, other: str) -> bool:
     """True if the two addresses are the same, or one is every address of the other's kind."""
     if one == other:

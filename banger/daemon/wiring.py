@@ -29,10 +29,18 @@ from banger.core.attendance import Attendance
 from banger.core.drivers import Drivers
 from banger.core.models import ProcessIdentity, Vm
 from banger.core.operation_table import OperationTable
-from banger.core.ports import AGENT_SOCKET, AGENT_VSOCK_PORT, AgentCarrier, VmmDriver
+from banger.core.ports import (
+    AGENT_SOCKET,
+    AGENT_VSOCK_PORT,
+    PORTS_SOCKET,
+    PORTS_VSOCK_PORT,
+    AgentCarrier,
+    VmmDriver,
+)
 from banger.daemon.capabilities import make_capabilities
 from banger.daemon.installation import installation_id
 from banger.dns.service import DnsService
+from banger.forwarding.forwarders import Reach
 from banger.guest.access import guest_access
 from banger.guest.boot import LinuxGuestBoot
 from banger.guest.sshkeys import ensure_key
@@ -101,7 +109,7 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
     drivers = all_vmm_drivers(config, layout, launching)
     vmms = Vmms(drivers, LocalProcesses(launching.outcome), launching, config.text("vmm.driver"))
     guests = AgentGuests(loop, partial(agent_endpoint, layout, vmms.drivers))
-    capabilities = make_capabilities(layout, config, store, ledger, mark)
+    capabilities = make_capabilities(layout, config, store, ledger, mark, partial(ports_reach, layout, vmms.drivers))
     storages = all_drivers(config, mark)
     parts: list[Services] = []
     housekeepers: list[Housekeeper] = []
@@ -164,6 +172,13 @@ def agent_endpoint(layout: Layout, drivers: Drivers[VmmDriver], vm: Vm) -> Endpo
     """Where the stream to the agent of a running VM begins. Raises ``usage`` for a driver that there is not."""
     by_vsock = drivers.chosen(vm.vmm).agent_carrier is AgentCarrier.VSOCK
     return Endpoint(layout.vm_run_dir(vm.id) / AGENT_SOCKET, AGENT_VSOCK_PORT if by_vsock else 0)
+
+
+def ports_reach(layout: Layout, drivers: Drivers[VmmDriver], vm: Vm) -> Reach:
+    """What the forwarder of a VM's published ports has to do with. Raises ``usage`` for a driver that there is not."""
+    by_vsock = drivers.chosen(vm.vmm).agent_carrier is AgentCarrier.VSOCK
+    socket, port = (AGENT_SOCKET, PORTS_VSOCK_PORT) if by_vsock else (PORTS_SOCKET, 0)
+    return Reach(layout.vm_run_dir(vm.id) / socket, port, layout.vm_dir(vm.id) / "vmm.log")
 
 
 def _artifact_services(layout: Layout, config: Config, store: Store) -> ArtifactServices:

@@ -1,5 +1,5 @@
-"""Published ports where the VMM's own network stack hides closed ports: a small forwarding process per VM.
+"""Published ports: a small process per VM that forwards them through the guest's agent.
 
-``process``, ``loop``, ``streams``, ``datagrams`` and ``dialers`` run in that process and import nothing but the
-standard library and each other; ``forwarders`` is the daemon's side.
+``process``, ``loop``, ``link``, ``streams`` and ``datagrams`` run in that process and import nothing but the standard
+library, each other and the agent's codec; ``forwarders`` is the daemon's side.
 """

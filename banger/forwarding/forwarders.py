@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,8 +21,8 @@ import banger
 from banger.core import codec
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import ProcessIdentity
-from banger.core.names import ID_LENGTH
+from banger.core.models import ProcessIdentity, Vm
+from banger.core.names import ID_LENGTH, PORTS_LOG_PREFIX
 from banger.core.ports import Handle, HostObject, VmLedger
 from banger.launch.environment import vmm_environment
 from banger.vmm import identity as processes
@@ -35,48 +35,50 @@ _START = "import sys; sys.path.insert(0, sys.argv[2]); from banger.forwarding.pr
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """Where connections to one port of the host are to go.
+class Opened:
+    """A port of the host that is open already, and the guest's port that it leads to."""
 
-    Attributes:
-        dialer: ``stack`` or ``direct``, see :mod:`banger.forwarding.dialers`.
-        address, port: what the dialer dials.
-    """
-
-    dialer: str
-    address: str
-    port: int
+    port: socket.socket
+    guest_port: int
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
-    """A port of the host that is open already, and where it leads."""
+class Reach:
+    """A VM as its forwarder has to do with it.
 
-    port: socket.socket
-    target: Target
+    Attributes:
+        path: the Unix socket that leads to the guest's agent.
+        vsock_port: what to ask the VMM for there; 0: nothing, the socket is the guest's port itself.
+        log: the VMM's, where an operator looks.
+    """
 
-    def config(self) -> dict[str, object]:
+    path: Path
+    vsock_port: int
+    log: Path
+
+    def config(self, ports: Sequence[Opened]) -> dict[str, object]:
         """As the process reads it."""
-        protocol = "tcp" if self.port.type == socket.SOCK_STREAM else "udp"
-        return {"fd": self.port.fileno(), "protocol": protocol, **asdict(self.target)}
+        opened = [{"fd": one.port.fileno(), "guest_port": one.guest_port} for one in ports]
+        return {"path": str(self.path), "vsock_port": self.vsock_port, "log_prefix": PORTS_LOG_PREFIX, "ports": opened}
 
 
 class Forwarders:
     """The forwarders of one installation. Thread-safe as far as one VM is one thread's."""
 
-    def __init__(self, installation_id: str) -> None:
+    def __init__(self, installation_id: str, reach: Callable[[Vm], Reach]) -> None:
+        self._reach = reach
         self._prefix = f"banger-ports-{installation_id}-"
         self._pipes: dict[str, int] = {}  # by VM: to those that do not know their VMM yet
         self._lock = threading.Lock()
 
-    def start(self, vm_id: str, ports: Sequence[Opened], ledger: VmLedger) -> None:
+    def start(self, vm: Vm, ports: Sequence[Opened], ledger: VmLedger) -> None:
         """Start one for these ports, which it inherits; :meth:`begin` must follow.
 
         Raises:
             BangerError: ``unavailable`` if no process can be started.
         """
-        self._end(vm_id, ledger)  # of a start that was given up
-        marker = self._prefix + vm_id
+        self._end(vm.id, ledger)  # of a start that was given up
+        marker = self._prefix + vm.id
         ledger.intend(FORWARDER_KIND, marker)
         crashpoint("ports.prepare:forwarder-intended")
         try:
@@ -84,14 +86,14 @@ class Forwarders:
         except OSError as error:
             raise _cannot_start(marker, error) from error
         try:
-            identity = self._spawn(marker, ports, reading)
+            identity = self._spawn(marker, self._reach(vm), ports, reading)
         except BaseException:
             os.close(writing)
             raise
         finally:
             os.close(reading)
         with self._lock:
-            self._pipes[vm_id] = writing
+            self._pipes[vm.id] = writing
         crashpoint("ports.prepare:forwarder-spawned")
         ledger.activate(FORWARDER_KIND, marker, asdict(identity))
 
@@ -107,6 +109,10 @@ class Forwarders:
     def runs(self, ledger: VmLedger) -> bool:
         """The VM has a forwarder that lives."""
         return any(processes.is_same(_identity(handle)) for handle in ledger.of(FORWARDER_KIND))
+
+    def can_reach(self, vm: Vm) -> bool:
+        """Its machine has a way to its agent for a forwarder; one that an older banger started has none."""
+        return self._reach(vm).path.exists()
 
     def end(self, vm_id: str, ledger: VmLedger) -> None:
         """End it, and cross it out; already gone is success. Raises ``timeout``."""
@@ -140,17 +146,22 @@ class Forwarders:
         with self._lock:
             return self._pipes.pop(vm_id, None)
 
-    def _spawn(self, marker: str, ports: Sequence[Opened], reading: int) -> ProcessIdentity:
+    def _spawn(self, marker: str, reach: Reach, ports: Sequence[Opened], reading: int) -> ProcessIdentity:
         try:
-            with os.fdopen(os.memfd_create("ports", os.MFD_CLOEXEC), "wb") as config:
-                config.write(json.dumps({"ports": [one.config() for one in ports]}).encode())
+            with (
+                os.fdopen(os.memfd_create("ports", os.MFD_CLOEXEC), "wb") as config,
+                os.fdopen(
+                    os.open(reach.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600), "ab"
+                ) as log,
+            ):
+                config.write(json.dumps(reach.config(ports)).encode())
                 config.flush()
                 package = str(Path(banger.__file__).parent.parent)
                 process = subprocess.Popen(
                     [sys.executable, "-I", "-S", "-c", _START, marker, package, str(config.fileno()), str(reading)],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
+                    stderr=log,
                     cwd="/",
                     env=vmm_environment(os.environ),
                     start_new_session=True,

@@ -1,6 +1,7 @@
 """The process that forwards one VM's published ports: started by a daemon, independent of it, ended with its VMM.
 
-It is given open sockets and a pipe. Through the pipe it is told which process is the VMM, and lives as long as that; a
+It is given open sockets, the way to the guest's agent, and a pipe. What an operator should know it says on standard
+error, which is the VMM's log. Through the pipe it is told which process is the VMM, and lives as long as that; a
 pipe that is closed without a word means that the start has failed, or that the daemon has died in the middle of it.
 """
 
@@ -12,9 +13,12 @@ import resource
 import signal
 import socket
 import sys
+from contextlib import suppress
+from functools import partial
 
+from banger.agent.messages import Family, dial
 from banger.forwarding.datagrams import Senders
-from banger.forwarding.dialers import dialer_of
+from banger.forwarding.link import PortsLink
 from banger.forwarding.loop import READ, Loop
 from banger.forwarding.streams import Listeners
 
@@ -34,17 +38,24 @@ def main() -> None:
         file.seek(0)
         config = json.load(file)
     loop = Loop()
-    listeners, senders = Listeners(loop), Senders(loop)
+    link = PortsLink(loop, config["path"], config["vsock_port"], partial(_tell, config["log_prefix"]))
+    listeners, senders = Listeners(loop, link), Senders(loop, link)
     for port in config["ports"]:
         taken = socket.socket(fileno=port["fd"])
-        target = listeners if port["protocol"] == "tcp" else senders
-        target.add(taken, dialer_of(port))
+        is_tcp = taken.type == socket.SOCK_STREAM
+        request = dial(Family.MACHINE, port=port["guest_port"], datagrams=not is_tcp)
+        (listeners if is_tcp else senders).add(taken, request)
     loop.watch(pipe_fd, READ, lambda _: _hear(loop, pipe_fd))
     loop.run()
 
 
+def _tell(prefix: str, words: str) -> None:
+    with suppress(OSError):  # a full disk
+        os.write(2, f"{prefix}{words}\n".encode())
+
+
 def _raise_limit() -> None:
-    """Two descriptors for every connection: the limit that programs start with is meant for ``select``."""
+    """A descriptor for every connection: the limit that programs start with is meant for ``select``."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = _MOST_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MOST_DESCRIPTORS)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))

@@ -1,14 +1,12 @@
 """The published ports of VMs: bound on the host, recorded in the ledger, forwarded where the kernel cannot.
 
-Both kinds of networks use it. What they do not share is the way into the guest.
+Every kind of network uses it: what a forwarder forwards goes through the guest's agent, which needs none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple
-from typing import Any
 
 from loguru import logger
 
@@ -18,7 +16,7 @@ from banger.core.models import ProcessIdentity, Vm
 from banger.core.ports import Handle, HostObject, VmLedger
 from banger.core.publishing import runs
 from banger.core.wire.port_forward import PortForward
-from banger.forwarding.forwarders import Forwarders, Opened, Target
+from banger.forwarding.forwarders import Forwarders, Opened
 from banger.forwarding.host_ports import Bound, Taken, bound_ports
 
 #: Kind of the ledger's entries for ports of the host.
@@ -39,17 +37,15 @@ class Publisher:
         with bound_ports(vm.spec.ports, self._taken(vm.id), vm.last_ports) as bound:
             yield bound
 
-    def hold(self, ledger: VmLedger, ports: Sequence[tuple[PortForward, Target | None]]) -> None:
-        """Write ports down, and where a forwarder takes them, if one does. A range is one entry, synced once."""
-        targets = dict(ports)
-        for run in runs([forward for forward, _ in ports]):
-            to = [list(astuple(target)) for one in run if (target := targets[one])]
-            ledger.intend(PORT_KIND, port_key(run), {"guest_port": run[0].guest_port, **({"to": to} if to else {})})
+    def hold(self, ledger: VmLedger, ports: Sequence[PortForward], *, forwarded: bool) -> None:
+        """Write ports down, and whether a forwarder has them. A range is one entry, synced once."""
+        for run in runs(ports):
+            ledger.intend(PORT_KIND, port_key(run), {"guest_port": run[0].guest_port, "forwarded": forwarded})
 
-    def forward(self, vm: Vm, ports: Sequence[Opened], ledger: VmLedger) -> None:
+    def forward(self, vm: Vm, ports: Sequence[Bound], ledger: VmLedger) -> None:
         """Have these ports forwarded, if there are any. Raises ``unavailable``."""
         if ports:
-            self._forwarders.start(vm.id, ports, ledger)
+            self._forwarders.start(vm, [Opened(port, forward.guest_port) for forward, port in ports], ledger)
 
     def begin(self, vm: Vm, ledger: VmLedger) -> None:
         """The VMM runs: its forwarder lives as long from now on."""
@@ -58,15 +54,21 @@ class Publisher:
 
     def again(self, vm: Vm, ledger: VmLedger) -> None:
         """Start the forwarder of a running VM anew if it has ended."""
-        targets = {place: Target(*to) for one in ledger.of(PORT_KIND) for place, to in _recorded(one)}
-        lost = [forward for forward in vm.ports if _place(forward) in targets]
+        forwarded = {place for one in ledger.of(PORT_KIND) if _is_forwarded(one) for place in _places(one)}
+        lost = [forward for forward in vm.ports if _place(forward) in forwarded]
         if not lost or self._forwarders.runs(ledger):
+            return
+        if not self._forwarders.can_reach(vm):
+            logger.warning(
+                "{}: nobody forwards its published ports, as an older banger did: banger vm restart {}",
+                vm.name,
+                vm.name,
+            )
             return
         logger.warning("{}: nobody forwards its published ports: starting that again", vm.name)
         try:
             with bound_ports(lost, self._taken(vm.id)) as bound:
-                opened = [Opened(port, targets[_place(one)]) for one, port in bound]
-                self._forwarders.start(vm.id, opened, ledger)
+                self.forward(vm, bound, ledger)
             self.begin(vm, ledger)
         except BangerError as error:  # somebody took a port meanwhile; the next look tries again
             logger.warning("{}: published ports are not forwarded: {}", vm.name, error)
@@ -101,10 +103,9 @@ def _places(handle: Handle) -> list[tuple[str, str, int]]:
     return [(protocol or "tcp", address, port) for port in range(int(first), int(last or first) + 1)]
 
 
-def _recorded(handle: Handle) -> Iterator[tuple[tuple[str, str, int], list[Any]]]:
-    """Where each port of an entry is forwarded to."""
-    to = handle.detail.get("to")
-    return zip(_places(handle), to, strict=True) if to else iter(())
+def _is_forwarded(handle: Handle) -> bool:
+    """A forwarder has the ports of an entry; an older banger wrote down where it forwards them ``to``."""
+    return bool(handle.detail.get("forwarded") or handle.detail.get("to"))
 
 
 def _place(forward: PortForward) -> tuple[str, str, int]:

@@ -1,7 +1,7 @@
-"""TCP: connections to a published port, each relayed with its half-closes and back-pressure.
+"""TCP: connections to a published port, each relayed through the guest's agent with its half-closes and back-pressure.
 
-Memory is bounded: a direction holds at most one chunk, and reads nothing more until that is taken; so many connections
-are carried at a time, and the kernel's queue holds the next.
+Memory is bounded: the guest sends a connection no more than its window, from a client no more is taken than the guest
+has given credit for, and so many connections are carried at a time; the kernel's queue holds the next.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ import socket
 import struct
 from contextlib import suppress
 
-from banger.forwarding.dialers import Dialer, RefusedError
+from banger.agent.messages import Request, Status
+from banger.agent.stream_state import StreamState
+from banger.agent.wire import MAX_PAYLOAD, Flag, Frame, Kind
+from banger.forwarding.link import PortsLink
 from banger.forwarding.loop import READ, WRITE, Loop
 
-CHUNK_BYTES = 64 * 1024
 MOST_CONNECTIONS = 1024
 #: The kernel's queue of those that wait to be accepted (it has a limit of its own, net.core.somaxconn).
 BACKLOG = 1024
@@ -22,25 +24,21 @@ BACKLOG = 1024
 _REST_S = 0.5
 _RESET = struct.pack("ii", 1, 0)
 
-#: What every direction reads into; what could not be sent at once is copied out of it.
-_buffer = bytearray(CHUNK_BYTES)
-_view = memoryview(_buffer)
-
 
 class Listeners:
     """All TCP ports of one forwarder, and the connections to them."""
 
-    def __init__(self, loop: Loop) -> None:
-        self._loop = loop
-        self._ports: dict[int, tuple[socket.socket, Dialer]] = {}
+    def __init__(self, loop: Loop, link: PortsLink) -> None:
+        self._loop, self._link = loop, link
+        self._ports: dict[int, tuple[socket.socket, Request]] = {}
         self._open = 0
         self._resting = False
 
-    def add(self, listener: socket.socket, dialer: Dialer) -> None:
-        """Accept from a socket that listens already."""
+    def add(self, listener: socket.socket, request: Request) -> None:
+        """Accept from a socket that listens already; each connection is what ``request`` dials."""
         listener.settimeout(0)
         listener.listen(BACKLOG)
-        self._ports[listener.fileno()] = (listener, dialer)
+        self._ports[listener.fileno()] = (listener, request)
         self._watch(listener.fileno())
 
     def closed(self) -> None:
@@ -64,7 +62,7 @@ class Listeners:
                 self._watch(descriptor)
 
     def _accept(self, descriptor: int) -> None:
-        listener, dialer = self._ports[descriptor]
+        listener, request = self._ports[descriptor]
         if self._open >= MOST_CONNECTIONS:
             self._rest()
             return
@@ -76,158 +74,165 @@ class Listeners:
                 self._loop.later(_REST_S, self._wake)
             return  # else the client has left already
         client.settimeout(0)
-        _keep_alive(client)
-        try:
-            guest = dialer.dial()
-        except (RefusedError, OSError):
-            reset(client)
-            return
+        _prepare(client)
         self._open += 1
-        Connection(self._loop, self, dialer, client, guest)
-
-
-class Direction:
-    """Bytes from one socket to another."""
-
-    def __init__(self, source: socket.socket, sink: socket.socket) -> None:
-        self.source, self.sink = source, sink
-        self.rest = b""
-        self.carried_bytes = 0
-        self.ended = False  # the source said that nothing more comes
-        self.done = False  # and the sink was told
-
-    @property
-    def reads(self) -> bool:
-        """It wants something from its source."""
-        return not self.rest and not self.ended
-
-    def carry(self) -> None:
-        """Move one chunk. Raises ``OSError`` if one of the two is gone."""
-        if self.reads:
-            try:
-                count = self.source.recv_into(_buffer)
-            except BlockingIOError:
-                return
-            self.ended = count == 0
-            if count:
-                self._send(_view[:count])
-        elif self.rest:
-            self._send(memoryview(self.rest))
-
-    def pass_end(self) -> None:
-        """Tell the sink that nothing more comes, once everything has come."""
-        if self.ended and not self.rest and not self.done:
-            self.done = True
-            with suppress(OSError):  # it has ended its own side and is gone
-                self.sink.shutdown(socket.SHUT_WR)
-
-    def _send(self, data: memoryview) -> None:
-        try:
-            sent = self.sink.send(data)
-        except BlockingIOError:
-            sent = 0
-        self.carried_bytes += sent
-        self.rest = bytes(data[sent:])
+        self._link.dial(request, Connection(self._loop, self._link, self, client))
 
 
 class Connection:
-    """A client and the guest's side of it."""
+    """A client and the guest's side of it. Implements :class:`banger.forwarding.link.Dialled`."""
 
-    def __init__(
-        self, loop: Loop, listeners: Listeners, dialer: Dialer, client: socket.socket, guest: socket.socket
-    ) -> None:
-        self._loop, self._listeners, self._dialer = loop, listeners, dialer
-        self._client, self._guest = client, guest
-        self._inward, self._outward = Direction(client, guest), Direction(guest, client)
-        self._is_open = False
-        for one in (client, guest):
-            with suppress(OSError):
-                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._loop.watch(client.fileno(), 0, self._client_ready)  # only that it has gone, until the guest is reached
-        self._loop.watch(guest.fileno(), WRITE, self._guest_ready)
+    def __init__(self, loop: Loop, link: PortsLink, listeners: Listeners, client: socket.socket) -> None:
+        self._loop, self._link, self._listeners, self._client = loop, link, listeners, client
+        self._state: StreamState | None = None
+        self._rest = bytearray()  # what the guest said and the client has not taken
+        self._client_ended = False  # it said that nothing more comes, and the guest was told
+        self._guest_ended = False  # the same, the other way round
+        self._is_over = False
+        self._interest = 0
+        self._loop.watch(client.fileno(), 0, self._ready)  # only that it has gone, until the guest is asked
 
-    def _client_ready(self, events: int) -> None:
-        if not self._is_open:
-            self._end(by_reset=True)
+    # -- from the guest --------------------------------------------------------------------------------
+
+    def opened(self, state: StreamState) -> None:
+        """What the client says may go to the guest at once."""
+        self._state = state
+        self._update()
+
+    def received(self, frame: Frame) -> None:
+        """Pass bytes and ends on."""
+        assert self._state is not None
+        if self._is_over:
             return
-        self._ready(self._inward, self._outward, events)
+        if frame.kind is Kind.DATA and frame.payload:
+            self._pass_on(frame.payload)
+        result = self._state.result
+        if result is not None and result.status != Status.OK:  # refused, or reset
+            self._end(by_reset=True)
+        else:
+            self._settle()
 
-    def _guest_ready(self, events: int) -> None:
-        if not self._is_open:
-            try:
-                self._is_open = self._dialer.is_open(self._guest)
-            except (RefusedError, OSError):
-                self._end(by_reset=True)
+    def make_room(self) -> None:
+        """The client is listened to again."""
+        self._update()
+
+    def lost(self) -> None:
+        """Nobody knows what the guest would have said."""
+        self._end(by_reset=True)
+
+    def _pass_on(self, data: bytes) -> None:
+        assert self._state is not None
+        if not self._rest:
+            sent = self._send(data)
+            if sent == len(data) or self._is_over:
                 return
-            self._update()
-            return
-        self._ready(self._outward, self._inward, events)
+            data = data[sent:]
+        self._rest += data
 
-    def _ready(self, reading: Direction, writing: Direction, events: int) -> None:
-        """One of the two sockets can be read (it is ``reading``'s source) or written (``writing``'s sink)."""
-        is_idle = not (reading.reads or writing.rest)
+    def _send(self, data: bytes | bytearray) -> int:
+        """What the client takes now; one that is gone takes everything, and it is over."""
+        assert self._state is not None
         try:
-            if events & READ and reading.reads:
-                reading.carry()
-                if reading is self._outward and reading.ended and self._was_refused():
-                    self._end(by_reset=True)
-                    return
-            if events & WRITE and writing.rest:
-                writing.carry()
-            reading.pass_end()
-            writing.pass_end()
-        except OSError:  # reset by one side: the other one is told the same
+            sent = self._client.send(data)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            self._end(by_reset=True)
+            return len(data)
+        self._link.took(self._state, sent)
+        return sent
+
+    # -- from the client -------------------------------------------------------------------------------
+
+    def _ready(self, events: int) -> None:
+        if not self._interest:  # nothing was waited for, so this is an error: reset, or no longer there
             self._end(by_reset=True)
             return
-        if self._inward.done and self._outward.done:
-            self._end(by_reset=False)
-        elif is_idle:  # nothing was waited for, so this is an error: reset, or no longer there
+        if events & WRITE and self._rest:
+            del self._rest[: self._send(self._rest)]
+        if events & READ and self._reads and not self._is_over:
+            self._carry()
+        self._settle()
+
+    @property
+    def _reads(self) -> bool:
+        """It is of use to hear what the client says."""
+        state = self._state
+        if state is None or self._client_ended or state.was_stopped:
+            return False
+        return state.input_credit > 0 and self._link.is_writable
+
+    def _carry(self) -> None:
+        """Send the guest what the client has to say."""
+        state = self._state
+        assert state is not None
+        try:
+            data = self._client.recv(min(state.input_credit, MAX_PAYLOAD))
+        except BlockingIOError:
+            return
+        except OSError:
             self._end(by_reset=True)
+            return
+        self._client_ended = not data
+        state.send(len(data))
+        self._link.send(state, Kind.DATA, data, Flag.NONE if data else Flag.END)
+
+    # -- both ------------------------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Pass the guest's end on once everything has come; be done once both sides are."""
+        state = self._state
+        if self._is_over or state is None:
+            return
+        if (state.output_ended or state.result is not None) and not self._rest and not self._guest_ended:
+            self._guest_ended = True
+            with suppress(OSError):  # it has ended its own side and is gone
+                self._client.shutdown(socket.SHUT_WR)
+        if self._guest_ended and (self._client_ended or state.result is not None):
+            self._end(by_reset=False)
         else:
             self._update()
 
-    def _was_refused(self) -> bool:
-        if self._outward.carried_bytes:
-            return False
-        return self._dialer.was_refused(self._guest, self._inward.carried_bytes)
-
     def _update(self) -> None:
-        """Wait for what each direction needs next.
+        """Wait for what is needed next.
 
-        A socket that nothing is waited for is watched for errors alone. If its own other half was ended from here, not
-        even that: it would be reported forever once it ends, while what came from it still waits for its sink.
+        A client that nothing is waited for is watched for errors alone. If it was told that nothing more comes, not
+        even that: it would be reported forever once it ends, while what came from it still waits for the guest.
         """
-        inward, outward = self._inward, self._outward
-        client = (READ if inward.reads else 0) | (WRITE if outward.rest else 0)
-        guest = (READ if outward.reads else 0) | (WRITE if inward.rest else 0)
-        for one, interest, ready, is_shut in (
-            (self._client, client, self._client_ready, outward.done),
-            (self._guest, guest, self._guest_ready, inward.done),
-        ):
-            if interest or not is_shut:
-                self._loop.watch(one.fileno(), interest, ready)
-            else:
-                self._loop.forget(one.fileno())
+        if self._is_over:
+            return
+        self._interest = (READ if self._reads else 0) | (WRITE if self._rest else 0)
+        if self._interest or not self._guest_ended:
+            self._loop.watch(self._client.fileno(), self._interest, self._ready)
+        else:
+            self._loop.forget(self._client.fileno())
 
     def _end(self, *, by_reset: bool) -> None:
-        for one in (self._client, self._guest):
-            self._loop.forget(one.fileno())
-            if by_reset:
-                reset(one)
-            else:
-                one.close()
+        if self._is_over:
+            return
+        self._is_over = True
+        if by_reset and self._state is not None:
+            self._link.send(self._state, Kind.CANCEL)
+        self._link.leave(self, self._state)
+        self._loop.forget(self._client.fileno())
+        if by_reset:
+            _reset(self._client)
+        else:
+            self._client.close()
         self._listeners.closed()
 
 
-def _keep_alive(stream: socket.socket) -> None:
-    """Find out within minutes that a client is gone for good, also one that had ended its own side first."""
-    stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for option, seconds in ((socket.TCP_KEEPIDLE, 120), (socket.TCP_KEEPINTVL, 30)):
-        stream.setsockopt(socket.IPPROTO_TCP, option, seconds)
+def _prepare(client: socket.socket) -> None:
+    """Small answers leave at once; a client that is gone for good is found out within minutes, at any time."""
+    with suppress(OSError):  # it is gone already
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, seconds in ((socket.TCP_KEEPIDLE, 120), (socket.TCP_KEEPINTVL, 30)):
+            client.setsockopt(socket.IPPROTO_TCP, option, seconds)
 
 
-def reset(stream: socket.socket) -> None:
+def _reset(client: socket.socket) -> None:
     """Close it so that the other end sees a reset, not an end in order."""
     with suppress(OSError):
-        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-    stream.close()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    client.close()

@@ -28,7 +28,6 @@ from banger.core.ports import (
     VmLedger,
 )
 from banger.core.wire.port_forward import PortForward
-from banger.forwarding.forwarders import Opened, Target
 from banger.forwarding.publisher import PORT_KIND, Publisher
 from banger.network import links, nft
 from banger.network.addresses import Plan, choose_plan
@@ -130,8 +129,7 @@ class TapNetwork:
             index = links.ensure_tap(self._id, guest, self._settings.vmm_uid, mtu)
             crashpoint("tap.prepare:tap-up")
             self._open_loopback(rules, {guest.tap: index})
-            relayed = [Opened(port, _target(guest, one)) for one, port in bound if guest.is_relayed(one)]
-            self._publisher.forward(vm, relayed, ledger)
+            self._publisher.forward(vm, [(one, port) for one, port in bound if guest.is_relayed(one)], ledger)
         ledger.activate(TAP_KIND, guest.tap)
         ledger.activate(ADDRESS_KIND, str(guest.address), guest.detail())
         return Contribution(
@@ -227,8 +225,9 @@ class TapNetwork:
             ledger.strike(ADDRESS_KIND)
         ledger.strike(PORT_KIND)
         guest = replace(guest, ports=tuple(ports))
-        held = [(one, _target(guest, one) if guest.is_relayed(one) else None) for one in ports]
-        self._publisher.hold(ledger, held)
+        for forwarded in (False, True):
+            chosen = [one for one in ports if guest.is_relayed(one) is forwarded]
+            self._publisher.hold(ledger, chosen, forwarded=forwarded)
         ledger.intend(ADDRESS_KIND, str(guest.address), guest.detail())
         ledger.intend(TAP_KIND, guest.tap)
         return guest
@@ -324,10 +323,6 @@ class TapNetwork:
                 guard(tap)
                 self._guarded[tap] = indexes[tap]
         route_loopback(rules.bridge, wanted=True)
-
-
-def _target(guest: Guest, forward: PortForward) -> Target:
-    return Target("direct", str(guest.address), forward.guest_port)
 
 
 def _guest_network(guest: Guest, mtu: int, *, has_resolver: bool) -> GuestNetwork:

@@ -12,7 +12,6 @@ from banger.actors.messages import CreateVm, KillVm, ReconcileHost, StartVm, Sto
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import ProcessIdentity
 from banger.core.names import new_id
-from banger.core.ports import UserNic
 from banger.core.publishing import MOST_PORTS, parse_publish
 from banger.core.wire.port_forward import PortForward
 from banger.core.wire.vm_spec import VmSpec
@@ -49,8 +48,6 @@ def test_vm_without_published_ports_has_no_forwarder_and_no_port_of_the_host(wor
     vm = create(world, start=True)
     assert world.ledger.of(vm.id).of(FORWARDER_KIND) == []
     assert world.ledger.of(vm.id).of(PORT_KIND) == []
-    (nic,) = (one for one in vmm.launched[-1].devices if isinstance(one, UserNic))
-    assert nic.forwards == ()
 
 
 def test_published_ports_are_held_while_the_vm_runs_and_free_after_it(world):

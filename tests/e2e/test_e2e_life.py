@@ -78,19 +78,35 @@ def test_wait_returns_when_the_guest_powers_itself_off(home: BangerHome, living:
 
 
 def test_published_ports_reach_the_guest_tell_refusals_and_survive_its_reboot(home: BangerHome, busybox: str) -> None:
-    """One boot and a reboot for: TCP over both families, a refusal, a random port, the reboot itself."""
+    """One boot of a guest without a network, and a reboot, for all that a published port does.
+
+    TCP over both families, whom the server sees, a refusal, a random port, a forwarder and an agent that are killed.
+    """
     port = free_port()
     published = [f"{port}:7777", f"[::1]:{port}:7777", f"{port}:7778/udp", "7779"]
     options = [word for one in published for word in ("-p", one)]
-    home.run("vm", "run", "--detach", "--name", "serving", *options, busybox).ok()
+    home.run("vm", "run", "--detach", "--network", "none", "--name", "serving", *options, busybox).ok()
     try:
         before = home.json("vm", "show", "serving")
         assert [one["guest_port"] for one in before["ports"]] == [7777, 7777, 7778, 7779]
-        server = "while :; do echo from the guest | /bin/busybox nc -l -p 7777; done"
+        assert home.guest("serving", "ls /sys/class/net").ok().text == "lo\n"
+        server = (
+            "exec /bin/busybox nc -ll -p 7777 -e /bin/busybox netstat -tn"  # tells each client of its own connection
+        )
         with home.cli.spawn("vm", "exec", "serving", "--", "sh", "-c", server) as serving:
             try:
-                eventually(lambda: _read_from(port) == b"from the guest\n", 60, "an answer over IPv4")
-                eventually(lambda: _read_from(port, "::1") == b"from the guest\n", 60, "an answer over IPv6")
+                for address in ("127.0.0.1", "::1"):
+                    told = eventually(lambda at=address: _read_from(port, at), 60, f"an answer at {address}")
+                    assert b"10.0.2.15:7777" in told
+                    assert b"127.0.0.1" not in told, "the server must not take the client for one of its own machine's"
+                forwarder = home.forwarder(before["id"])
+                os.kill(forwarder, signal.SIGKILL)
+                home.run("system", "reconcile").ok()
+                assert b"ESTABLISHED" in eventually(lambda: _read_from(port), 20, "an answer by its successor")
+                assert home.forwarder(before["id"]) != forwarder
+                agents = "/bin/busybox pidof @banger-agent | /bin/busybox tr ' ' '\\n' | /bin/busybox sort -n"
+                home.guest("serving", f"kill -9 $({agents} | /bin/busybox tail -n 1)")  # the first one starts it again
+                assert b"ESTABLISHED" in eventually(lambda: _read_from(port), 20, "an answer through the next agent")
             finally:
                 serving.terminate()
                 serving.communicate(timeout=30)
@@ -142,6 +158,6 @@ def _read_from(port: int, address: str = "127.0.0.1") -> bytes:
     try:
         with socket.create_connection((address, port), timeout=5) as connection:
             connection.settimeout(5)
-            return connection.makefile("rb").readline()
+            return connection.makefile("rb").read()
     except OSError:
         return b""

@@ -20,8 +20,7 @@ from banger.core.cancel import Deadline
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import ExitReason, ProcessIdentity
 from banger.core.names import vmm_marker
-from banger.core.ports import AGENT_SOCKET, Drive, UserNic, VmmConfig
-from banger.core.wire.port_forward import PortForward
+from banger.core.ports import AGENT_SOCKET, PORTS_SOCKET, Drive, VmmConfig
 from banger.vmm import identity as processes
 from banger.vmm.qemu import launch, proof_guest, qmp
 from banger.vmm.qemu.arguments import Binary
@@ -75,25 +74,6 @@ def refusal(rig: Rig, config: VmmConfig) -> BangerError:
     return caught.value
 
 
-@pytest.mark.parametrize("restricted", [False, True])
-def test_launch_with_a_forward_listens_on_it_whatever_the_network(rig: Rig, restricted: bool) -> None:
-    port = free_port()
-    start(rig, rig.config(devices=[UserNic([PortForward(22, port)], restricted=restricted)]))
-    with closing(socket.create_connection(("127.0.0.1", port), timeout=5.0)):
-        pass
-
-
-def test_launch_on_a_taken_port_is_a_conflict_that_names_it(rig: Rig) -> None:
-    with closing(socket.socket()) as holder:
-        holder.bind(("127.0.0.1", 0))
-        holder.listen()
-        port = int(holder.getsockname()[1])
-        error = refusal(rig, rig.config(devices=[UserNic([PortForward(22, port)])]))
-    assert error.kind is ErrorKind.CONFLICT
-    assert f"port {port} on 127.0.0.1 is already taken" in error.message
-    assert error.hint
-
-
 @pytest.mark.parametrize("kind", ["qemu-microvm", "qemu-q35"])
 def test_launch_of_two_machines_on_one_read_only_base_works(make_rig: Callable[..., Rig], kind: str) -> None:
     rig = make_rig(kind)
@@ -130,7 +110,8 @@ def test_sockets_of_a_machine_are_private(rig: Rig) -> None:
     config = rig.config()
     start(rig, config)
     assert stat.S_IMODE(launch.qmp_path(config.run_dir).stat().st_mode) == 0o600
-    assert stat.S_IMODE((config.run_dir / AGENT_SOCKET).stat().st_mode) & 0o077 == 0
+    for name in (AGENT_SOCKET, PORTS_SOCKET):
+        assert stat.S_IMODE((config.run_dir / name).stat().st_mode) & 0o077 == 0
 
 
 def test_monitor_of_a_machine_answers_one_session_after_another(rig: Rig) -> None:

@@ -7,8 +7,8 @@ import os
 import socket
 import subprocess
 import threading
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -54,7 +54,17 @@ class Finished:
 class RunningAgent:
     """Serves one connection at a time at ``path``, each with an agent process of its own."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(
+        self, directory: Path, served_by: str = "-f", within: Callable[[], AbstractContextManager[object]] = nullcontext
+    ) -> None:
+        """Listen.
+
+        Args:
+            directory: the socket is there, and a copy of the program.
+            served_by: the program's option for the connection: ``-p`` for one that only dials.
+            within: where the program is started: in another namespace, perhaps.
+        """
+        self._option, self._within = served_by, within
         self.path = directory / "ga.sock"
         self.greeted = 0
         self.processes: list[subprocess.Popen[bytes]] = []
@@ -73,8 +83,9 @@ class RunningAgent:
                 connection, _ = self._listener.accept()
                 with connection:
                     os.set_inheritable(connection.fileno(), True)
-                    argv = [str(self._program), "serve", "-f", str(connection.fileno())]
-                    self.processes.append(subprocess.Popen(argv, pass_fds=[connection.fileno()]))
+                    argv = [str(self._program), "serve", self._option, str(connection.fileno())]
+                    with self._within():
+                        self.processes.append(subprocess.Popen(argv, pass_fds=[connection.fileno()]))
                     self.greeted += 1
                 self.processes[-1].wait()
 

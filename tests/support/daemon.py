@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -69,6 +70,11 @@ class BangerHome:
     def vmms(self) -> list[int]:
         """The VMM processes of this installation."""
         return [pid for pid in self.processes() if b"qemu-system" in _command(pid)]
+
+    def forwarder(self, vm_id: str) -> int:
+        """The process that forwards a VM's published ports."""
+        (pid,) = (pid for pid in all_pids() if re.search(rb"banger-ports-\w+-" + vm_id.encode(), _command(pid)))
+        return pid
 
     def daemon_pid(self) -> int:
         """The running daemon's process id."""

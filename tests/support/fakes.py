@@ -47,7 +47,7 @@ from banger.core.ports import (
     RunningGuest,
     VmLedger,
 )
-from banger.forwarding.forwarders import Forwarders
+from banger.forwarding.forwarders import Forwarders, Reach
 from banger.forwarding.host_ports import Taken
 from banger.forwarding.publisher import Publisher, held_ports
 from banger.host.evidence.store import EvidenceStore
@@ -353,7 +353,7 @@ class World:
         self.operations = OperationTable()
         storage = FakeStorage()
         mark = hashlib.sha256(str(self.layout.data).encode()).hexdigest()[:12]
-        self.publisher = Publisher(Forwarders(mark), self.ports_besides)
+        self.publisher = Publisher(Forwarders(mark, self.reach), self.ports_besides)
         capabilities = self.capabilities(self) if callable(self.capabilities) else self.capabilities
         self.attendance = Attendance()
         self.supervisor = Supervisor(self._spawn, self.operations, self.backoff)
@@ -388,6 +388,10 @@ class World:
 
     def _spawn(self, key: OwnerKey, generation: int, report: Callable[[Fact], None]):  # type: ignore[no-untyped-def]
         return self.owners[key.kind].start(key, generation, report, self.services)
+
+    def reach(self, vm: Vm) -> Reach:
+        """Nobody answers there, but the machine is one that could."""
+        return Reach(self.layout.vm_run_dir(vm.id) / "running", 0, self.layout.vm_dir(vm.id) / "vmm.log")
 
     def ports_besides(self, vm_id: str) -> Taken:
         return held_ports(self.ledger.all(), {vm.id: vm.name for vm in self.store.vms.all()}, vm_id)

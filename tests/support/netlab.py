@@ -26,13 +26,14 @@ from banger.core.models import Vm, VmState
 from banger.core.operation import Operation
 from banger.core.ports import Contribution, Handle, TapNic
 from banger.core.wire.vm_spec import VmSpec
-from banger.forwarding.forwarders import Forwarders
+from banger.forwarding.forwarders import Forwarders, Reach
 from banger.forwarding.publisher import Publisher
 from banger.host.cascade import run_all
 from banger.network.names import bridge_name
 from banger.network.probe import available
 from banger.network.resolver import Resolver
 from banger.network.tap import TapNetwork, TapSettings
+from tests.support.agent_world import RunningAgent
 from tests.support.netns import settle_namespace
 
 INSTALLATION, OTHER_INSTALLATION = "0123456789ab", "ba9876543210"
@@ -331,7 +332,7 @@ class Lab:
             installation_id,
             self._directory / f"{installation_id}.json",
             self.ledgers[installation_id].all,
-            Publisher(Forwarders(installation_id), lambda _: {}),
+            Publisher(Forwarders(installation_id, self.reach), lambda _: {}),
             TapSettings(**settings),
             lambda gateway: self.resolver,
         )
@@ -344,7 +345,18 @@ class Lab:
 
     def guest(self, number: int, **spec: Any) -> Guest:
         """A VM that runs."""
-        return Guest(self.stack, self.host, self.prepare(make_vm(number, **spec)))
+        vm = make_vm(number, **spec)
+        guest = Guest(self.stack, self.host, self.prepare(vm))
+        if vm.spec.ports:
+            place = self.reach(vm).path.parent
+            place.mkdir()
+            self.stack.callback(RunningAgent(place, "-p", guest.namespace.entered).close)
+        return guest
+
+    def reach(self, vm: Vm) -> Reach:
+        """Where the guest's agent is."""
+        place = self._directory / vm.id
+        return Reach(place / "ga.sock", 0, self._directory / f"{vm.id}.log")
 
     def clean(self, *vms: Vm, network: TapNetwork | None = None, installation: str = INSTALLATION) -> None:
         """As a VM's owner does it after the VMM is gone."""

@@ -1,8 +1,12 @@
-"""Free TCP ports."""
+"""Free TCP ports, and forwarders of published ones without a guest."""
 
 from __future__ import annotations
 
 import socket
+from pathlib import Path
+
+from banger.core.models import Vm
+from banger.forwarding.forwarders import Reach
 
 
 def free_port() -> int:
@@ -11,3 +15,8 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def unreachable(vm: Vm) -> Reach:
+    """A VM whose guest has no agent."""
+    return Reach(Path("/nonexistent/gp.sock"), 0, Path("/dev/null"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.publishing import MOST_PORTS, check_publishing, covers, parse, parse_publish
+from banger.core.publishing import MOST_PORTS, check_forwards, covers, parse, parse_publish
 from banger.core.wire.port_forward import PortForward
 
 
@@ -118,14 +118,8 @@ def test_range_that_is_wider_than_a_vm_may_have_is_refused_at_once() -> None:
 )
 def test_forward_of_a_request_that_is_none_is_refused(forward: PortForward) -> None:
     with pytest.raises(BangerError) as caught:
-        check_publishing((forward,), "user")
+        check_forwards((forward,))
     assert caught.value.kind is ErrorKind.USAGE
-
-
-def test_udp_port_of_a_guest_that_is_shut_off_is_refused() -> None:
-    with pytest.raises(BangerError, match="--network none"):
-        check_publishing((PortForward(53, 53, protocol="udp"),), "none")
-    check_publishing((PortForward(80, 80),), "none")
 
 
 def test_every_address_covers_those_of_its_own_kind_only() -> None:

@@ -5,19 +5,19 @@ from __future__ import annotations
 from banger.core.ports import Handle
 from banger.core.publishing import parse_publish, runs
 from banger.core.wire.port_forward import PortForward
-from banger.forwarding.forwarders import Forwarders, Target
+from banger.forwarding.forwarders import Forwarders
 from banger.forwarding.publisher import PORT_KIND, Publisher, held_ports, port_key
 from banger.network.guests import Guest
 from tests.support.netlab import MemoryLedger
+from tests.support.ports import unreachable
 
 
 def test_range_is_one_entry_and_stands_for_each_of_its_ports() -> None:
     ledger = MemoryLedger()
     forwards = parse_publish(["8000-8002:80-82", "8003:90", "[::1]:53:53/udp"])
-    targets = [Target("stack", "127.64.0.1", 20000 + number) for number in range(len(forwards))]
-    publisher = Publisher(Forwarders("0f0f0f0f0f0f"), lambda _: {})
+    publisher = Publisher(Forwarders("0f0f0f0f0f0f", unreachable), lambda _: {})
 
-    publisher.hold(ledger.of_vm("1"), list(zip(forwards, targets, strict=True)))
+    publisher.hold(ledger.of_vm("1"), forwards, forwarded=True)
 
     assert [one.key for one in ledger.all()] == ["127.0.0.1:8000-8002/tcp", "127.0.0.1:8003/tcp", "::1:53/udp"]
     assert held_ports(ledger.all(), {"1": "web"}, besides="2") == {

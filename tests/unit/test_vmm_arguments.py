@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.ports import Drive, TapNic, UserNic, VmmConfig
-from banger.core.wire.port_forward import PortForward
 from banger.vmm.qemu.arguments import Binary, command_line, options
 
 BINARY = Binary("/usr/bin/qemu-system-x86_64", "QEMU emulator version 7.2.0", has_sandbox=True)
 DRIVES = (Drive(Path("/i/rootfs.ext4"), "root", read_only=True), Drive(Path("/v/disk.img"), "work", read_only=False))
-NIC = UserNic((PortForward(2222, 40001), PortForward(80, 8080, "127.0.0.2")))
+NIC = UserNic()
 CONFIG = VmmConfig(
     vm_id="0123456789ab",
     name="web",
@@ -78,16 +77,19 @@ def test_accelerator_decides_the_cpu_model(accelerator: str, cpu: str) -> None:
 def test_devices_sit_on_the_bus_of_the_machine(machine: str, bus: str) -> None:
     names = [value.split(",")[0] for value in values(line(machine=machine), "-device")]
     kinds = ["blk", "blk", "net", "rng", "serial"]
-    assert names == [*(f"virtio-{kind}-{bus}" for kind in kinds), "virtserialport"]
+    assert names == [*(f"virtio-{kind}-{bus}" for kind in kinds), "virtserialport", "virtserialport"]
 
 
 @pytest.mark.parametrize("machine", ["microvm", "q35"])
-def test_guest_agent_has_a_serial_port_whose_other_end_is_a_socket_in_the_vms_own_directory(machine: str) -> None:
+def test_guest_agent_has_serial_ports_whose_other_ends_are_sockets_in_the_vms_own_directory(machine: str) -> None:
     argv = line(machine=machine)
-    port = next(parse(value) for value in values(argv, "-device") if value.startswith("virtserialport"))
-    socket = next(parse(value) for value in values(argv, "-chardev") if f"id={port['chardev']}" in value)
-    assert port["name"] == "org.banger.agent"
-    assert (socket["path"], socket["server"], socket["wait"]) == (f"{CONFIG.run_dir}/ga.sock", "on", "off")
+    found = {}
+    for port in (parse(value) for value in values(argv, "-device") if value.startswith("virtserialport")):
+        socket = next(parse(value) for value in values(argv, "-chardev") if f"id={port['chardev']}" in value)
+        assert (socket["server"], socket["wait"]) == ("on", "off")
+        found[port["name"]] = socket["path"]
+    run_dir = CONFIG.run_dir
+    assert found == {"org.banger.agent": f"{run_dir}/ga.sock", "org.banger.agent.ports": f"{run_dir}/gp.sock"}
 
 
 def test_drives_keep_order_serial_and_access() -> None:
@@ -117,20 +119,6 @@ def test_block_device_is_opened_as_one_and_a_file_as_a_file() -> None:
     drives = [Drive(Path("/dev/dm-3"), "root", False), Drive(Path("/developer/disk"), "data", False)]
     disks = [parse(value) for value in values(line(devices=drives), "-blockdev")]
     assert [disk["file.driver"] for disk in disks] == ["host_device", "file"]
-
-
-@pytest.mark.parametrize(("restricted", "restrict"), [(False, "off"), (True, "on")])
-def test_restricted_card_cuts_the_guest_off_but_keeps_the_forwards(restricted: bool, restrict: str) -> None:
-    (netdev,) = values(line(devices=[replace(NIC, restricted=restricted)]), "-netdev")
-    assert f"restrict={restrict}" in netdev.split(",")
-    assert "hostfwd=tcp:127.0.0.1:40001-:2222" in netdev.split(",")
-    assert "hostfwd=tcp:127.0.0.2:8080-:80" in netdev.split(",")
-
-
-def test_forward_says_its_protocol() -> None:
-    nic = UserNic((PortForward(53, 20000, "127.64.0.1", "udp"),))
-    (netdev,) = values(line(devices=[nic]), "-netdev")
-    assert "hostfwd=udp:127.64.0.1:20000-:53" in netdev.split(",")
 
 
 def test_tap_is_taken_as_it_is_with_the_address_that_the_host_expects() -> None:

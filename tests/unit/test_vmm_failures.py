@@ -15,16 +15,6 @@ PREFIX = "qemu-system-x86_64: "
 @pytest.mark.parametrize(
     ("log", "kind", "message"),
     [
-        (
-            "-netdev user,id=net0: Could not set up host forwarding rule 'tcp:127.0.0.1:8080-:80'",
-            ErrorKind.CONFLICT,
-            "port 8080 on 127.0.0.1 is already taken",
-        ),
-        (
-            "-netdev user,id=net0: Could not set up host forwarding rule 'tcp::8080-:80'",
-            ErrorKind.CONFLICT,
-            "port 8080 on 127.0.0.1 is already taken",
-        ),
         ("cannot set up guest memory 'microvm.ram': Cannot allocate memory", ErrorKind.EXHAUSTED, "512 MiB"),
         ('-device virtio-blk-device: Failed to get "write" lock', ErrorKind.CONFLICT, "another process uses its disk"),
         ("could not load kernel 'x'", ErrorKind.INVALID, "cannot load its kernel"),

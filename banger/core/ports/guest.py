@@ -54,7 +54,9 @@ class Guests(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class GuestNetwork:
-    """The addresses of a guest's one network card, set by banger's init before anything of the image runs.
+    """The addresses of a guest's one network card, or, without one, of its loopback.
+
+    Set by banger's init before anything of the image runs.
 
     Attributes:
         address: IPv4 address and prefix length: ``10.0.2.15/24``. A guest that is cut off has one too.

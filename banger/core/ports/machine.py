@@ -8,7 +8,6 @@ from enum import StrEnum
 from pathlib import Path
 
 from banger.core.models import ProcessIdentity
-from banger.core.wire.port_forward import PortForward
 
 #: In a VM's private directory, the socket behind which its guest's agent answers. No longer than that of the monitor.
 AGENT_SOCKET = "ga.sock"
@@ -16,13 +15,17 @@ AGENT_SOCKET = "ga.sock"
 AGENT_PORT = "org.banger.agent"
 #: Where the agent listens if it is reached by vsock (docs/agent.md).
 AGENT_VSOCK_PORT = 1024
+#: The same for a second stream, on which the agent does nothing but dial: that of the forwarder of published ports.
+PORTS_SOCKET = "gp.sock"
+PORTS_PORT = "org.banger.agent.ports"
+PORTS_VSOCK_PORT = 1025
 
 
 class AgentCarrier(StrEnum):
-    """What carries the byte stream between a guest's agent and the socket of its machine."""
+    """What carries the byte streams between a guest's agent and the sockets of its machine."""
 
-    SERIAL = "serial"  # a port of virtio-serial; the socket is its other end
-    VSOCK = "vsock"  # connections to the agent's port; each is asked for on the socket
+    SERIAL = "serial"  # ports of virtio-serial; each has a socket, its other end
+    VSOCK = "vsock"  # connections to the agent's ports; each is asked for on one socket
 
 
 class KernelFormat(StrEnum):
@@ -43,15 +46,7 @@ class Drive:
 
 @dataclass(frozen=True, slots=True)
 class UserNic:
-    """A network card on the VMM's own user-mode stack; needs no privilege.
-
-    Attributes:
-        forwards: ports of this host's loopback; every one is already chosen.
-        restricted: the guest reaches nothing; the forwards still reach the guest.
-    """
-
-    forwards: Sequence[PortForward] = ()
-    restricted: bool = False
+    """A network card on the VMM's own user-mode stack; needs no privilege."""
 
 
 @dataclass(frozen=True, slots=True)

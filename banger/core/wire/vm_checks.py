@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from banger.core.egress import check_egress
 from banger.core.names import check_home_name, check_hostname
-from banger.core.publishing import check_publishing
+from banger.core.publishing import check_forwards
 from banger.core.restarting import check_restarting
 from banger.core.wire.checks import check_field, check_request, refused
 from banger.core.wire.facts import facts_of
@@ -23,7 +23,7 @@ def check_spec(spec: VmSpec) -> None:
         check_home_name(spec.home)
     check_egress(spec.egress, spec.network)
     check_restarting(spec)
-    check_publishing(spec.ports, spec.network)
+    check_forwards(spec.ports)
 
 
 def check_disk_mib(disk_mib: int) -> None:

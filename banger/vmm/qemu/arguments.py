@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.names import vmm_marker
-from banger.core.ports import AGENT_PORT, AGENT_SOCKET, Drive, Nic, TapNic, VmmConfig
+from banger.core.ports import AGENT_PORT, AGENT_SOCKET, PORTS_PORT, PORTS_SOCKET, Drive, Nic, TapNic, VmmConfig
 
 _T = TypeVar("_T")
 
@@ -120,18 +120,18 @@ def _devices(config: VmmConfig, machine: str) -> Iterator[str]:
             yield from _network_card(device, bus, config.vm_id)
     yield from ("-object", options("rng-builtin", id="rng0"))
     yield from ("-device", options(f"virtio-rng-{bus}", rng="rng0"))
-    yield from _agent_port(config.run_dir, bus)
+    yield from ("-device", f"virtio-serial-{bus}")
+    yield from _serial_port("agent", config.run_dir / AGENT_SOCKET, AGENT_PORT)
+    yield from _serial_port("ports", config.run_dir / PORTS_SOCKET, PORTS_PORT)
 
 
-def _agent_port(run_dir: Path, bus: str) -> Iterator[str]:
-    """The guest agent's byte stream: a port of virtio-serial whose other end is a socket that QEMU makes.
+def _serial_port(node: str, socket: Path, name: str) -> Iterator[str]:
+    """A byte stream to the guest's agent: a port of virtio-serial whose other end is a socket that QEMU makes.
 
     One client at a time is served; the guest sees whether there is one. Without one, what it writes is thrown away.
     """
-    socket = options("socket", id="agent", path=run_dir / AGENT_SOCKET, server="on", wait="off")
-    yield from ("-chardev", socket)
-    yield from ("-device", f"virtio-serial-{bus}")
-    yield from ("-device", options("virtserialport", chardev="agent", name=AGENT_PORT))
+    yield from ("-chardev", options("socket", id=node, path=socket, server="on", wait="off"))
+    yield from ("-device", options("virtserialport", chardev=node, name=name))
 
 
 def _disk(node: str, drive: Drive, bus: str) -> Iterator[str]:
@@ -172,12 +172,10 @@ def _blockdev(node: str, drive: Drive) -> str:
 
 
 def _netdev(nic: Nic) -> str:
-    """A tap that is there already, or user-mode networking, where ``restrict`` leaves nothing but the forwards."""
+    """A tap that is there already, or user-mode networking."""
     if isinstance(nic, TapNic):
         return options("tap", id="net0", ifname=nic.tap, script="no", downscript="no")
-    forwards = [f",hostfwd={one.protocol}:{one.host_address}:{one.host_port}-:{one.guest_port}" for one in nic.forwards]
-    base = options("user", id="net0", ipv6="off", restrict="on" if nic.restricted else "off")
-    return base + "".join(forwards)
+    return options("user", id="net0", ipv6="off")
 
 
 def _mac(vm_id: str) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 from banger.core.errors import BangerError, ErrorKind
+from banger.core.names import PORTS_LOG_PREFIX
 from banger.core.ports import EngineError, VmmConfig
 from banger.vmm.exits import Asked
 
-_FORWARD = re.compile(r"Could not set up host forwarding rule '(?P<protocol>\w+):(?P<address>[^:']*):(?P<port>\d+)")
 _NO_MEMORY = re.compile(r"cannot set up guest memory|Cannot allocate memory|Failed to allocate memory", re.IGNORECASE)
 #: KVM that cannot be had: another hypervisor holds it, the device went away, a part of it is missing.
 _NO_KVM = re.compile(
@@ -33,15 +33,6 @@ def explain(config: VmmConfig, log: str, error: Exception, *, timed_out: bool) -
     """The error for a machine that did not come up; ``log`` is what QEMU printed during this start."""
     name = config.name
     words = last_lines(log) or str(error)
-    if match := _FORWARD.search(log):
-        return BangerError(
-            ErrorKind.CONFLICT,
-            f'cannot start VM "{name}": {match["protocol"]} port {match["port"]} on '
-            f"{match['address'] or '127.0.0.1'} is already taken",
-            subject=name,
-            cause=words,
-            hint=f"ss -ltnp sport = :{match['port']}",
-        )
     if _NO_MEMORY.search(log):
         return BangerError(
             ErrorKind.EXHAUSTED,
@@ -118,4 +109,5 @@ def first_line(log: str) -> str:
 
 
 def _lines(log: str) -> list[str]:
-    return [_PROGRAM.sub("", line.strip()) for line in log.splitlines() if line.strip()]
+    lines = (line.strip() for line in log.splitlines() if not line.startswith(PORTS_LOG_PREFIX))
+    return [_PROGRAM.sub("", line) for line in lines if line]
