@@ -76,7 +76,8 @@ def all_links() -> list[Link]:
 
 def find_link(name: str) -> Link | None:
     """One interface, or None."""
-    return next((link for link in all_links() if link.name == name), None)
+    with _netlink(f"look at {name}") as netlink:
+        return next(map(_link, _messages(netlink, name)), None)
 
 
 def host_routes(besides: str) -> list[Network]:
@@ -115,7 +116,7 @@ def ensure_bridge(installation_id: str, plan: Plan, mtu: int) -> bool:
     """
     name = bridge_name(installation_id)
     with _netlink(f"make the bridge {name}") as netlink:
-        was_up = bool(netlink.link_lookup(ifname=name, flags=lambda flags: flags & _UP))
+        was_up = any(message["flags"] & _UP for message in _messages(netlink, name))
         if not netlink.link_lookup(ifname=name):
             alias = Alias(installation_id, "", clock.now())
             # Its own address, lest it take over that of a tap and change with it.
@@ -232,6 +233,18 @@ def _gone_is_fine() -> Iterator[None]:
     except NetlinkError as error:
         if error.code not in _GONE:
             raise
+
+
+def _messages(netlink: Any, name: str) -> list[Any]:
+    """What the kernel says of one interface; nothing if it is not there. To list them all takes a millisecond each."""
+    from pyroute2 import NetlinkError  # noqa: PLC0415  # takes 0.2 s
+
+    try:
+        return list(netlink.link("get", ifname=name))
+    except NetlinkError as error:
+        if error.code not in _GONE:
+            raise
+        return []
 
 
 def _index_of(netlink: Any, name: str) -> int:
