@@ -10,7 +10,7 @@ import tempfile
 import traceback
 from pathlib import Path
 
-from bench import booting, channel, listing, pulling, scaling
+from bench import booting, channel, listing, pulling, scaling, taps
 from bench.measure import LEAST_ROUNDS, Comparison, table
 
 BENCHES = {
@@ -19,6 +19,7 @@ BENCHES = {
     "channel": channel.run,
     "pulling": pulling.run,
     "scaling": scaling.run,
+    "taps": taps.run,
 }
 LATEST = Path(__file__).with_name("latest.json")
 

@@ -12,23 +12,30 @@ from ipaddress import IPv6Address
 from banger.network.addresses import link_local_of
 from banger.network.guests import Guest
 
+#: The map from a tap to the chain of its guest.
+FRAMES = "frames"
 #: The target of a neighbour advertisement: 16 bytes after the 8 of the ICMPv6 header (RFC 4861, 4.4). Nft before 1.0.7
 #: has no word for it.
 _TARGET = "@th,64,128"
 _ASKING = "nd-neighbor-solicit, nd-router-solicit, mld-listener-report, mld2-listener-report"
 
 
-def bridge_table(tap_pattern: str, guests: Sequence[Guest]) -> list[str]:
-    """The lines of the table. A tap that matches ``tap_pattern`` and that no rule knows may send nothing."""
-    by_tap = ", ".join(f'"{guest.tap}" : goto vm_{guest.vm_id}' for guest in guests)
+def guards(guests: Sequence[Guest]) -> list[str]:
+    """The lines of the table that are about guests: a chain each, and which tap has which."""
     lines: list[str] = []
     for guest in guests:
         lines += [f"chain vm_{guest.vm_id} {{", *(f"\t{line}" for line in frame_rules(guest)), "}"]
+    by_tap = ", ".join(f'"{guest.tap}" : goto vm_{guest.vm_id}' for guest in guests)
+    elements = [f"\telements = {{ {by_tap} }}"] if guests else []
+    return [*lines, f"map {FRAMES} {{", "\ttype ifname : verdict;", *elements, "}"]
+
+
+def hook(tap_pattern: str) -> list[str]:
+    """The other lines. A tap that matches ``tap_pattern`` and that no guest has may send nothing."""
     return [
-        *lines,
         "chain prerouting {",
         "\ttype filter hook prerouting priority -300; policy accept;",
-        f"\tiifname vmap {{ {by_tap} }}",
+        f"\tiifname vmap @{FRAMES}",
         f'\tiifname "{tap_pattern}" drop',
         "}",
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any
 
@@ -83,14 +84,13 @@ class Guest:
         """Read the ledger's entry; None if it does not read as one, which leaves that guest cut off."""
         detail = handle.detail
         try:
-            subnet6 = IPv6Network(detail["subnet6"]) if detail["subnet6"] else None
             return cls(
                 vm_id=handle.vm_id,
                 tap=str(detail["tap"]),
                 mac=str(detail["mac"]),
-                plan=Plan(IPv4Network(detail["subnet"]), subnet6),
+                plan=_plan(detail["subnet"], detail["subnet6"]),
                 address=IPv4Address(handle.key),
-                egress=EgressPolicy.parse(detail["egress"]),
+                egress=_egress(detail["egress"]),
                 ports=tuple(_forward(*words) for words in detail["ports"]),
             )
         except (KeyError, TypeError, ValueError, BangerError):
@@ -127,6 +127,17 @@ class Guest:
         if address not in plan.subnet:
             return None
         return cls(vm.id, tap_name(installation_id, vm.id), mac_of(vm.id), plan, address, egress, vm.ports)
+
+
+@lru_cache(maxsize=16)
+def _plan(subnet: str, subnet6: str) -> Plan:
+    """All guests have the same, and each start looks at all of them."""
+    return Plan(IPv4Network(subnet), IPv6Network(subnet6) if subnet6 else None)
+
+
+@lru_cache(maxsize=1024)
+def _egress(text: str) -> EgressPolicy:
+    return EgressPolicy.parse(text)
 
 
 def _forward(address: str, host_port: int, guest_port: int, protocol: str = "tcp") -> PortForward:

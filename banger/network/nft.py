@@ -23,16 +23,18 @@ def remove(table: str) -> None:
     apply("".join(f"table {family} {table}\ndelete table {family} {table}\n" for family in FAMILIES))
 
 
-def listing(table: str) -> str:
-    """Both families' tables as the kernel has them, without what changes by itself; empty if one is missing."""
-    texts = []
-    for family in FAMILIES:
-        # -s: no counters; -t: no elements of named sets.
-        status, text, _ = try_tool("nft", "-s", "-t", "list", "table", family, table)
-        if status:
-            return ""
-        texts.append(text)
-    return "\n".join(texts)
+def listings(table: str) -> list[tuple[str, str]]:
+    """Family and text of each table as the kernel has it, without what changes by itself; those that are there."""
+    # -s: no counters; -t: no elements of named sets.
+    asked = ((family, try_tool("nft", "-s", "-t", "list", "table", family, table)) for family in FAMILIES)
+    return [(family, text) for family, (status, text, _) in asked if not status]
+
+
+def members(family: str, table: str, name: str) -> str:
+    """The text of one map or set (``map NAME``) with its elements; empty if it is not there."""
+    kind, _, own = name.partition(" ")
+    status, text, _ = try_tool("nft", "list", kind, family, table, own)
+    return "" if status else text
 
 
 def tables() -> list[tuple[str, str]]:

@@ -10,19 +10,22 @@ A verdict ``accept`` here does not keep somebody else's table from dropping a pa
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, ip_address
 
 from banger.core.egress import NEVER, PRIVATE, EgressMode, Network
 from banger.core.wire.port_forward import PortForward
 from banger.network.addresses import Plan
-from banger.network.anti_spoofing import bridge_table
+from banger.network.anti_spoofing import guards, hook
 from banger.network.guests import Guest
 from banger.network.names import bridge_name, table_name, tap_pattern
 from banger.network.resolver import DNS_PORT, Resolver
 
 #: ``(address, seconds left)`` of each dynamic set, by the set's name.
 Elements = Mapping[str, Sequence[tuple[str, int]]]
+
+#: The set of those who may ask the resolver, and the maps from a guest's address to the chain that decides about it.
+RESOLVING, EGRESS = "resolving", "egress"
 
 _ANY = IPv4Address(0)
 _LOOPBACK = "127.0.0.0/8"
@@ -70,19 +73,46 @@ class Ruleset:
 
     def render(self) -> str:
         """The whole transaction."""
+        bridge = [*guards(self.guests), *hook(tap_pattern(self.installation_id))]
         return "\n".join(
             [
                 *_replace("inet", self.table),
-                *_block(f"table inet {self.table}", self._inet()),
+                *_block(f"table inet {self.table}", [*self._of_guests(), *self._of_all()]),
                 *_replace("bridge", self.table),
-                *_block(f"table bridge {self.table}", bridge_table(tap_pattern(self.installation_id), self.guests)),
+                *_block(f"table bridge {self.table}", bridge),
                 "",
             ]
         )
 
+    def render_guests(self) -> list[str]:
+        """What is about these guests, to be added to tables that are there."""
+        return [
+            *_block(f"table inet {self.table}", self._of_guests()),
+            *_block(f"table bridge {self.table}", guards(self.guests)),
+        ]
+
+    def render_shared(self) -> str:
+        """What is the same for all guests, to be compared."""
+        return "\n".join(Ruleset._of_all(replace(self, guests=(), elements={})))
+
     # -- the inet table --------------------------------------------------------------------------------
 
-    def _inet(self) -> list[str]:
+    def _of_guests(self) -> list[str]:
+        """Whatever is about one of them; beside it, only :meth:`_published` in shared chains is."""
+        chains = [line for guest in self.guests for line in _block(f"chain vm_{guest.vm_id}", egress_rules(guest))]
+        verdicts = {
+            4: [f"{guest.address} : goto vm_{guest.vm_id}" for guest in self.guests],
+            6: [f"{guest.address6} : goto vm_{guest.vm_id}" for guest in self.guests if guest.address6 is not None],
+        }
+        return [
+            *self._names(),
+            *chains,
+            *_set(RESOLVING, "ipv4_addr", [str(guest.address) for guest in self.resolving]),
+            *_set(f"{EGRESS}4", "ipv4_addr : verdict", verdicts[4], noun="map"),
+            *_set(f"{EGRESS}6", "ipv6_addr : verdict", verdicts[6], noun="map"),
+        ]
+
+    def _of_all(self) -> list[str]:
         return [
             *self._sets(),
             *_block("chain early", self._early()),
@@ -90,7 +120,6 @@ class Ruleset:
             *_block("chain output", self._output()),
             *_block("chain postrouting", self._postrouting()),
             *_block("chain refuse", _REFUSE),
-            *(line for guest in self.guests for line in _block(f"chain vm_{guest.vm_id}", egress_rules(guest))),
             *_block("chain from_guest", self._from_guest()),
             *_block("chain to_guest", self._to_guest()),
             *_block("chain to_host", self._to_host()),
@@ -104,16 +133,18 @@ class Ruleset:
             version = ip_address(forward.host_address).version
             address = guest.address if version == 4 else guest.address6
             published[version].append(f"{address} . {forward.protocol} . {forward.guest_port}")
-        resolving = [str(guest.address) for guest in self.resolving]
         lines = [
             *_set("published4", "ipv4_addr . inet_proto . inet_service", dict.fromkeys(published[4])),
             *_set("published6", "ipv6_addr . inet_proto . inet_service", dict.fromkeys(published[6])),
-            *_set("resolving", "ipv4_addr", resolving),
         ]
         for name, networks in (("never", NEVER), ("private", PRIVATE)):
             for version, kind in ((4, "ipv4_addr"), (6, "ipv6_addr")):
                 members = [str(network) for network in networks if network.version == version]
                 lines += _set(f"{name}{version}", kind, members, "interval")
+        return lines
+
+    def _names(self) -> list[str]:
+        lines: list[str] = []
         for guest in self.guests:
             if guest.egress.names:
                 for version, kind in ((4, "ipv4_addr"), (6, "ipv6_addr")):
@@ -132,7 +163,7 @@ class Ruleset:
         lines = ["type nat hook prerouting priority dstnat; policy accept;"]
         if self.resolver is not None and not self._answers_at_gateway:
             lines.append(
-                f"iifname {_quoted(self.bridge)} ip saddr @resolving ip daddr {self.plan.gateway} "
+                f"iifname {_quoted(self.bridge)} ip saddr @{RESOLVING} ip daddr {self.plan.gateway} "
                 f"meta l4proto {{ tcp, udp }} th dport {DNS_PORT} "
                 f"dnat ip to {self._resolver_address}:{self.resolver.port}"
             )
@@ -173,11 +204,7 @@ class Ruleset:
         ]
 
     def _from_guest(self) -> list[str]:
-        by_address = ", ".join(f"{guest.address} : goto vm_{guest.vm_id}" for guest in self.guests)
-        by_address6 = ", ".join(
-            f"{guest.address6} : goto vm_{guest.vm_id}" for guest in self.guests if guest.address6 is not None
-        )
-        lines = [
+        return [
             "ct state established,related accept",
             "ct state invalid drop",
             *self._accept_questions(),
@@ -186,11 +213,10 @@ class Ruleset:
             f"oifname {_quoted(self.bridge)} goto refuse",
             "ip daddr @never4 goto refuse",
             "ip6 daddr @never6 goto refuse",
-            f"ip saddr vmap {{ {by_address} }}",
+            f"ip saddr vmap @{EGRESS}4",
+            *([f"ip6 saddr vmap @{EGRESS}6"] if self.plan.subnet6 else []),
+            "goto refuse",
         ]
-        if by_address6:
-            lines.append(f"ip6 saddr vmap {{ {by_address6} }}")
-        return [*lines, "goto refuse"]
 
     def _to_guest(self) -> list[str]:
         return [
@@ -223,7 +249,7 @@ class Ruleset:
         # What is already where it belongs is not rewritten, and then the kernel does not say that it was.
         status = "" if self._answers_at_gateway else "ct status dnat "
         to_resolver = f"ip daddr {self._resolver_address} meta l4proto {{ tcp, udp }} th dport {self.resolver.port}"
-        return [f"{status}ip saddr @resolving {to_resolver} accept"]
+        return [f"{status}ip saddr @{RESOLVING} {to_resolver} accept"]
 
     @property
     def _answers_at_gateway(self) -> bool:
@@ -295,12 +321,12 @@ def _replace(family: str, table: str) -> list[str]:
     return [f"table {family} {table}", f"delete table {family} {table}"]
 
 
-def _set(name: str, kind: str, elements: Iterable[str], flags: str = "") -> list[str]:
+def _set(name: str, kind: str, elements: Iterable[str], flags: str = "", noun: str = "set") -> list[str]:
     members = ", ".join(elements)
     lines = [f"type {kind};"]
     lines += [f"flags {flags};"] if flags else []
     lines += [f"elements = {{ {members} }}"] if members else []
-    return _block(f"set {name}", lines)
+    return _block(f"{noun} {name}", lines)
 
 
 def _block(head: str, lines: Iterable[str]) -> list[str]:

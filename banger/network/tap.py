@@ -35,6 +35,7 @@ from banger.network.guests import ADDRESS_KIND, TAP_KIND, Guest, guests_in
 from banger.network.loopback import guard, route_loopback
 from banger.network.names import bridge_name, table_name
 from banger.network.objects import host_objects
+from banger.network.packet_filter import PacketFilter
 from banger.network.probe import available
 from banger.network.resolver import Resolver, host_resolver
 from banger.network.rules import Ruleset
@@ -92,7 +93,7 @@ class TapNetwork:
         self._settings = settings
         self._resolver = resolver
         self._lock = threading.RLock()
-        self._applied: tuple[str, str] | None = None  # the text, and how the kernel lists it
+        self._filter = PacketFilter(installation_id)
         self._guarded: dict[str, int] = {}  # taps by name; the kernel does not give an index twice
 
     def applies(self, vm: Vm) -> bool:
@@ -124,7 +125,8 @@ class TapNetwork:
             crashpoint("tap.prepare:bridge-up")
             resolver = self._resolver(guest.plan.gateway)
             _check_names(vm, guest, resolver)
-            rules = self._apply([*others, guest])
+            rules = self._rules([*others, guest])
+            self._filter.admit(rules, guest)
             crashpoint("tap.prepare:rules-applied")
             index = links.ensure_tap(self._id, guest, self._settings.vmm_uid, mtu)
             crashpoint("tap.prepare:tap-up")
@@ -181,7 +183,8 @@ class TapNetwork:
                 return
             self._require()
             _, was_up = self._raise_network(guests[0].plan)
-            rules = self._apply(guests, check=True)
+            rules = self._rules(guests)
+            self._filter.restore(rules)
             taps = {link.name: link for link in links.all_links()}
             bridge = taps[rules.bridge].index
             for guest in guests:
@@ -244,9 +247,9 @@ class TapNetwork:
             guests = guests_in(self._handles())
             left = [guest for guest in guests if guest.vm_id != vm_id]
             if left:
-                self._apply(left)
                 for guest in guests:
                     if guest.vm_id == vm_id:
+                        self._filter.dismiss(self._rules(left), guest)
                         links.forget_neighbour(self._id, guest)
             else:
                 self._lower_network()
@@ -292,23 +295,13 @@ class TapNetwork:
             crashpoint("tap.cleanup:bridge-gone")
             if any(name == table_name(self._id) for _, name in nft.tables()):
                 nft.remove(table_name(self._id))
-            self._applied = None
+            self._filter.forget()
 
-    def _apply(self, guests: Sequence[Guest], *, check: bool = False) -> Ruleset:
-        """Have exactly the rules for these guests, keeping what the resolver allowed.
-
-        With ``check`` the kernel's listing decides whether anything is to be done; that takes longer than to apply
-        what is known to be new.
-        """
-        table = table_name(self._id)
+    def _rules(self, guests: Sequence[Guest]) -> Ruleset:
+        """The rules for these guests, with which loopback addresses are not routed if they need not be."""
         rules = Ruleset(self._id, guests[0].plan, guests, self._resolver(guests[0].plan.gateway))
         if not rules.needs_loopback:
             route_loopback(rules.bridge, wanted=False)
-        text = rules.render() if check else ""
-        if not check or self._applied != (text, nft.listing(table)):
-            held = nft.elements(table, [guest.vm_id for guest in guests if guest.egress.names])
-            nft.apply(replace(rules, elements=held).render())
-            self._applied = (text, nft.listing(table)) if check else None
         return rules
 
     def _open_loopback(self, rules: Ruleset, indexes: Mapping[str, int]) -> None:
