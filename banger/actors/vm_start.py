@@ -158,6 +158,7 @@ class VmStart:
             accelerator=engine.accelerator,
             console_log=self._files.console_log,
             vmm_log=self._files.vmm_log,
+            version=vm.vmm_version,
         )
 
     def _devices(self) -> list[Device]:

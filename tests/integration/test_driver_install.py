@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from banger.actors.messages import InstallDriver, RemoveDriver
+from banger.actors.messages import DeleteVm, InstallDriver, RemoveDriver
 from banger.config import Config
 from banger.core.drivers import Drivers
 from banger.core.errors import BangerError, ErrorKind
@@ -22,7 +22,7 @@ from banger.layout import Layout
 from banger.releases.firecracker import FirecrackerReleases
 from banger.vmm.firecracker.releases import Release, download_url
 from tests.support.elf import dynamic_program, static_hello
-from tests.support.fake_vmm import FakeVmm
+from tests.support.fake_vmm import FakeFirecracker, FakeVmm
 from tests.support.fakes import World
 from tests.support.faulty_registry import (
     Content,
@@ -328,18 +328,22 @@ def test_damaged_release_is_replaced_by_installing_it_again(world: World, damage
     assert versions(world) == ["1.16.1"]
 
 
-def test_release_that_a_vm_runs_on_is_not_removed(world: World) -> None:
+def test_release_that_a_vm_runs_on_is_not_removed_and_the_vm_runs_on_that_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeFirecracker, "version", lambda _: "1.16.1")
+    world = World(tmp_path / "home", vmm := FakeFirecracker())
+    install(world, "1.15.1")
     install(world)
     vm = create(world, "web", start=True)
-    world.store.database.execute("UPDATE vms SET vmm = 'firecracker', vmm_version = '1.16.1'")
-    error = refused(lambda: world.do(RemoveDriver("firecracker")))
+    assert [config.version for config in vmm.launched] == [vm.vmm_version] == ["1.16.1"]
+    error = refused(lambda: world.do(RemoveDriver("firecracker", "1.16.1")))
     assert (error.kind, error.cause, error.hint) == (ErrorKind.CONFLICT, "by VM web", "banger vm stop web")
-    world.store.database.execute("UPDATE vms SET vmm = 'fake'")
-    assert world.do(RemoveDriver("firecracker"))["version"] == "1.16.1"
-    assert vm.name == "web"
-    from banger.actors.messages import DeleteVm
-
+    assert world.do(RemoveDriver("firecracker", "1.15.1"))["version"] == "1.15.1"
     world.do(DeleteVm(vm.id, vm.name, force=True))
+    assert world.do(RemoveDriver("firecracker"))["version"] == "1.16.1"
+    assert world.leftovers() == []
+    world.stop()
 
 
 def test_unknown_driver_is_a_usage_error_that_names_those_there_are(world: World) -> None:

@@ -83,6 +83,7 @@ class VmmConfig:
         kernel: in the driver's format.
         options: what the driver made of the VM's spec, for itself.
         accelerator: as the driver's engines chose it.
+        version: the release that the VM's row names, and no other; empty: the one that the driver takes now.
     """
 
     vm_id: str
@@ -98,6 +99,7 @@ class VmmConfig:
     accelerator: str
     console_log: Path
     vmm_log: Path
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)

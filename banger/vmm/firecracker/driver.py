@@ -107,7 +107,8 @@ class FirecrackerDriver:
     ) -> ProcessIdentity:
         """Start the process so that it outlives the daemon, and return once the machine runs."""
         make_room(config.console_log)
-        return launch.launch(self._binary(), config, on_spawn, self._launching, token)
+        binary = find_binary(self._layout, self._config, config.version)
+        return launch.launch(binary, config, on_spawn, self._launching, token)
 
     def condition(self, machine: Machine, token: CancelToken | None = None) -> Condition:
         """What its API says, and the last word of its guest, which it does not notice itself."""
