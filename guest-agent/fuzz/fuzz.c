@@ -46,6 +46,8 @@ pid_t spawn_into(int cgroup) {
     uint8_t words[64];
     uint32_t code = chance(256), size = chance(sizeof words);
     noise(words, sizeof words);
+    if (size >= REPORT_HEAD && chance(4)) /* as a report has it */
+        set_u32(words, size - REPORT_HEAD);
     errno = EAGAIN;
     if (chance(8))
         return -1;

@@ -49,12 +49,13 @@ struct stream {
     struct dial *dial;
 
     struct result *report; /* of the child, as far as it has come */
+    uint32_t report_size, report_head; /* of all of it; and how many bytes of that number have come */
     struct result *result; /* NULL: not known yet */
     bool connecting, dead;
 };
 
 /* Streams over the limit, until they have been told so; and all streams there can be, with those that were kept. */
-enum { REFUSED_STREAMS = 64, ALL_STREAMS = 3072 };
+enum { REFUSED_STREAMS = 64, ALL_STREAMS = 3072, REPORT_HEAD = 4 };
 
 struct channel {
     struct channel *next;
@@ -72,6 +73,7 @@ struct channel {
     size_t out_start, out_end;
     uint8_t *request; /* of several frames, or NULL */
     size_t request_size;
+    bool in_request, request_lost; /* its last frame has not come; there was no memory for it */
     uint32_t request_stream;
     struct stream *streams[MAX_DIALS + REFUSED_STREAMS];
     unsigned count, turn, ended; /* ended: by what came before the greeting that is waited for */
@@ -110,6 +112,7 @@ void loop_watch(struct watch *watch, int fd);
 void loop_close(struct watch *watch);
 void loop_turn(int timeout_ms);
 bool loop_child_ended(void);
+void loop_default_signals(void);
 
 /* backlog.c */
 bool backlog_add(struct backlog *backlog, const uint8_t *bytes, size_t size);
@@ -124,6 +127,7 @@ bool open_ports(void);
 void open_vsock(void);
 void begin_channels(void);
 void accept_vsock(void);
+int64_t accept_deadline(void);
 
 /* channel.c */
 extern struct channel *channels;
@@ -173,6 +177,7 @@ void exec_start(struct stream *stream, const struct reader *request);
 void child_settle(struct stream *stream);
 void children_reap(void);
 void child_hang_up(struct stream *stream, int cause);
+void child_kill(struct stream *stream);
 int64_t children_next_deadline(void);
 void children_look_at_clock(void);
 void run_signal(struct stream *stream, unsigned target, int number);

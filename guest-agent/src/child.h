@@ -19,6 +19,7 @@ struct account {
 
 extern uint16_t request_flags;
 
+void tell(const struct result *result);
 _Noreturn void report(const struct result *result);
 _Noreturn void report_failure(enum status status, int error, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

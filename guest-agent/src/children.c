@@ -34,15 +34,11 @@ static void close_all(int *fds, size_t count) {
 
 /* The process's own end of things: nothing of the agent's is left open, blocked or ignored in it. */
 static _Noreturn void become_child(struct spawn *spawn, child_body *body, struct reader *request) {
-    /* By system calls: the C library keeps some signals to itself, and who started the agent may have ignored those. */
-    static const unsigned long default_action[4], none;
-    for (int number = 1; number <= 64; number++)
-        syscall(SYS_rt_sigaction, number, default_action, NULL, sizeof none);
-    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, sizeof none);
+    loop_default_signals();
     int wanted[] = {spawn->in, spawn->out, spawn->err, spawn->status, around.proc, spawn->extra};
     const int count = sizeof wanted / sizeof *wanted;
     for (int i = 0; i < count; i++)
-        if (wanted[i] >= 0)
+        if (wanted[i] >= 0 && wanted[i] < FIRST_OTHER_FD)
             wanted[i] = fcntl(wanted[i], F_DUPFD_CLOEXEC, FIRST_OTHER_FD);
     for (int i = 0; i < count; i++)
         if (wanted[i] >= 0)
@@ -112,6 +108,8 @@ void child_start(struct stream *stream, child_body *body, const struct reader *r
         spawn.out = fcntl(around.null, F_DUPFD_CLOEXEC, 0);
     if (!output)
         spawn.err = fcntl(around.null, F_DUPFD_CLOEXEC, 0);
+    made = made && spawn.in >= 0 && spawn.out >= 0 && spawn.err >= 0;
+    int error = errno;
     if (stream->op == OP_FREEZE) {
         spawn.extra = around.freezable;
         stream->places = hash_of(request->at + sizeof(uint32_t), request->end); /* behind the time */
@@ -122,7 +120,7 @@ void child_start(struct stream *stream, child_body *body, const struct reader *r
     if (!made) {
         int fds[] = {spawn.in, spawn.out, spawn.err, ends[0], ends[1], ends[2]};
         close_all(fds, sizeof fds / sizeof *fds);
-        stream_fail(stream, BUSY, errno, "no pipe can be made");
+        stream_fail(stream, BUSY, error, "no pipe can be made");
         return;
     }
     child_attach(stream, &spawn, ends, body, request);
@@ -141,23 +139,36 @@ void child_attach(struct stream *stream, struct spawn *spawn, int ends[3], child
             loop_watch(watches[i], ends[i]);
 }
 
+/* Keeps what of a report there is memory for. */
+static void add_report(struct stream *stream, const uint8_t *bytes, size_t size) {
+    for (; size && stream->report_head < REPORT_HEAD; size--)
+        stream->report_size |= (uint32_t)*bytes++ << 8 * stream->report_head++;
+    if (!size)
+        return;
+    if (!stream->report && stream->report_size <= MAX_RESULT) {
+        stream->report = malloc(sizeof *stream->report);
+        if (stream->report)
+            stream->report->size = 0;
+    }
+    struct result *report = stream->report;
+    if (report && report->size + size <= stream->report_size) {
+        memcpy(report->bytes + report->size, bytes, size);
+        report->size += size;
+    }
+}
+
 /* Takes what the process reports; its end of the pipe is closed when it executes a program or ends. */
 static void read_report(struct stream *stream) {
     uint8_t bytes[4096];
     while (stream->status.fd >= 0 && stream->status.readable) {
         ssize_t got = read(stream->status.fd, bytes, sizeof bytes);
         if (got > 0) {
-            if (!stream->report)
-                stream->report = calloc(1, sizeof *stream->report);
-            if (stream->report && stream->report->size + (size_t)got <= MAX_RESULT) {
-                memcpy(stream->report->bytes + stream->report->size, bytes, (size_t)got);
-                stream->report->size += (size_t)got;
-            }
+            add_report(stream, bytes, (size_t)got);
         } else if (got < 0 && errno == EAGAIN && !stream->reaped) {
             stream->status.readable = false;
         } else if (got == 0 || errno != EINTR) {
             loop_close(&stream->status);
-            stream->want_started = stream->op == OP_EXEC && !stream->report;
+            stream->want_started = stream->op == OP_EXEC && !stream->report_head;
         }
     }
 }
@@ -193,11 +204,13 @@ void child_settle(struct stream *stream) {
         return;
     if (stream->op != OP_EXEC && stream->cause == BY_CANCEL)
         stream_fail(stream, CANCELLED, 0, "the host has cancelled it");
-    else if (stream->report) {
+    else if (stream->report && stream->report->size == stream->report_size) {
         stream_finish(stream, stream->report);
-        if (stream->op == OP_FREEZE && get_u16(stream->report->bytes) == OK)
+        if (stream->op == OP_FREEZE && get_u16(stream->result->bytes) == OK)
             forget_thawing(stream);
-    } else if (stream->op == OP_EXEC)
+    } else if (stream->report_head == REPORT_HEAD && !stream->report)
+        stream_fail(stream, BUSY, ENOMEM, "not enough memory");
+    else if (stream->op == OP_EXEC && !stream->report_head)
         finish_exec(stream);
     else
         stream_fail(stream, FAILED, 0, "the agent's own process for it was killed");
@@ -236,7 +249,12 @@ static void reaped(struct stream *stream, int status, const struct rusage *usage
         cgroup_drop(stream->run);
 }
 
-static void kill_hard(struct stream *stream) {
+/* A process that has frozen something thaws it first, at this signal. */
+void child_kill(struct stream *stream) {
+    if (stream->op == OP_FREEZE) {
+        kill(stream->pid, SIGTERM);
+        return;
+    }
     if (stream->op == OP_EXEC && !cgroup_kill(stream->run))
         kill_session(stream->pid);
     kill(-stream->pid, SIGKILL);
@@ -254,7 +272,7 @@ void children_reap(void) {
         while (stream && (stream->pid != information.si_pid || !stream->child || stream->reaped))
             stream = stream->next;
         if (stream && stream->hung_up)
-            kill_hard(stream);
+            child_kill(stream);
         int status = 0;
         struct rusage usage = {0};
         if (wait4(information.si_pid, &status, 0, &usage) == information.si_pid && stream)
@@ -285,7 +303,7 @@ void child_hang_up(struct stream *stream, int cause) {
         stream->deadline = now_ms() + stream->grace_ms;
         return;
     }
-    kill_hard(stream);
+    child_kill(stream);
     stream->deadline = now_ms() + RETRY_KILL_MS;
 }
 
@@ -306,7 +324,7 @@ void children_look_at_clock(void) {
             child_hang_up(stream, BY_TIMEOUT);
             continue;
         }
-        kill_hard(stream);
+        child_kill(stream);
         stream->deadline = now + RETRY_KILL_MS;
     }
 }

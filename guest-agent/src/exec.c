@@ -97,11 +97,6 @@ bool is_program(const char *path) {
     return stat(path, &about) == 0 && S_ISREG(about.st_mode) && about.st_mode & 0111;
 }
 
-static bool is_file(const char *path) {
-    struct stat about;
-    return stat(path, &about) == 0 && S_ISREG(about.st_mode);
-}
-
 /* Finds the program first, so that every failure has its own status. */
 static char *find_program(const char *name, const char *path) {
     if (strchr(name, '/')) {
@@ -112,14 +107,16 @@ static char *find_program(const char *name, const char *path) {
         return strdup(name);
     }
     char *found = NULL;
+    struct stat about;
     for (const char *directory = path; *name; directory++) {
         size_t size = strcspn(directory, ":");
         char *candidate = allocate(size + strlen(name) + 3, 1);
         sprintf(candidate, "%.*s/%s", size ? (int)size : 1, size ? directory : ".", name);
-        if (is_file(candidate))
+        if (stat(candidate, &about) == 0 && S_ISREG(about.st_mode)) {
+            if (about.st_mode & 0111)
+                return candidate;
             found = candidate;
-        if (is_program(candidate))
-            return candidate;
+        }
         directory += size;
         if (!*directory)
             break;

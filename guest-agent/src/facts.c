@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/utsname.h>
 #include <time.h>
@@ -16,6 +17,8 @@
 
 #include "agent.h"
 #include "child.h"
+
+enum { MOST_DISKS = 64 };
 
 static char text[65536];
 
@@ -125,11 +128,14 @@ static void print_memory(void) {
 /* /proc/self/mounts: SOURCE POINT TYPE OPTIONS; names are escaped in it already. */
 static void print_disks(void) {
     static struct lines lines;
+    static dev_t told[MOST_DISKS];
+    size_t disks = 0;
     char *line;
     lines.fd = openat(PROC_FD, "self/mounts", O_RDONLY | O_CLOEXEC);
-    while (lines.fd >= 0 && (line = next_line(&lines)) != NULL) {
+    while (lines.fd >= 0 && disks < MOST_DISKS && (line = next_line(&lines)) != NULL) {
         char source[64], point[1024], type[32], place[1024];
         struct statvfs about;
+        struct stat itself;
         if (sscanf(line, "%63s %1023s %31s", source, point, type) != 3)
             continue;
         if (strcmp(point, "/") != 0 && strncmp(source, "/dev/", 5) != 0)
@@ -141,8 +147,14 @@ static void print_disks(void) {
             at += escaped ? 4 : 1;
         }
         place[size] = 0;
-        if (statvfs(place, &about) < 0)
+        if (stat(place, &itself) < 0 || statvfs(place, &about) < 0)
             continue;
+        bool known = false; /* it is mounted elsewhere as well */
+        for (size_t i = 0; i < disks; i++)
+            known |= told[i] == itself.st_dev;
+        if (known)
+            continue;
+        told[disks++] = itself.st_dev;
         unsigned long long unit = about.f_frsize;
         emit("disk %s %s %llu %llu %llu %llu %llu\n", point, type, about.f_blocks * unit,
                 about.f_bfree * unit, about.f_bavail * unit, (unsigned long long)about.f_files,
@@ -167,7 +179,9 @@ static void print_interfaces(void) {
         snprintf(path, sizeof path, "/sys/class/net/%s/flags", name);
         read_file(AT_FDCWD, path, state, sizeof state);
         mac[strcspn(mac, "\n")] = mtu[strcspn(mtu, "\n")] = 0;
-        emit("net %s %s %s %s %llu %llu\n", name, *mac ? mac : "-", *mtu ? mtu : "0",
+        emit("net ");
+        print_name(name, sizeof name);
+        emit(" %s %s %s %llu %llu\n", *mac ? mac : "-", *mtu ? mtu : "0",
                 strtoul(state, NULL, 16) & IFF_UP ? "up" : "down", received, sent);
     }
     close_lines(&lines);
@@ -195,8 +209,11 @@ static void print_addresses(void) {
             continue;
         const void *bytes = six ? (const void *)&((const struct sockaddr_in6 *)(const void *)one->ifa_addr)->sin6_addr
                                 : (const void *)&((const struct sockaddr_in *)(const void *)one->ifa_addr)->sin_addr;
-        if (inet_ntop(six ? AF_INET6 : AF_INET, bytes, address, sizeof address))
-            emit("address %s %s/%u\n", one->ifa_name, address, prefix_of(one->ifa_netmask, six));
+        if (!inet_ntop(six ? AF_INET6 : AF_INET, bytes, address, sizeof address))
+            continue;
+        emit("address ");
+        print_name(one->ifa_name, strlen(one->ifa_name));
+        emit(" %s/%u\n", address, prefix_of(one->ifa_netmask, six));
     }
     freeifaddrs(all);
 }

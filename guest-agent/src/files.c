@@ -11,7 +11,7 @@
 #include "agent.h"
 #include "child.h"
 
-enum { PATH_BYTES = 4096, COPY_BYTES = 65536, MOST_DEPTH = 512 };
+enum { PATH_BYTES = 4096, COPY_BYTES = 65536, MOST_DEPTH = 4096 };
 
 static uint8_t kind_of(mode_t mode) {
     switch (mode & S_IFMT) {
@@ -33,6 +33,15 @@ static const char *absolute(const char *path) {
     return path;
 }
 
+/* Of a time that is further away than that can say, the furthest. */
+static int64_t nanoseconds(const struct timespec *time) {
+    int64_t all;
+    if (__builtin_mul_overflow((int64_t)time->tv_sec, INT64_C(1000000000), &all) ||
+        __builtin_add_overflow(all, (int64_t)time->tv_nsec, &all))
+        return time->tv_sec < 0 ? INT64_MIN : INT64_MAX;
+    return all;
+}
+
 /* Appends the entry; about is NULL for nothing. */
 static void put_entry(struct result *to, const struct stat *about, const char *name, const char *target) {
     static const struct stat none;
@@ -45,7 +54,7 @@ static void put_entry(struct result *to, const struct stat *about, const char *n
     put_u32(to, 0);
     put_u64(to, (uint64_t)its->st_size);
     put_u64(to, its->st_ino);
-    put_u64(to, (uint64_t)((int64_t)its->st_mtim.tv_sec * 1000000000 + its->st_mtim.tv_nsec));
+    put_u64(to, (uint64_t)nanoseconds(&its->st_mtim));
     put_string(to, name, strlen(name));
     put_string(to, target, strlen(target));
 }
@@ -56,16 +65,13 @@ static void read_link(int directory, const char *name, char target[PATH_BYTES]) 
 }
 
 /* Where a link leads, or would: its text, from the directory it lies in. */
-static void resolve(const char *path, const char *target, char real[2 * PATH_BYTES]) {
-    char whole[PATH_BYTES];
-    if (realpath(path, whole)) {
-        snprintf(real, 2 * PATH_BYTES, "%s", whole);
-    } else if (*target == '/') {
-        snprintf(real, 2 * PATH_BYTES, "%s", target);
-    } else {
-        int directory = (int)(strrchr(path, '/') - path);
-        snprintf(real, 2 * PATH_BYTES, "%.*s/%s", directory, path, target);
-    }
+static void resolve(const char *path, const char *target, char real[PATH_BYTES]) {
+    if (realpath(path, real))
+        return;
+    int directory = *target == '/' ? 0 : (int)(strrchr(path, '/') - path);
+    int size = snprintf(real, PATH_BYTES, "%.*s%s%s", directory, path, *target == '/' ? "" : "/", target);
+    if (size >= PATH_BYTES)
+        report_failure(FAILED, ENAMETOOLONG, "where the link leads: %s", strerror(ENAMETOOLONG));
 }
 
 static bool is_missing(int error) {
@@ -75,7 +81,7 @@ static bool is_missing(int error) {
 void run_stat(struct reader *request) {
     become_user(take_text(request));
     const char *path = absolute(take_text(request));
-    static char target[PATH_BYTES], real[2 * PATH_BYTES];
+    static char target[PATH_BYTES], real[PATH_BYTES];
     static struct result result;
     struct stat own, its;
     bool there = lstat(path, &own) == 0;
@@ -105,8 +111,11 @@ void run_list(struct reader *request) {
         struct stat about;
         if (!strcmp(found->d_name, ".") || !strcmp(found->d_name, ".."))
             continue;
-        if (fstatat(dirfd(directory), found->d_name, &about, AT_SYMLINK_NOFOLLOW) < 0)
-            continue;
+        if (fstatat(dirfd(directory), found->d_name, &about, AT_SYMLINK_NOFOLLOW) < 0) {
+            if (errno == ENOENT)
+                continue; /* removed meanwhile */
+            about = (struct stat){.st_mode = DTTOIF(found->d_type)}; /* who may read the names may not look at files */
+        }
         *target = 0;
         if (S_ISLNK(about.st_mode))
             read_link(dirfd(directory), found->d_name, target);
@@ -148,7 +157,7 @@ static bool empty(int fd, dev_t device, int depth) {
     struct dirent *entry;
     int error = 0;
     if (!directory || depth > MOST_DEPTH) {
-        error = directory ? ELOOP : errno;
+        error = directory ? ENAMETOOLONG : errno;
         if (directory)
             closedir(directory);
         else
@@ -163,7 +172,10 @@ static bool empty(int fd, dev_t device, int depth) {
             continue;
         if (unlinkat(here, entry->d_name, 0) == 0)
             continue;
+        int refused = errno;
         int below = openat(here, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (below < 0 && (errno == ENOTDIR || errno == ELOOP))
+            errno = refused; /* no directory: what counts is why it cannot be unlinked */
         bool own = below >= 0 && fstat(below, &about) == 0 && about.st_dev == device;
         if (below >= 0 && !own) {
             close(below);

@@ -2,10 +2,12 @@
  * sees to it: this process waits for that after it has told how it went. */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "agent.h"
@@ -33,17 +35,28 @@ static bool set_frozen(const char *path, bool frozen) {
     return done;
 }
 
-/* One place, or what is below the root for the root. */
+/* One place, or what is below the root for the root. That it is not frozen, an overlay says too: so both are thawed. */
 static bool change(const char *path, bool frozen) {
-    if (set_frozen(path, frozen))
-        return true;
+    bool done = set_frozen(path, frozen);
     int error = errno;
-    bool below = !strcmp(path, "/") && (error == EOPNOTSUPP || error == ENOTTY || error == EINVAL) &&
-                 fcntl(EXTRA_FD, F_GETFD) >= 0;
-    if (below)
+    bool refused = !done && (error == EOPNOTSUPP || error == ENOTTY || error == EINVAL);
+    if (!strcmp(path, "/") && (refused || !frozen) && fcntl(EXTRA_FD, F_GETFD) >= 0)
         return set_frozen("", frozen);
     errno = error;
-    return false;
+    return done;
+}
+
+/* Who is to end thaws first, and nobody else must end this process: what it froze would stay so. */
+static sigset_t hold_signals(void) {
+    sigset_t ending;
+    sigemptyset(&ending);
+    sigaddset(&ending, SIGTERM);
+    sigaddset(&ending, SIGHUP);
+    sigaddset(&ending, SIGINT);
+    sigprocmask(SIG_BLOCK, &ending, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    write_file(PROC_FD, "self/oom_score_adj", "-1000");
+    return ending;
 }
 
 void run_freeze(struct reader *request) {
@@ -57,6 +70,7 @@ void run_freeze(struct reader *request) {
         paths[i] = take_text(&places);
     count = count ? count : 1;
     enter_image();
+    sigset_t ending = hold_signals();
     int error = 0;
     const char *failed = "";
     uint32_t done = 0;
@@ -79,9 +93,11 @@ void run_freeze(struct reader *request) {
     put_u32(&result, done);
     if (!frozen)
         report(&result);
-    write_all(STATUS_FD, result.bytes, result.size);
+    tell(&result);
     close(STATUS_FD);
-    usleep(timeout_ms * 1000);
+    struct timespec time = {timeout_ms / 1000, timeout_ms % 1000 * 1000000};
+    while (sigtimedwait(&ending, NULL, &time) < 0 && errno == EINTR)
+        ;
     while (done)
         change(paths[--done], false);
     _exit(0);

@@ -21,10 +21,12 @@ static void replace(int directory, const char *path, const void *bytes, size_t s
     int fd = openat(directory, fresh, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     if (fd < 0)
         report_failure(FAILED, errno, "cannot write %s: %s", path, strerror(errno));
+    errno = ENOSPC; /* of a write that is not done in full */
     bool written = write(fd, bytes, size) == (ssize_t)size && fchmod(fd, mode) == 0 && fsync(fd) == 0;
+    int error = errno;
     close(fd);
     if (!written || renameat(directory, fresh, directory, path) < 0) {
-        int error = errno;
+        error = written ? errno : error;
         unlinkat(directory, fresh, 0);
         report_failure(FAILED, error, "cannot write %s: %s", path, strerror(error));
     }

@@ -4,24 +4,38 @@
 #include <stdlib.h>
 #include <sys/epoll.h>
 #include <sys/signalfd.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "agent.h"
 
+enum { SIGNALS = 64 };
+
+/* What rt_sigaction(2) takes, with room for those of every architecture. */
+struct kernel_action {
+    void (*handler)(int);
+    unsigned long rest[7];
+};
+
 int64_t loop_now;
 static int epoll_fd;
+static uint64_t ignored; /* signals, by who started this process */
 static struct watch signals = {.fd = -1};
 
-/* Signals that end a process by default are ignored: they mean services, or all that is left of an image's. */
+/* Signals are none of this process's business: they mean services, or all that is left of an image's. Blocked, they cost
+   a new process one system call. By system calls, as the C library keeps some signals to itself, and who started the
+   agent may have ignored those. */
 void loop_start(void) {
-    static const int ignored[] = {SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGPIPE, SIGUSR1, SIGUSR2, SIGALRM, SIGTTOU, SIGTTIN,
-                                  SIGTSTP};
-    for (size_t i = 0; i < sizeof ignored / sizeof *ignored; i++)
-        signal(ignored[i], SIG_IGN);
+    static const uint64_t all = ~UINT64_C(0);
+    for (int number = 1; number <= SIGNALS; number++) {
+        struct kernel_action action;
+        if (syscall(SYS_rt_sigaction, number, NULL, &action, sizeof all) == 0 && action.handler == SIG_IGN)
+            ignored |= UINT64_C(1) << (number - 1);
+    }
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, NULL, sizeof all);
     sigset_t child;
     sigemptyset(&child);
     sigaddset(&child, SIGCHLD);
-    sigprocmask(SIG_SETMASK, &child, NULL);
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     int fd = signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK);
     if (epoll_fd < 0 || fd < 0) {
@@ -29,6 +43,16 @@ void loop_start(void) {
         exit(1);
     }
     loop_watch(&signals, fd);
+}
+
+/* What a new process does first: none of its signals is blocked, and none ignored. */
+void loop_default_signals(void) {
+    static const struct kernel_action by_default;
+    static const uint64_t none;
+    for (int number = 1; number <= SIGNALS; number++)
+        if (ignored >> (number - 1) & 1)
+            syscall(SYS_rt_sigaction, number, &by_default, NULL, sizeof none);
+    syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, sizeof none);
 }
 
 /* Takes the descriptor over. What it is ready for is found out by trying. */

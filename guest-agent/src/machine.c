@@ -23,7 +23,7 @@ void clock_begin(struct stream *stream, struct reader *request) {
     if (stream->flags & CLOCK_STEP) {
         struct timespec set = {.tv_sec = wanted / 1000000000, .tv_nsec = wanted % 1000000000};
         if (wanted <= 0 || clock_settime(CLOCK_REALTIME, &set) < 0) {
-            stream_fail(stream, wanted <= 0 ? BAD_REQUEST : FAILED, errno, "the clock cannot be set");
+            stream_fail(stream, wanted <= 0 ? BAD_REQUEST : FAILED, wanted <= 0 ? 0 : errno, "the clock cannot be set");
             return;
         }
     }

@@ -36,7 +36,7 @@ void run_poweroff(struct reader *request) {
     if (geteuid() != 0)
         report_failure(FAILED, EPERM, "the agent is not root");
     begin_result(&result, OK, 0, "");
-    write_all(STATUS_FD, result.bytes, result.size);
+    tell(&result);
     const char *verb = reboots ? "reboot" : "poweroff";
     if (how < 2) {
         if (stat("/run/systemd/system", &about) == 0) {

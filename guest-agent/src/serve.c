@@ -8,7 +8,9 @@ struct surroundings around = {.proc = -1, .random = -1, .null = -1, .cgroups = -
 
 /* How long the loop may sleep; -1 for as long as nothing happens. */
 static int timeout(void) {
-    int64_t deadline = children_next_deadline();
+    int64_t deadline = children_next_deadline(), accepting = accept_deadline();
+    if (accepting && (!deadline || accepting < deadline))
+        deadline = accepting;
     for (const struct channel *channel = channels; channel; channel = channel->next)
         if (channel->silent_until && (!deadline || channel->silent_until < deadline))
             deadline = channel->silent_until;

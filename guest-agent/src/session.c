@@ -1,4 +1,5 @@
 /* The frames of a session: what the host's mean, and which of the agent's are sent next. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -7,6 +8,12 @@
 /* What a turn adds to the channel before it waits again: more only makes the next exec's answer wait. */
 enum { FILL_BYTES = 2 * MAX_FRAME };
 
+static void forget_request(struct channel *channel) {
+    free(channel->request);
+    channel->request = NULL;
+    channel->in_request = false;
+}
+
 static struct stream *find(const struct channel *channel, uint32_t id) {
     for (unsigned i = 0; i < channel->count; i++)
         if (channel->streams[i]->id == id)
@@ -14,9 +21,33 @@ static struct stream *find(const struct channel *channel, uint32_t id) {
     return NULL;
 }
 
+/* Without memory for a request the host still sends all of it. */
+static void keep_request(struct channel *channel, const uint8_t *payload, size_t size) {
+    uint8_t *grown = channel->request_lost ? NULL : realloc(channel->request, channel->request_size + size + 1);
+    if (grown) {
+        channel->request = grown;
+        memcpy(grown + channel->request_size, payload, size);
+    } else {
+        forget_request(channel);
+        channel->in_request = channel->request_lost = true;
+    }
+    channel->request_size += size;
+}
+
+static bool complete_request(struct channel *channel) {
+    struct stream *stream = stream_new(channel, channel->request_stream);
+    struct reader reader = {channel->request, channel->request + channel->request_size, false};
+    if (stream && channel->request_lost)
+        stream_fail(stream, BUSY, ENOMEM, "not enough memory for the request");
+    else if (stream)
+        request_begin(stream, &reader);
+    forget_request(channel);
+    return stream != NULL;
+}
+
 /* A request of one frame is read where it lies; one of several is put together first. */
 static bool open_stream(struct channel *channel, uint32_t id, unsigned flags, const uint8_t *payload, size_t size) {
-    bool first = !channel->request;
+    bool first = !channel->in_request;
     if (flags & ~(unsigned)FLAG_MORE || id == 0 || (first ? id <= channel->highest : id != channel->request_stream))
         return false;
     if (first && !(flags & FLAG_MORE)) {
@@ -30,24 +61,13 @@ static bool open_stream(struct channel *channel, uint32_t id, unsigned flags, co
     if (first) {
         channel->request_size = 0;
         channel->request_stream = channel->highest = id;
+        channel->request_lost = false;
+        channel->in_request = true;
     }
     if (channel->request_size + size > MAX_REQUEST)
         return false;
-    uint8_t *grown = realloc(channel->request, channel->request_size + size + 1);
-    if (!grown)
-        return false;
-    channel->request = grown;
-    memcpy(grown + channel->request_size, payload, size);
-    channel->request_size += size;
-    if (flags & FLAG_MORE)
-        return true;
-    channel->request = NULL;
-    struct stream *stream = stream_new(channel, id);
-    struct reader reader = {grown, grown + channel->request_size, false};
-    if (stream)
-        request_begin(stream, &reader);
-    free(grown);
-    return stream != NULL;
+    keep_request(channel, payload, size);
+    return flags & FLAG_MORE || complete_request(channel);
 }
 
 static bool credit(struct channel *channel, struct stream *stream, uint32_t id, uint32_t more) {
@@ -101,7 +121,7 @@ bool session_frame(struct channel *channel, const uint8_t *header, const uint8_t
     uint32_t id = get_u32(header + 4);
     enum kind kind = header[12];
     unsigned flags = header[13];
-    if (channel->request && kind != OPEN)
+    if (channel->in_request && kind != OPEN)
         return false;
     if (kind == OPEN)
         return open_stream(channel, id, flags, payload, size);
@@ -128,8 +148,7 @@ void session_end(struct channel *channel) {
     channel->ended += channel->count;
     while (channel->count)
         stream_leave(channel->streams[channel->count - 1]);
-    free(channel->request);
-    channel->request = NULL;
+    forget_request(channel);
     channel->in_session = false;
     channel->pong_size = -1;
 }

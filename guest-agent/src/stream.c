@@ -1,5 +1,6 @@
 /* One stream: its input on the way to who reads it, its output on the way to the host, and its end. */
 #include <errno.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -15,12 +16,19 @@ enum { BULK_BYTES = 2 * MAX_FRAME, FORGET_MS = 64 };
 struct stream *streams;
 static unsigned stream_count;
 static size_t extra_windows;
+/* A place for each that there can be, so that each can be answered without memory; untouched, they take none. */
+enum { MOST_STREAMS = ALL_STREAMS + MAX_CHANNELS * REFUSED_STREAMS };
+static struct stream places[MOST_STREAMS], *unused;
+static size_t used;
+static struct result no_memory; /* of all streams for whose result there is none */
 
 /* NULL only if the host has opened too many to be told so. */
 struct stream *stream_new(struct channel *channel, uint32_t id) {
-    struct stream *stream = channel->count < channel_most_streams(channel) + REFUSED_STREAMS ? calloc(1, sizeof *stream) : NULL;
-    if (!stream)
+    if (channel->count >= channel_most_streams(channel) + REFUSED_STREAMS || (!unused && used == MOST_STREAMS))
         return NULL;
+    struct stream *stream = unused ? unused : &places[used++];
+    unused = stream->next;
+    memset(stream, 0, sizeof *stream);
     stream->channel = channel;
     stream->id = id;
     stream->in.fd = stream->out.fd = stream->err.fd = stream->status.fd = -1;
@@ -37,14 +45,28 @@ struct stream *stream_new(struct channel *channel, uint32_t id) {
     return stream;
 }
 
+/* How it ended, the first time that is said. Without memory for that, the host is told so: it waits for an answer. */
 void stream_finish(struct stream *stream, const struct result *result) {
     if (stream->result)
         return;
-    stream->result = malloc(sizeof *result);
-    if (stream->result)
-        *stream->result = *result;
-    else
-        stream->dead = true;
+    if (result == stream->report) {
+        stream->result = stream->report;
+        stream->report = NULL;
+        return;
+    }
+    size_t size = offsetof(struct result, bytes) + result->size;
+    stream->result = malloc(size);
+    if (stream->result) {
+        memcpy(stream->result, result, size);
+        return;
+    }
+    begin_result(&no_memory, BUSY, ENOMEM, "not enough memory");
+    stream->result = &no_memory;
+}
+
+static void free_result(struct result *result) {
+    if (result != &no_memory)
+        free(result);
 }
 
 void stream_fail(struct stream *stream, enum status status, int error, const char *message) {
@@ -64,6 +86,15 @@ static void deafen(struct stream *stream) {
     if (!stream->deaf && !stream->ended)
         stream->want_stop = true;
     close_input(stream);
+}
+
+/* What the host has sent cannot be kept. Its reader must not take what came before for all of it. */
+static void starve(struct stream *stream) {
+    stream_fail(stream, BUSY, ENOMEM, "not enough memory for the input");
+    close_input(stream);
+    stream_mute(stream);
+    if (stream->child && !stream->reaped)
+        child_kill(stream);
 }
 
 static void end_input(struct stream *stream) {
@@ -131,7 +162,7 @@ void stream_input(struct stream *stream, const uint8_t *bytes, size_t size, bool
         }
     }
     if (!stream->deaf && !backlog_add(&stream->backlog, bytes, size))
-        deafen(stream);
+        starve(stream);
     if (stream->ended || dial_takes_datagrams(stream))
         stream_pass_on(stream);
 }
@@ -353,7 +384,8 @@ void streams_sweep(void) {
         extra_windows -= stream->window - INPUT_WINDOW;
         stream_count--;
         free(stream->report);
-        free(stream->result);
-        free(stream);
+        free_result(stream->result);
+        stream->next = unused;
+        unused = stream;
     }
 }

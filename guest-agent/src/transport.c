@@ -33,10 +33,11 @@ static struct {
 } opened[MAX_CHANNELS];
 static unsigned opened_count;
 
-enum { LISTENERS = 2 };
+enum { LISTENERS = 2, RETRY_MS = 200 };
 static const uint32_t vsock_ports[LISTENERS] = {VSOCK_PORT, VSOCK_DIALS_PORT};
 static int listening[LISTENERS] = {-1, -1};
 static struct watch listeners[LISTENERS] = {{.fd = -1}, {.fd = -1}};
+static int64_t retry; /* ms: when to try again, as one that waits is told of but once; 0: nobody waits */
 
 static bool keep(int fd, bool ends, bool dials) {
     if (opened_count == MAX_CHANNELS) {
@@ -121,6 +122,8 @@ static void accept_all(struct watch *listener, bool dials) {
         int fd = accept4(listener->fd, (struct sockaddr *)(void *)&peer, &size, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (fd < 0) {
             listener->readable = errno == EINTR || errno == ECONNABORTED;
+            if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)
+                retry = now_ms() + RETRY_MS;
             continue;
         }
         if (peer.cid == HOST_CID)
@@ -130,7 +133,16 @@ static void accept_all(struct watch *listener, bool dials) {
     }
 }
 
+int64_t accept_deadline(void) {
+    return retry;
+}
+
 void accept_vsock(void) {
-    for (int i = 0; i < LISTENERS; i++)
+    bool again = retry && now_ms() >= retry;
+    if (again)
+        retry = 0;
+    for (int i = 0; i < LISTENERS; i++) {
+        listeners[i].readable |= again;
         accept_all(&listeners[i], vsock_ports[i] == VSOCK_DIALS_PORT);
+    }
 }

@@ -85,11 +85,12 @@ const char *take_text(struct reader *reader);
 struct reader take_texts(struct reader *reader, uint32_t *count);
 bool at_end(const struct reader *reader);
 
-/* The payload of a RESULT, put together field by field. What does not fit is left out, and sets full. */
+/* The payload of a RESULT, put together field by field. What does not fit is left out, and sets full. Of one that is
+   kept, there may be no more of the bytes than its size. */
 struct result {
-    uint8_t bytes[MAX_RESULT];
     size_t size;
     bool full;
+    uint8_t bytes[MAX_RESULT];
 };
 
 void begin_result(struct result *result, enum status status, int error, const char *message);

@@ -15,6 +15,7 @@ from banger.layout import Layout
 from banger.storage.full_copy import CopyStorage
 from banger.storage.home_disk import HomeDisk
 from banger.storage.overlay import OverlayStorage
+from tests.support.frozen import freezes_and_thaws
 from tests.support.qemu_boot import (
     Disk,
     Machine,
@@ -62,6 +63,7 @@ def test_guest_with_a_root_of_its_own_boots_it_and_sets_names_once(rootfs: Path,
         with machine(boot, debian_kernel(), disks, tmp_path, guest_config(key, root=driver.root)) as guest:
             wait_until_ready(guest)
             if first:
+                guest.ask(freezes_and_thaws("/"))
                 assert shown(guest, "cat /etc/hostname") == "guest-1\n"
                 assert int(shown(guest, "df -m / | cat").split()[-5]) > 80
                 shown(guest, "echo kept >/kept; echo mine >/etc/hostname")
@@ -98,6 +100,7 @@ def test_home_disk_is_made_of_the_seed_and_goes_on_to_the_next_vm(rootfs: Path, 
             assert shown(guest, "cat /root/dotfile") == "of the image\n"
             assert int(shown(guest, "df -m /root | cat").split()[-5]) > 50
             if vm_id == "one":
+                guest.ask(freezes_and_thaws("/", "/root"))
                 shown(guest, "echo kept >/root/kept")
             else:
                 assert shown(guest, "cat /root/kept") == "kept\n"

@@ -8,10 +8,11 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -115,11 +116,18 @@ class Machine:
             asyncio.run(self._with_agent(start))
             self.has_ssh = True
 
+    def ask(self, work: Callable[[AgentGuest], Coroutine[Any, Any, None]]) -> None:
+        """Do something through the agent, in a session of its own."""
+        asyncio.run(self._with_agent(work))
+
     async def _with_agent(self, work: Callable[[AgentGuest], Awaitable[None]]) -> None:
         link = AgentLink("guest-1", Endpoint(self.directory / AGENT_SOCKET))
         await link.connect(BOOT_TIMEOUT_S)
-        await work(AgentGuest("guest-1", link))
-        link.drop()
+        try:
+            await work(AgentGuest("guest-1", link))
+        finally:
+            link.drop()
+            await asyncio.sleep(0)  # or the connection stays, and nobody else can have one
 
     def kill_all(self) -> None:
         """Have every process but the first killed, the agent too; its host hears when another one has taken its place."""
