@@ -19,6 +19,7 @@ from banger.api.ndjson import MEDIA_TYPE
 from banger.api.openapi import Described, document
 from banger.core.errors import BangerError, ErrorKind, internal_error
 from banger.core.evidence import Evidence
+from banger.core.guest_facts import GuestFacts
 from banger.core.models import Image, Kernel, Vm, VmmProgram, VmmRelease
 from banger.core.wire.drivers import InstallDriverBody
 from banger.core.wire.exec import CopyConfig, ExecConfig, RunConfig, SshConfig
@@ -163,6 +164,7 @@ ROUTES: tuple[Entry, ...] = (
         query=("source", "follow", "tail"),
         media="text/plain",
     ),
+    _entry("GET", "/v1/vms/{query}/facts", vms.facts, "figures of the running guest", answer=GuestFacts),
     _entry("GET", "/v1/vms/{query}/access", vms.access, "how to reach it with ssh"),
     _entry(
         "POST", "/v1/vms/{query}/ssh", sessions.FrameEndpoint(sessions.ssh), "connect an ssh client", frames=SshConfig

@@ -30,6 +30,7 @@ from banger.api.ndjson import MEDIA_TYPE, line
 from banger.api.peer import peer_uid
 from banger.api.views import vm_view, vm_views
 from banger.core.cancel import Deadline
+from banger.core.codec import to_plain
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.lookup import not_found
 from banger.core.models import Vm, VmState
@@ -141,6 +142,12 @@ async def delete_vm(request: Request) -> Response:
 async def _perform(request: Request, command: VmCommand, deadline: Deadline | None = None) -> Response:
     context = context_of(request)
     return await perform(request, command, lambda vm: vm_view(context, vm), deadline)
+
+
+async def facts(request: Request) -> Response:
+    """What the guest says about itself now."""
+    context, vm = context_of(request), find_vm(request)
+    return JSONResponse(to_plain(await context.vms.sessions.machines.facts(vm)))
 
 
 async def access(request: Request) -> Response:

@@ -12,6 +12,7 @@ from banger.core.ports import Guests
 from banger.core.waiter import Waiter
 from banger.sessions.exec import ExecService
 from banger.sessions.files import FileService
+from banger.sessions.machines import MachineService
 from banger.sessions.run import RunService
 from banger.sessions.ssh import SshService
 from banger.store import Store
@@ -23,6 +24,7 @@ class Sessions:
 
     exec: ExecService
     files: FileService
+    machines: MachineService
     run: RunService
     ssh: SshService
 
@@ -37,4 +39,4 @@ def make_sessions(
     """Join them; see :class:`RunService` for what the arguments are."""
     execs = ExecService(store, guests)
     run = RunService(store, submit, attendance, evidence, execs)
-    return Sessions(execs, FileService(guests), run, SshService(guests))
+    return Sessions(execs, FileService(guests), MachineService(guests), run, SshService(guests))

@@ -15,9 +15,11 @@ from banger.client.conversation import converse
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.exec import ExecRequest, ExitStatus, Stream, Terminal
 from banger.core.frames import FrameType
+from banger.core.guest_facts import GuestFacts, NetFacts
 from banger.core.models import Vm
 from banger.core.ports import GuestPath
 from banger.core.wire.vm_spec import VmSpec
+from banger.sdk import Machine
 from tests.support.fake_vmm import FakeVmm
 from tests.support.fakes import World
 from tests.support.owned_vms import create
@@ -98,6 +100,21 @@ def test_exec_in_a_vm_that_does_not_run_is_refused(served: Served) -> None:
     vm = create(served.world)
     with pytest.raises(BangerError) as caught:
         converse(served.client.frames(path_of("vms", vm.name, "exec"), EXEC))
+    assert caught.value.kind is ErrorKind.CONFLICT
+
+
+def test_figures_of_a_guest_are_answered_as_the_sdk_reads_them(served: Served) -> None:
+    vm, guest = running(served, shout)
+    guest.figures = GuestFacts(uptime_ms=7, nets=(NetFacts("eth0", addresses=("10.0.2.15/24",)),))
+    answer = served.client.get(path_of("vms", vm.name, "facts"))
+    assert answer["nets"][0]["addresses"] == ["10.0.2.15/24"]
+    assert Machine(served.client, served.client.get(path_of("vms", vm.name))).facts() == guest.figures
+
+
+def test_figures_of_a_vm_that_does_not_run_are_refused(served: Served) -> None:
+    vm = create(served.world)
+    with pytest.raises(BangerError) as caught:
+        served.client.get(path_of("vms", vm.name, "facts"))
     assert caught.value.kind is ErrorKind.CONFLICT
 
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from banger.core.exec import ExecRequest, ExitStatus, Stream
+from banger.core.guest_facts import GuestFacts
 from banger.core.ports import GuestPath
 
 Script = Callable[["ScriptedProcess"], Awaitable[ExitStatus]]
@@ -64,10 +65,19 @@ class ScriptedGuest:
         self.processes: list[ScriptedProcess] = []
         self._script = script
         self._path = path or GuestPath("missing")
+        self.figures = GuestFacts(hostname="web", uptime_ms=5000)
 
     @property
     def files(self) -> ScriptedGuest:
         return self
+
+    @property
+    def machine(self) -> ScriptedGuest:
+        return self
+
+    async def facts(self) -> GuestFacts:
+        self.requests.append("facts")
+        return self.figures
 
     async def exec(self, request: ExecRequest) -> ScriptedProcess:
         return self._begin(request)

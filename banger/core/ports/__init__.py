@@ -29,7 +29,17 @@ from banger.core.ports.machine import (
     UserNic,
     VmmConfig,
 )
-from banger.core.ports.running_guest import GuestFiles, GuestPath, GuestProcess, RunningGuest
+from banger.core.ports.running_guest import (
+    EntryKind,
+    GuestEntry,
+    GuestFiles,
+    GuestIdentity,
+    GuestMachine,
+    GuestPath,
+    GuestProcess,
+    RunningGuest,
+    WriteOptions,
+)
 from banger.core.ports.vmm import VmmDriver, VmmLauncher, VmmProcesses
 from banger.core.ports.vmm_releases import InstalledRelease, ReleaseRequest, VmmReleases
 
@@ -54,11 +64,15 @@ __all__ = [
     "Engine",
     "EngineError",
     "Engines",
+    "EntryKind",
     "EvidenceKeeper",
     "Fill",
     "GuestBoot",
     "GuestConfig",
+    "GuestEntry",
     "GuestFiles",
+    "GuestIdentity",
+    "GuestMachine",
     "GuestNetwork",
     "GuestPath",
     "GuestProcess",
@@ -92,5 +106,6 @@ __all__ = [
     "VmmLauncher",
     "VmmProcesses",
     "VmmReleases",
+    "WriteOptions",
     "joined",
 ]

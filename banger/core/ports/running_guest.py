@@ -6,11 +6,13 @@ take is up to the caller, who ends a wait by cancelling it, but for the short an
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 from banger.core.exec import ExecRequest, ExitStatus, Stream
+from banger.core.guest_facts import GuestFacts
 
 
 class GuestProcess(Protocol):
@@ -77,8 +79,100 @@ class GuestPath:
     real_path: str = ""
 
 
+class EntryKind(StrEnum):
+    """What an entry of a directory is."""
+
+    FILE = "file"
+    DIRECTORY = "directory"
+    LINK = "link"
+    CHARACTER_DEVICE = "character_device"
+    BLOCK_DEVICE = "block_device"
+    PIPE = "pipe"
+    SOCKET = "socket"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class GuestEntry:
+    """A file as a guest's kernel describes it, without following a link.
+
+    Attributes:
+        name: in its directory; of a path that was asked for, that path. Not UTF-8: with surrogates.
+        mode: the permission bits.
+        target: the text of a symbolic link.
+    """
+
+    name: str
+    kind: EntryKind
+    mode: int = 0
+    uid: int = 0
+    gid: int = 0
+    links: int = 0
+    size_bytes: int = 0
+    inode: int = 0
+    modified_ns: int = 0
+    target: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteOptions:
+    """How a file is written to.
+
+    Attributes:
+        offset: where, if not ``append``.
+        mode: permission bits of a file that is made.
+        create: one that is not there is made; with ``exclusive``, it must not be there.
+        truncate: what it has is thrown away first.
+        append: at its end, wherever that is by then.
+        durable: it is on the guest's disk in the end.
+    """
+
+    offset: int = 0
+    mode: int = 0o644
+    create: bool = True
+    exclusive: bool = False
+    truncate: bool = False
+    append: bool = False
+    durable: bool = False
+
+
 class GuestFiles(Protocol):
-    """The files of one guest. Paths are absolute."""
+    """The files of one guest. Paths are absolute.
+
+    ``user`` is whose rights count: a name or number of the image's, with ``:GROUP`` or without; empty for root. What
+    the guest refuses is raised as its kernel means it: ``not_found``, ``already_exists``, ``denied``, ``conflict``,
+    ``exhausted``, ``invalid``, or else ``unavailable``; as every request, also ``timeout`` and ``unknown_outcome``.
+    """
+
+    async def entry(self, path: str, user: str = "") -> GuestEntry:
+        """What is there, a link itself."""
+        ...
+
+    def list(self, path: str, user: str = "") -> AsyncGenerator[GuestEntry]:
+        """The entries of a directory as they come, in no order. What stays unread waits in the guest; close it."""
+        ...
+
+    async def mkdir(self, path: str, mode: int = 0o755, *, parents: bool = False, user: str = "") -> None:
+        """Make a directory; with ``parents``, what leads to it too, and one that is there is fine."""
+        ...
+
+    async def remove(self, path: str, *, tree: bool = False, user: str = "") -> None:
+        """Remove a file or an empty directory, or all of a ``tree`` but what is mounted in it."""
+        ...
+
+    async def rename(self, source: str, target: str, user: str = "") -> None:
+        """Give a file another name in the same file system; a file of that name is replaced."""
+        ...
+
+    def read(self, path: str, offset: int = 0, length: int | None = None, user: str = "") -> AsyncGenerator[bytes]:
+        """The bytes of a file from ``offset`` on, to its end or at most ``length``. Close it."""
+        ...
+
+    async def write(
+        self, path: str, data: AsyncIterable[bytes], options: WriteOptions | None = None, user: str = ""
+    ) -> int:
+        """Write into a file as ``data`` comes; how many bytes that were. If it fails, some of them may be there."""
+        ...
 
     async def stat(self, path: str) -> GuestPath:
         """What ``path`` is. Raises ``timeout``, ``invalid`` or ``unavailable`` if the guest does not tell."""
@@ -96,6 +190,62 @@ class GuestFiles(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class GuestIdentity:
+    """What tells a machine from others, after it was copied. ``None`` is left as it is.
+
+    Attributes:
+        hostname: the kernel's, and ``/etc/hostname``.
+        machine_id: 32 lower-case hexadecimal digits; empty: the image's init makes one at its next start.
+        boot_id: a UUID.
+        host_key: of banger's own ssh server, in its format; connections from then on meet it.
+    """
+
+    hostname: str | None = None
+    machine_id: str | None = None
+    boot_id: str | None = None
+    host_key: bytes | None = None
+
+
+class GuestMachine(Protocol):
+    """One guest as a machine: its figures, and what has to be set right after it was paused, copied or restored.
+
+    All raise as :class:`GuestFiles` says.
+    """
+
+    async def facts(self) -> GuestFacts:
+        """Its figures now."""
+        ...
+
+    async def clock(self) -> int:
+        """Its wall clock, nanoseconds since 1970."""
+        ...
+
+    async def set_clock(self, unix_ns: int) -> int:
+        """Set its wall clock, at once and not smoothly; what it was just before."""
+        ...
+
+    async def add_entropy(self, seed: bytes) -> None:
+        """Seed its random numbers anew, by 32 to 512 bytes that nobody else knows."""
+        ...
+
+    async def identify(self, identity: GuestIdentity) -> None:
+        """Give it an identity, part by part: if it fails, some of it may be set."""
+        ...
+
+    async def freeze(self, mount_points: Sequence[str], within_s: float) -> int:
+        """Bring file systems to a stand, all or none, with what they have on their disks; how many.
+
+        They go on by :meth:`thaw`, or by themselves after ``within_s`` seconds, 60 at most. The root ``/`` is the
+        whole of it, whatever it is made of. Frozen again, they get the new time.
+        """
+        ...
+
+    async def thaw(self, mount_points: Sequence[str]) -> int:
+        """Let them go on; it is no error if they do already."""
+        ...
+
+
 class RunningGuest(Protocol):
     """One running guest."""
 
@@ -110,6 +260,11 @@ class RunningGuest(Protocol):
     @property
     def files(self) -> GuestFiles:
         """Its files."""
+        ...
+
+    @property
+    def machine(self) -> GuestMachine:
+        """Its figures, clock and identity."""
         ...
 
     async def exec(self, request: ExecRequest) -> GuestProcess:
