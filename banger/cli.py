@@ -59,6 +59,7 @@ TREE: Mapping[str, Verb | Noun] = {
             "delete": Verb("vm:delete", "Delete VMs and their disks."),
             "list": _LIST_VMS,
             "show": Verb("show:show_vms", "Show details of VMs."),
+            "stats": Verb("stats:stats", "Show what running VMs use, live."),
             "why": Verb("why:why", "Show why a VM stopped or failed, and what to do next."),
             "grow": Verb("vm:grow", "Grow the disk of a stopped VM."),
             "exec": Verb("run:exec_", "Run a command in a running VM."),

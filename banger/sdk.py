@@ -23,6 +23,7 @@ from banger.client.conversation import converse
 from banger.config import Config
 from banger.core.codec import from_plain, to_plain
 from banger.core.errors import BangerError, ErrorKind
+from banger.core.guest_facts import GuestFacts
 from banger.core.models import Vm
 from banger.core.wire.exec import ExecConfig, RunConfig
 from banger.core.wire.vm_spec import SpecOptions, VmSpec, from_settings
@@ -276,6 +277,10 @@ class Machine:
 
         options = CopyOptions(follow_link, archive, most_bytes=max_bytes)
         return copy_across(self._client, (self.id, source), (other.id, target), options)
+
+    def facts(self) -> GuestFacts:
+        """What the running guest says about itself now: load, memory, disks, addresses. Raises ``conflict``."""
+        return typed(GuestFacts, self._client.get(path_of("vms", self.id, "facts")))
 
     def logs(self, source: str = "console", *, follow: bool = False) -> Iterator[bytes]:
         """The console's or (``vmm``) the hypervisor's log, in pieces."""

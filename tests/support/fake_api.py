@@ -119,6 +119,7 @@ class FakeApi:
         self.calls: list[Call] = []
         self.hung_up = threading.Event()
         self._answers: dict[tuple[str, str], Answer] = {}
+        self._turns: dict[tuple[str, str], list[Answer]] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
         self._server = _Server(str(path), _Handler)
         self._server.api = self
@@ -141,6 +142,10 @@ class FakeApi:
         """Answer ``method path`` so from now on."""
         self._answers[method, path] = Answer(value=value, **facts)
 
+    def in_turn(self, method: str, path: str, *answers: Answer) -> None:
+        """Answer ``method path`` by one after another, and by the last one from then on."""
+        self._turns[method, path] = list(answers)
+
     def fail(self, method: str, path: str, status: int, **error: str) -> None:
         """Answer with an error."""
         self.on(method, path, {"error": error}, status=status)
@@ -151,6 +156,8 @@ class FakeApi:
 
     def answer_to(self, call: Call) -> Answer:
         missing = {"error": {"kind": "not_found", "message": f'no route "{call.method} {call.path}"'}}
+        if turns := self._turns.get((call.method, call.path)):
+            return turns.pop(0) if len(turns) > 1 else turns[0]
         return self._answers.get((call.method, call.path)) or Answer(404, missing)
 
     def asked(self, method: str, path: str) -> list[Call]:

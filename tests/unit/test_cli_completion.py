@@ -34,7 +34,7 @@ def names(api: FakeApi) -> Names:
     ("line", "expected"),
     [
         ("im", ["image"]),
-        ("vm st", ["start", "stop"]),
+        ("vm st", ["start", "stats", "stop"]),
         ("__", []),
         ("vm stop w", ["web", "worker"]),
         ("vm stop web w", ["web", "worker"]),
