@@ -1,7 +1,8 @@
 """A pytest plugin: tests in worker processes side by side (pytest-xdist, ``-n auto``), long ones begun first.
 
 A test file is a unit of work: its tests share fixtures of its module, so they stay together, and each worker is a
-session of its own (``tests/support/sessions.py``) with its own shared machines. A worker that ends in the middle of a
+session of its own (``tests/support/sessions.py``) with its own shared machines. One more than there are processors takes
+what is light, since machines are waited for much of the time. A worker that ends in the middle of a
 test is replaced; what it left is put away, and the test has failed.
 """
 
@@ -17,8 +18,8 @@ import pytest
 from tests.support.sessions import SessionRoot
 from tests.support.time_limits import LAST_WORDS, TITLE
 
-#: More would share one disk, and memory for their machines, without being quicker.
-MOST_WORKERS = 4
+#: More that boot machines would share one disk, and memory for these, without being quicker.
+MOST_LEADERS = 4
 _MEMORY_OF_A_WORKER = 3 << 30
 
 #: Tenths of a second of a test of each directory that has none of the marks.
@@ -30,9 +31,14 @@ _last_words = pytest.StashKey[str]()
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
+    """The leaders, and one with light tests for the time that they wait."""
+    return _leaders() + 1
+
+
+def _leaders() -> int:
     """One for each processor, as far as the memory goes."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(1, min(len(os.sched_getaffinity(0)), memory // _MEMORY_OF_A_WORKER, MOST_WORKERS))
+    return max(1, min(len(os.sched_getaffinity(0)), memory // _MEMORY_OF_A_WORKER, MOST_LEADERS))
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -51,7 +57,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Files as units of work, in the order in which the workers have sorted them."""
     from tests.support.file_scheduling import FileScheduling
 
-    return FileScheduling(config, log)
+    return FileScheduling(config, log, _leaders())
 
 
 @pytest.hookimpl(trylast=True)
