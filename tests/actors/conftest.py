@@ -7,6 +7,9 @@ import pytest
 from banger.actors.messages import DeleteVm
 from tests.support.fake_vmm import FakeVmm
 from tests.support.fakes import World
+from tests.support.in_memory import tmp_path
+
+__all__ = ["tmp_path"]  # the owners sync whatever they write
 
 
 @pytest.fixture

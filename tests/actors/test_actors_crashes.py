@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import tempfile
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from banger.core.models import ProcessIdentity, VmState
 from banger.core.names import vmm_marker
 from banger.vmm import identity as processes
 from banger.vmm.firecracker.installed import PROGRAMS, RECORD, installed
-from tests.support import origins
+from tests.support import in_memory, origins
 from tests.support.crash_zygote import VM_ID, Zygote, step, world_at
 from tests.support.faulty_registry import faulty_registry
 from tests.support.host_drivers import FIRECRACKER, NAMES, crash_world
@@ -90,14 +89,6 @@ def zygote():
     zygote.close()
 
 
-@pytest.fixture
-def homes():
-    """In memory where there is such a file system: a hundred stores that sync for nobody take a minute on a disk."""
-    root = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(prefix="banger-crash-", dir=root) as directory:
-        yield Path(directory)
-
-
 @pytest.fixture(scope="module")
 def host():
     """Where a registry is that has one of everything."""
@@ -115,7 +106,7 @@ def scripts(host):
 @pytest.fixture(scope="module")
 def points_of(zygote, scripts):
     """Script name to the points that its last step comes by when nothing crashes."""
-    with tempfile.TemporaryDirectory(prefix="banger-crash-") as directory:
+    with tempfile.TemporaryDirectory(prefix="points-", dir=in_memory.place()) as directory:
         found = {}
         for number, (name, script) in enumerate(scripts.items()):
             home = home_for(Path(directory), name, number)
@@ -126,9 +117,9 @@ def points_of(zygote, scripts):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_crash_at_every_point_leaves_nothing_that_a_restart_does_not_mend(name, zygote, homes, points_of, scripts):
+def test_crash_at_every_point_leaves_nothing_that_a_restart_does_not_mend(name, zygote, tmp_path, points_of, scripts):
     for number, point in enumerate(points_of[name]):
-        home = home_for(homes, name, number)
+        home = home_for(tmp_path, name, number)
 
         status, _ = zygote.run(home, scripts[name], point, real=name in REAL_SCRIPTS)
 

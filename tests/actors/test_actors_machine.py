@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from functools import cache
@@ -34,6 +33,7 @@ from banger.core.names import new_id
 from banger.core.ports import ImageRequest, KernelRequest
 from banger.core.wire.vm_spec import VmSpec
 from banger.store import Store
+from tests.support import in_memory
 from tests.support.crash_zygote import Zygote
 from tests.support.fake_vmm import FakeVmm
 from tests.support.fakes import World
@@ -89,8 +89,7 @@ class Owners(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        root = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-        self.home = Path(tempfile.mkdtemp(prefix="banger-machine-", dir=root))
+        self.home = Path(tempfile.mkdtemp(prefix="machine-", dir=in_memory.place()))
         self.world = Sturdy(self.home, FakeVmm())
         self.images: dict[str, str] = {}
         self.kernels: set[str] = set()

@@ -122,6 +122,7 @@ class FakeVmm:
         in_the_way: why it cannot run anything here.
         cpu_s: what every VMM has used.
         launched: every configuration that was to be launched.
+        up: every machine whose launch has succeeded.
         units: a directory where each launch makes one thing besides the process: a file named as the VM's id.
         release_error: what taking that down fails with.
     """
@@ -144,6 +145,7 @@ class FakeVmm:
     deaf: set[str] = field(default_factory=set)
     console: str = BOOT_MARKS
     launched: list[VmmConfig] = field(default_factory=list)
+    up: list[ProcessIdentity] = field(default_factory=list)
     units: Path | None = None
     release_error: Exception | None = None
     hanging: threading.Event = field(default_factory=threading.Event)
@@ -207,6 +209,7 @@ class FakeVmm:
         except BaseException:
             self.kill(spawned)
             raise
+        self.up.append(spawned)
         return spawned
 
     def find(self, marker: str) -> ProcessIdentity | None:

@@ -40,7 +40,7 @@ class HostState:
             loops=frozenset(f"loop device {loop} on {file}" for loop, file in loops_below(root)),
             mounts=frozenset(f"mount {point}" for point in mounts_below(root)),
             links=frozenset(f"tap {name}" for name in taps(root)),
-            trees=frozenset(f"file {path}" for path in (root / "tmp").glob("*")),
+            trees=frozenset(f"file {path}" for place in ("tmp", "memory") for path in (root / place).glob("*")),
         )
 
     def beyond(self, earlier: HostState) -> list[str]:

@@ -22,6 +22,9 @@ from tests.support.waiting import eventually_empty
 
 #: Short, because paths of Unix sockets below it must stay under 108 bytes. The same whatever ``TMPDIR`` says.
 PLACE = Path("/tmp")
+#: A file system in memory, if the host has one with this much room for small files.
+MEMORY = Path("/dev/shm")
+_ENOUGH_MEMORY = 32 << 20
 _PREFIX = "bgt-"
 _CLAIM = ".claim"
 
@@ -30,7 +33,10 @@ ROOT = pytest.StashKey["SessionRoot"]()
 
 
 class SessionRoot:
-    """A session's directory, with ``tmp`` in it as everybody's ``TMPDIR`` and an empty ``home``; a lock shows that somebody needs it."""
+    """A session's directory, with ``tmp`` in it as everybody's ``TMPDIR`` and an empty ``home``; a lock shows that somebody needs it.
+
+    ``memory`` in it leads to where nothing waits for a disk, if there is such a place.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -48,6 +54,7 @@ class SessionRoot:
         (root.path / "tmp").mkdir()
         (root.path / "tmp").chmod(0o1777)
         (root.path / "home").mkdir(mode=0o700)
+        (root.path / "memory").symlink_to(_place_in_memory(root.path))
         return root
 
     def abandon(self) -> None:
@@ -94,4 +101,20 @@ def put_away(root: Path) -> None:
     for loop, _ in loops_below(root):
         subprocess.run(["losetup", "--detach", f"/dev/{loop}"], capture_output=True, check=False)
     if not mounts_below(root):  # what is behind one is not the session's to remove
+        shutil.rmtree((root / "memory").resolve(), ignore_errors=True)
         shutil.rmtree(root, ignore_errors=True)
+
+
+def _place_in_memory(root: Path) -> Path:
+    """A directory of the session's own that is in memory, or at least the session's own."""
+    try:
+        room = os.statvfs(MEMORY)
+        if room.f_bavail * room.f_frsize >= _ENOUGH_MEMORY:
+            place = MEMORY / root.name
+            place.mkdir(mode=0o711)
+            return place
+    except OSError:
+        pass
+    place = root / "no-memory"
+    place.mkdir(mode=0o711)
+    return place

@@ -58,6 +58,7 @@ def test_tap_is_a_leak_unless_it_is_known_to_be_somebody_elses(tmp_path: Path) -
 
 def test_session_that_died_is_swept_and_one_that_lives_is_spared(session_root: Path) -> None:
     alive, dead = SessionRoot.make(), SessionRoot.make()
+    memories = [(root.path / "memory").resolve(strict=True) for root in (alive, dead)]
     dead.abandon()
     try:
         with subprocess.Popen(["sleep", "60"], env={"TMPDIR": str(dead.path / "tmp")}) as left:
@@ -65,9 +66,11 @@ def test_session_that_died_is_swept_and_one_that_lives_is_spared(session_root: P
             sweep_dead_sessions()
             assert left.wait(10) == -signal.SIGKILL
         assert (alive.path.exists(), dead.path.exists(), session_root.exists()) == (True, False, True)
+        assert [memory.exists() for memory in memories] == [True, False]
     finally:
         alive.close()
     assert not alive.path.exists()
+    assert not memories[0].exists()
 
 
 def test_thread_left_running_is_a_leak_and_a_daemon_thread_is_not() -> None:
