@@ -66,12 +66,20 @@ class Database:
         return len(MIGRATIONS)
 
     def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
-        """All rows of a SELECT."""
+        """All rows of a SELECT, by the names of their columns."""
+        names, rows = self._read(sql, parameters)
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    def select(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """All rows of a SELECT that names its columns."""
+        return self._read(sql, parameters)[1]
+
+    def _read(self, sql: str, parameters: Sequence[Any]) -> tuple[list[str], list[tuple[Any, ...]]]:
         if self._in_transaction == threading.get_ident():
             with told(self._path):
-                return [dict(row) for row in self._writer.execute(sql, parameters)]
+                return _rows_of(self._writer, sql, parameters)
         with self._read_lock, told(self._path):
-            return [dict(row) for row in self._reader.execute(sql, parameters)]
+            return _rows_of(self._reader, sql, parameters)
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """Run one statement; returns the number of rows it changed. Durable on return, outside a transaction."""
@@ -140,7 +148,12 @@ class Database:
 
 def _connect(path: Path, *pragmas: str) -> Any:
     connection = sqlite.connect(str(path), timeout=PATIENCE_S, isolation_level=None, check_same_thread=False)
-    connection.row_factory = sqlite.Row
     for pragma in pragmas:
         connection.execute(f"PRAGMA {pragma}")
     return connection
+
+
+def _rows_of(connection: Any, sql: str, parameters: Sequence[Any]) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """The names of the columns, and the rows."""
+    cursor = connection.execute(sql, parameters)
+    return [column[0] for column in cursor.description], cursor.fetchall()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -16,7 +16,7 @@ from banger.core import codec
 
 T = TypeVar("T")
 
-#: Decoded values of one column that are kept: those of as many rows as a large installation has.
+#: Rows of one class that are kept, and decoded values of one column: those of as many as a large installation has.
 _REMEMBERED = 4096
 
 
@@ -33,20 +33,32 @@ def to_row(value: Any, nullable: tuple[str, ...] = ()) -> dict[str, Any]:
     return row
 
 
-def from_row(cls: type[T], row: Mapping[str, Any]) -> T:
-    """The inverse of :func:`to_row`.
+def columns_of(cls: type[Any]) -> tuple[str, ...]:
+    """The columns of a dataclass, in the order that :func:`from_row` takes their values in."""
+    return tuple(codec.field_types(cls))
+
+
+def from_row(cls: type[T], values: tuple[Any, ...]) -> T:
+    """The inverse of :func:`to_row`, from the values of :func:`columns_of`.
 
     A value that cannot be read (of another version, or damaged) is logged and read as a blank one: one odd row must
     neither hide the others nor be taken for none, since what has no row is removed.
     """
-    return cls(**{name: _read(cls, name, read, row) for name, read in _columns(cls)})  # type: ignore[arg-type]  # mypy does not see that a class is hashable
-
-
-def _read(cls: Any, name: str, read: Callable[[Any], Any], row: Mapping[str, Any]) -> Any:
     try:
-        return read(row[name])
-    except Exception as error:  # noqa: BLE001  # whatever a decoder meets: see from_row
-        logger.error('{} "{}": its {} cannot be read: {!r}', cls.__name__, row["id"], name, error)
+        found: T = _maker(cls)(values)  # type: ignore[arg-type]  # mypy does not see that a class is hashable
+    except Exception:  # noqa: BLE001  # whatever a decoder meets: see above
+        readers = _readers(cls)  # type: ignore[arg-type]  # the same
+        row = zip(columns_of(cls), readers, values, strict=True)
+        object_id = values[columns_of(cls).index("id")]
+        return cls(*(_read(cls, object_id, name, read, value) for name, read, value in row))
+    return found
+
+
+def _read(cls: Any, object_id: str, name: str, read: Callable[[Any], Any], value: Any) -> Any:
+    try:
+        return read(value)
+    except Exception as error:  # noqa: BLE001  # see from_row
+        logger.error('{} "{}": its {} cannot be read: {!r}', cls.__name__, object_id, name, error)
         return _blank(codec.field_types(cls)[name])
 
 
@@ -66,9 +78,21 @@ def _blank(annotation: Any) -> Any:
 
 
 @cache
-def _columns(cls: Any) -> tuple[tuple[str, Callable[[Any], Any]], ...]:
+def _maker(cls: Any) -> Callable[[tuple[Any, ...]], Any]:
+    """Makes an object of a whole row. Most rows are read many times before they change, and objects are immutable."""
+    readers = _readers(cls)
+
+    @lru_cache(_REMEMBERED)
+    def make(values: tuple[Any, ...]) -> Any:
+        return cls(*[read(value) for read, value in zip(readers, values, strict=True)])
+
+    return make
+
+
+@cache
+def _readers(cls: Any) -> tuple[Callable[[Any], Any], ...]:
     """How each column of a dataclass is read; made once."""
-    return tuple((name, _reader(annotation)) for name, annotation in codec.field_types(cls).items())
+    return tuple(map(_reader, codec.field_types(cls).values()))
 
 
 def _reader(annotation: Any) -> Callable[[Any], Any]:

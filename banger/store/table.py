@@ -7,7 +7,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from banger.core import lookup
 from banger.core.errors import BangerError, ErrorKind
 from banger.store.database import Database, IntegrityError
-from banger.store.rows import from_row, to_row
+from banger.store.rows import columns_of, from_row, to_row
 
 
 class Stored(Protocol):
@@ -36,6 +36,7 @@ class Table(Generic[T]):
         self._table = table
         self._noun = noun
         self._nullable = nullable
+        self._columns = ", ".join(columns_of(cls))
 
     def all(self) -> list[T]:
         """Every object, oldest first."""
@@ -105,5 +106,5 @@ class Table(Generic[T]):
         return next(iter(self._select(where, *parameters)), None)
 
     def _select(self, where: str, *parameters: Any) -> list[T]:
-        rows = self._database.query(f"SELECT * FROM {self._table} WHERE {where}", parameters)  # noqa: S608  # our own names
+        rows = self._database.select(f"SELECT {self._columns} FROM {self._table} WHERE {where}", parameters)  # noqa: S608  # our own names
         return [from_row(self._cls, row) for row in rows]

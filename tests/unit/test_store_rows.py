@@ -62,3 +62,13 @@ def test_row_that_cannot_be_read_is_still_there_and_hides_no_other(
 def test_state_that_nobody_knows_reads_as_failed(path: Path, store: Store) -> None:
     damage(path, "state", "hibernating")
     assert store.vms.find("odd").state is VmState.FAILED
+
+
+def test_row_that_somebody_changed_is_read_anew(path: Path, store: Store) -> None:
+    assert [vm.pid for vm in store.vms.all()] == [0, 0]
+    damage(path, "pid", 7)
+    assert [vm.pid for vm in store.vms.all()] == [7, 0]
+    damage(path, "state", "hibernating")
+    assert store.vms.find("odd").state is VmState.FAILED
+    damage(path, "state", "stopped")
+    assert store.vms.find("odd").state is VmState.STOPPED
