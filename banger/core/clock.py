@@ -13,7 +13,7 @@ def now() -> datetime:
 
 def rfc3339(moment: datetime) -> str:
     """``2026-11-23T16:05:02.123Z``: the one form of time in JSON and in the store; sorts as text."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds")[: -len("+00:00")] + "Z"
 
 
 def parse_rfc3339(text: str) -> datetime:

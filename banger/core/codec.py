@@ -92,11 +92,16 @@ def _encoder(annotation: Any) -> Callable[[Any], Any]:
         return lambda value: None if value is None else inner(value)
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is tuple:
-        return list if arguments[0] in _SCALARS else lambda value: [to_plain(item) for item in value]
+        if arguments[0] in _SCALARS:
+            return list
+        encode = _encoder(arguments[0])
+        return lambda value: [encode(item) for item in value]
     if origin is not None and issubclass(origin, Mapping) and arguments[1] in _SCALARS:
         return dict
     if isinstance(annotation, type) and issubclass(annotation, StrEnum):
         return str
+    if isinstance(annotation, type) and issubclass(annotation, datetime):
+        return clock.rfc3339
     return to_plain
 
 
