@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
@@ -20,7 +21,13 @@ from banger.core.names import vmm_marker
 from banger.core.operation import Operation
 from banger.core.ports import HostObject
 from banger.core.reconcile_action import ReconcileAction
+from banger.core.waiter import Waiter
 from banger.host import publish
+
+#: Owners at work at once: enough that a VMM which does not answer holds up no other, and few enough that their threads
+#: do not spend their time on waiting for each other.
+_AT_ONCE = 32
+_POLL_S = 0.1
 
 
 @dataclass(slots=True)
@@ -100,11 +107,9 @@ class HostReconciler:
         )
 
     def _reconcile_vms(self) -> None:
-        """Reconcile every VM that may need it, in parallel."""
+        """Reconcile every VM that may need it, some at a time."""
         before = [vm for vm in self._services.store.vms.all() if self._may_need_it(vm)]
-        deadline = self._operation.deadline
-        waiters = [(vm, self._services.submit(ReconcileVm(vm.id, vm.name), deadline)) for vm in before]
-        for vm, waiter in waiters:
+        for vm, waiter in self._asked(before):
             try:
                 after = waiter.wait(self._operation.token)
             except BangerError as error:
@@ -121,15 +126,30 @@ class HostReconciler:
             elif after.state is not vm.state:
                 self._report.stopped.append(f"{vm.name} ({after.reason or after.state.value})")
 
+    def _asked(self, vms: Sequence[Vm]) -> list[tuple[Vm, Waiter]]:
+        """Ask the owners of ``vms``, always so many at a time that have not answered."""
+        places, asked = threading.Semaphore(_AT_ONCE), []
+        for vm in vms:
+            while not places.acquire(timeout=_POLL_S):
+                self._operation.token.raise_if_cancelled()
+                self._operation.deadline.raise_if_expired("waiting to reconcile VMs")
+            waiter = self._services.submit(ReconcileVm(vm.id, vm.name), self._operation.deadline)
+            waiter.when_answered(places.release)
+            asked.append((vm, waiter))
+        return asked
+
     def _forecast_vms(self) -> None:
         for vm in self._services.store.vms.all():
-            what = observe(self._services, vm).action if self._may_need_it(vm) else ReconcileAction.NOTHING
+            if not self._may_need_it(vm):
+                continue
+            seen = observe(self._services, vm)
+            what = seen.action
             if what in (ReconcileAction.ERASE, ReconcileAction.REMOVE_ABANDONED):
                 self._report.removed.append(f"VM {vm.name}")
             elif what is ReconcileAction.ADOPT:
                 if self._at_start:
                     self._report.adopted.append(vm.name)
-                if vm.state is VmState.RUNNING and (words := standstill(self._services, vm)):
+                if vm.state is VmState.RUNNING and (words := standstill(vm, seen)):
                     self._report.stopped.append(words)
             elif what is not ReconcileAction.NOTHING:
                 self._report.stopped.append(f"{vm.name} ({what.value})")

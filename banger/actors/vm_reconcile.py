@@ -10,7 +10,7 @@ from banger.actors.incident_recorder import IncidentRecorder, cause_of_exit
 from banger.actors.services import Services
 from banger.actors.vm_keeper import VmKeeper
 from banger.actors.vm_machines import condition_of, driver_of, machine_of
-from banger.actors.vm_teardown import find_process, recorded_identity
+from banger.actors.vm_teardown import find_process
 from banger.core import clock, codec
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError
@@ -29,21 +29,22 @@ class Observation:
 
     action: ReconcileAction
     identity: ProcessIdentity | None
+    condition: Condition
 
 
 def observe(services: Services, vm: Vm) -> Observation:
     """What reconciling this VM would do now. Changes nothing."""
     handles = services.host.ledger.of(vm.id).of()
     identity, is_alive = find_process(services, [handle for handle in handles if handle.kind == "process"])
-    goes_on = is_alive and not is_over(condition_if_known(services, vm, identity))
+    condition = _condition_if_known(services, vm, identity) if is_alive else Condition()
     action = choose_action(
         vm.state,
         has_handles=bool(handles),
         has_process=identity is not None,
-        goes_on=goes_on,
+        goes_on=is_alive and not _is_over(condition),
         abandoned=is_abandoned(services, vm),
     )
-    return Observation(action, identity)
+    return Observation(action, identity, condition)
 
 
 def is_abandoned(services: Services, vm: Vm) -> bool:
@@ -51,7 +52,7 @@ def is_abandoned(services: Services, vm: Vm) -> bool:
     return vm.attended and not services.vms.attendance.holds(vm.id)
 
 
-def condition_if_known(services: Services, vm: Vm, identity: ProcessIdentity | None) -> Condition:
+def _condition_if_known(services: Services, vm: Vm, identity: ProcessIdentity | None) -> Condition:
     """How a VM's machine is; nothing bad is known of one whose driver this banger does not have."""
     try:
         return condition_of(services, vm, identity)
@@ -60,15 +61,14 @@ def condition_if_known(services: Services, vm: Vm, identity: ProcessIdentity | N
         return Condition()
 
 
-def is_over(condition: Condition) -> bool:
+def _is_over(condition: Condition) -> bool:
     """True for a machine that will not go on although its VMM lives."""
     return condition.health in (Health.BROKEN, Health.HALTED)
 
 
-def standstill(services: Services, vm: Vm) -> str:
+def standstill(vm: Vm, seen: Observation) -> str:
     """Why a VM will be taken for paused though its row says that it runs; empty if it will not."""
-    condition = condition_if_known(services, vm, recorded_identity(services, vm.id))
-    return stalled(vm.name, condition)[1] if condition.is_stalled else ""
+    return stalled(vm.name, seen.condition)[1] if seen.condition.is_stalled else ""
 
 
 def recorded_vm(services: Services, vm_id: str) -> Vm | None:
@@ -112,14 +112,14 @@ class VmReconciler:
                 words, after = "the daemon ended while it was starting", self._after(vm, ExitReason.NONE)
                 return self._keeper.down(vm, ExitReason.NONE, words, operation, after)
             case ReconcileAction.ADOPT:
-                return self._adopt(vm, seen.identity)
+                return self._adopt(vm, seen)
             case ReconcileAction.FINISH_STOP:
                 # Nobody waits for a start or a stop that an earlier daemon began: finish it the safe way.
                 operation.note(f"{vm.name}: was {vm.state.value} when the daemon ended, stopped")
                 words = f"the daemon ended while it was {vm.state.value}"
                 return self._keeper.down(vm, ExitReason.KILLED, words, operation, self._after(vm, ExitReason.KILLED))
             case ReconcileAction.RECORD_EXIT:
-                return self._record_exit(vm, seen.identity, operation)
+                return self._record_exit(vm, seen, operation)
 
     def _brought_up_to_date(self, vm: Vm) -> Vm:
         """A row that is older than a process that runs is given what the VM's own file says about that process."""
@@ -146,23 +146,19 @@ class VmReconciler:
             restarts=recorded.restarts,
         )
 
-    def _adopt(self, vm: Vm, identity: ProcessIdentity | None) -> Vm:
-        assert identity is not None
-        self._services.vms.watcher.watch(vm.id, identity)  # first: whatever else fails, its end is heard of
-        vm = self._standing_still(vm, identity)
+    def _adopt(self, vm: Vm, seen: Observation) -> Vm:
+        assert seen.identity is not None
+        self._services.vms.watcher.watch(vm.id, seen.identity)  # first: whatever else fails, its end is heard of
+        vm = self._standing_still(vm, seen.identity, seen.condition)
         for one in self._services.host.capabilities:
             if one.applies(vm):
                 one.adopted(vm, self._services.host.ledger.of(vm.id))
         return vm
 
-    def _standing_still(self, vm: Vm, identity: ProcessIdentity) -> Vm:
+    def _standing_still(self, vm: Vm, identity: ProcessIdentity, condition: Condition) -> Vm:
         """Row and machine agree whether it runs: the row's word counts, but for a machine that cannot write."""
         if vm.state is VmState.PAUSED:  # the row is written before the machine stands still
             driver_of(self._services, vm).pause(machine_of(self._services, vm, identity))
-            return vm
-        try:
-            condition = condition_of(self._services, vm, identity)
-        except BangerError:  # of a driver that this banger does not have, as :func:`condition_if_known` has said
             return vm
         if condition.is_stalled:
             by, reason = stalled(vm.name, condition)
@@ -172,9 +168,8 @@ class VmReconciler:
             driver_of(self._services, vm).resume(machine_of(self._services, vm, identity))
         return vm
 
-    def _record_exit(self, vm: Vm, identity: ProcessIdentity | None, operation: Operation) -> Vm:
-        assert identity is not None
-        record = self._cause(vm, identity)
+    def _record_exit(self, vm: Vm, seen: Observation, operation: Operation) -> Vm:
+        record = self._cause(vm, seen)
         operation.note(f"{vm.name}: {record.words}")
         if vm.state in (VmState.RUNNING, VmState.PAUSED):
             IncidentRecorder(self._services, operation).ended(vm, record)
@@ -188,12 +183,12 @@ class VmReconciler:
     def _after(self, vm: Vm, reason: ExitReason) -> Restarts:
         return after_end(vm, reason, clock.now())
 
-    def _cause(self, vm: Vm, identity: ProcessIdentity) -> ExitRecord:
-        condition = condition_if_known(self._services, vm, identity)
-        if condition.health is Health.HALTED:
-            return ExitRecord(ExitReason.GUEST_POWEROFF, condition.words)
-        if condition.health is Health.BROKEN:
+    def _cause(self, vm: Vm, seen: Observation) -> ExitRecord:
+        if seen.condition.health is Health.HALTED:
+            return ExitRecord(ExitReason.GUEST_POWEROFF, seen.condition.words)
+        if seen.condition.health is Health.BROKEN:
             kernel = self._services.store.kernels.get(vm.kernel_id)
             driver_of(self._services, vm).engines.forget(kernel.digest if kernel else "")
-            return ExitRecord(ExitReason.KVM_FAILURE, condition.words)
-        return cause_of_exit(self._services, vm, identity)
+            return ExitRecord(ExitReason.KVM_FAILURE, seen.condition.words)
+        assert seen.identity is not None
+        return cause_of_exit(self._services, vm, seen.identity)

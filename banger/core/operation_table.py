@@ -9,8 +9,10 @@ from banger.core import lookup
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.operation import Operation
 
-#: How many finished operations are kept for ``op list`` and ``op show``.
+#: How many finished operations are kept for ``op list`` and ``op show``, at least.
 KEPT = 200
+#: Looking for those to forget takes as long as there are operations, so it is done once in so many new ones.
+_BETWEEN_LOOKS = 64
 
 
 class OperationTable:
@@ -19,16 +21,23 @@ class OperationTable:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._operations: dict[str, Operation] = {}
+        self._until_look = _BETWEEN_LOOKS
 
     def open(self, kind: str, subject: str) -> Operation:
         """A new queued operation."""
         operation = Operation(kind, subject)
         with self._lock:
             self._operations[operation.id] = operation
-            finished = [op for op in self._operations.values() if op.finished]
-            for old in finished[: max(0, len(finished) - KEPT)]:
-                del self._operations[old.id]
+            self._until_look -= 1
+            if not self._until_look:
+                self._forget_old()
         return operation
+
+    def _forget_old(self) -> None:
+        finished = [op for op in self._operations.values() if op.finished]
+        for old in finished[: max(0, len(finished) - KEPT)]:
+            del self._operations[old.id]
+        self._until_look = max(_BETWEEN_LOOKS, len(self._operations) // 4)
 
     def all(self) -> Sequence[Operation]:
         """Every operation known, oldest first."""

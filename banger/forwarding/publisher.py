@@ -54,6 +54,8 @@ class Publisher:
 
     def again(self, vm: Vm, ledger: VmLedger) -> None:
         """Start the forwarder of a running VM anew if it has ended."""
+        if not vm.ports:
+            return
         forwarded = {place for one in ledger.of(PORT_KIND) if _is_forwarded(one) for place in _places(one)}
         lost = [forward for forward in vm.ports if _place(forward) in forwarded]
         if not lost or self._forwarders.runs(ledger):

@@ -35,6 +35,7 @@ class ExitWatcher:
         self._on_exit = on_exit
         self._lock = threading.Lock()
         self._watched: dict[int, _Watched] = {}
+        self._pidfds: dict[str, int] = {}
         self._gone: deque[_Watched] = deque()
         self._epoll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -55,6 +56,7 @@ class ExitWatcher:
                 return
             if pidfd is not None:
                 self._watched[pidfd] = watched
+                self._pidfds[vm_id] = pidfd
                 self._epoll.register(pidfd, select.EPOLLIN)
                 return
             self._gone.append(watched)
@@ -81,7 +83,8 @@ class ExitWatcher:
     def _forget(self, vm_id: str) -> None:
         for watched in [watched for watched in self._gone if watched.vm_id == vm_id]:
             self._gone.remove(watched)
-        for pidfd in [pidfd for pidfd, watched in self._watched.items() if watched.vm_id == vm_id]:
+        pidfd = self._pidfds.pop(vm_id, None)
+        if pidfd is not None:
             del self._watched[pidfd]
             self._epoll.unregister(pidfd)
             os.close(pidfd)
