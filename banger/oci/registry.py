@@ -15,7 +15,6 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import requests
-from oras.provider import Registry
 
 from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError
@@ -25,6 +24,7 @@ from banger.oci.bodies import ResponseBody, decoded
 from banger.oci.challenge import Challenge, parse_challenges
 from banger.oci.credentials import Credential
 from banger.oci.interrupt import abandonable
+from banger.oci.oras_registry import Registry
 from banger.oci.reference import Reference
 from banger.oci.retry import PATIENT, Retrier, RetryPolicy, TransientError
 from banger.oci.sessions import exchange, prepared
