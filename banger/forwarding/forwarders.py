@@ -50,16 +50,19 @@ class Reach:
         path: the Unix socket that leads to the guest's agent.
         vsock_port: what to ask the VMM for there; 0: nothing, the socket is the guest's port itself.
         log: the VMM's, where an operator looks.
+        patience_s: how long an agent may take to say whether somebody listens, in an emulated guest that boots.
     """
 
     path: Path
     vsock_port: int
     log: Path
+    patience_s: float = 20.0
 
     def config(self, ports: Sequence[Opened]) -> dict[str, object]:
         """As the process reads it."""
         opened = [{"fd": one.port.fileno(), "guest_port": one.guest_port} for one in ports]
-        return {"path": str(self.path), "vsock_port": self.vsock_port, "log_prefix": PORTS_LOG_PREFIX, "ports": opened}
+        way = {"path": str(self.path), "vsock_port": self.vsock_port, "patience_s": self.patience_s}
+        return {**way, "log_prefix": PORTS_LOG_PREFIX, "ports": opened}
 
 
 class Forwarders:

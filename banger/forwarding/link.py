@@ -28,8 +28,8 @@ _FIRST_WINDOW, _MOST_WINDOW, _MOST_EXTRA = 16 << 10, 256 << 10, 4 << 20
 #: Nobody's bytes are taken while more than the first is unsent, until the second is left; with more than the third the
 #: session is over, as nothing holds back credit.
 _WRITE_HIGH, _WRITE_LOW, _MOST_UNREAD = 256 << 10, 64 << 10, 4 << 20
-#: How long an agent may take to say whether somebody listens, in an emulated guest that boots; looked at so often.
-_PATIENCE_S, _LOOK_S = 20.0, 1.0
+#: What was not answered is looked at so often.
+_LOOK_S = 0.5
 #: A greeting is said again if it may have been lost: what the guest took in before it knew of our connection is.
 _FIRST_REPEAT_S, _LONGEST_REPEAT_S = 0.4, 6.4
 #: After the loss of a session, nothing is tried for so long.
@@ -62,16 +62,17 @@ class Dialled(Protocol):
 class PortsLink:
     """Belongs to one loop. Its streams are numbered by the session."""
 
-    def __init__(self, loop: Loop, path: str, vsock_port: int, tell: Callable[[str], None]) -> None:
+    def __init__(self, loop: Loop, path: str, vsock_port: int, patience_s: float, tell: Callable[[str], None]) -> None:
         """Connect nothing yet.
 
         Args:
             loop: calls back.
             path: of the Unix socket that leads to the guest.
             vsock_port: what to ask the VMM for there; 0: nothing, the socket is the guest's port.
+            patience_s: how long an agent may take to say whether somebody listens.
             tell: takes what an operator should know.
         """
-        self._loop, self._path, self._tell = loop, path, tell
+        self._loop, self._path, self._patience_s, self._tell = loop, path, patience_s, tell
         self._handshake = b"CONNECT %d\n" % vsock_port if vsock_port else b""
         self._connection: socket.socket | None = None
         self._exchange = Exchange(_SESSION_WINDOW)
@@ -216,9 +217,9 @@ class PortsLink:
         if not self._looking:
             return
         self._loop.later(_LOOK_S, self._look)
-        latest = time.monotonic() - _PATIENCE_S
+        latest = time.monotonic() - self._patience_s
         for who in [who for who, since in self._unanswered.items() if since <= latest]:
-            self._report(f"the guest's agent has not answered for {_PATIENCE_S:g} s: connections are reset")
+            self._report(f"the guest's agent has not answered for {self._patience_s:g} s: connections are reset")
             self._unanswered.pop(who, None)
             self._waiting.pop(who, None)
             who.lost()

@@ -38,7 +38,8 @@ def main() -> None:
         file.seek(0)
         config = json.load(file)
     loop = Loop()
-    link = PortsLink(loop, config["path"], config["vsock_port"], partial(_tell, config["log_prefix"]))
+    tell = partial(_tell, config["log_prefix"])
+    link = PortsLink(loop, config["path"], config["vsock_port"], config["patience_s"], tell)
     listeners, senders = Listeners(loop, link), Senders(loop, link)
     for port in config["ports"]:
         taken = socket.socket(fileno=port["fd"])

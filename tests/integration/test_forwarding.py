@@ -7,7 +7,6 @@ import os
 import select
 import socket
 import struct
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -15,90 +14,47 @@ from pathlib import Path
 
 import pytest
 
-from banger.core import clock
-from banger.core.models import ProcessIdentity, Vm, VmSpec, VmState
-from banger.core.names import new_id
 from banger.core.wire.port_forward import PortForward
-from banger.forwarding.forwarders import FORWARDER_KIND, Forwarders, Opened, Reach
+from banger.forwarding.forwarders import FORWARDER_KIND, Forwarders, Opened
 from banger.forwarding.host_ports import bound_ports
 from banger.vmm import identity as processes
 from tests.support.agent_world import RunningAgent, needs_agent
+from tests.support.forwarder_lab import (
+    INSTALLATION,
+    ForwarderLab,
+    connect,
+    forwarder_lab,
+    received,
+    resident_kib,
+)
 from tests.support.guest_server import GuestServer
 from tests.support.needs import needs_descriptors, needs_ipv6
-from tests.support.netlab import MemoryLedger
 from tests.support.ports import free_port
 from tests.support.waiting import eventually
 
 pytestmark = needs_agent
 
-INSTALLATION = new_id()  # nobody else who runs these tests has the same
 
-
-class Lab:
-    """A VM whose guest is this host: its agent, its servers, and its forwarder."""
+class Lab(ForwarderLab):
+    """The guest is this host: its agent, and its servers."""
 
     def __init__(self, stack: ExitStack, directory: Path) -> None:
+        super().__init__(stack, directory)
         self._stack = stack
-        self.log = directory / "vmm.log"
-        self.path = directory / "ga.sock"
-        self.forwarders = Forwarders(INSTALLATION, self.reach)
-        self.vm = Vm(new_id(), "web", VmSpec("debian"), VmState.RUNNING, clock.now())
-        self.ledger = MemoryLedger().of_vm(self.vm.id)
-        self.vmm = stack.enter_context(stand_in_vmm())
-        self.agent: RunningAgent | None = None
-        stack.callback(lambda: self.forwarders.end(self.vm.id, self.ledger))
-
-    def reach(self, vm: Vm) -> Reach:
-        return Reach(self.path, 0, self.log)
-
-    def start_agent(self) -> RunningAgent:
-        self.agent = RunningAgent(self.path.parent, "-p")
-        self._stack.callback(self.agent.close)
-        return self.agent
+        agent = RunningAgent(directory, "-p")
+        stack.callback(agent.close)
 
     def serve(self, guest: Callable[[socket.socket], None], address: str = "127.0.0.1") -> int:
+        """Have a server in the guest; its port."""
         server = GuestServer(guest, address)
         self._stack.callback(server.close)
         return server.port
 
-    def publish(self, guest_port: int, address: str = "127.0.0.1", protocol: str = "tcp") -> tuple[str, int]:
-        if self.agent is None:
-            self.start_agent()
-        with bound_ports([PortForward(guest_port, 0, address, protocol)], {}) as bound:
-            self.forwarders.start(self.vm, [Opened(bound[0][1], guest_port)], self.ledger)
-        self.forwarders.begin(self.vm.id, self.vmm)
-        identity = self.identity  # between its fork and its exec, it has the command line of these tests
-        eventually(lambda: processes.find(identity.marker) == identity, what="its own program runs")
-        return address, bound[0][0].host_port
-
-    @property
-    def identity(self) -> ProcessIdentity:
-        return ProcessIdentity(**self.ledger.of(FORWARDER_KIND)[0].detail)
-
-    @property
-    def words(self) -> str:
-        return self.log.read_text()
-
-
-@contextmanager
-def stand_in_vmm() -> Iterator[ProcessIdentity]:
-    """A process that lives as long as a VMM would."""
-    process = subprocess.Popen(["sleep", "600"])
-    try:
-        yield processes.identify(process.pid, "sleep")
-    finally:
-        process.kill()
-        process.wait()
-
 
 @pytest.fixture
 def lab(tmp_path):
-    with ExitStack() as stack:
-        yield Lab(stack, tmp_path)
-
-
-def connect(place: tuple[str, int]) -> socket.socket:
-    return socket.create_connection(place, timeout=10)
+    with forwarder_lab(tmp_path, Lab) as made:
+        yield made
 
 
 def is_reset(place: tuple[str, int], first: bytes = b"") -> bool:
@@ -110,13 +66,6 @@ def is_reset(place: tuple[str, int], first: bytes = b"") -> bool:
         except (ConnectionResetError, BrokenPipeError):
             return True
         return False
-
-
-def received(stream: socket.socket) -> bytes:
-    data = bytearray()
-    while chunk := stream.recv(65536):
-        data += chunk
-    return bytes(data)
 
 
 def echo(stream: socket.socket) -> None:
@@ -294,11 +243,6 @@ def test_client_that_dies_after_ending_its_side_is_noticed_by_a_guest_that_says_
 
 def descriptors(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
-
-
-def resident_kib(pid: int) -> int:
-    text = Path(f"/proc/{pid}/status").read_text()
-    return int(next(line.split()[1] for line in text.splitlines() if line.startswith("VmRSS")))
 
 
 # -- datagrams ----------------------------------------------------------------------------------------------
