@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 from banger.agent.endpoint import Endpoint
@@ -24,9 +25,21 @@ _Result = TypeVar("_Result")
 class AgentGuests:
     """Implements :class:`banger.core.ports.Guests`."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, endpoint_of: Callable[[Vm], Endpoint]) -> None:
-        """Use ``loop``, which runs in a thread of its own; ``endpoint_of`` tells where a VM's stream is."""
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        endpoint_of: Callable[[Vm], Endpoint],
+        is_attended: Callable[[Vm], bool] = lambda _: True,
+    ) -> None:
+        """Nothing is connected yet.
+
+        Args:
+            loop: runs in a thread of its own.
+            endpoint_of: tells where a VM's stream is.
+            is_attended: asks a VM's machine whether somebody in its guest has the stream open; called in any thread.
+        """
         self._loop = loop
+        self._is_attended = is_attended
         self._endpoint_of = endpoint_of
         self._links: dict[str, AgentLink] = {}
 
@@ -77,7 +90,7 @@ class AgentGuests:
     def _link(self, vm: Vm) -> AgentLink:
         link = self._links.get(vm.id)
         if link is None:
-            link = self._links[vm.id] = AgentLink(vm.id, self._endpoint_of(vm))
+            link = self._links[vm.id] = AgentLink(vm.id, self._endpoint_of(vm), partial(self._is_attended, vm))
         return link
 
     def _drop(self, vm_id: str, reason: str = "the VM was stopped") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from banger.agent.endpoint import Endpoint, connect
 from banger.agent.messages import Request
@@ -26,9 +27,10 @@ class AgentLink:
         endpoint: the stream's other end.
     """
 
-    def __init__(self, vm_id: str, endpoint: Endpoint) -> None:
-        """Connect nothing yet."""
+    def __init__(self, vm_id: str, endpoint: Endpoint, is_attended: Callable[[], bool] = lambda: True) -> None:
+        """Connect nothing yet. ``is_attended`` tells whether somebody in the guest has the stream open."""
         self.endpoint = endpoint
+        self._is_attended = is_attended
         self._vm_id = vm_id
         self._session: AgentSession | None = None
         self._greeting: asyncio.Task[AgentSession] | None = None  # that all wait for who want a session
@@ -128,7 +130,7 @@ class AgentLink:
 
     async def _greet(self, timeout_s: float) -> AgentSession:
         try:
-            session = await connect(self.endpoint, lambda: AgentSession(self._vm_id))
+            session = await connect(self.endpoint, lambda: AgentSession(self._vm_id, self._is_attended))
         except FileNotFoundError as error:
             cause = f"it has no {self.endpoint.path.name}, so its machine is gone, or was started by an older banger"
             raise self._unavailable(cause, f"banger vm restart {self._vm_id}") from error

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Callable
 from typing import cast
 
 from loguru import logger
 
 from banger.agent.exchange import Exchange
+from banger.agent.heartbeat import Heartbeat
 from banger.agent.messages import Request
 from banger.agent.stream import AgentStream
 from banger.agent.wire import (
@@ -50,8 +52,8 @@ class AgentSession(asyncio.BufferedProtocol):
         reason: why it is over.
     """
 
-    def __init__(self, vm_id: str) -> None:
-        """Greets as soon as it is connected."""
+    def __init__(self, vm_id: str, is_attended: Callable[[], bool] = lambda: True) -> None:
+        """Greet as soon as it is connected. ``is_attended``: see :class:`Heartbeat`."""
         self.greeted: asyncio.Future[Welcome] = asyncio.get_running_loop().create_future()
         self.over = asyncio.Event()
         self.reason = ""
@@ -64,7 +66,9 @@ class AgentSession(asyncio.BufferedProtocol):
         self._writable = True
         self._room = asyncio.Event()
         self._buffer = bytearray(_TURN_BYTES)
-        self._ping = b""  # what the agent has to repeat, after which it has answered
+        self._heartbeat = Heartbeat(self, is_attended)
+        self._pings: list[bytes] = []  # what the agent has to repeat; it answers the last of several
+        self._ping = self._beat = b""  # of these, what somebody with a request waits for, and what nobody does
         self._answered = asyncio.Event()
         self._answered.set()
 
@@ -117,6 +121,7 @@ class AgentSession(asyncio.BufferedProtocol):
         self._last_number = number
         for frame in frames:
             self.send(frame)
+        self._heartbeat.run()
         return stream
 
     def send(self, frame: Frame) -> None:
@@ -136,8 +141,17 @@ class AgentSession(asyncio.BufferedProtocol):
         """Ask the agent whether it lives."""
         if self._answered.is_set() and self.is_live:
             self._answered.clear()
-            self._ping = secrets.token_bytes(8)
-            self.send(Frame(0, Kind.PING, payload=self._ping))
+            self._ping = self._ask()
+
+    def beat(self) -> None:
+        """The same, for the heartbeat."""
+        if self._beat not in self._pings and self.is_live:
+            self._beat = self._ask()
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Somebody waits for what the agent will say."""
+        return bool(self._streams) and self.is_live
 
     async def answers(self) -> bool:
         """Whether the agent has answered what it was asked. The session with one that does not is over."""
@@ -178,6 +192,7 @@ class AgentSession(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """They are there."""
+        self._heartbeat.heard()
         self.receive(bytes(memoryview(self._buffer)[:nbytes]))
 
     def receive(self, data: bytes) -> None:
@@ -220,13 +235,21 @@ class AgentSession(asyncio.BufferedProtocol):
             logger.info("{}: {} commands of an earlier daemon were ended", self._vm_id, welcome.ended_streams)
         self.greeted.set_result(welcome)
 
+    def _ask(self) -> bytes:
+        word = secrets.token_bytes(8)
+        self._pings.append(word)
+        self.send(Frame(0, Kind.PING, payload=word))
+        return word
+
     def _miss(self, number: int) -> None:
         if number in self._streams:
             self.ping()
 
     def _receive(self, frame: Frame) -> None:
-        if frame.kind is Kind.PONG and frame.payload == self._ping and not self._answered.is_set():
-            self._answered.set()
+        if frame.kind is Kind.PONG and frame.payload in self._pings:
+            del self._pings[: self._pings.index(frame.payload) + 1]
+            if self._ping not in self._pings:
+                self._answered.set()
             return
         stream = self._streams.get(frame.stream)
         if stream is None:
@@ -241,6 +264,7 @@ class AgentSession(asyncio.BufferedProtocol):
         if self.over.is_set():
             return
         self.over.set()
+        self._heartbeat.stop()
         self.reason = reason
         self._room.set()
         self._answered.set()

@@ -108,8 +108,8 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
     launching = Launching(config, mark)
     drivers = all_vmm_drivers(config, layout, launching)
     vmms = Vmms(drivers, LocalProcesses(launching.outcome), launching, config.text("vmm.driver"))
-    guests = AgentGuests(loop, partial(agent_endpoint, layout, vmms.drivers))
-    capabilities = make_capabilities(layout, config, store, ledger, mark, partial(ports_reach, layout, vmms.drivers))
+    guests = AgentGuests(loop, partial(agent_endpoint, layout, drivers), partial(hears_agent, layout, drivers))
+    capabilities = make_capabilities(layout, config, store, ledger, mark, partial(ports_reach, layout, drivers))
     storages = all_drivers(config, mark)
     parts: list[Services] = []
     housekeepers: list[Housekeeper] = []
@@ -172,6 +172,11 @@ def agent_endpoint(layout: Layout, drivers: Drivers[VmmDriver], vm: Vm) -> Endpo
     """Where the stream to the agent of a running VM begins. Raises ``usage`` for a driver that there is not."""
     by_vsock = drivers.chosen(vm.vmm).agent_carrier is AgentCarrier.VSOCK
     return Endpoint(layout.vm_run_dir(vm.id) / AGENT_SOCKET, AGENT_VSOCK_PORT if by_vsock else 0)
+
+
+def hears_agent(layout: Layout, drivers: Drivers[VmmDriver], vm: Vm) -> bool:
+    """Whether somebody in a VM's guest has the agent's stream open. Raises ``usage`` for a driver that there is not."""
+    return drivers.chosen(vm.vmm).hears_agent(layout.vm_run_dir(vm.id))
 
 
 def ports_reach(layout: Layout, drivers: Drivers[VmmDriver], vm: Vm) -> Reach:

@@ -228,6 +228,9 @@ class FakeVmm:
             return self.stalled[machine.vm_id]
         return Condition(Health.PAUSED, "it is paused") if _stands_still(machine.identity.pid) else Condition()
 
+    def hears_agent(self, run_dir: Path) -> bool:
+        return True
+
     def of_this_boot(self, identity: ProcessIdentity) -> bool:
         return processes.of_this_boot(identity)
 

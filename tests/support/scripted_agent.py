@@ -133,13 +133,13 @@ Script = Callable[[ScriptedAgent], Awaitable[None]]
 Work = Callable[[AgentGuest], Awaitable[object]]
 
 
-def play(tmp_path: Path, script: Script, work: Work) -> object:
-    """Do ``work`` with a guest whose agent plays ``script``."""
+def play(tmp_path: Path, script: Script, work: Work, is_attended: Callable[[], bool] = lambda: True) -> object:
+    """Do ``work`` with a guest whose agent plays ``script``; ``is_attended`` is what its machine says of it."""
 
     async def both() -> object:
         path = tmp_path / "ga.sock"
         async with agent_at(path, script):
-            link = AgentLink("vm0", Endpoint(path))
+            link = AgentLink("vm0", Endpoint(path), is_attended)
             try:
                 return await work(AgentGuest("vm0", link))
             finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from banger.core.cancel import CancelToken
@@ -82,6 +83,10 @@ class VmmDriver(Protocol):
 
         Like every method that waits for the VMM, it raises ``cancelled`` soon after ``token`` is.
         """
+        ...
+
+    def hears_agent(self, run_dir: Path) -> bool:
+        """False if nobody in a machine's guest has the agent's stream open; True also if that cannot be told."""
         ...
 
     def exit_record(self, machine: Machine, outcome: Outcome, console: str) -> ExitRecord:

@@ -17,6 +17,8 @@ from banger.core.ports import AGENT_PORT, AGENT_SOCKET, PORTS_PORT, PORTS_SOCKET
 
 _T = TypeVar("_T")
 
+#: What QEMU calls the host's end of the agent's stream.
+AGENT_NODE = "agent"
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 #: The one option that the driver makes of a spec, a key of :data:`MACHINES`.
@@ -121,7 +123,7 @@ def _devices(config: VmmConfig, machine: str) -> Iterator[str]:
     yield from ("-object", options("rng-builtin", id="rng0"))
     yield from ("-device", options(f"virtio-rng-{bus}", rng="rng0"))
     yield from ("-device", f"virtio-serial-{bus}")
-    yield from _serial_port("agent", config.run_dir / AGENT_SOCKET, AGENT_PORT)
+    yield from _serial_port(AGENT_NODE, config.run_dir / AGENT_SOCKET, AGENT_PORT)
     yield from _serial_port("ports", config.run_dir / PORTS_SOCKET, PORTS_PORT)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 
 from banger.config import Config
 from banger.core.cancel import CancelToken, Deadline
@@ -27,7 +28,7 @@ from banger.vmm import identity as processes
 from banger.vmm.exits import explain_exit
 from banger.vmm.log_files import log_tail, make_room, note_command
 from banger.vmm.qemu import failures, health, launch, probe, qmp
-from banger.vmm.qemu.arguments import ACCELERATORS, MACHINE, MACHINES, choose, command_line
+from banger.vmm.qemu.arguments import ACCELERATORS, AGENT_NODE, MACHINE, MACHINES, choose, command_line
 from banger.vmm.qemu.binary import find_binary
 from banger.vmm.qemu.engines import QemuEngines
 
@@ -109,6 +110,15 @@ class QemuDriver:
             return Condition()
         log = log_tail(machine.vmm_log, machine.log_offset) if status == health.INTERNAL_ERROR else ""
         return health.condition(status, disks, log)
+
+    def hears_agent(self, run_dir: Path) -> bool:
+        """What its monitor says of the port's end in the guest."""
+        try:
+            with qmp.session(launch.qmp_path(run_dir), Deadline.after(_LOOK_TIMEOUT_S)) as session:
+                ends = session.execute("query-chardev")
+        except qmp.QmpError:
+            return True
+        return all(end.get("frontend-open", True) for end in ends if end.get("label") == AGENT_NODE)
 
     def exit_record(self, machine: Machine, outcome: Outcome, console: str) -> ExitRecord:
         """Why the machine ended; QEMU's own words are in its log."""
