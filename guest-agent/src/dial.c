@@ -21,7 +21,7 @@
 #define IP_BIND_ADDRESS_NO_PORT 24
 #endif
 
-enum { MOST_PLACES = 16, LOOPBACK_PLACES = 2, MOST_TURN_DATAGRAMS = 32 };
+enum { MOST_PLACES = 16, LOOPBACK_PLACES = 2, MOST_TURN_DATAGRAMS = 32, LOOK_AGAIN_MS = 1000 };
 
 union address {
     struct sockaddr any;
@@ -38,6 +38,7 @@ struct dial {
     } places[MOST_PLACES];
     unsigned count, at;
     int error; /* why the places before did not do */
+    int64_t looked; /* ms: when all places were tried for a datagram */
     bool datagrams, reset;
     struct backlog arrived; /* a datagram on its way to the host, and its length before it */
 };
@@ -304,26 +305,43 @@ static int pending_error(int fd) {
 }
 
 /* False if nobody is there, which the kernel tells a sender on the same machine at once. */
-static bool was_taken(const struct stream *stream, const uint8_t *bytes, size_t size) {
-    int error = send(stream->out.fd, bytes, size, 0) < 0 ? errno : pending_error(stream->out.fd);
+static bool was_taken(int fd, const uint8_t *bytes, size_t size) {
+    int error = send(fd, bytes, size, 0) < 0 ? errno : pending_error(fd);
     return error != ECONNREFUSED;
 }
 
-/* To where the last one went, or, if nobody is there any more, to the first place where somebody is. What nobody takes,
-   or there is no room for, is lost, as datagrams are. */
+static bool move_to(struct stream *stream, unsigned at, const uint8_t *bytes, size_t size) {
+    int fd = connect_to(stream->dial, at);
+    if (fd < 0)
+        return false;
+    if (!was_taken(fd, bytes, size)) {
+        close(fd);
+        return false;
+    }
+    loop_close(&stream->out);
+    loop_watch(&stream->out, fd);
+    stream->dial->at = at;
+    return true;
+}
+
+/* To the first place where somebody is: a server that has come to an earlier one answers from there alone. As long as
+   where the last one went does, that is looked for no more than once in a while. What nobody takes, or there is no room
+   for, is lost, as datagrams are. */
 static void send_datagram(struct stream *stream, const uint8_t *bytes, size_t size) {
     struct dial *dial = stream->dial;
-    if (stream->out.fd >= 0 && was_taken(stream, bytes, size))
-        return;
-    loop_close(&stream->out);
-    for (dial->at = 0; dial->at < dial->count; dial->at++) {
-        int fd = connect_to(dial, dial->at);
-        if (fd < 0)
-            continue;
-        loop_watch(&stream->out, fd);
-        if (was_taken(stream, bytes, size))
-            return;
-        loop_close(&stream->out);
+    int64_t now = now_ms();
+    unsigned first = stream->out.fd >= 0 && now < dial->looked + LOOK_AGAIN_MS ? dial->at : 0;
+    if (first == 0)
+        dial->looked = now;
+    for (unsigned tried = 0; tried < dial->count; tried++) {
+        unsigned at = (first + tried) % dial->count;
+        if (at == dial->at && stream->out.fd >= 0) {
+            if (was_taken(stream->out.fd, bytes, size))
+                break;
+            loop_close(&stream->out);
+        } else if (move_to(stream, at, bytes, size)) {
+            break;
+        }
     }
 }
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from banger.core.wire.port_forward import PortForward
+from banger.forwarding.datagrams import MOST_SENDERS
 from banger.forwarding.forwarders import FORWARDER_KIND, Forwarders, Opened
 from banger.forwarding.host_ports import bound_ports
 from banger.vmm import identity as processes
@@ -41,8 +42,8 @@ class Lab(ForwarderLab):
     def __init__(self, stack: ExitStack, directory: Path) -> None:
         super().__init__(stack, directory)
         self._stack = stack
-        agent = RunningAgent(directory, "-p")
-        stack.callback(agent.close)
+        self.agent = RunningAgent(directory, "-p")
+        stack.callback(self.agent.close)
 
     def serve(self, guest: Callable[[socket.socket], None], address: str = "127.0.0.1") -> int:
         """Have a server in the guest; its port."""
@@ -216,6 +217,7 @@ def test_connections_leave_nothing_behind_however_they_end(lab):
             elif number % 4 == 2:  # half closed, and gone
                 stream.shutdown(socket.SHUT_WR)
     eventually(lambda: descriptors(lab.identity.pid) == before, what="every descriptor is closed")
+    eventually(lambda: sockets(lab.agent.processes[0].pid) == 1, what="in the guest, too, but for its channel")
     with closing(connect(place)) as stream:
         stream.sendall(b"x")
         assert stream.recv(10) == b"x"
@@ -239,6 +241,10 @@ def test_client_that_dies_after_ending_its_side_is_noticed_by_a_guest_that_says_
         assert heard.wait(10)
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     assert released.wait(10)
+
+
+def sockets(pid: int) -> int:
+    return sum(str(path.readlink()).startswith("socket:") for path in Path(f"/proc/{pid}/fd").iterdir())
 
 
 def descriptors(pid: int) -> int:
@@ -278,8 +284,28 @@ def test_datagrams_find_the_server_whatever_address_it_has_and_one_that_comes_la
         client.send(b"nobody is there yet")
         with pytest.raises(TimeoutError):
             client.recv(100)
-        with answering(address, port):
-            eventually(lambda: asked(client, b"hello") == b"hello", what="the server is found")
+        for where in (address, "127.0.0.1", address):  # it ends, and comes back
+            with answering(where, port):
+                eventually(lambda: asked(client, b"hello") == b"hello", what=f"the server is found at {where}")
+
+
+def test_senders_of_datagrams_are_forgotten_the_most_silent_first(lab):
+    """A scan of the port, or a client that takes another port each time, must not fill the guest's table of sockets."""
+    with ExitStack() as stack:
+        place = lab.publish(stack.enter_context(answering("127.0.0.1")), protocol="udp")
+        first = stack.enter_context(closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)))
+        first.settimeout(10)
+        first.connect(place)
+        for _ in range(MOST_SENDERS + 100):
+            with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as client:
+                client.settimeout(10)
+                client.connect(place)
+                client.send(b"x")
+                assert client.recv(10) == b"x"
+        eventually(lambda: sockets(lab.agent.processes[0].pid) <= MOST_SENDERS + 1, what="sockets are closed")
+        assert resident_kib(lab.identity.pid) < 20 * 1024
+        first.send(b"again")
+        assert first.recv(10) == b"again"
 
 
 def asked(client: socket.socket, words: bytes) -> bytes:

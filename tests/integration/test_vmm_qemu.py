@@ -117,8 +117,8 @@ def test_sockets_of_a_machine_are_private(rig: Rig) -> None:
 def test_machine_whose_guest_has_no_agent_says_so(rig: Rig) -> None:
     config = rig.config()
     start(rig, config)
-    assert not rig.driver.hears_agent(config.run_dir)
-    assert rig.driver.hears_agent(config.run_dir.with_name("none")), "of one that does not answer nothing bad is known"
+    assert not rig.vmm.hears_agent(config.run_dir)
+    assert rig.vmm.hears_agent(config.run_dir.with_name("none")), "of one that does not answer nothing bad is known"
 
 
 def test_monitor_of_a_machine_answers_one_session_after_another(rig: Rig) -> None:
