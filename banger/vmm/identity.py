@@ -130,6 +130,13 @@ def kill(identity: ProcessIdentity, signal_number: int = signal.SIGKILL) -> bool
         return True
 
 
+def is_being_executed(identity: ProcessIdentity) -> bool:
+    """True if a process lives that has just been started, and does not bear its marker yet."""
+    stat = _read_stat(identity.pid)
+    lives = stat is not None and not stat.gone and stat.start_ticks == identity.start_ticks
+    return lives and identity.marker.encode() not in _read_cmdline(identity.pid)
+
+
 def is_stopped(identity: ProcessIdentity) -> bool:
     """True if this very process stands still by a signal."""
     stat = _read_stat(identity.pid) if is_same(identity) else None

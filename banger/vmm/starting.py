@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from banger.core.cancel import Deadline
 from banger.core.errors import BangerError
 from banger.core.models import ProcessIdentity
 from banger.core.names import vmm_marker
@@ -13,6 +15,7 @@ from banger.core.ports import VmmConfig
 from banger.vmm import identity
 
 _KILL_TIMEOUT_S = 10.0
+_EXECUTION_TIMEOUT_S, _EXECUTION_POLL_S = 5.0, 0.001
 
 
 class NotRunningError(Exception):
@@ -59,6 +62,7 @@ def start(
         raise explain(config, _text_since(config.vmm_log, log_start), error, timed_out=False) from error
     try:
         on_spawn(spawned)
+        _wait_executed(spawned)
         wait_running(spawned)
     except NotRunningError as error:
         _end(spawned)
@@ -68,6 +72,13 @@ def start(
         _end(spawned)
         raise
     return spawned
+
+
+def _wait_executed(spawned: ProcessIdentity) -> None:
+    """Until it bears its marker: some versions of ``subprocess`` return before the child has become its program."""
+    deadline = Deadline.after(_EXECUTION_TIMEOUT_S)
+    while identity.is_being_executed(spawned) and not deadline.expired:
+        time.sleep(_EXECUTION_POLL_S)
 
 
 def _end(spawned: ProcessIdentity) -> None:
