@@ -124,6 +124,11 @@ def test_end_of_a_machine_is_told_by_status_and_log(status: int | None, log: str
     assert words in record.words
 
 
+def test_what_firecracker_says_in_every_start_is_nobodys_cause() -> None:
+    log = f"{STAMP}Received a VcpuEvent::Resume message with immediate_exit enabled. immediate_exit was disabled before"
+    assert exits.last_lines(f"{STAMP}the cause\n{log} proceeding\n") == "the cause"
+
+
 def test_memory_that_ran_out_on_the_host_counts_more_than_the_status() -> None:
     assert exits.explain(Outcome(-9, out_of_memory=True), "", "").reason is ExitReason.OUT_OF_MEMORY
 

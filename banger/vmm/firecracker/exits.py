@@ -33,6 +33,8 @@ _KVM_FAILURE = re.compile(
 )
 #: Date and time, and who speaks: ``2026-11-28T17:00:00.000000000 [banger-vm-…:main]``.
 _STAMP = re.compile(r"^\d{4}-\d\d-\d\dT\S+ \[[^\]]*\] ?")
+#: It says so in nearly every start, and it means nothing.
+_NOISE = re.compile(r"immediate_exit was disabled before proceeding")
 _MOST_LINES = 3
 
 
@@ -68,4 +70,5 @@ def kvm_failure(log: str) -> str:
 def last_lines(log: str) -> str:
     """The last lines that say something, joined into one."""
     lines = [_STAMP.sub("", line.strip("\0 \t\r")) for line in log.splitlines()]
-    return "; ".join([line for line in lines if line and not _ENDED.search(line)][-_MOST_LINES:])
+    telling = [line for line in lines if line and not (_ENDED.search(line) or _NOISE.search(line))]
+    return "; ".join(telling[-_MOST_LINES:])
