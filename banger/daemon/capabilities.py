@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
@@ -11,12 +11,11 @@ from loguru import logger
 
 from banger.config import Config
 from banger.core.errors import BangerError
-from banger.core.models import Vm
 from banger.core.ports import Capability
 from banger.daemon.vm_names import VmNames
 from banger.dns.model import DnsSettings
 from banger.dns.service import DnsService
-from banger.forwarding.forwarders import Forwarders, Reach
+from banger.forwarding.forwarders import Forwarders
 from banger.forwarding.host_ports import Taken
 from banger.forwarding.publisher import Publisher, held_ports
 from banger.host.ledger import Ledger
@@ -39,14 +38,14 @@ class Capabilities:
 
 
 def make_capabilities(
-    layout: Layout, config: Config, store: Store, ledger: Ledger, installation_id: str, reach: Callable[[Vm], Reach]
+    layout: Layout, config: Config, store: Store, ledger: Ledger, installation_id: str, forwarders: Forwarders
 ) -> Capabilities:
     """Make every capability that this daemon has the rights for. The resolver is made, not started."""
 
     def taken(besides: str) -> Taken:
         return held_ports(ledger.all(), {vm.id: vm.name for vm in store.vms.all()}, besides)
 
-    publisher = Publisher(Forwarders(installation_id, reach), taken)
+    publisher = Publisher(forwarders, taken)
 
     # Ports of the host come last on the way down, which is the other way round: taps give theirs back themselves.
     capabilities: list[Capability] = [UserNetwork(publisher)]

@@ -40,7 +40,8 @@ from banger.core.ports import (
 from banger.daemon.capabilities import make_capabilities
 from banger.daemon.installation import installation_id
 from banger.dns.service import DnsService
-from banger.forwarding.forwarders import Reach
+from banger.forwarding.endings import Endings
+from banger.forwarding.forwarders import Forwarders, Reach
 from banger.guest.access import guest_access
 from banger.guest.boot import LinuxGuestBoot
 from banger.guest.sshkeys import ensure_key
@@ -83,6 +84,7 @@ class Daemon:
     context: ApiContext
     guests: AgentGuests
     watcher: ExitWatcher
+    endings: Endings
     housekeeper: Housekeeper
     dns: DnsService
     attendance: Attendance
@@ -90,6 +92,7 @@ class Daemon:
     async def close(self) -> None:
         """Let go of everything but the VMs, which go on."""
         self.watcher.close()
+        self.endings.close()
         await asyncio.to_thread(self.dns.stop)
         await self.guests.close()
         self.context.store.close()
@@ -109,7 +112,14 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
     drivers = all_vmm_drivers(config, layout, launching)
     vmms = Vmms(drivers, LocalProcesses(launching.outcome), launching, config.text("vmm.driver"))
     guests = AgentGuests(loop, partial(agent_endpoint, layout, drivers), partial(hears_agent, layout, drivers))
-    capabilities = make_capabilities(layout, config, store, ledger, mark, partial(ports_reach, layout, drivers))
+
+    def on_forwarder_exit(vm_id: str) -> None:
+        if (vm := store.vms.get(vm_id)) is not None:
+            supervisor.submit(ReconcileVm(vm_id, vm.name))
+
+    endings = Endings(on_forwarder_exit)
+    forwarders = Forwarders(mark, partial(ports_reach, layout, drivers), endings)
+    capabilities = make_capabilities(layout, config, store, ledger, mark, forwarders)
     storages = all_drivers(config, mark)
     parts: list[Services] = []
     housekeepers: list[Housekeeper] = []
@@ -165,7 +175,7 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
         vms=VmContext(sessions, access, evidence, ledger, capabilities.homes),
         system=SystemContext(vmms, capabilities.dns, lambda: overview(parts[0]), clock.now(), stop),
     )
-    return Daemon(context, guests, watcher, housekeepers[0], capabilities.dns, attendance)
+    return Daemon(context, guests, watcher, endings, housekeepers[0], capabilities.dns, attendance)
 
 
 def agent_endpoint(layout: Layout, drivers: Drivers[VmmDriver], vm: Vm) -> Endpoint:

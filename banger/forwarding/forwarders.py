@@ -24,6 +24,7 @@ from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import ProcessIdentity, Vm
 from banger.core.names import ID_LENGTH, PORTS_LOG_PREFIX
 from banger.core.ports import Handle, HostObject, VmLedger
+from banger.forwarding.endings import Endings
 from banger.launch.environment import vmm_environment
 from banger.vmm import identity as processes
 
@@ -68,8 +69,10 @@ class Reach:
 class Forwarders:
     """The forwarders of one installation. Thread-safe as far as one VM is one thread's."""
 
-    def __init__(self, installation_id: str, reach: Callable[[Vm], Reach]) -> None:
+    def __init__(self, installation_id: str, reach: Callable[[Vm], Reach], endings: Endings | None = None) -> None:
+        """``endings`` are told of those that run, if anybody wants to hear of their ends."""
         self._reach = reach
+        self._endings = endings
         self._prefix = f"banger-ports-{installation_id}-"
         self._pipes: dict[str, int] = {}  # by VM: to those that do not know their VMM yet
         self._lock = threading.Lock()
@@ -113,6 +116,12 @@ class Forwarders:
         """The VM has a forwarder that lives."""
         return any(processes.is_same(_identity(handle)) for handle in ledger.of(FORWARDER_KIND))
 
+    def watch(self, vm_id: str, ledger: VmLedger) -> None:
+        """Hear of the end of the one that the VM has. Idempotent."""
+        if self._endings is not None:
+            for handle in ledger.of(FORWARDER_KIND):
+                self._endings.watch(vm_id, _identity(handle))
+
     def can_reach(self, vm: Vm) -> bool:
         """Its machine has a way to its agent for a forwarder; one that an older banger started has none."""
         return self._reach(vm).path.exists()
@@ -134,6 +143,8 @@ class Forwarders:
         return found
 
     def _end(self, vm_id: str, ledger: VmLedger) -> None:
+        if self._endings is not None:
+            self._endings.unwatch(vm_id)
         writing = self._pipe(vm_id)
         if writing is not None:
             os.close(writing)

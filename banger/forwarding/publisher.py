@@ -51,6 +51,7 @@ class Publisher:
         """The VMM runs: its forwarder lives as long from now on."""
         for handle in ledger.of("process"):
             self._forwarders.begin(vm.id, codec.from_plain(ProcessIdentity, handle.detail, tolerant=True))
+        self._forwarders.watch(vm.id, ledger)
 
     def again(self, vm: Vm, ledger: VmLedger) -> None:
         """Start the forwarder of a running VM anew if it has ended."""
@@ -58,7 +59,10 @@ class Publisher:
             return
         forwarded = {place for one in ledger.of(PORT_KIND) if _is_forwarded(one) for place in _places(one)}
         lost = [forward for forward in vm.ports if _place(forward) in forwarded]
-        if not lost or self._forwarders.runs(ledger):
+        if not lost:
+            return
+        if self._forwarders.runs(ledger):
+            self._forwarders.watch(vm.id, ledger)
             return
         if not self._forwarders.can_reach(vm):
             logger.warning(

@@ -101,7 +101,6 @@ def test_published_ports_reach_the_guest_tell_refusals_and_survive_its_reboot(ho
                     assert b"127.0.0.1" not in told, "the server must not take the client for one of its own machine's"
                 forwarder = home.forwarder(before["id"])
                 os.kill(forwarder, signal.SIGKILL)
-                home.run("system", "reconcile").ok()
                 assert b"ESTABLISHED" in eventually(lambda: _read_from(port), 20, "an answer by its successor")
                 assert home.forwarder(before["id"]) != forwarder
                 agents = "/bin/busybox pidof @banger-agent | /bin/busybox tr ' ' '\\n' | /bin/busybox sort -n"

@@ -358,6 +358,16 @@ def test_forwarder_outlives_its_daemon_and_ends_with_the_vmm(lab):
         connect(place)
 
 
+def test_end_of_a_forwarder_is_told_once_and_not_if_it_was_wanted(lab):
+    lab.publish(80)
+    lab.forwarders.end(lab.vm.id, lab.ledger)
+    for _ in range(2):  # the second time it is left to the daemon's next look: something is wrong with it
+        lab.publish(80)
+        processes.kill(lab.identity)
+        eventually(lambda: not lab.forwarders.runs(lab.ledger), what="it is gone")
+    eventually(lambda: lab.lost == [lab.vm.id], what="it is told")
+
+
 def test_forwarder_whose_start_is_given_up_ends_with_the_daemon_that_knew_of_it(lab):
     with bound_ports([PortForward(80)], {}) as bound:
         lab.forwarders.start(lab.vm, [Opened(bound[0][1], 80)], lab.ledger)

@@ -13,6 +13,7 @@ from banger.core import clock
 from banger.core.models import ProcessIdentity, Vm, VmSpec, VmState
 from banger.core.names import new_id
 from banger.core.wire.port_forward import PortForward
+from banger.forwarding.endings import Endings
 from banger.forwarding.forwarders import FORWARDER_KIND, Forwarders, Opened, Reach
 from banger.forwarding.host_ports import bound_ports
 from banger.vmm import identity as processes
@@ -34,7 +35,10 @@ class ForwarderLab:
         self.log = directory / "vmm.log"
         self.path = directory / "ga.sock"
         self.patience_s, self.vsock_port = 20.0, 0
-        self.forwarders = Forwarders(INSTALLATION, self.reach)
+        self.lost: list[str] = []  # VMs whose forwarder ended
+        self.endings = Endings(self.lost.append)
+        stack.callback(self.endings.close)
+        self.forwarders = Forwarders(INSTALLATION, self.reach, self.endings)
         self.vm = Vm(new_id(), "web", VmSpec("debian"), VmState.RUNNING, clock.now())
         self.ledger = MemoryLedger().of_vm(self.vm.id)
         self.vmm = stack.enter_context(stand_in_vmm())
@@ -49,6 +53,7 @@ class ForwarderLab:
         with bound_ports([PortForward(guest_port, 0, address, protocol)], {}) as bound:
             self.forwarders.start(self.vm, [Opened(bound[0][1], guest_port)], self.ledger)
         self.forwarders.begin(self.vm.id, self.vmm)
+        self.forwarders.watch(self.vm.id, self.ledger)
         identity = self.identity  # between its fork and its exec, it has the command line of these tests
         eventually(lambda: processes.find(identity.marker) == identity, what="its own program runs")
         return address, bound[0][0].host_port

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from loguru import logger
+
 from banger.core.ports import Handle
 from banger.core.publishing import parse_publish, runs
 from banger.core.wire.port_forward import PortForward
-from banger.forwarding.forwarders import Forwarders
+from banger.forwarding.forwarders import FORWARDER_KIND, Forwarders
 from banger.forwarding.publisher import PORT_KIND, Publisher, held_ports, port_key
 from banger.network.guests import Guest
-from tests.support.netlab import MemoryLedger
+from tests.support.netlab import MemoryLedger, make_vm
 from tests.support.ports import unreachable
 
 
@@ -52,3 +56,19 @@ def test_only_what_goes_up_side_by_side_is_a_run() -> None:
         "127.0.0.1:8002/tcp",
         "::1:8003/tcp",
     ]
+
+
+def test_forwarder_of_an_older_banger_that_has_ended_is_not_started_again() -> None:
+    """Its machine has no port for a forwarder: what it needs is said, and nothing is tried."""
+    ledger = MemoryLedger().of_vm("1")
+    ledger.intend(PORT_KIND, "127.0.0.1:8080/tcp", {"guest_port": 80, "to": [["stack", "127.64.0.1", 20000]]})
+    publisher = Publisher(Forwarders("0f0f0f0f0f0f", unreachable), lambda _: {})
+    vm = replace(make_vm(1), ports=(PortForward(80, 8080),))
+    said: list[str] = []
+    sink = logger.add(lambda message: said.append(str(message)))
+    try:
+        publisher.again(vm, ledger)
+    finally:
+        logger.remove(sink)
+    assert ledger.of(FORWARDER_KIND) == []
+    assert f"banger vm restart {vm.name}" in said[0]
