@@ -156,12 +156,9 @@ class PortsLink:
             who.opened(state)
 
     def _connect(self) -> None:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.settimeout(0)
         try:
-            connection.connect(self._path)
+            connection = _connected(self._path)
         except OSError as error:
-            connection.close()
             self._lose(f"there is no way to the guest's agent: {os.strerror(error.errno or errno.EIO)}")
             return
         self._connection = connection
@@ -324,3 +321,15 @@ class PortsLink:
             who.received(frame)
         if state.result is not None and self._waiting:
             self._go_on()
+
+
+def _connected(path: str) -> socket.socket:
+    """Connects at once, or not at all. Raises ``OSError``."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(0)
+        connection.connect(path)
+    except OSError:
+        connection.close()
+        raise
+    return connection

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import secrets
 import socket
 import struct
@@ -294,3 +295,23 @@ def test_vmm_is_asked_for_the_ports_channel_where_that_is_how_a_guest_is_reached
     guest = lab.guest()
     guest.connection.close()  # nobody listens in the guest: it still boots
     assert was_reset(refused)
+
+
+def test_forwarder_without_a_descriptor_left_resets_clients_and_goes_on_when_it_has_some(lab: Lab) -> None:
+    place = lab.publish(80)
+    pid = lab.identity.pid
+    client = lab.client(place)
+    guest = lab.guest()
+    guest.connection.close()
+    assert was_reset(client)  # it has begun, and has no way to its guest now
+    limit = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    used = {int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir()}
+    _, second = sorted(set(range(len(used) + 2)) - used)[:2]
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (second, limit[1]))  # one for the client, none for the way
+    assert was_reset(lab.client(place))
+    assert "Too many open files" in lab.words
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, limit)
+    client = lab.client(place)
+    guest = lab.guest().meet()
+    guest.send(guest.opened(), Kind.DATA, b"again", Flag.END)
+    assert received(client) == b"again"
