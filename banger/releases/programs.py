@@ -75,7 +75,7 @@ def copy_file(source: Path, target: Path, token: CancelToken, most_bytes: int = 
         local_files.copy(source, target, token)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise host_error(error, target, most_bytes) from error
+            raise host_error(error, target, source.stat().st_size) from error
         place = str(error.filename or source)
         raise BangerError(
             ErrorKind.NOT_FOUND if isinstance(error, FileNotFoundError) else ErrorKind.DENIED,

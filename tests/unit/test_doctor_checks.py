@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from banger import doctor
 from banger.config import Config
 from banger.core.errors import BangerError, ErrorKind
+from banger.core.models import VmmProgram
 from banger.doctor import PROGRAMS, Check, Status
 from banger.layout import Layout
 from banger.vmm.qemu import probe
@@ -165,3 +168,40 @@ def test_daemon_that_finds_another_accelerator_is_told(api: FakeApi, layout: Lay
 def test_daemon_that_finds_the_same_is_not_worth_a_line(api: FakeApi, layout: Layout, here: Status, there: str) -> None:
     api.on("GET", "/v1/system", {"accelerator": there, "accelerator_reason": ""})
     assert list(doctor.check_agreement(layout, Check("kvm", here, ""))) == []
+
+
+@pytest.mark.parametrize(
+    ("facts", "verdict", "words"),
+    [
+        ({}, Status.OK, "1.16.1 (installed, for new VMs), supported"),
+        ({"is_default": False}, Status.OK, "1.16.1 (installed), supported"),
+        ({"is_outdated": True}, Status.WARNING, "1.16.1"),
+        ({"is_outdated": True, "is_default": False}, Status.OK, "1.16.1"),
+        ({"jail_problem": "there is no jailer"}, Status.WARNING, "it cannot be jailed: there is no jailer"),
+        ({"broken": "jailer missing"}, Status.FAILED, "1.16.1 cannot be used: jailer missing"),
+        ({"origin": "path"}, Status.OK, "1.16.1 (/opt/firecracker, for new VMs)"),
+    ],
+)
+def test_firecracker_that_is_here_is_judged(facts: dict[str, Any], verdict: Status, words: str) -> None:
+    program = VmmProgram("firecracker", "1.16.1", "installed", "/opt/firecracker", is_default=True, support="supported")
+    check = doctor.explain_vmm(replace(program, **facts))
+    assert (check.name, check.verdict) == ("firecracker", verdict)
+    assert words in check.detail
+    assert check.remedy.startswith("banger driver install firecracker")
+
+
+def test_firecracker_whose_files_have_changed_fails_with_the_command_that_mends_it() -> None:
+    program = VmmProgram("firecracker", "1.16.1", "installed", "/x", is_default=True)
+    check = doctor.explain_vmm(program, "jailer has another SHA-256")
+    assert (check.verdict, check.remedy) == (Status.FAILED, "banger driver install firecracker --version 1.16.1")
+
+
+@pytest.mark.parametrize(
+    ("driver", "verdict"), [("firecracker", Status.FAILED), ("auto", Status.OK), ("qemu", Status.OK)]
+)
+def test_missing_firecracker_is_fine_unless_it_is_the_configured_vmm(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, driver: str, verdict: Status
+) -> None:
+    monkeypatch.setattr("banger.vmm.programs.all_programs", lambda *_: [])
+    (check,) = doctor.check_vmms(layout, Config.load(layout.config_file, {"BANGER_VMM_DRIVER": driver}))
+    assert check.verdict is verdict
