@@ -8,7 +8,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from banger.actors.messages import InstallDriver, RemoveDriver
-from banger.api.artifacts import check_absolute
 from banger.api.bodies import read_body
 from banger.api.context import context_of
 from banger.api.long_requests import perform
@@ -30,8 +29,6 @@ async def list_drivers(request: Request) -> Response:
 async def install_driver(request: Request) -> Response:
     """Have a release."""
     body = await read_body(request, InstallDriverBody)
-    if body.source and "://" not in body.source:
-        check_absolute(body.source)
     wanted = ReleaseRequest(body.version, body.source, body.sums)
     command = InstallDriver(request.path_params["query"], wanted)
     return await perform(request, command, lambda one: {"id": one.id, **codec.to_plain(one)})

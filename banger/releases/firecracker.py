@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -84,6 +85,7 @@ class FirecrackerReleases:
         if version and releases.parse_version(version) is None:
             message = f'"{request.version}" is not a version of Firecracker'
             raise BangerError(ErrorKind.USAGE, message, subject=request.version, hint="write it like 1.16.1")
+        _check_source(request.source)
         if version or request.source:
             return version
         if not self._known:
@@ -101,7 +103,10 @@ class FirecrackerReleases:
         if request.source and not request.source.startswith(_URLS):
             files = self._from_host(Path(request.source), staging, operation)
         else:
-            files = self._from_url(request.source, version, given, staging, operation)
+            url, _, fragment = request.source.partition("#")
+            if fragment:
+                given = checked_sums([fragment.removeprefix("sha256=")])
+            files = self._from_url(url, version, given, staging, operation)
         with operation.step("check"):
             self._check(files, version, given, staging)
             told = self._ask(staging / installed.VMM)
@@ -141,7 +146,7 @@ class FirecrackerReleases:
             raise
 
     def _from_host(self, path: Path, staging: Path, operation: Operation) -> _Files:
-        if path.is_dir():
+        if os.path.isdir(path):  # noqa: PTH112  # a path that no file can have is no directory, and told below
             with operation.step("copy"):
                 programs.from_directory(path, staging, installed.PROGRAMS, self._architecture, operation.token)
             return _Files(str(path), "", _sums(staging))
@@ -180,6 +185,17 @@ class FirecrackerReleases:
         require_trust(f"Firecracker {version}" if version else files.source, digest, files.sums, given, known, hint)
         for name in installed.PROGRAMS:
             programs.check_program_file(staging / name, self._architecture)
+
+
+def _check_source(source: str) -> None:
+    """Raise ``usage`` for what is neither an address nor the same place for everybody on this host."""
+    try:
+        good = not source or source.startswith("/") or (source.startswith(_URLS) and bool(urlsplit(source).hostname))
+    except ValueError:  # an address in brackets that is none
+        good = False
+    if not good:
+        message = f'"{source}" is neither an absolute path nor an address'
+        raise BangerError(ErrorKind.USAGE, message, subject=source, hint="write /PATH or https://HOST/PATH")
 
 
 def _sums(staging: Path) -> Mapping[str, str]:

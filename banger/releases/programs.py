@@ -59,7 +59,11 @@ def from_directory(directory: Path, target: Path, names: Sequence[str], architec
         BangerError: as :func:`from_archive`.
     """
     for name in names:
-        copy_file(find_program(directory, name, architecture), target / name, token, _MOST_PROGRAM_BYTES)
+        try:
+            source = find_program(directory, name, architecture)
+        except OSError as error:  # it goes away meanwhile
+            raise _unreadable(error, directory) from error
+        copy_file(source, target / name, token, _MOST_PROGRAM_BYTES)
         (target / name).chmod(0o755)
 
 
@@ -76,14 +80,7 @@ def copy_file(source: Path, target: Path, token: CancelToken, most_bytes: int = 
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise host_error(error, target, source.stat().st_size) from error
-        place = str(error.filename or source)
-        raise BangerError(
-            ErrorKind.NOT_FOUND if isinstance(error, FileNotFoundError) else ErrorKind.DENIED,
-            f'cannot read "{place}"',
-            subject=place,
-            cause=error.strerror or str(error),
-            hint=f"ls -l {shlex.quote(place)}",
-        ) from error
+        raise _unreadable(error, source) from error
 
 
 def find_program(root: Path, name: str, architecture: str) -> Path:
@@ -127,6 +124,17 @@ def _check_size(path: Path, most_bytes: int) -> None:
             f'"{path}" is larger than {format_size(most_bytes)}, more than any of a release',
             subject=str(path),
         )
+
+
+def _unreadable(error: OSError, path: Path) -> BangerError:
+    place = str(error.filename or path)
+    return BangerError(
+        ErrorKind.NOT_FOUND if isinstance(error, FileNotFoundError) else ErrorKind.DENIED,
+        f'cannot read "{place}"',
+        subject=place,
+        cause=error.strerror or str(error),
+        hint=f"ls -l {shlex.quote(place)}",
+    )
 
 
 def _unfit(path: Path, cause: str) -> BangerError:

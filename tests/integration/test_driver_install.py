@@ -204,6 +204,24 @@ def test_file_that_is_none_is_refused(machine: Machine, path: str) -> None:
     assert machine.refused(source=path, sums=("0" * 64,)).kind in (ErrorKind.NOT_FOUND, ErrorKind.INVALID)
 
 
+@pytest.mark.parametrize(
+    "source", ["relative/x.tgz", "ftp://host/x.tgz", "https://", "http://[::1/x", "file:///x", "~/x"]
+)
+def test_source_that_is_neither_a_path_nor_an_address_is_a_usage_error(machine: Machine, source: str) -> None:
+    assert machine.refused(source=source, sums=("0" * 64,)).kind is ErrorKind.USAGE
+
+
+def test_path_that_no_file_can_have_is_an_error_of_the_caller(machine: Machine) -> None:
+    assert machine.refused(source="/" + "x" * 300, sums=("0" * 64,)).kind is ErrorKind.DENIED
+
+
+def test_address_may_carry_its_sum(server: FaultyRegistry, machine: Machine) -> None:
+    check_built(machine, machine.build(source=f"{serve(server)}#sha256={sha256(ARCHIVE)}"))
+    for path in machine.staged.iterdir():
+        path.unlink()
+    assert machine.refused(source=f"{serve(server)}#sha256=0").kind is ErrorKind.USAGE
+
+
 def packed(**programs: bytes) -> bytes:
     return release_archive("1.16.1", {**programs_of("1.16.1"), **programs})
 
