@@ -24,7 +24,7 @@ from tests.support.fakes import WAIT_S, World
 
 def _vmms() -> Vmms:
     fake = FakeVmm()
-    return Vmms(Drivers("VMM driver", [fake], fake.name), fake, fake)
+    return Vmms(Drivers("VMM driver", [fake], fake.name), fake, fake, fake.name)
 
 
 class Served:
