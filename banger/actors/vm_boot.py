@@ -130,7 +130,13 @@ class BootWatch:
     def _check_condition(self, identity: ProcessIdentity, text: str) -> None:
         files = self._files
         machine = Machine(
-            files.directory.name, identity, files.run_dir, files.console_log, files.vmm_log, self.log_offset
+            vm_id=files.directory.name,
+            identity=identity,
+            run_dir=files.run_dir,
+            console_log=files.console_log,
+            vmm_log=files.vmm_log,
+            log_offset=self.log_offset,
+            console_offset=self.console_offset,
         )
         condition = self._driver.condition(machine, self._operation.haste)
         if condition.health is Health.HALTED:

@@ -24,13 +24,20 @@ a_long_one = pytest.mark.skipif(not IS_SOAK, reason="a long one: make soak")
 UNIT = "banger.service"
 UNIT_FILE = f"/etc/systemd/system/{UNIT}"
 VM = "inner"
+#: A VM on Firecracker, and the tests of its contract that `make test` has time for.
+LEAN = "lean"
+LEAN_SUITE = "firecracker and not fake"
+LEAN_SHORT = "adopted or listening or stands_still or repeated or same_directory or processor_time"
 #: Seconds that the suites may take in there.
 SUITES_S = 1000.0 if IS_SOAK else 400.0
 #: Is there if the daemon runs with settings that are not in its file any more.
 STALE = "/run/banger-test-stale"
 MODULES = "/srv/modules"
 #: What a guest needs to come up, of a tree of ninety megabytes.
-NEEDED_MODULES = "kernel/drivers/virtio kernel/drivers/block kernel/drivers/char kernel/drivers/net kernel/net/core kernel/fs/overlayfs"
+NEEDED_MODULES = " ".join(
+    f"kernel/{place}"
+    for place in "drivers/virtio drivers/block drivers/char drivers/net net/core net/vmw_vsock fs/overlayfs".split()
+)
 #: Seconds without a sign of life; the unit's own patience would make a long test.
 WATCHDOG_S = 10
 #: Seconds that anything which systemd does by itself may take in an emulated machine.
@@ -86,6 +93,16 @@ def inner(service: HostInside, home: BangerHome, tmp_path: Path) -> str:
 
 
 @pytest.fixture
+def firecracker(inside: HostInside, real_firecracker: tuple[Path, Path]) -> HostInside:
+    """The test host with a genuine Firecracker and KVM."""
+    if inside.run("test", "-x", "/usr/local/bin/firecracker").code:
+        inside.shell("modprobe kvm-amd || modprobe kvm-intel").ok()
+        for program in real_firecracker:
+            inside.put(program, f"/usr/local/bin/{program.name}")
+    return inside
+
+
+@pytest.fixture
 def sessions(service: HostInside) -> Iterator[HostInside]:
     """The same, but VMs are started in sessions of their own."""
     settings = '[vmm]\\nlauncher = "session"\\n'
@@ -107,6 +124,50 @@ def test_suites_that_need_such_a_host_pass_in_it(inside: HostInside) -> None:
     assert ran.code == 0, str(ran)
     assert "passed" in ran.text
     assert "SKIPPED" not in ran.text, ran.text
+
+
+def test_contract_of_vmms_is_kept_by_firecracker(firecracker: HostInside) -> None:
+    chosen = LEAN_SUITE if IS_SOAK else f"{LEAN_SUITE} and ({LEAN_SHORT})"
+    ran = firecracker.pytest("-rs", "-k", chosen, "tests/contract/test_vmm_contract.py", timeout_s=SUITES_S)
+    assert ran.code == 0, str(ran)
+    assert "SKIPPED" not in ran.text, ran.text
+
+
+@pytest.mark.usefixtures("firecracker")
+def test_vm_on_firecracker_is_one_like_any_other(service: HostInside, home: BangerHome, tmp_path: Path) -> None:
+    """From its boot to two ends. A boot takes long here: an emulated CPU emulates virtualisation."""
+    _bring_kernel_and_image(service, home, tmp_path)
+    options = ("--network", "none", "--memory", "192M", "--kernel", VM)
+    service.banger("vm", "run", "--detach", "--name", LEAN, "--vmm", "firecracker", *options, VM).ok()
+    shown = _vm(service, LEAN)
+    assert (shown["vmm"], shown["accelerator"], shown["vmm_version"]) == ("firecracker", "kvm", "1.12.1")
+    assert service.banger("vm", "exec", LEAN, "--", "uname", "-n").ok().text == f"{LEAN}\n"
+    assert service.banger("vm", "exec", LEAN, "--", "ls", "/sys/class/net").ok().text == "lo\n"
+    service.banger("vm", "cp", "/etc/os-release", f"{LEAN}:/tmp/sent").ok()
+    service.banger("vm", "cp", f"{LEAN}:/tmp/sent", "/srv/sent").ok()
+    service.run("cmp", "/etc/os-release", "/srv/sent").ok()
+
+    service.banger("vm", "pause", LEAN).ok()
+    service.banger("vm", "resume", LEAN).ok()
+    daemon = _facts(service)["MainPID"]
+    service.run("kill", "-KILL", daemon).ok()
+    _wait_restarted(service, daemon)
+    _check_lives_on(service, shown["pid"], LEAN)
+    service.banger("vm", "stop", LEAN).ok()
+    assert _vm(service, LEAN)["exit_reason"] == "requested"
+
+    service.banger("vm", "start", LEAN).ok()
+    service.banger("vm", "exec", LEAN, "--", "kill", "-USR2", "1")
+    assert _ended(service) == ("guest_poweroff", "the guest powered off")
+    service.banger("vm", "delete", LEAN).ok()
+
+
+def _ended(service: HostInside) -> tuple[str, str]:
+    """Why the VM on Firecracker stands still."""
+    ended = eventually(
+        lambda: (shown := _vm(service, LEAN))["state"] == "stopped" and shown, PATIENCE_S, "the end to be seen"
+    )
+    return ended["exit_reason"], ended["reason"]
 
 
 @a_long_one
@@ -240,8 +301,8 @@ def _unit(host: HostInside) -> str:
     return unit
 
 
-def _vm(host: HostInside) -> dict[str, Any]:
-    shown: dict[str, Any] = json.loads(host.banger("vm", "show", "--json", VM).ok().text)
+def _vm(host: HostInside, name: str = VM) -> dict[str, Any]:
+    shown: dict[str, Any] = json.loads(host.banger("vm", "show", "--json", name).ok().text)
     return shown
 
 
@@ -262,7 +323,7 @@ def _wait_restarted(host: HostInside, former: str) -> None:
     eventually(is_another, PATIENCE_S, "systemd to restart the daemon")
 
 
-def _check_lives_on(host: HostInside, pid: int) -> None:
-    vm = _vm(host)
+def _check_lives_on(host: HostInside, pid: int, name: str = VM) -> None:
+    vm = _vm(host, name)
     assert (vm["state"], vm["pid"]) == ("running", pid)
-    assert host.banger("vm", "exec", VM, "--", "echo", "alive").ok().text == "alive\n"
+    assert host.banger("vm", "exec", name, "--", "echo", "alive").ok().text == "alive\n"

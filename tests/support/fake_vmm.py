@@ -331,7 +331,7 @@ class FakeFirecracker(FakeVmm):
 
 
 def _has_halted(machine: Machine) -> bool:
-    return has_halted(log_tail(machine.console_log))
+    return has_halted(log_tail(machine.console_log, machine.console_offset))
 
 
 def _stands_still(pid: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 import time
@@ -10,17 +11,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from banger.config import Config
 from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.exits import Outcome
 from banger.core.models import ExitReason
-from banger.core.ports import Drive, EngineError, TapNic, UserNic, VmmConfig
+from banger.core.ports import Drive, EngineError, Health, Machine, TapNic, UserNic, VmmConfig
+from banger.core.wire.vm_spec import VmSpec
+from banger.launch import Launching
+from banger.layout import Layout
+from banger.vmm import identity as processes
+from banger.vmm.firecracker import driver as firecracker_driver
 from banger.vmm.firecracker import exits, failures
 from banger.vmm.firecracker.client import Api, ApiConnectError, ApiError, ApiTimeoutError
 from banger.vmm.firecracker.configuration import configuration
+from banger.vmm.firecracker.driver import FirecrackerDriver
+from tests.support.fake_vmm import FakeEngines
 
 CONFIG = VmmConfig(
     vm_id="0123456789ab",
@@ -259,3 +269,101 @@ def test_silence_ends_when_the_operation_is_cancelled(tmp_path: Path) -> None:
         Api(tmp_path / "s", 30.0, token).get("/")
     assert caught.value.kind is ErrorKind.CANCELLED
     assert time.monotonic() - began < 10.0
+
+
+# -- how a machine is ------------------------------------------------------------------------------
+
+
+def a_machine(tmp_path: Path, console: str, *, offset: int = 0) -> Machine:
+    """A process of ours in a machine's place, whose guest has printed ``console``."""
+    log = tmp_path / "console.log"
+    log.write_text(console)
+    own = processes.identify(os.getpid(), "pytest")
+    return Machine("0" * 12, own, tmp_path, log, tmp_path / "vmm.log", console_offset=offset)
+
+
+@pytest.fixture
+def driver(tmp_path: Path) -> FirecrackerDriver:
+    layout = Layout.from_environment({"BANGER_HOME": str(tmp_path)})
+    config = Config.load(layout.config_file, {})
+    return FirecrackerDriver(config, layout, Launching(config, "0123456789ab", {}), FakeEngines("kvm"))
+
+
+HALT = "[    9.1] reboot: System halted\n"
+
+
+@pytest.mark.parametrize(
+    ("console", "offset", "threads", "health"),
+    [
+        (HALT, 0, [{1: 5}], Health.HALTED),
+        (HALT, 0, [{1: 5}, {1: 6}], Health.RUNS),
+        (HALT, 0, [{}], Health.RUNS),
+        (HALT, len(HALT), [{1: 5}], Health.RUNS),
+        (f"{HALT}[    0.1] Linux version\n", 0, [{1: 5}], Health.RUNS),
+    ],
+    ids=["halted", "somebody only says so", "its threads cannot be seen", "in an earlier boot", "and booted again"],
+)
+def test_machine_has_halted_if_its_kernel_said_so_last_and_does_nothing_since(
+    driver: FirecrackerDriver,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    console: str,
+    offset: int,
+    threads: list[dict[int, int]],
+    health: Health,
+) -> None:
+    looks = iter([*threads[:-1], *[threads[-1]] * 1000])
+    monkeypatch.setattr(firecracker_driver, "thread_times_ns", lambda pid, name: next(looks))
+    monkeypatch.setattr(firecracker_driver, "_REST_S", 0.02)
+    monkeypatch.setattr(firecracker_driver, "_REST_POLL_S", 0.001)
+    machine = a_machine(tmp_path, console, offset=offset)
+    with server(tmp_path / "fc.sock", answered("200", b'{"state": "Running"}')):
+        assert driver.condition(machine).health is health
+
+
+def test_paused_machine_is_told_from_one_that_runs(driver: FirecrackerDriver, tmp_path: Path) -> None:
+    with server(tmp_path / "fc.sock", answered("200", b'{"state": "Paused"}')):
+        assert driver.condition(a_machine(tmp_path, "")).health is Health.PAUSED
+
+
+@pytest.mark.parametrize(
+    ("version", "is_stopped"), [("1.16.0", True), ("1.16.1", True), ("1.16.2", False), ("1.12.1", False)]
+)
+def test_pause_stops_the_whole_process_where_firecrackers_own_would_make_the_guest_deaf(
+    driver: FirecrackerDriver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, *, is_stopped: bool
+) -> None:
+    asked: list[str] = []
+    stopped: list[object] = []
+
+    def request(self: Api, method: str, path: str, body: object) -> dict[str, str]:
+        asked.append(f"{method} {path}")
+        return {"firecracker_version": version, "state": "Running"}
+
+    monkeypatch.setattr(Api, "_request", request)
+    monkeypatch.setattr(processes, "stop", lambda identity, timeout_s, token: stopped.append(identity))
+    driver.pause(a_machine(tmp_path, ""))
+    assert (bool(stopped), "PATCH /vm" in asked) == (is_stopped, not is_stopped)
+
+
+def test_resume_of_a_machine_that_runs_says_nothing_to_it(
+    driver: FirecrackerDriver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def request(self: Api, method: str, path: str, body: object) -> dict[str, str]:
+        asked.append(method)
+        return {"state": "Running"}
+
+    monkeypatch.setattr(Api, "_request", request)
+    driver.resume(a_machine(tmp_path, ""))
+    assert asked == ["GET"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [({"machine": "q35"}, "no machine"), ({"accelerator": "tcg"}, "no emulation"), ({"cpus": 33}, "at most 32 CPUs")],
+)
+def test_what_firecracker_lacks_is_a_usage_error(driver: FirecrackerDriver, spec: dict[str, Any], words: str) -> None:
+    with pytest.raises(BangerError, match=words) as caught:
+        driver.options(VmSpec("debian", **spec))
+    assert (caught.value.kind, caught.value.hint) == (ErrorKind.USAGE, "--vmm qemu")

@@ -106,7 +106,8 @@ class VmmConfig:
 class Machine:
     """A machine that was started, as its driver finds it again; a daemon that was restarted meanwhile does, too.
 
-    ``log_offset`` is where the VMM's log began to be about this process, in bytes.
+    ``log_offset`` is where the VMM's log began to be about this process, in bytes, ``console_offset`` where the console
+    did; a machine that has come up has printed since.
     """
 
     vm_id: str
@@ -115,6 +116,7 @@ class Machine:
     console_log: Path
     vmm_log: Path
     log_offset: int = 0
+    console_offset: int = 0
 
 
 class Health(StrEnum):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from banger.config import Config
-from banger.core.cancel import CancelToken
+from banger.core.cancel import CancelToken, Deadline
 from banger.core.console import has_halted
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.exits import ExitRecord, Outcome
@@ -30,6 +30,7 @@ from banger.core.wire.vm_spec import VmSpec
 from banger.launch import Launching
 from banger.layout import Layout
 from banger.vmm import identity as processes
+from banger.vmm.cpu_time import thread_times_ns
 from banger.vmm.firecracker import exits, launch
 from banger.vmm.firecracker.binary import Binary, find_binary
 from banger.vmm.firecracker.client import Api, ApiError
@@ -42,6 +43,9 @@ _COMMAND_TIMEOUT_S = 5.0
 #: A machine is looked at all the time, and one that is too busy to answer now is looked at again.
 _LOOK_TIMEOUT_S = 1.0
 _STOP_TIMEOUT_S = 5.0
+#: What Firecracker calls the threads of a guest's CPUs, and how long they must do nothing, in seconds: a kernel that is
+#: idle wakes more often.
+_VCPU_THREADS, _REST_S, _REST_POLL_S = "fc_vcpu", 2.0, 0.1
 #: In these, a machine that goes on after a pause is deaf on its vsock (Firecracker: pull request 6100).
 _DEAF_AFTER_PAUSE = ((1, 16, 0), (1, 16, 1))
 _PAUSED = Condition(Health.PAUSED, "it is paused")
@@ -122,7 +126,9 @@ class FirecrackerDriver:
             return Condition()
         if state == "Paused":
             return _PAUSED
-        if has_halted(log_tail(machine.console_log)):
+        if has_halted(log_tail(machine.console_log, machine.console_offset)) and _is_at_rest(
+            machine.identity.pid, token
+        ):
             return Condition(Health.HALTED, "the guest powered off")
         return Condition()
 
@@ -181,6 +187,21 @@ class FirecrackerDriver:
                 subject=identity.marker,
                 cause=str(error),
             ) from error
+
+
+def _is_at_rest(pid: int, token: CancelToken | None) -> bool:
+    """True if no CPU of the guest runs at all for a while, as after the last word of its kernel.
+
+    Anybody in the guest may write that word on the console, but then goes on.
+    """
+    deadline, token = Deadline.after(_REST_S), token or CancelToken()
+    before = thread_times_ns(pid, _VCPU_THREADS)
+    while before and thread_times_ns(pid, _VCPU_THREADS) == before:
+        if deadline.expired:
+            return True
+        token.wait(_REST_POLL_S)
+        token.raise_if_cancelled()
+    return False
 
 
 def _text(answer: Mapping[str, Any], name: str) -> str:
