@@ -20,8 +20,8 @@ from banger.rootfs.refusals import refused
 from banger.rootfs.zstd_frames import begins_frame, data_frames
 
 #: Compressed bytes read at a time, and the most that one step of a decompressor may give back.
-INPUT_BYTES = 64 << 10
-CHUNK_BYTES = 128 << 10
+INPUT_BYTES = 256 << 10
+CHUNK_BYTES = 512 << 10
 #: RFC 8878 lets a frame ask for any window; this is the largest that `zstd --ultra` itself makes.
 _ZSTD_WINDOW_BYTES = 128 << 20
 
@@ -73,7 +73,7 @@ def decompressed(
             For callers who know the digest of what comes out. (No tool does so with zstd data.)
 
     Returns:
-        The compression, and an iterator of non-empty chunks of at most 128 KiB.
+        The compression, and an iterator of non-empty chunks of at most 512 KiB.
 
     Raises:
         BangerError: ``invalid``, also from the iterator, if the data is damaged or ends early.

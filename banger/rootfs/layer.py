@@ -87,6 +87,10 @@ def clean_path(raw: bytes) -> bytes:
     Raises:
         BangerError: ``invalid`` if a component is longer than Linux allows.
     """
+    path = raw.removeprefix(b"./").removesuffix(b"/")
+    # Nearly every path is clean but for that. One that may have an empty or a hidden part is looked at closely.
+    if 0 < len(path) <= NAME_BYTES and path[0] not in b"./" and b"/." not in path and b"//" not in raw:
+        return path
     parts: list[bytes] = []
     for part in raw.split(b"/"):
         if part == b"..":

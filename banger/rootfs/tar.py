@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import lru_cache
+from zlib import adler32
 
 from banger.rootfs import pax, sparse_tar
 from banger.rootfs.limits import TARGET_BYTES, Limits
@@ -21,6 +22,7 @@ from banger.rootfs.refusals import refused, shown
 
 BLOCK = 512
 _ZERO_BLOCK = bytes(BLOCK)
+_HALF = BLOCK // 2
 #: name, mode, uid, gid, size, mtime, checksum, type, link name, magic, (version, uname, gname), major, minor, prefix.
 _HEADER = struct.Struct("100s8s8s8s12s12s8sc100s6s66x8s8s155s12s")
 _USTAR, _GNU = b"ustar\0", b"ustar "
@@ -204,7 +206,8 @@ class TarReader:
             member.major, member.minor = _number(fields[10]), _number(fields[11])
         if extension.pending:
             _apply(extension, member)
-        self._add_sparse(member, header if old_sparse else b"", extension.records or {})
+        if old_sparse or extension.records:
+            self._add_sparse(member, header if old_sparse else b"", extension.records or {})
         self._check(member)
         if flag == b"\0" and member.sparse is None and member.name.endswith(b"/"):  # how V7 wrote a directory
             skipped, member.size, member.kind = member.size, 0, MemberKind.DIRECTORY
@@ -262,15 +265,20 @@ def _apply(extension: _Extension, member: Member) -> None:
 
 
 def _check_sum(header: bytes) -> None:
-    expected = _number(header[148:156])
     stored = header[148:156]
+    expected = _number(stored)
     # The checksum counts its own field as eight spaces.
-    if sum(header) - sum(stored) + 256 == expected:
+    if _sum(header[:_HALF]) + _sum(header[_HALF:]) - _sum(stored) + 256 == expected:
         return
     # Some old archivers summed signed bytes.
     if sum(struct.unpack("512b", header)) - sum(struct.unpack("8b", stored)) + 256 == expected:
         return
     raise refused("a header has a wrong checksum: this is not a tar archive, or it is damaged")
+
+
+def _sum(data: bytes) -> int:
+    """The sum of up to 256 bytes: the low half of Adler-32 is that and one more, modulo 65521 (RFC 1950)."""
+    return (adler32(data) & 0xFFFF) - 1
 
 
 def _c_string(value: bytes) -> bytes:

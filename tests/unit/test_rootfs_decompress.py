@@ -45,7 +45,7 @@ def unpack(data: bytes) -> bytes:
     _, chunks = decompressed(io.BytesIO(data), consumed.append)
     parts = list(chunks)
     assert sum(consumed) == len(data)
-    assert all(0 < len(part) <= 256 << 10 for part in parts)
+    assert all(0 < len(part) <= 512 << 10 for part in parts)
     return b"".join(parts)
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
+import posixpath
 import struct
 import tarfile
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from banger.core.errors import BangerError
+from banger.rootfs.layer import clean_path
 from banger.rootfs.limits import Limits
 from banger.rootfs.reader import ChunkReader
 from banger.rootfs.tar import Member, MemberKind, TarReader
@@ -188,6 +192,25 @@ def test_tar_signed_checksum_of_old_archivers_is_accepted() -> None:
     signed = sum(struct.unpack("512b", blank))
 
     assert only(archive(blank[:148] + b"%06o\0 " % signed + blank[156:])).name == b"\xe4\xf6\xfc"
+
+
+def test_tar_checksum_of_the_largest_bytes_is_accepted() -> None:
+    name, prefix = b"\xff" * 100, b"\xff" * 155
+
+    assert only(archive(header(name, prefix=prefix))).name == prefix + b"/" + name
+
+
+@given(st.lists(st.sampled_from([b"a", b"bc", b".", b"..", b"...", b".hidden", b"", b"c" * 250]), max_size=6))
+def test_tar_path_is_cleaned_as_a_kernel_at_its_root_would_resolve_it(parts: list[bytes]) -> None:
+    raw = b"/".join(parts)
+
+    assert clean_path(raw) == posixpath.normpath(b"/root/../" + raw).lstrip(b"/")
+
+
+@pytest.mark.parametrize("raw", [b"a" * 256, b"./" + b"a" * 256 + b"/", b"b/" + b"a" * 256, b"b/" + b"a" * 300 + b"/c"])
+def test_tar_path_with_a_part_that_linux_cannot_have_is_refused(raw: bytes) -> None:
+    with pytest.raises(BangerError, match="longer than 255 bytes"):
+        clean_path(raw)
 
 
 def test_tar_v7_directory_is_known_by_its_slash() -> None:

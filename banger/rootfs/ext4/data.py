@@ -18,7 +18,7 @@ _FLUSH_BYTES = 512 << 10
 #: Linux takes 1024 buffers per gathering write; one more is needed for a padding.
 _FLUSH_VIEWS = 1000
 #: Every view keeps its whole chunk alive, so a flush is due after this many different ones.
-_FLUSH_BUFFERS = 40
+_FLUSH_BUFFERS = 10
 _ZERO_PIECE = bytes(PIECE_BYTES)
 _ZEROS = memoryview(bytes(BLOCK_BYTES))
 
