@@ -7,6 +7,7 @@ import time
 import pytest
 
 from tests.support import images
+from tests.support.bootstrapped import check_debian
 from tests.support.daemon import BangerHome
 from tests.support.programs import missing_programs
 
@@ -24,12 +25,14 @@ def test_first_run_of_debian_needs_nothing_and_the_second_no_download(fresh_home
     first_s = time.monotonic() - started
     assert first.text.startswith("hello from Linux ")
     assert first.text.splitlines()[1] in ("debian", "ubuntu")
-    downloaded = {image["id"] for image in fresh_home.json("image", "list")}
+    (image,) = fresh_home.json("image", "list")
+    assert image["source"].startswith("mmdebstrap:")
+    check_debian(fresh_home.data / "images" / image["id"] / "rootfs.ext4")
 
     started = time.monotonic()
     assert fresh_home.run(*command).ok().output == first.output
     assert time.monotonic() - started < first_s / 3
-    assert {image["id"] for image in fresh_home.json("image", "list")} == downloaded
+    assert [image["id"]] == [one["id"] for one in fresh_home.json("image", "list")]
     assert fresh_home.leftovers() == []
 
 
