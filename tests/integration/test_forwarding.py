@@ -169,6 +169,24 @@ def test_reset_by_either_side_is_a_reset_for_the_other(lab):
     eventually(lambda: seen == ["reset"], what="the guest sees the reset")
 
 
+def test_reset_of_one_connection_is_nobody_elses(lab):
+    """kubectl's port-forward ends with it (kubernetes #74551, #111825): they share what carries them."""
+
+    def guest(stream):
+        if stream.recv(10) == b"reset":
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        else:
+            echo(stream)
+
+    place = lab.publish(lab.serve(guest))
+    with closing(connect(place)) as calm:
+        calm.sendall(b"begin")
+        for _ in range(20):
+            assert is_reset(place, b"reset")
+        calm.sendall(b"as ever")
+        assert calm.recv(10) == b"as ever"
+
+
 def test_client_that_does_not_read_holds_up_the_guest_and_not_the_memory(lab):
     sent = [0]
 
