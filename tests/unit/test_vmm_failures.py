@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from banger.core.errors import ErrorKind
+from banger.core.names import PORTS_LOG_PREFIX
 from banger.core.ports import EngineError
 from banger.vmm.qemu import failures
 from tests.unit.test_vmm_arguments import CONFIG
@@ -61,3 +62,8 @@ def test_kvm_failure_is_told_in_one_line_without_the_registers() -> None:
     assert failures.kvm_failure(log) == "KVM internal error. Suberror: 1; emulation failure"
     assert failures.kvm_failure("KVM: entry failed, hardware error 0x80000021\n\nIf you're running") != ""
     assert failures.kvm_failure("qemu-system-x86_64: terminating on signal 15 from pid 1") == ""
+
+
+def test_words_of_the_forwarder_in_the_same_log_are_not_taken_for_qemus() -> None:
+    log = "qemu-system-x86_64: terminating on signal 15 from pid 7 (kill)\n" + f"{PORTS_LOG_PREFIX}it is gone\n" * 5
+    assert failures.last_lines(log) == "terminating on signal 15 from pid 7 (kill)"
