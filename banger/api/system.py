@@ -86,6 +86,7 @@ async def disk_usage(request: Request) -> Response:
             "vms_bytes": _occupied([layout.data / "vms"]),
             "blobs_bytes": _occupied([layout.blobs]),
             "evidence_bytes": _occupied([layout.evidence]),
+            "drivers_bytes": _occupied([layout.data / "drivers"]),
             "staging_bytes": _occupied([layout.staging, layout.trash]),
             "free_bytes": os.statvfs(layout.data).f_bavail * os.statvfs(layout.data).f_frsize,
         }

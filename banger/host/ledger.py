@@ -34,8 +34,8 @@ class HandleRows(Protocol):
         """What a VM holds."""
         ...
 
-    def all(self) -> list[Handle]:
-        """What all VMs hold."""
+    def all(self, kind: str | None = None) -> list[Handle]:
+        """What all VMs hold, or of one kind alone."""
         ...
 
 
@@ -89,9 +89,9 @@ class Ledger:
         """One VM's part. Its directory must be there before anything is written."""
         return VmHandles(self._rows, self._journal(vm_id), vm_id)
 
-    def all(self) -> list[Handle]:
-        """What all VMs hold."""
-        return self._rows.all()
+    def all(self, kind: str | None = None) -> list[Handle]:
+        """What all VMs hold, or of one kind alone."""
+        return self._rows.all(kind)
 
     def begin(self, vm: Vm) -> None:
         """Begin a VM's file anew with its present record: at its creation, at each start and when it is down.

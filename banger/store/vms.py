@@ -67,9 +67,12 @@ class HandleTable:
         rows = self._database.query("SELECT * FROM handles WHERE vm_id = ? ORDER BY kind, key", (vm_id,))
         return [_handle(row) for row in rows if kind in (None, row["kind"])]
 
-    def all(self) -> list[Handle]:
-        """What all VMs hold."""
-        return [_handle(row) for row in self._database.query("SELECT * FROM handles ORDER BY vm_id, kind, key")]
+    def all(self, kind: str | None = None) -> list[Handle]:
+        """What all VMs hold, or of one kind alone: with a thousand VMs, reading the others takes a tenth of a second."""
+        rows = self._database.query(
+            "SELECT * FROM handles WHERE kind = coalesce(?, kind) ORDER BY vm_id, kind, key", (kind,)
+        )
+        return [_handle(row) for row in rows]
 
 
 def _handle(row: Mapping[str, Any]) -> Handle:

@@ -107,3 +107,11 @@ def test_begin_keeps_what_is_held_and_the_vms_own_record(world: World) -> None:
     assert recorded.vm is not None
     assert recorded.vm["name"] == "web"
     assert recorded.handles["tap", "bg0"].detail == {"index": 7}
+
+
+def test_all_of_one_kind_are_found_without_the_others(world: World) -> None:
+    for kind, key in (("tap", "bg0"), ("address", "10.0.0.2"), ("address", "10.0.0.3")):
+        world.ledger.of(VM_ID).intend(kind, key)
+    assert [handle.key for handle in world.ledger.all("address")] == ["10.0.0.2", "10.0.0.3"]
+    assert [handle.key for handle in world.ledger.all()] == ["10.0.0.2", "10.0.0.3", "bg0"]
+    assert world.ledger.all("process") == []
