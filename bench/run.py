@@ -10,7 +10,7 @@ import tempfile
 import traceback
 from pathlib import Path
 
-from bench import booting, channel, listing, pulling, scaling, taps
+from bench import booting, channel, listing, pulling, scaling, taps, vmms
 from bench.measure import LEAST_ROUNDS, Comparison, table
 
 BENCHES = {
@@ -20,6 +20,7 @@ BENCHES = {
     "pulling": pulling.run,
     "scaling": scaling.run,
     "taps": taps.run,
+    "vmms": vmms.run,
 }
 LATEST = Path(__file__).with_name("latest.json")
 
