@@ -68,7 +68,7 @@ class HandleTable:
         return [_handle(row) for row in rows if kind in (None, row["kind"])]
 
     def all(self, kind: str | None = None) -> list[Handle]:
-        """What all VMs hold, or of one kind alone: with a thousand VMs, reading the others takes a tenth of a second."""
+        """What all VMs hold, or of one kind alone: of a thousand VMs, all of it takes a tenth of a second."""
         rows = self._database.query(
             "SELECT * FROM handles WHERE kind = coalesce(?, kind) ORDER BY vm_id, kind, key", (kind,)
         )
