@@ -14,9 +14,11 @@ from banger.config import Config
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.exits import Outcome
 from banger.core.ports import HostObject
+from banger.core.uid_span import parse_span
 from banger.core.units import MIB
 from banger.launch.cgroups import Cgroups, NoDelegationError, delegated_part
 from banger.launch.environment import is_supervised
+from banger.launch.jail import obstacle
 from banger.launch.port import Job, Launcher, Limits
 from banger.launch.session import SessionLauncher
 from banger.launch.systemd import SystemdLauncher
@@ -36,12 +38,18 @@ class Facts:
         reason: why this one.
         limited: CPU, memory and threads of a VMM are limited.
         unlimited_because: why not, else.
+        jailed: VMMs get users of their own and see nothing of the host but what they need.
+        unjailed_because: why not, else.
+        jail_obstacle: why that does not work here, so that none can be started.
     """
 
     name: str
     reason: str
     limited: bool
     unlimited_because: str = ""
+    jailed: bool = False
+    unjailed_because: str = ""
+    jail_obstacle: str = ""
 
 
 class Launching:
@@ -50,6 +58,8 @@ class Launching:
     def __init__(self, config: Config, installation: str, env: Mapping[str, str] | None = None) -> None:
         self._wish = config.text("vmm.launcher")
         self._wants_limits = config.text("vmm.limits") != "none"
+        self._uids = config.text("vmm.jail_uids")
+        self._unjailed_because = _unjailed_because(config)
         self._env = os.environ if env is None else env
         self._systemd = SystemdLauncher(installation)
         self._installation = installation
@@ -57,13 +67,25 @@ class Launching:
     def facts(self) -> Facts:
         """How VMMs are started here. Raises as :meth:`spawn` if they are not."""
         name, reason = self._choice
-        if isinstance(self._part, str) and (name == "session" or not self._wants_limits):
-            return Facts(name, reason, limited=False, unlimited_because=self._part)
-        return Facts(name, reason, limited=True)
+        limited = not isinstance(self._part, str) or (name == "systemd" and self._wants_limits)
+        return Facts(
+            name,
+            reason,
+            limited=limited,
+            unlimited_because="" if limited else str(self._part),
+            jailed=self.jails,
+            unjailed_because=self._unjailed_because,
+            jail_obstacle=self._jail_obstacle,
+        )
 
     def describe(self) -> Mapping[str, object]:
         """The same as plain values."""
         return asdict(self.facts())
+
+    @property
+    def jails(self) -> bool:
+        """True if every VMM gets a user of its own and is confined."""
+        return not self._unjailed_because
 
     @property
     def inherits(self) -> bool:
@@ -139,6 +161,10 @@ class Launching:
         )  # fmt: skip
 
     @cached_property
+    def _jail_obstacle(self) -> str:
+        return obstacle(parse_span(self._uids).start) if self.jails else ""
+
+    @cached_property
     def _session(self) -> SessionLauncher:
         part = self._part
         return SessionLauncher(None if isinstance(part, str) else Cgroups(part, self._installation))
@@ -152,3 +178,10 @@ class Launching:
             return delegated_part()
         except NoDelegationError as error:
             return str(error)
+
+
+def _unjailed_because(config: Config) -> str:
+    """Why VMMs that this user starts get no user of their own; empty if they do."""
+    if os.geteuid() != 0:
+        return "the daemon is not root's"
+    return "vmm.jail is off" if config.text("vmm.jail") == "off" else ""

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from banger.core.exits import Outcome
 from banger.core.ports import HostObject
+from banger.launch.jail import Confinement
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,8 @@ class Job:
         argv: what to run; the program as an absolute path.
         log: what it prints is appended there.
         output: what it prints on standard output is appended there instead.
-        descriptors: open files to inherit, where the launcher can (``Launcher.inherits``).
+        descriptors: open files to inherit, where the launcher can (``Launcher.inherits``); none if it is confined.
+        confinement: what is left to it of the host; None for all.
     """
 
     vm_id: str
@@ -43,6 +45,7 @@ class Job:
     limits: Limits = Limits()
     descriptors: Sequence[int] = ()
     output: Path | None = None
+    confinement: Confinement | None = None
 
 
 class Launcher(Protocol):

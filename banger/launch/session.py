@@ -15,6 +15,7 @@ from banger.core.exits import Outcome
 from banger.core.ports import HostObject
 from banger.launch.cgroups import Cgroups, remove
 from banger.launch.environment import vmm_environment
+from banger.launch.jail import jailed
 from banger.launch.port import Job
 
 #: The process enters its cgroup before it becomes the VMM: all of its memory is accounted there, and there is no
@@ -38,10 +39,12 @@ class SessionLauncher:
 
     def spawn(self, job: Job) -> int:
         """Start it: no pipe, no parent tie, its log in a file."""
-        argv = list(job.argv)
+        argv, entry = list(job.argv), None
         if self._cgroups:
             entry = self._cgroups.make(job.vm_id, job.limits) / "cgroup.procs"
             argv = ["/bin/sh", "-c", _ENTER, str(entry), *argv]
+        if job.confinement:
+            argv = jailed(job.confinement, job.argv, entry)
         with appending(job.output or job.log) as output, appending(job.log) as log:
             try:
                 process = subprocess.Popen(
@@ -57,8 +60,9 @@ class SessionLauncher:
                 )
             except OSError as error:
                 raise cannot_execute(argv[0], error.strerror or str(error)) from error
-        with suppress(ProcessLookupError):  # what is in a guest's memory is nothing to be kept in a file
-            resource.prlimit(process.pid, resource.RLIMIT_CORE, (0, 0))
+        if not job.confinement:  # which sees to it itself, and is another user's by now
+            with suppress(ProcessLookupError):  # what is in a guest's memory is nothing to be kept in a file
+                resource.prlimit(process.pid, resource.RLIMIT_CORE, (0, 0))
         # From here the process belongs to its identity. Popen would reap it behind our back, and lose its exit status,
         # whenever another process is started, unless it believes the process to be gone.
         process.returncode = 0

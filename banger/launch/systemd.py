@@ -16,6 +16,7 @@ from banger.core.exits import Outcome
 from banger.core.names import ID_LENGTH
 from banger.core.ports import HostObject
 from banger.launch.environment import BOOTED, inheritable
+from banger.launch.jail import jailed
 from banger.launch.port import Job, Limits
 from banger.posix.programs import run_program
 
@@ -156,7 +157,7 @@ def run_arguments(unit: str, job: Job) -> list[str]:
     properties = [*_PROPERTIES, f"StandardOutput=append:{job.output or job.log}"]
     properties += [f"StandardError=append:{job.log}"]
     properties += limit_properties(job.limits)
-    program, *arguments = job.argv
+    program, *arguments = jailed(job.confinement, job.argv) if job.confinement else job.argv
     return [
         "--quiet",
         f"--unit={unit}",
