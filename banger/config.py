@@ -67,6 +67,8 @@ KEYS: tuple[Key, ...] = (
     Key("firecracker.version", "", "installed Firecracker for new starts of VMs, empty for the newest"),
     Key("firecracker.path", "", "directory with other firecracker and jailer programs, or the program"),
     Key("firecracker.cpu_template", "", "what guests on Firecracker see of the CPU: T2, T2S, T2CL, T2A, C3, or a file"),
+    Key("vmm.jail", "on", "take from a VMM all of the host that its guest does not need", ("on", "off")),
+    Key("vmm.jail_uids", "2100000000-2100999999", "users that root's daemon gives its VMMs, one each"),
     Key("image.size_mib", 0, "size of a pulled image's file system, 0 to choose by content", is_size_mib=True),
     Key("image.max_unpacked_mib", 65536, "limit for the unpacked layers of one image, in MiB", is_size_mib=True),
     Key("image.parallel_downloads", 4, "layers of one image downloaded at the same time"),

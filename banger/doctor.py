@@ -106,6 +106,8 @@ def diagnose(layout: Layout) -> Iterator[Check]:
     yield from check_network(layout)
     yield check_daemon(layout)
     yield check_launcher(layout)
+    if config is not None:
+        yield check_jail(layout, config)
 
 
 def check_program(program: RequiredProgram, find: Callable[[str], str | None] | None = None) -> Check:
@@ -284,6 +286,34 @@ def explain_launcher(facts: object) -> Check:
     what = "services of systemd" if facts.get("name") == "systemd" else "sessions of their own"
     limits = "limited" if facts.get("limited") else f"not limited: {facts.get('unlimited_because')}"
     return Check("launcher", Status.OK, f"VMs run in {what} ({facts.get('reason')}), {limits}")
+
+
+def check_jail(layout: Layout, config: Config) -> Check:
+    """Whether VMMs are confined: by the daemon's word if one runs, else as the next one is told."""
+    uid, launcher = os.geteuid(), {"jailed": config.text("vmm.jail") != "off", "unjailed_because": "vmm.jail is off"}
+    if layout.socket.exists():
+        try:
+            system = _ask_daemon(layout)
+        except BangerError as error:
+            return _from_error("jail", error)
+        return explain_jail(system.get("uid"), system.get("launcher"))
+    return explain_jail(uid, launcher)
+
+
+def explain_jail(uid: object, launcher: object) -> Check:
+    """What the daemon of ``uid`` says of how it launches, in words; an older one does not tell."""
+    if uid != 0:
+        return Check("jail", Status.OK, "VMMs run as the daemon's user: only root's daemon has others to give")
+    if not isinstance(launcher, Mapping) or "jailed" not in launcher:
+        return Check("jail", Status.OK, "the daemon does not tell")
+    if problem := launcher.get("jail_obstacle"):
+        return Check("jail", Status.FAILED, f"no VM can be started: {problem}", "to do without: set vmm.jail to off")
+    if launcher["jailed"]:
+        return Check(
+            "jail", Status.OK, "every QEMU is a user of its own and sees nothing of the host but what it needs"
+        )
+    words = f"VMMs run as root: {launcher.get('unjailed_because')}"
+    return Check("jail", Status.WARNING, words, "set vmm.jail to on, and restart the daemon")
 
 
 def _ask_daemon(layout: Layout) -> Mapping[str, object]:

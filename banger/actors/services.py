@@ -29,6 +29,7 @@ from banger.core.ports import (
 )
 from banger.core.waiter import Waiter
 from banger.host.ledger import Ledger
+from banger.host.uids import VmmUids
 from banger.layout import Layout
 from banger.store import Store
 
@@ -116,6 +117,7 @@ class HostServices:
         storages: every storage driver; new VMs get the default.
         capabilities: in the order in which a start prepares them.
         host_objects: each lists what one part of banger has on the host.
+        uids: users for VMMs.
     """
 
     ledger: Ledger
@@ -123,6 +125,7 @@ class HostServices:
     storages: Drivers[Storage]
     capabilities: Sequence[Capability]
     host_objects: Sequence[Callable[[], Sequence[HostObject]]]
+    uids: VmmUids
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,6 +77,7 @@ class Bringup:
         self._ledger.intend("process", self.identity.marker)
         for kind, key in self._services.vms.vmms.launcher.holds(self._what.vm.id):
             self._ledger.intend(kind, key)
+        self._services.host.uids.take(self._what.vm.id, self._ledger)
         crashpoint("vm.start:process-intended")
 
     def launch(self) -> None:

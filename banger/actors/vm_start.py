@@ -26,6 +26,7 @@ from banger.core.ports import (
     VmmConfig,
     joined,
 )
+from banger.host.uids import held_by
 
 #: By this label the guest's init finds the modules of its kernel.
 MODULES_LABEL = "modules"
@@ -159,6 +160,7 @@ class VmStart:
             console_log=self._files.console_log,
             vmm_log=self._files.vmm_log,
             version=vm.vmm_version,
+            uid=held_by(self._ledger),
         )
 
     def _devices(self) -> list[Device]:

@@ -17,6 +17,7 @@ from banger.core.crashpoints import crashpoint
 from banger.core.models import ProcessIdentity, Vm
 from banger.core.plan import CleanupStep
 from banger.core.ports import Handle
+from banger.host import uids
 from banger.host.cascade import run_all
 from banger.host.publish import discard
 
@@ -89,6 +90,7 @@ def tear_down(services: Services, vm: Vm, identity: ProcessIdentity | None, *, f
         CleanupStep("guest channel", lambda: services.vms.guests.disconnect(vm.id)),
         CleanupStep(process, end_process),
         *_launcher_steps(services, vm, needs=alive),
+        CleanupStep(f"user of the VMM of {vm.name}", lambda: ledger.strike(uids.KIND), needs=alive),
         CleanupStep(f"sockets in {place.run_dir}", remove_run_dir, needs=alive),
         *made,
         *disk,

@@ -37,6 +37,7 @@ from banger.core.ports import (
     AgentCarrier,
     VmmDriver,
 )
+from banger.core.uid_span import parse_span
 from banger.daemon.capabilities import make_capabilities
 from banger.daemon.installation import installation_id
 from banger.dns.service import DnsService
@@ -47,6 +48,7 @@ from banger.guest.boot import LinuxGuestBoot
 from banger.guest.sshkeys import ensure_key
 from banger.host.evidence.store import EvidenceStore
 from banger.host.ledger import Ledger
+from banger.host.uids import VmmUids, all_held
 from banger.image_tools import LocalImageTools
 from banger.kernels import sources as kernel_sources
 from banger.launch import Launching
@@ -109,8 +111,9 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
     attendance = Attendance()
     mark = installation_id(layout)
     launching = Launching(config, mark)
+    users = parse_span(config.text("vmm.jail_uids"))
     drivers = all_vmm_drivers(config, layout, launching)
-    vmms = Vmms(drivers, LocalProcesses(launching.outcome), launching, config.text("vmm.driver"))
+    vmms = Vmms(drivers, LocalProcesses(launching.outcome, users), launching, config.text("vmm.driver"))
     guests = AgentGuests(loop, partial(agent_endpoint, layout, drivers), partial(hears_agent, layout, drivers))
 
     def on_forwarder_exit(vm_id: str) -> None:
@@ -161,6 +164,7 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
                     *(one.host_objects for one in capabilities.all),
                     StorageObjects(layout, mark),
                 ],
+                uids=VmmUids(users if launching.jails else range(0), mark, lambda: all_held(ledger.all())),
             ),
         )
     )

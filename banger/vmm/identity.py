@@ -12,7 +12,7 @@ import select
 import signal
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -67,11 +67,11 @@ def identify(pid: int, marker: str) -> ProcessIdentity:
     return ProcessIdentity(pid, stat.start_ticks, current_boot_id(), marker)
 
 
-def find(marker: str) -> ProcessIdentity | None:
+def find(marker: str, users: Container[int] = ()) -> ProcessIdentity | None:
     """The process that was started with ``marker`` but whose identity was never written down, if it lives.
 
-    Only a session leader of this user with an argument that begins with the marker counts: somebody who merely
-    mentions the marker (a ``grep``, an editor) is not taken for it.
+    Only a session leader of this user, or of one of ``users``, with an argument that begins with the marker counts:
+    somebody who merely mentions the marker (a ``grep``, an editor) is not taken for it.
     """
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -81,7 +81,7 @@ def find(marker: str) -> ProcessIdentity | None:
         if stat is None or stat.gone or stat.session != pid:
             continue
         arguments = _read_cmdline(pid).split(b"\0")
-        if any(argument.startswith(marker.encode()) for argument in arguments) and _is_ours(entry):
+        if any(argument.startswith(marker.encode()) for argument in arguments) and _is_ours(entry, users):
             return ProcessIdentity(pid, stat.start_ticks, current_boot_id(), marker)
     return None
 
@@ -232,9 +232,10 @@ def _reap_zombie(identity: ProcessIdentity) -> None:
         os.close(pidfd)
 
 
-def _is_ours(entry: Path) -> bool:
+def _is_ours(entry: Path, users: Container[int]) -> bool:
     try:
-        return entry.stat().st_uid == os.geteuid()
+        owner = entry.stat().st_uid
+        return owner == os.geteuid() or owner in users
     except (FileNotFoundError, ProcessLookupError):
         return False
 

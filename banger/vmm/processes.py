@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import replace
 
 from banger.core.cancel import CancelToken
@@ -18,13 +18,19 @@ from banger.vmm.cpu_time import cpu_seconds
 class LocalProcesses:
     """Implements :class:`banger.core.ports.VmmProcesses`. Keeps nothing: all it knows is on the host."""
 
-    def __init__(self, launched: Callable[[str], Outcome]) -> None:
-        """``launched`` tells what the launcher of a VM's last process was told of its end."""
+    def __init__(self, launched: Callable[[str], Outcome], users: Container[int] = ()) -> None:
+        """Nothing is looked for yet.
+
+        Args:
+            launched: tells what the launcher of a VM's last process was told of its end.
+            users: who VMMs may be besides this process's own user.
+        """
         self._launched = launched
+        self._users = users
 
     def find(self, marker: str) -> ProcessIdentity | None:
         """The process whose command line carries ``marker``: for a handle that was intended but never recorded."""
-        return processes.find(marker)
+        return processes.find(marker, self._users)
 
     def of_this_boot(self, identity: ProcessIdentity) -> bool:
         """False if the host rebooted since."""

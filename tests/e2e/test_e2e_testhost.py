@@ -191,6 +191,17 @@ def test_kvm_is_proven_by_a_guest_and_a_machine_runs_on_it(service: HostInside, 
     assert service.banger("vm", "exec", inner, "--", "uname", "-n").ok().text == f"{inner}\n"
 
 
+def test_vmm_that_systemd_started_on_kvm_is_in_a_jail(service: HostInside, inner: str) -> None:
+    pid = _vm(service)["pid"]
+    status = service.run("cat", f"/proc/{pid}/status").ok().text.splitlines()
+    found = {name: value.split() for name, _, value in (line.partition(":") for line in status)}
+    assert int(found["Uid"][0]) >= 2_100_000_000
+    assert found["CapBnd"] == ["0" * 16]
+    assert service.shell(f"test -e /proc/{pid}/root/dev/kvm").ok()
+    assert service.shell(f"test -e /proc/{pid}/root/var/lib/banger/banger.db").code == 1
+    assert _doctor(service)["jail"]["verdict"] == "ok"
+
+
 def test_outer_machine_runs_on_what_doctor_says(home: BangerHome, inside: HostInside) -> None:
     """Where KVM opens but guests hang on it, machines are emulated and doctor says why."""
     verdict = {check["name"]: check for check in home.json("doctor")}["kvm"]

@@ -26,7 +26,7 @@ from banger.vmm.qemu import launch, proof_guest, qmp
 from banger.vmm.qemu.arguments import Binary
 from banger.vmm.qemu.binary import find_binary
 from banger.vmm.qemu.proof import prove
-from tests.support.machines import Rig, has_qemu, machine_of, make_launching, wait_up
+from tests.support.machines import Rig, has_qemu, machine_of, make_launching, obstacle_to, wait_up
 
 pytestmark = [pytest.mark.boot, pytest.mark.skipif(not has_qemu(), reason="qemu-system-x86_64 is not installed")]
 
@@ -45,9 +45,11 @@ def make_rig(session_root: Path) -> Iterator[Callable[[str], Rig]]:
         rig.close()
 
 
-@pytest.fixture
-def rig(make_rig: Callable[[], Rig]) -> Rig:
-    return make_rig()
+@pytest.fixture(params=["qemu-microvm", "qemu-jailed"])
+def rig(request: pytest.FixtureRequest, make_rig: Callable[..., Rig]) -> Rig:
+    if obstacle := obstacle_to(request.param):
+        pytest.skip(obstacle)
+    return make_rig(request.param)
 
 
 def start(rig: Rig, config: VmmConfig) -> ProcessIdentity:
@@ -74,8 +76,10 @@ def refusal(rig: Rig, config: VmmConfig) -> BangerError:
     return caught.value
 
 
-@pytest.mark.parametrize("kind", ["qemu-microvm", "qemu-q35"])
+@pytest.mark.parametrize("kind", ["qemu-microvm", "qemu-q35", "qemu-jailed"])
 def test_launch_of_two_machines_on_one_read_only_base_works(make_rig: Callable[..., Rig], kind: str) -> None:
+    if obstacle := obstacle_to(kind):
+        pytest.skip(obstacle)
     rig = make_rig(kind)
     base = Drive(disk(rig.home / "base.img"), "root", read_only=True)
     for name in ("one", "two"):
@@ -169,17 +173,18 @@ def test_launch_in_a_directory_too_deep_for_sockets_is_invalid(rig: Rig) -> None
 
 
 def test_launch_of_a_vmm_that_never_answers_times_out_and_leaves_nothing(rig: Rig) -> None:
-    config = rig.config()
+    config = rig.config(uid=0)
     marker = vmm_marker(config.vm_id)
     never = config.run_dir / "never"
     os.mkfifo(never)
     with pytest.raises(BangerError) as caught:
         launch.launch(
             config,
-            lambda fd: ["/bin/sh", "-c", 'read -r x <> "$1"', marker, str(never)],
+            find_binary(),
+            lambda _: ["/bin/sh", "-c", 'read -r x <> "$1"', marker, str(never)],
             lambda _: None,
             make_launching("session"),
-            0.2,
+            timeout_s=0.2,
         )
     assert caught.value.kind is ErrorKind.TIMEOUT
     assert processes.find(marker) is None

@@ -52,6 +52,7 @@ from banger.forwarding.host_ports import Taken
 from banger.forwarding.publisher import Publisher, held_ports
 from banger.host.evidence.store import EvidenceStore
 from banger.host.ledger import Ledger
+from banger.host.uids import VmmUids, all_held
 from banger.host.user_network import UserNetwork
 from banger.layout import Layout
 from banger.releases import vmm_releases
@@ -60,6 +61,8 @@ from banger.supervisor import Supervisor
 from tests.support.fake_vmm import FakeVmm
 
 WAIT_S = 10.0
+#: Users of VMMs; the fakes remain who they are.
+USERS = range(2_100_000_000, 2_101_000_000)
 
 
 class Gate:
@@ -383,6 +386,7 @@ class World:
                 storages=Drivers("storage driver", [storage], storage.name),
                 capabilities=(UserNetwork(self.publisher), *capabilities),
                 host_objects=(self.vmm.host_objects, *(one.host_objects for one in capabilities)),
+                uids=VmmUids(USERS, mark, lambda: all_held(self.ledger.all())),
             ),
         )
 

@@ -32,9 +32,12 @@ from tests.support.waiting import eventually
 INSTALLATION = "0123456789ab"
 #: Machines that cost nothing, and real ones.
 FAKES = ("fake", "fake-firecracker")
-KINDS = (*FAKES, "qemu-microvm", "qemu-q35", "qemu-systemd", "firecracker")
+KINDS = (*FAKES, "qemu-microvm", "qemu-q35", "qemu-jailed", "qemu-systemd", "firecracker")
 #: Emulated, what is tested would take too long, or cannot be.
 ON_KVM = ("qemu-systemd", "firecracker")
+JAILED = ("qemu-jailed",)
+#: Far from what an installation of this host hands out, see ``vmm.jail_uids``.
+USERS = range(2_000_100_000, 2_000_165_536)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +63,7 @@ class Rig:
         if kind == "firecracker":
             # That KVM is worth something is taken for granted: how much an emulated one does is up to the host's load.
             driver = FirecrackerDriver(config, layout, launching, FakeEngines("kvm"))
-        return cls(kind, home, cache, driver, LocalProcesses(launching.outcome), launching)
+        return cls(kind, home, cache, driver, LocalProcesses(launching.outcome, USERS), launching)
 
     def close(self) -> None:
         """End every machine and remove the directory."""
@@ -98,6 +101,7 @@ class Rig:
             accelerator=self.vmm.engines.choose("", "").accelerator if self.kind in ON_KVM else "tcg",
             console_log=run_dir / "console.log",
             vmm_log=run_dir / "vmm.log",
+            uid=USERS[int(vm_id_of(name)[:4], 16)] if self.kind in JAILED else 0,
         )
         return replace(config, **changes)  # type: ignore[arg-type]
 
@@ -121,6 +125,8 @@ def obstacle_to(kind: str) -> str:
         return _obstacle_to_firecracker()
     if not has_qemu():
         return "qemu-system-x86_64 is not installed"
+    if kind in JAILED and os.geteuid() != 0:
+        return "only root's daemon gives VMMs users of their own"
     return SystemdLauncher(INSTALLATION).obstacle() if kind == "qemu-systemd" else ""
 
 

@@ -155,6 +155,26 @@ def test_launcher_is_explained(facts: object, words: str) -> None:
     assert words in check.detail
 
 
+@pytest.mark.parametrize(
+    ("uid", "launcher", "verdict", "words"),
+    [
+        (0, {"jailed": True}, Status.OK, "a user of its own"),
+        (0, {"jailed": True, "jail_obstacle": "not permitted"}, Status.FAILED, "no VM can be started: not permitted"),
+        (0, {"jailed": False, "unjailed_because": "vmm.jail is off"}, Status.WARNING, "as root: vmm.jail is off"),
+        (1000, {"jailed": False, "unjailed_because": "the daemon is not root's"}, Status.OK, "as the daemon's user"),
+        (0, {"name": "session"}, Status.OK, "does not tell"),
+        (0, {"error": "no bus"}, Status.OK, "does not tell"),
+    ],
+)
+def test_jail_that_roots_daemon_does_not_use_is_warned_of(
+    uid: int, launcher: object, verdict: Status, words: str
+) -> None:
+    check = doctor.explain_jail(uid, launcher)
+    assert check.verdict is verdict
+    assert words in check.detail
+    assert bool(check.remedy) is (verdict is not Status.OK)
+
+
 @pytest.mark.parametrize(("here", "there"), [(Status.OK, "tcg"), (Status.WARNING, "kvm")])
 def test_daemon_that_finds_another_accelerator_is_told(api: FakeApi, layout: Layout, here: Status, there: str) -> None:
     api.on("GET", "/v1/system", {"accelerator": there, "accelerator_reason": "no permission for /dev/kvm"})

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.ports import Drive, TapNic, UserNic, VmmConfig
-from banger.vmm.qemu.arguments import Binary, command_line, options
+from banger.core.ports import Drive, Nic, TapNic, UserNic, VmmConfig
+from banger.vmm.qemu import jail
+from banger.vmm.qemu.arguments import Binary, Handed, command_line, options
 
 BINARY = Binary("/usr/bin/qemu-system-x86_64", "QEMU emulator version 7.2.0", has_sandbox=True)
 DRIVES = (Drive(Path("/i/rootfs.ext4"), "root", read_only=True), Drive(Path("/v/disk.img"), "work", read_only=False))
@@ -32,9 +33,12 @@ CONFIG = VmmConfig(
 )
 
 
+HANDED = Handed(sockets={"qmp.sock": 7})
+
+
 def line(binary: Binary = BINARY, machine: str = "microvm", **changes: object) -> list[str]:
     config = replace(CONFIG, options={"machine": machine}, **changes)  # type: ignore[arg-type]
-    return command_line(binary, config, qmp_fd=7, tsc_khz=2_600_000)
+    return command_line(binary, config, HANDED, tsc_khz=2_600_000)
 
 
 def values(argv: Sequence[str], flag: str) -> list[str]:
@@ -152,3 +156,57 @@ def test_unknown_choice_is_a_usage_error_that_lists_the_known_ones(field: str, v
     assert caught.value.kind is ErrorKind.USAGE
     assert value in caught.value.message
     assert caught.value.hint.startswith("choose from ")
+
+
+def test_monitor_without_an_inherited_socket_is_made_at_its_path() -> None:
+    argv = command_line(BINARY, replace(CONFIG, run_dir=Path("/run/a,b")), Handed(), tsc_khz=2_600_000)
+    chardev = next(parse(value) for value in values(argv, "-chardev") if "id=qmp" in value)
+    assert (chardev["path"], chardev["server"], chardev["wait"]) == ("/run/a,b/qmp.sock", "on", "off")
+    assert "fd" not in chardev
+
+
+def test_machine_in_a_jail_names_no_file_socket_or_tap_that_it_inherits() -> None:
+    config = replace(CONFIG, uid=2_100_000_000, devices=(*DRIVES, TapNic("bgt0", "52:54:00:00:00:01")))
+    handed = jail.handed(config)
+    argv = command_line(BINARY, config, handed, tsc_khz=2_600_000)
+    sets = {parse(value)["opaque"]: parse(value)["set"] for value in values(argv, "-add-fd")}
+    disks = [parse(value)["file.filename"] for value in values(argv, "-blockdev")]
+    assert disks == [f"/dev/fdset/{sets[str(drive.path)]}" for drive in DRIVES]
+    chardevs = {parse(value)["id"]: parse(value) for value in values(argv, "-chardev")}
+    assert chardevs["console"]["path"] == f"/dev/fdset/{sets['/v/console.log']}"
+    assert [chardevs[name]["fd"] for name in ("qmp", "agent", "ports")] == [
+        str(number) for number in handed.sockets.values()
+    ]
+    assert values(argv, "-netdev") == [f"tap,id=net0,fd={handed.taps['bgt0']}"]
+    numbers = [*handed.sockets.values(), *handed.files.values(), *handed.taps.values()]
+    assert len(set(numbers)) == len(numbers)
+    assert min(numbers) > 2
+
+
+def test_machine_in_a_jail_gets_what_it_may_not_write_for_reading_alone() -> None:
+    config = replace(CONFIG, uid=2_100_000_000)
+    given = jail.confinement(config, BINARY, jail.handed(config))
+    assert [(file.mode, file.path) for file in given.files] == [
+        ("append", CONFIG.console_log),
+        ("read", DRIVES[0].path),
+        ("write", DRIVES[1].path),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("devices", "sees"), [((NIC,), True), ((), False), ((TapNic("bgt0", "52:54:00:00:00:01"),), False)]
+)
+def test_machine_in_a_jail_sees_the_hosts_network_only_if_its_own_stack_is_on_it(
+    devices: tuple[Nic, ...], sees: bool
+) -> None:
+    config = replace(CONFIG, uid=2_100_000_000, devices=devices)
+    given = jail.confinement(config, BINARY, jail.handed(config))
+    assert given.has_network is sees
+    assert (Path("/etc/resolv.conf") in given.visible) in ((sees, False) if sees else (False,))
+
+
+@pytest.mark.parametrize("accelerator", ["kvm", "tcg"])
+def test_machine_in_a_jail_has_kvm_only_if_it_runs_on_it(accelerator: str) -> None:
+    config = replace(CONFIG, uid=2_100_000_000, accelerator=accelerator)
+    given = jail.confinement(config, BINARY, jail.handed(config))
+    assert (Path("/dev/kvm") in given.devices) is (accelerator == "kvm")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import threading
@@ -133,6 +134,15 @@ def test_find_of_a_marker_that_is_only_mentioned_gives_nothing(spawn: Spawn) -> 
     spawn(own_session=False)
     spawn(f"# {MARKER}\nkill -STOP $$", marker="another")
     assert processes.find(MARKER) is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to become somebody else")
+def test_find_of_a_marker_of_another_user_counts_only_among_the_users_of_vmms(spawn: Spawn) -> None:
+    become = "setpriv --reuid 2000000000 --regid 2000000000 --clear-groups"
+    identity = spawn(f"exec {become} sh -c 'kill -STOP $$' {MARKER}")
+    eventually(lambda: Path(f"/proc/{identity.pid}").stat().st_uid == 2_000_000_000)
+    assert processes.find(MARKER) is None
+    assert processes.find(MARKER, range(2_000_000_000, 2_000_000_001)) == identity
 
 
 def test_identify_of_no_process_raises_lookup_error() -> None:

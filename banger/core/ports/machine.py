@@ -84,6 +84,7 @@ class VmmConfig:
         options: what the driver made of the VM's spec, for itself.
         accelerator: as the driver's engines chose it.
         version: the release that the VM's row names, and no other; empty: the one that the driver takes now.
+        uid: the user, and group, that its VMM is to be; 0 if it is not confined to one of its own.
     """
 
     vm_id: str
@@ -100,6 +101,7 @@ class VmmConfig:
     console_log: Path
     vmm_log: Path
     version: str = ""
+    uid: int = 0
 
 
 @dataclass(frozen=True, slots=True)

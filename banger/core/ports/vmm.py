@@ -145,7 +145,7 @@ class VmmLauncher(Protocol):
     """How processes of VMMs are started here, and what there is of that on the host besides them."""
 
     def describe(self) -> Mapping[str, object]:
-        """``{name, reason, limited, unlimited_because}``, for people."""
+        """``{name, reason, limited, unlimited_because, jailed, unjailed_because}``, for people."""
         ...
 
     def holds(self, vm_id: str) -> Sequence[tuple[str, str]]:

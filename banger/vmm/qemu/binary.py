@@ -37,17 +37,23 @@ def _inspect(path: str, _mtime_ns: int, _size: int) -> Binary:
             cause="it does not tell its version",
             hint=f"{path} -version",
         )
-    return Binary(path, version, has_sandbox=bool(sandboxed))
+    firmware = tuple(line for line in _answer(path, "-L", "help").splitlines() if line.startswith("/"))
+    return Binary(path, version, has_sandbox=bool(sandboxed), data_dirs=firmware)
 
 
 def _version(path: str, *arguments: str) -> str:
     """First line of ``-version``; empty if QEMU refuses ``arguments``."""
+    return _answer(path, *arguments, "-version").partition("\n")[0].strip()
+
+
+def _answer(path: str, *arguments: str) -> str:
+    """What it prints; empty if it refuses ``arguments``."""
     try:
-        done = run_program([path, *arguments, "-version"], timeout_s=_TIMEOUT_S)
+        done = run_program([path, *arguments], timeout_s=_TIMEOUT_S)
     except OSError as error:
         raise failures.cannot_execute(path, error) from error
     except BangerError as error:
         if error.kind is ErrorKind.TIMEOUT:
             return ""
         raise
-    return done.text.partition("\n")[0].strip() if done.status == 0 else ""
+    return done.text if done.status == 0 else ""

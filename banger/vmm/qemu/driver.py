@@ -28,7 +28,7 @@ from banger.vmm import identity as processes
 from banger.vmm.exits import explain_exit
 from banger.vmm.log_files import log_tail, make_room, note_command
 from banger.vmm.qemu import failures, health, launch, probe, qmp
-from banger.vmm.qemu.arguments import ACCELERATORS, AGENT_NODE, MACHINE, MACHINES, choose, command_line
+from banger.vmm.qemu.arguments import ACCELERATORS, AGENT_NODE, MACHINE, MACHINES, Handed, choose, command_line
 from banger.vmm.qemu.binary import find_binary
 from banger.vmm.qemu.engines import QemuEngines
 
@@ -91,12 +91,12 @@ class QemuDriver:
         tsc_khz = probe.tsc_khz(self._layout) if config.accelerator == "tcg" else 0
         make_room(config.console_log, config.vmm_log)
 
-        def noted(qmp_fd: int) -> Sequence[str]:
-            argv = command_line(binary, config, qmp_fd, tsc_khz)
+        def noted(handed: Handed) -> Sequence[str]:
+            argv = command_line(binary, config, handed, tsc_khz)
             note_command(config.vmm_log, binary.version, argv)
             return argv
 
-        return launch.launch(config, noted, on_spawn, self._launching, token=token)
+        return launch.launch(config, binary, noted, on_spawn, self._launching, token=token)
 
     def condition(self, machine: Machine, token: CancelToken | None = None) -> Condition:
         """What its monitor says; of one that does not answer nothing is known, and it will be asked again."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,10 +13,10 @@ from banger.core.cancel import CancelToken, Deadline
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import ProcessIdentity
 from banger.core.ports import VmmConfig
-from banger.launch import Job, Launching
+from banger.launch import Job, Launching, Limits
 from banger.vmm import identity
-from banger.vmm.qemu import failures, qmp
-from banger.vmm.qemu.arguments import options
+from banger.vmm.qemu import failures, jail, qmp
+from banger.vmm.qemu.arguments import QMP_SOCKET, Binary, Handed
 from banger.vmm.starting import NotRunningError, start
 
 #: From the start of the process until the machine runs; a loaded host takes a second.
@@ -22,20 +24,23 @@ START_TIMEOUT_S = 30.0
 #: What QEMU needs besides the guest's memory, in MiB: its own, and for emulation the translated code.
 _OVERHEAD_MIB = {"kvm": 512, "tcg": 1536}
 _STATUS_INTERVAL_S = 0.02
-#: Stands for the monitor's socket in a command line until its path takes its place.
-_NO_SOCKET = -1
+_CONNECT_INTERVAL_S = 0.004
+#: What ``sun_path`` takes (unix(7)), with the zero byte at its end.
+_LONGEST_PATH = 108
 
 
 def qmp_path(run_dir: Path) -> Path:
     """Where a VM's monitor socket is."""
-    return run_dir / "qmp.sock"
+    return run_dir / QMP_SOCKET
 
 
 def launch(
     config: VmmConfig,
-    command_line: Callable[[int], Sequence[str]],
+    binary: Binary,
+    command_line: Callable[[Handed], Sequence[str]],
     on_spawn: Callable[[ProcessIdentity], None],
     launching: Launching,
+    *,
     timeout_s: float = START_TIMEOUT_S,
     token: CancelToken | None = None,
 ) -> ProcessIdentity:
@@ -43,7 +48,8 @@ def launch(
 
     Args:
         config: the machine.
-        command_line: makes the argument list, given the number of the monitor's inherited listening socket.
+        binary: the QEMU that is started.
+        command_line: makes the argument list, given what QEMU inherits open.
         on_spawn: called as soon as the process exists.
         launching: starts the process.
         timeout_s: how long QEMU may take until the machine runs.
@@ -61,52 +67,63 @@ def launch(
 
     return start(
         config,
-        spawn=lambda: _spawn(config, command_line, launching),
+        spawn=lambda: _spawn(config, binary, command_line, launching),
         wait_running=wait_running,
         explain=failures.explain,
         on_spawn=on_spawn,
     )
 
 
-def _spawn(config: VmmConfig, command_line: Callable[[int], Sequence[str]], launching: Launching) -> int:
+def _spawn(
+    config: VmmConfig, binary: Binary, command_line: Callable[[Handed], Sequence[str]], launching: Launching
+) -> int:
     path = qmp_path(config.run_dir)
     overhead_mib = _OVERHEAD_MIB.get(config.accelerator, max(_OVERHEAD_MIB.values()))
     limits = launching.limits(config.cpus, config.memory_mib, overhead_mib)
+    path.unlink(missing_ok=True)
+    if config.uid:
+        return launching.spawn(_confined(config, binary, command_line, limits))
     if not launching.inherits:
-        path.unlink(missing_ok=True)
-        own = listening_at(path, command_line(_NO_SOCKET), _NO_SOCKET)
-        return launching.spawn(Job(config.vm_id, own, config.vmm_log, limits))
+        return launching.spawn(Job(config.vm_id, command_line(Handed()), config.vmm_log, limits))
     with _listener(path) as listener:
-        argv = command_line(listener.fileno())
+        argv = command_line(Handed(sockets={path.name: listener.fileno()}))
         return launching.spawn(Job(config.vm_id, argv, config.vmm_log, limits, (listener.fileno(),)))
 
 
-def listening_at(path: Path, argv: Sequence[str], descriptor: int) -> list[str]:
-    """The same command line, but QEMU makes the monitor's socket itself instead of inheriting ``descriptor``."""
-    inherited = options("socket", id="qmp", fd=descriptor, server="on", wait="off")
-    own = options("socket", id="qmp", path=path, server="on", wait="off")
-    assert inherited in argv, "the command line has no monitor"
-    return [own if word == inherited else word for word in argv]
+def _confined(
+    config: VmmConfig, binary: Binary, command_line: Callable[[Handed], Sequence[str]], limits: Limits
+) -> Job:
+    """QEMU in a jail, which inherits all that it works with."""
+    given = jail.handed(config)
+    for name in given.sockets:
+        path = config.run_dir / name
+        path.unlink(missing_ok=True)
+        if len(os.fsencode(path)) >= _LONGEST_PATH:
+            raise _no_socket(path, os.strerror(errno.ENAMETOOLONG))
+    jail.give(config)
+    seen = jail.confinement(config, binary, given)
+    program, *arguments = command_line(given)
+    return Job(config.vm_id, [os.path.realpath(program), *arguments], config.vmm_log, limits, confinement=seen)
 
 
 @contextmanager
 def _listener(path: Path) -> Iterator[socket.socket]:
     """A listening socket for QEMU to inherit: a client may connect at once and need not poll for the path."""
-    path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         try:
             listener.bind(str(path))
         except OSError as error:
-            raise BangerError(
-                ErrorKind.INVALID,
-                f'cannot make the socket "{path}"',
-                subject=str(path),
-                cause=str(error),
-                hint="set BANGER_HOME to a shorter path",
-            ) from error
+            raise _no_socket(path, str(error)) from error
         path.chmod(0o600)
         listener.listen(1)
         yield listener
+
+
+def _no_socket(path: Path, cause: str) -> BangerError:
+    return BangerError(
+        ErrorKind.INVALID, f'cannot make the socket "{path}"', subject=str(path), cause=cause,
+        hint="set BANGER_HOME to a shorter path",
+    )  # fmt: skip
 
 
 def _wait_running(run_dir: Path, spawned: ProcessIdentity, deadline: Deadline, token: CancelToken) -> None:
@@ -120,9 +137,9 @@ def _wait_running(run_dir: Path, spawned: ProcessIdentity, deadline: Deadline, t
                     token.wait(_STATUS_INTERVAL_S)
                     token.raise_if_cancelled()
                 return
-        except qmp.QmpConnectError as error:  # a QEMU that makes its socket itself has not come that far
+        except qmp.QmpConnectError as error:  # who makes its socket itself, or is in a jail, may not have come that far
             if not identity.is_same(spawned):
                 raise
             if deadline.expired:
                 raise qmp.QmpTimeoutError("it makes no monitor socket") from error
-            token.wait(_STATUS_INTERVAL_S)
+            token.wait(_CONNECT_INTERVAL_S)

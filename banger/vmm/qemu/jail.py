@@ -1,0 +1,101 @@
+"""What a QEMU in a jail has of the host.
+
+Disks, logs, sockets and taps are opened for it and inherited, so that it needs no right to any of them, and whose they
+are does not change. Three things it opens by itself, by path: its firmware, the kernel and the initrd.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Literal
+
+from banger.core.ports import AGENT_SOCKET, PORTS_SOCKET, Drive, TapNic, UserNic, VmmConfig
+from banger.launch import Confinement, Opened
+from banger.vmm.qemu import failures
+from banger.vmm.qemu.arguments import QMP_SOCKET, Binary, Handed
+
+#: The first descriptor that is handed over; those below are QEMU's own.
+_FIRST = 10
+#: Where the dynamic linker looks (ld.so(8)); those that are symbolic links are seen as such.
+_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/etc/ld.so.cache")
+#: Package stores in which every program has its libraries in directories of their own.
+_STORES = ("/nix/store", "/gnu/store")
+#: Where the user-mode network learns of the host's name servers.
+_RESOLVER = Path("/etc/resolv.conf")
+_DEVICES = (Path("/dev/null"), Path("/dev/urandom"))
+_KVM = Path("/dev/kvm")
+
+
+def handed(config: VmmConfig) -> Handed:
+    """What is handed over, each with its number. Pure."""
+    numbers = count(_FIRST)
+    drives = [(device.path, not device.read_only) for device in config.devices if isinstance(device, Drive)]
+    return Handed(
+        sockets={name: next(numbers) for name in (QMP_SOCKET, AGENT_SOCKET, PORTS_SOCKET)},
+        files={one: next(numbers) for one in dict.fromkeys([(config.console_log, True), *drives])},
+        taps={device.tap: next(numbers) for device in config.devices if isinstance(device, TapNic)},
+    )
+
+
+def confinement(config: VmmConfig, binary: Binary, given: Handed) -> Confinement:
+    """What QEMU sees and gets. Where a tap is all of its network, it sees no other."""
+    files = [Opened(number, _mode(config, *one), one[0]) for one, number in given.files.items()]
+    is_on_host_network = any(isinstance(device, UserNic) for device in config.devices)
+    return Confinement(
+        files=files,
+        sockets=[(number, config.run_dir / name) for name, number in given.sockets.items()],
+        taps=[(number, name) for name, number in given.taps.items()],
+        visible=list(dict.fromkeys(_visible(config, binary, with_resolver=is_on_host_network))),
+        devices=(*_DEVICES, *((_KVM,) if config.accelerator == "kvm" else ())),
+        uid=config.uid,
+        has_network=is_on_host_network,
+    )
+
+
+def give(config: VmmConfig) -> None:
+    """Let the VMM's user read what QEMU opens by itself; it is in directories that only the daemon's user can enter.
+
+    The initrd is the VM's own, and holds its host key: it is given away. The kernel is shared, and no secret.
+
+    Raises:
+        BangerError: ``unavailable`` on a file system that does not know users.
+    """
+    try:
+        mode = stat.S_IMODE(config.kernel.stat().st_mode)
+        if not mode & stat.S_IROTH:
+            config.kernel.chmod(mode | stat.S_IROTH)
+        os.chown(config.initrd, config.uid, config.uid)
+    except OSError as error:
+        raise failures.no_jail(config.name, f"{error.filename}: {error.strerror}") from error
+
+
+def _mode(config: VmmConfig, path: Path, writable: bool) -> Literal["read", "write", "append"]:
+    if path == config.console_log:
+        return "append"
+    return "write" if writable else "read"
+
+
+def _visible(config: VmmConfig, binary: Binary, *, with_resolver: bool) -> Iterator[Path]:
+    """Programs of the host are not among it: whoever takes over QEMU finds no shell."""
+    program = Path(binary.path).resolve()
+    own = [program, *(Path(one).resolve() for one in binary.data_dirs)]
+    stores = [Path(store) for store in _STORES if program.is_relative_to(store)]
+    libraries = [Path(one) for one in os.environ.get("LD_LIBRARY_PATH", "").split(":") if one.startswith("/")]
+    for path in (*map(Path, _LIBRARIES), *stores, *libraries, *own):
+        if path.exists():
+            yield path
+    yield config.kernel
+    yield config.initrd
+    if with_resolver and _RESOLVER.exists():
+        yield from _resolver_files()
+
+
+def _resolver_files() -> Iterator[Path]:
+    """The file, and if it is a link, the directory that it leads to: services replace it there."""
+    yield _RESOLVER
+    if _RESOLVER.is_symlink():
+        yield _RESOLVER.resolve().parent
