@@ -15,6 +15,7 @@ from banger.core.egress import Network
 from banger.core.errors import BangerError, ErrorKind
 from banger.network.addresses import Plan, mac_of
 from banger.network.guests import Guest
+from banger.network.link_dump import dump_links
 from banger.network.names import Alias, bridge_name, owner_of
 from banger.network.sysctl import tame_bridge, tame_tap
 
@@ -70,8 +71,13 @@ def _failed(doing: str, code: int, cause: str) -> BangerError:
 
 def all_links() -> list[Link]:
     """Every interface of this host."""
-    with _netlink("list network interfaces") as netlink:
-        return [_link(message) for message in netlink.get_links()]
+    try:
+        return [
+            Link(one.index, one.name, one.alias, one.mtu, one.master, is_up=bool(one.flags & _UP))
+            for one in dump_links()
+        ]
+    except OSError as error:
+        raise _failed("list network interfaces", error.errno or 0, str(error)) from error
 
 
 def find_link(name: str) -> Link | None:

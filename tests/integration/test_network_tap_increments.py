@@ -6,9 +6,10 @@ from collections import Counter
 from ipaddress import IPv4Address
 
 import pytest
+from pyroute2 import IPRoute
 
 from banger.core.models import Vm
-from banger.network import nft
+from banger.network import links, nft
 from banger.network.names import table_name
 from banger.network.resolver import Resolver
 from tests.support.netlab import INSTALLATION, SERVER, Lab, make_vm, needs_taps
@@ -84,3 +85,21 @@ def test_resolver_that_moves_reaches_guests_that_were_there_before(lab: Lab) -> 
     lab.resolver = Resolver(IPv4Address("127.0.0.1"), 5354)
     lab.prepare(make_vm(2))
     assert rules_of(lab) == made_whole(lab, make_vm(1), make_vm(2))
+
+
+def test_interfaces_are_those_that_another_library_reads(lab: Lab) -> None:
+    lab.prepare(make_vm(1))
+    lab.prepare(make_vm(2))
+    with lab.host.entered(), IPRoute() as netlink:
+        wanted = [
+            (
+                one["index"],
+                one.get_attr("IFLA_IFNAME"),
+                one.get_attr("IFLA_IFALIAS") or "",
+                one.get_attr("IFLA_MTU"),
+                one.get_attr("IFLA_MASTER") or 0,
+            )
+            for one in netlink.get_links()
+        ]
+        assert [(one.index, one.name, one.alias, one.mtu, one.master) for one in links.all_links()] == wanted
+    assert len(wanted) == 5
