@@ -11,7 +11,7 @@ from banger.core.errors import BangerError, ErrorKind
 from banger.core.wire.port_forward import PortForward
 
 PROTOCOLS = ("tcp", "udp")
-#: Of one VM. Each takes a few descriptors of the host, and of the VMM.
+#: Of one VM. Each takes a descriptor of its forwarder.
 MOST_PORTS = 1000
 LOOPBACK = "127.0.0.1"
 _HINT = "write 8080:80, 53:53/udp, 8000-8010:8000-8010, 127.0.0.1::80, [::1]:8080:80 or 80"

@@ -73,7 +73,7 @@ class VmmDriver(Protocol):
         """Start the process so that it outlives the daemon, and return once the machine runs.
 
         ``on_spawn`` is called as soon as the process exists, before anything can fail: it writes the handle down.
-        Raises ``conflict`` if a forwarded port is taken, ``cancelled`` soon after ``token`` is, ``unavailable`` with
+        Raises ``cancelled`` soon after ``token`` is, ``unavailable`` with
         the VMM's own words otherwise; then no process is left.
         """
         ...
