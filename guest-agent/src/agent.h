@@ -123,7 +123,8 @@ void backlog_free(struct backlog *backlog);
 
 /* transport.c */
 void open_inherited(int fd, bool dials);
-bool open_ports(void);
+bool ports_are_known(void);
+void open_ports(void);
 void open_vsock(void);
 void begin_channels(void);
 void accept_vsock(void);

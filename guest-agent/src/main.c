@@ -80,8 +80,10 @@ static void live_in(const char *toolbox) {
 }
 
 static void find_ports(bool only_vsock) {
-    for (int tries = 0; !only_vsock && !open_ports() && tries < PORT_TRIES; tries++)
-        usleep(PORT_PAUSE_US); /* a driver names its ports a moment after it was loaded */
+    for (int tries = 0; !only_vsock && !ports_are_known() && tries < PORT_TRIES; tries++)
+        usleep(PORT_PAUSE_US); /* a driver names its ports a moment after it was loaded, one by one */
+    if (!only_vsock)
+        open_ports();
     open_vsock();
 }
 

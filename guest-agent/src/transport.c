@@ -62,29 +62,49 @@ static bool is_ours(const char *name) {
     return !strncmp(name, PORT_NAME, size) && (name[size] == 0 || name[size] == '.');
 }
 
-/* True if there was one. */
-bool open_ports(void) {
+/* The name of a port, or "" as long as its driver has not heard of it. */
+static void read_name(const char *port, char *name, size_t size) {
+    char path[320];
+    snprintf(path, sizeof path, PORTS "/%s/name", port);
+    ssize_t got = read_file(AT_FDCWD, path, name, size);
+    name[got > 0 ? strcspn(name, "\n") : 0] = 0;
+}
+
+/* True once there is one of ours, and every port that there is has its name. */
+bool ports_are_known(void) {
     DIR *ports = opendir(PORTS);
     struct dirent *entry;
-    bool any = false;
+    bool any = false, all = true;
+    while (ports && (entry = readdir(ports)) != NULL) {
+        char name[128];
+        if (entry->d_name[0] == '.')
+            continue;
+        read_name(entry->d_name, name, sizeof name);
+        any |= is_ours(name);
+        all &= *name != 0;
+    }
+    if (ports)
+        closedir(ports);
+    return any && all;
+}
+
+void open_ports(void) {
+    DIR *ports = opendir(PORTS);
+    struct dirent *entry;
     while (ports && (entry = readdir(ports)) != NULL) {
         char path[320], name[128];
-        snprintf(path, sizeof path, PORTS "/%s/name", entry->d_name);
-        if (entry->d_name[0] == '.' || read_file(AT_FDCWD, path, name, sizeof name) <= 0)
-            continue;
-        name[strcspn(name, "\n")] = 0;
-        if (!is_ours(name))
+        read_name(entry->d_name, name, sizeof name);
+        if (entry->d_name[0] == '.' || !is_ours(name))
             continue;
         snprintf(path, sizeof path, "/dev/%s", entry->d_name);
         int fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
         if (fd >= 0)
-            any |= keep(fd, false, !strcmp(name, DIALS_NAME));
+            keep(fd, false, !strcmp(name, DIALS_NAME));
         else
             complain("cannot open %s: %s", path, strerror(errno));
     }
     if (ports)
         closedir(ports);
-    return any;
 }
 
 static int listen_at(uint32_t port) {
