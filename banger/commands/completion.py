@@ -120,6 +120,11 @@ class Names:
         entries = (self._get("/v1/catalog") or {}).get(kind, [])
         return [(entry["name"], entry.get("summary") or "") for entry in entries]
 
+    def releases(self) -> list[Candidate]:
+        """Versions of VMMs that banger has installed."""
+        rows = self._get("/v1/drivers") or []
+        return [(row["version"], row.get("support") or "") for row in rows if row["origin"] == "installed"]
+
     def locations(self) -> list[Candidate]:
         """Beginnings of paths in VMs."""
         return [(f"{name}:", meaning) for name, meaning in self.objects("vms")]
@@ -164,6 +169,7 @@ _SOURCES: Mapping[str, Callable[[Names], list[Candidate]]] = {
     "kernel_names": lambda names: names.catalog("kernels"),
     "operation": lambda names: names.objects("operations"),
     "operations": lambda names: names.objects("operations"),
+    "version": lambda names: names.releases(),
     "source": lambda names: names.locations(),
     "target": lambda names: names.locations(),
 }

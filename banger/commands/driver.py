@@ -19,7 +19,7 @@ def install(
     installable: DriverName,
     *,
     version: Annotated[str, Option(metavar="X.Y.Z", help="This version instead of the newest that banger knows.")] = "",
-    source: Annotated[
+    taken_from: Annotated[
         str, Option("--from", metavar="FILE|DIR|URL", help="Take the release from there, not from its project.")
     ] = "",
     sha256: Annotated[
@@ -31,9 +31,9 @@ def install(
     from banger.core.wire.drivers import InstallDriverBody
 
     session: CliSession = ctx.obj
-    if source and "://" not in source:
-        source = str(Path(source).expanduser().absolute())
-    body = InstallDriverBody(version, source, tuple(sha256 or ()))
+    if taken_from and "://" not in taken_from:
+        taken_from = str(Path(taken_from).expanduser().absolute())
+    body = InstallDriverBody(version, taken_from, tuple(sha256 or ()))
     _tell(session, session.long("POST", path_of("drivers", installable, "install"), body=body))
 
 

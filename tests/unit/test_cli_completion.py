@@ -27,6 +27,8 @@ def names(api: FakeApi) -> Names:
     api.on(
         "GET", "/v1/catalog", {"images": [{"name": "alpine", **entry}], "kernels": [{"name": "debian-cloud", **entry}]}
     )
+    drivers = [{"name": "firecracker", "version": version, "origin": "installed"} for version in ("1.16.1", "1.12.1")]
+    api.on("GET", "/v1/drivers", [{"name": "qemu", "version": "7.2.22", "origin": "host"}, *drivers])
     return Names(Layout.from_environment())
 
 
@@ -65,6 +67,10 @@ def names(api: FakeApi) -> Names:
         ("vm list --st", ["--state"]),
         ("vm list --state running --st", []),
         ("vm nonsense web", []),
+        ("driver ", ["install", "list", "remove"]),
+        ("driver install f", ["firecracker"]),
+        ("driver install firecracker --from w", []),
+        ("driver remove firecracker --version 1", ["1.16.1", "1.12.1"]),
     ],
 )
 def test_candidates_fit_the_place(names: Names, line: str, expected: list[str]) -> None:
