@@ -141,7 +141,7 @@ class Layout:
 
     def vm_dir(self, vm_id: str) -> Path:
         """A VM's disk, handles and logs."""
-        return self.data / "vms" / vm_id
+        return self.data.joinpath("vms", vm_id)
 
     @property
     def homes(self) -> Path:
@@ -155,7 +155,7 @@ class Layout:
 
     def vm_run_dir(self, vm_id: str) -> Path:
         """A VM's sockets."""
-        return self.run / "vms" / vm_id
+        return self.run.joinpath("vms", vm_id)
 
     def check_trusted(self) -> None:
         """Raise ``denied`` if somebody else made, or could change, one of the directories. Ask before opening any."""

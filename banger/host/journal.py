@@ -106,7 +106,7 @@ class Journal:
     def read(self, vm_id: str) -> JournalState:
         """What it says; nothing if it is not there."""
         try:
-            with self._path.open("rb") as file:
+            with self._path.open("rb", buffering=0) as file:
                 return replay(file.read(MAX_BYTES), vm_id)
         except FileNotFoundError:
             return JournalState()

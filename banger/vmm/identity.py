@@ -25,6 +25,7 @@ from banger.core.models import ProcessIdentity
 NO_PROCESS = ProcessIdentity(0, 0, "", "")
 
 _REMEMBERED_STATUSES = 256
+_PIECE_BYTES = 16 << 10
 #: How soon a wait for an exit hears that it is wanted no more, in seconds.
 _CANCEL_POLL_S = 0.05
 _STOP_POLL_S = 0.005
@@ -241,16 +242,24 @@ def _is_ours(entry: Path, users: Container[int]) -> bool:
 
 
 def _read_stat(pid: int) -> ProcessStat | None:
-    try:
-        with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:  # noqa: PTH123  # a thousand are read at a start
-            return parse_stat(file.read())
-    except (FileNotFoundError, ProcessLookupError):
-        return None
+    text = _read(f"/proc/{pid}/stat")
+    return parse_stat(text.decode(errors="replace")) if text else None
 
 
 def _read_cmdline(pid: int) -> bytes:
+    return _read(f"/proc/{pid}/cmdline")
+
+
+def _read(path: str) -> bytes:
+    """A file of a process, or nothing if that is gone. A thousand are read at a start: by as few calls as can be."""
     try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:  # noqa: PTH123  # as above
-            return file.read()
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            data = b""
+            while piece := os.read(descriptor, _PIECE_BYTES):
+                data += piece
+            return data
+        finally:
+            os.close(descriptor)
     except (FileNotFoundError, ProcessLookupError):
         return b""
