@@ -28,7 +28,7 @@ from banger.actors.messages import (
 from banger.actors.vm_bringup import Ingredients
 from banger.actors.vm_files import VmFiles
 from banger.actors.vm_keeper import VmKeeper
-from banger.actors.vm_machines import condition_of, driver_for, driver_of, likely_driver, machine_of
+from banger.actors.vm_machines import condition_of, driver_for, driver_of, likely_driver, machine_of, wait_over
 from banger.actors.vm_reconcile import VmReconciler
 from banger.actors.vm_sizes import with_sizes
 from banger.actors.vm_start import VmStart
@@ -275,7 +275,7 @@ class VmActor(OwnerActor):
         with operation.step("ask guest"):
             self._ask_to_power_off(vm, operation)
         with operation.step("wait for guest"):
-            gone = self.services.vms.vmms.processes.wait_exit(identity, timeout_s, operation.haste)
+            gone = wait_over(self.services, vm, identity, timeout_s, operation.haste)
         operation.token.raise_if_cancelled()
         if not gone:
             reason = operation.haste.reason or f"the guest did not power off within {timeout_s:g} s"

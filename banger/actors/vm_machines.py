@@ -7,6 +7,7 @@ from collections.abc import Collection
 from banger.actors.services import Services
 from banger.actors.vm_files import VmFiles
 from banger.actors.vmm_choice import VmmChoice, choose_vmm, lacking
+from banger.core.cancel import CancelToken, Deadline
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import ProcessIdentity, Vm
 from banger.core.ports import (
@@ -14,12 +15,16 @@ from banger.core.ports import (
     Condition,
     DeviceKind,
     Drive,
+    Health,
     Machine,
     Mount,
     TapNic,
     UserNic,
     VmmDriver,
 )
+
+#: How often, in seconds, a machine that does not end by itself is looked at while its guest is to power off.
+_LOOK_S = 1.0
 
 
 def driver_for(services: Services, vm: Vm, kernel_digest: str = "") -> VmmChoice:
@@ -79,6 +84,23 @@ def _present(services: Services, vm: Vm) -> list[Capability]:
 def _wanted(services: Services, vm: Vm) -> set[DeviceKind]:
     """The kinds of devices that its machine is to have."""
     return {Drive, *(kind for one in _present(services, vm) for kind in one.devices(vm))}
+
+
+def wait_over(services: Services, vm: Vm, identity: ProcessIdentity, timeout_s: float, token: CancelToken) -> bool:
+    """Wait until a machine is gone, or cannot go on because its guest has powered off.
+
+    False on timeout, and soon after ``token`` is cancelled.
+    """
+    processes = services.vms.vmms.processes
+    if driver_of(services, vm).has_power_switch:
+        return processes.wait_exit(identity, timeout_s, token)
+    deadline = Deadline.after(timeout_s)
+    while not processes.wait_exit(identity, deadline.at_most(_LOOK_S), token):
+        if deadline.expired or token.cancelled:
+            return False
+        if condition_of(services, vm, identity).health is Health.HALTED:
+            return True
+    return True
 
 
 def _no_network(vm: Vm) -> BangerError:

@@ -102,7 +102,8 @@ class Trial:
         """
         accelerator = self.candidate.prospect.accelerator
         requested = "" if accelerator == HARDWARE else accelerator
-        spec = replace(self.spec, network=self.candidate.network, accelerator=requested, ephemeral=True, ttl_s=_TTL_S)
+        machine = replace(self.spec, vmm=self.candidate.driver, accelerator=requested)
+        spec = replace(machine, network=self.candidate.network, ephemeral=True, ttl_s=_TTL_S)
         body = CreateVmBody(spec, start=True)
         limit_s = self.boot_timeout_s + _PREPARING_S
         booted: list[Guest] = []

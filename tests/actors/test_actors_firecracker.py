@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from banger.actors.messages import CreateVm, PauseVm, ReconcileHost, RestartVm, ResumeVm, StartVm, StopVm
@@ -64,6 +66,14 @@ def test_stop_has_the_guest_reboot_because_nothing_else_ends_the_machine(vm_worl
     stopped = vm_world.do(StopVm(vm.id, vm.name, 60.0))
     assert (stopped.state, stopped.exit_reason) == (VmState.STOPPED, ExitReason.REQUESTED)
     assert vm_world.guests.by_reboot == [True]
+
+
+def test_stop_of_a_guest_that_powers_off_instead_of_rebooting_does_not_wait_for_its_process(vm_world: World) -> None:
+    vm = create(vm_world, start=True)
+    vm_world.guests.on_power_off = lambda vm: vm_world.vmm.exit(vm_world.layout.vm_run_dir(vm.id), "halt")
+    began = time.monotonic()
+    assert vm_world.do(StopVm(vm.id, vm.name, 60.0)).state is VmState.STOPPED
+    assert time.monotonic() - began < 30.0
 
 
 def test_restart_pause_and_resume_are_as_with_any_driver(vm_world: World) -> None:
