@@ -25,8 +25,8 @@ from banger.core.wire.vm_spec import VmSpec
 from banger.launch import Launching
 from banger.layout import Layout
 from banger.vmm import identity as processes
+from banger.vmm.firecracker import client, exits, failures
 from banger.vmm.firecracker import driver as firecracker_driver
-from banger.vmm.firecracker import exits, failures
 from banger.vmm.firecracker.client import Api, ApiConnectError, ApiError, ApiTimeoutError
 from banger.vmm.firecracker.configuration import configuration
 from banger.vmm.firecracker.driver import FirecrackerDriver
@@ -254,6 +254,15 @@ def test_answer_that_is_none_is_an_error(tmp_path: Path, answer: bytes) -> None:
 def test_nobody_at_the_socket_is_told_apart(tmp_path: Path) -> None:
     with pytest.raises(ApiConnectError):
         Api(tmp_path / "nobody", 5.0).get("/")
+
+
+def test_descriptors_that_ran_out_are_an_error_like_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(*_: object) -> socket.socket:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(client.socket, "socket", none_left)
+    with pytest.raises(ApiTimeoutError, match="Too many open files"):
+        Api(tmp_path / "s", 5.0).get("/")
 
 
 def test_silence_ends_at_the_deadline(tmp_path: Path) -> None:

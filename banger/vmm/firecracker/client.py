@@ -64,7 +64,7 @@ class Api:
 
     def _request(self, method: str, path: str, body: Mapping[str, object] | None) -> dict[str, Any]:
         deadline = Deadline.after(self.timeout_s)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection, abandoned_with(connection, self.token):
+        with _unix_socket() as connection, abandoned_with(connection, self.token):
             try:
                 connection.settimeout(_left(deadline))
                 connection.connect(str(self.path))
@@ -82,6 +82,13 @@ class Api:
         if status not in (_OK, _NO_CONTENT):
             raise ApiError(f"{method} {path}: {_fault(content) or f'status {status}'}")
         return _object(content) if content else {}
+
+
+def _unix_socket() -> socket.socket:
+    try:
+        return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    except OSError as error:  # no descriptor is left: whoever asks will ask again
+        raise ApiTimeoutError(f"no socket: {error}") from error
 
 
 def encode(method: str, path: str, body: Mapping[str, object] | None) -> bytes:
