@@ -39,7 +39,7 @@ def test_show_has_the_waterfall_of_the_last_start(home: BangerHome, living: str)
     assert len(shown["timings"]) >= 3
     assert all(step["duration_s"] >= 0 for step in shown["timings"])
     text = home.run("vm", "show", living).ok().text
-    assert all(step["name"] in text for step in shown["timings"])
+    assert all(step["name"][:28] in text for step in shown["timings"])  # the longest are cut
 
 
 def test_name_id_and_unique_prefix_address_the_same_vm(home: BangerHome, living: str) -> None:
