@@ -128,4 +128,5 @@ def exec_spec(request: ExecRequest) -> ExecSpec:
         rows=tty.rows if tty else 0,
         columns=tty.columns if tty else 0,
         flags=ExecFlag.SESSION_ENV | (ExecFlag.TTY if tty else ExecFlag.NONE),
+        has_input=request.has_input or tty is not None,  # what a terminal has before its reader may be thrown away
     )

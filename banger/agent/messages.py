@@ -11,6 +11,8 @@ from banger.agent.wire import MAX_PAYLOAD, MAX_REQUEST, Flag, Frame, Kind, WireE
 
 #: What Linux takes as one argument or variable (``MAX_ARG_STRLEN``, execve(2)), without its zero byte.
 MAX_STRING = 131071
+#: So many bytes of a result's message are kept: an agent's own are a path and a few words, and there are many results.
+_MOST_MESSAGE = 2048
 #: ``length`` of :func:`read` that means "to the end".
 TO_THE_END = (1 << 64) - 1
 
@@ -143,20 +145,26 @@ def strings(values: Sequence[str]) -> bytes:
 
 
 class Request(NamedTuple):
-    """The payload of OPEN, but for the window, which the session knows."""
+    """The payload of OPEN, but for the window, which the session knows.
+
+    ``has_input``: there may be some; if not, its end is sent with the request, which spares the guest an interruption.
+    """
 
     op: Op
     fields: bytes = b""
     flags: int = 0
+    has_input: bool = True
 
     def frames(self, stream: int, window: int) -> Iterator[Frame]:
-        """The OPEN frames, to be sent without another OPEN in between. Raises ``ValueError`` if it is too large."""
+        """Its frames, to be sent without others in between. Raises ``ValueError`` if it is too large."""
         payload = _REQUEST.pack(self.op, self.flags, window) + self.fields
         if len(payload) > MAX_REQUEST:
             raise ValueError(f"a request of {len(payload)} bytes; {MAX_REQUEST} is the most")
         for start in range(0, len(payload), MAX_PAYLOAD):
             more = Flag.MORE if start + MAX_PAYLOAD < len(payload) else Flag.NONE
             yield Frame(stream, Kind.OPEN, more, payload[start : start + MAX_PAYLOAD])
+        if not self.has_input:
+            yield Frame(stream, Kind.DATA, Flag.END)
 
 
 class ExecSpec(NamedTuple):
@@ -172,12 +180,14 @@ class ExecSpec(NamedTuple):
     rows: int = 0
     columns: int = 0
     flags: ExecFlag = ExecFlag.SESSION_ENV
+    has_input: bool = True
 
     def request(self) -> Request:
         """As a request."""
         numbers = struct.pack("<IIHH", self.timeout_ms, self.grace_ms, self.rows, self.columns)
         texts = string(self.user) + string(self.workdir) + string(self.id)
-        return Request(Op.EXEC, numbers + texts + strings(self.argv) + strings(self.env), self.flags)
+        fields = numbers + texts + strings(self.argv) + strings(self.env)
+        return Request(Op.EXEC, fields, self.flags, self.has_input)
 
 
 def get(path: str) -> Request:
@@ -280,7 +290,7 @@ class Result(NamedTuple):
             raise WireError("a result is too short")
         status, _, errno = _RESULT.unpack_from(payload)
         message, offset = _take_string(payload, _RESULT.size)
-        return cls(status, errno, message.decode(errors="replace"), payload[offset:])
+        return cls(status, errno, message[:_MOST_MESSAGE].decode(errors="replace"), payload[offset:])
 
     def encode(self) -> bytes:
         """As an agent sends it."""

@@ -117,18 +117,20 @@ class AgentSession(asyncio.BufferedProtocol):
         except ValueError as error:
             hint = "send it on standard input, or copy it with banger vm cp"
             raise BangerError(ErrorKind.USAGE, "the command is too long", cause=str(error), hint=hint) from error
-        stream = self._streams[number] = AgentStream(number, window, self)
+        stream = self._streams[number] = AgentStream(number, window, self, has_input=request.has_input)
         self._last_number = number
-        for frame in frames:
-            self.send(frame)
+        self._write(b"".join(frame.encode(self._exchange.tag) for frame in frames))
         self._heartbeat.run()
         return stream
 
     def send(self, frame: Frame) -> None:
         """Send a frame, unless the session is over."""
+        self._write(frame.encode(self._exchange.tag))
+
+    def _write(self, data: bytes) -> None:
         if self._transport is None or not self.is_live:
             return
-        self._transport.write(frame.encode(self._exchange.tag))
+        self._transport.write(data)
         if self._unread > _MOST_UNREAD:
             logger.warning("{}: the guest's agent does not read what it is sent", self._vm_id)
             self.end("its agent does not read what it is sent")

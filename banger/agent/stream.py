@@ -40,8 +40,8 @@ class AgentStream:
         result: how it ended, or why nobody knows.
     """
 
-    def __init__(self, number: int, window: int, sender: Sender) -> None:
-        """``window`` is the credit for output that its OPEN gives."""
+    def __init__(self, number: int, window: int, sender: Sender, *, has_input: bool = True) -> None:
+        """``window`` is the credit for output that its OPEN gives; without input, its end was sent with that."""
         self.started = asyncio.Event()
         self.is_cancelled = False
         self.result: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
@@ -51,7 +51,7 @@ class AgentStream:
         self._room = asyncio.Event()
         self._state = StreamState(number, window)
         self._discarding = False
-        self._input_ended = False
+        self._input_ended = not has_input
 
     @property
     def number(self) -> int:

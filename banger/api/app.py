@@ -196,7 +196,9 @@ ROUTES: tuple[Entry, ...] = (
 
 def make_app(context: ApiContext) -> Starlette:
     """The ASGI application."""
-    routes = [Route(e.described.path, e.endpoint, methods=[e.described.method]) for e in ROUTES]
+    # Those of commands come first: what is looked for comes after each one that does not match.
+    ordered = sorted(ROUTES, key=lambda entry: entry.described.frames is None)
+    routes = [Route(e.described.path, e.endpoint, methods=[e.described.method]) for e in ordered]
     routes.append(Route("/v1/openapi.json", _openapi, methods=["GET"]))
     app = Starlette(
         routes=routes,

@@ -22,6 +22,11 @@ class FrameCaller:
     def __init__(self, channel: ServerFrameChannel) -> None:
         self._channel = channel
 
+    @property
+    def has_input(self) -> bool:
+        """False if STDIN_EOF has come, and nothing before it."""
+        return not self._channel.is_input_empty
+
     async def next_input(self) -> bytes | None:
         """STDIN frames, until STDIN_EOF."""
         return await self._channel.next_input()

@@ -30,6 +30,7 @@ class ServerFrameChannel:
     Attributes:
         hung_up: the caller is gone, or nothing more is heard from it because of its ``fault``.
         fault: which rule it broke.
+        is_input_empty: standard input has ended, and there was none.
 
     The pump never waits for a consumer, so that it hears a signal, and the caller hanging up, behind input that
     nobody reads; the window of standard input bounds what it holds meanwhile.
@@ -41,6 +42,8 @@ class ServerFrameChannel:
         self._inputs: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._controls: asyncio.Queue[tuple[FrameType, bytes] | None] = asyncio.Queue(_MAX_CONTROLS)
         self._held = 0
+        self._was_put = False
+        self.is_input_empty = False
         self.hung_up = asyncio.Event()
         self.fault: BangerError | None = None
         self._started = False
@@ -74,10 +77,12 @@ class ServerFrameChannel:
         match kind:
             case FrameType.STDIN:
                 self._held += len(payload)
+                self._was_put = True
                 if self._held > STDIN_WINDOW + MAX_PAYLOAD:
                     raise BangerError(ErrorKind.USAGE, "more standard input was sent than the window allows")
                 self._inputs.put_nowait(payload)
             case FrameType.STDIN_EOF:
+                self.is_input_empty = not self._was_put
                 self._inputs.put_nowait(None)
             case _ if self._controls.full():
                 raise BangerError(ErrorKind.USAGE, f"more than {_MAX_CONTROLS} frames wait for their turn")

@@ -71,6 +71,7 @@ class ExecRequest:
         user: name or number, with ``:GROUP`` or without; empty means the image's own.
         workdir: absolute; empty means the image's own.
         tty: run it on a terminal; standard error then arrives as standard output.
+        has_input: something may be written to its standard input; otherwise it is empty from the start.
     """
 
     argv: tuple[str, ...] = ()
@@ -78,6 +79,7 @@ class ExecRequest:
     user: str = ""
     workdir: str = ""
     tty: Terminal | None = None
+    has_input: bool = True
 
 
 def check_exec(request: ExecRequest) -> None:

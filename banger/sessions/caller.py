@@ -38,6 +38,11 @@ class Resize:
 class Caller(Protocol):
     """The other end of a command: who asked for it, reads its output and may leave at any time."""
 
+    @property
+    def has_input(self) -> bool:
+        """False if it is known already that there is none."""
+        ...
+
     async def next_input(self) -> bytes | None:
         """The next piece of standard input, or None at its end."""
         ...

@@ -37,7 +37,7 @@ class ExecService:
             BangerError: ``timeout`` after ``timeout_s``, ``unknown_outcome`` if the guest was lost, and what
                 :meth:`start` raises.
         """
-        process = await self.start(vm, request)
+        process = await self.start(vm, replace(request, has_input=caller.has_input))
         try:
             await caller.put_started(vm)
             async with asyncio.timeout(timeout_s):

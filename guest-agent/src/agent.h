@@ -36,13 +36,14 @@ struct stream {
     bool want_started, want_stop, deaf, said_end, muted;
 
     pid_t pid; /* 0: none, or reaped */
-    bool child, reaped;
+    bool child, reaped, status_watched;
     int wait_status;
     uint64_t user_us, system_us, resident_kib;
     int64_t out_left, err_left; /* after the end of a command: what it had written by then; -1: all there is */
     int cause;
     uint32_t grace_ms;
     int64_t deadline, started; /* ms; 0: none */
+    int64_t unhurried; /* ms: until then nobody waits to hear that the command runs; 0: somebody does */
     bool hung_up;
     char run[65]; /* an exec's ID */
     uint64_t places; /* what a freeze concerns, as a hash */

@@ -15,7 +15,7 @@
 #include "child.h"
 #include "spawn.h"
 
-enum { RETRY_KILL_MS = 500, TTY_REST = 1 << 20 };
+enum { RETRY_KILL_MS = 500, TTY_REST = 1 << 20, UNHURRIED_MS = 50 };
 
 static bool make_pipe(int *reading, int *writing) {
     int ends[2];
@@ -77,7 +77,9 @@ bool spawn_child(struct stream *stream, struct spawn *spawn, child_body *body, c
     }
     stream->pid = pid;
     stream->child = true;
-    loop_watch(&stream->status, status);
+    fcntl(status, F_SETFL, O_NONBLOCK);
+    stream->status = (struct watch){.fd = status, .readable = true};
+    stream->unhurried = stream->op == OP_EXEC ? now_ms() + UNHURRIED_MS : 0;
     return true;
 }
 
@@ -187,10 +189,24 @@ static void finish_exec(struct stream *stream) {
     stream_finish(stream, &result);
 }
 
+/* That a command runs is worth no turn of its own if it has no input, of which the host would know then that somebody
+   reads it: many have ended by the time that is over, and the guest is spared an interruption. */
+static void watch_report(struct stream *stream) {
+    if (stream->status.fd < 0 || stream->status_watched)
+        return;
+    stream->status.readable = true;
+    if (stream->unhurried && stream->ended && !stream->received && loop_now < stream->unhurried)
+        return;
+    stream->unhurried = 0;
+    stream->status_watched = true;
+    loop_watch(&stream->status, stream->status.fd);
+}
+
 /* Looks whether the request is done: its process has ended, and its output has been sent. */
 void child_settle(struct stream *stream) {
     if (stream->result)
         return;
+    watch_report(stream);
     read_report(stream);
     /* these go on after they have told how it went */
     bool begun = (stream->op == OP_POWEROFF || stream->op == OP_FREEZE) && stream->status.fd < 0;
@@ -309,9 +325,13 @@ void child_hang_up(struct stream *stream, int cause) {
 
 int64_t children_next_deadline(void) {
     int64_t next = 0;
-    for (const struct stream *stream = streams; stream; stream = stream->next)
+    for (const struct stream *stream = streams; stream; stream = stream->next) {
+        bool unhurried = stream->unhurried && stream->status.fd >= 0 && !stream->result;
         if (stream->deadline && (!next || stream->deadline < next))
             next = stream->deadline;
+        if (unhurried && (!next || stream->unhurried < next))
+            next = stream->unhurried;
+    }
     return next;
 }
 

@@ -301,3 +301,12 @@ def test_login_shell_is_the_accounts_in_its_home(host: Host) -> None:
     stream = host.run(ExecSpec(()).request(), stdin=b"echo $0 $PWD $SHELL\n")
     home = Path("~root").expanduser() if os.getuid() == 0 else Path.home()
     assert re.fullmatch(rf"-\w+ {home} /\S+\n", stream.out.decode())
+
+
+@pytest.mark.parametrize("command", ["sleep 30", "echo said; sleep 30"])
+def test_command_without_input_is_told_to_run_before_it_ends(host: Host, command: str) -> None:
+    stream = host.open(ExecSpec(("sh", "-c", command), flags=ExecFlag.NONE, has_input=False).request())
+    host.wait(lambda: stream.started is not None, 10)
+    assert stream.result is None
+    host.send(stream, Kind.CANCEL)
+    host.finish(stream)

@@ -71,6 +71,12 @@ def test_exec_carries_input_both_outputs_and_the_exit_code(served: Served) -> No
     assert guest.processes[0].was_closed
 
 
+def test_exec_of_a_caller_without_input_says_so_with_the_request(served: Served) -> None:
+    vm, guest = running(served, shout)
+    assert converse(served.client.frames(path_of("vms", vm.name, "exec"), EXEC)).stderr == b"done"
+    assert guest.requests == [ExecRequest(("cat",), ("A=b",), has_input=False)]
+
+
 def test_exec_passes_signals_and_sizes_on(served: Served) -> None:
     vm, guest = running(served, stay)
     terminal = {"rows": 24, "columns": 80, "term": "vt100"}

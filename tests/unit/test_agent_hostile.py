@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import struct
+import tracemalloc
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from banger.agent.messages import ExecSpec, Exit, Result
+from banger.agent.messages import ExecSpec, Exit, Result, Status
 from banger.agent.session import SESSION_WINDOW, AgentSession
 from banger.agent.stream import AgentStream
 from banger.agent.wire import HELLO_BYTES, MAX_PAYLOAD, NO_NONCE, Flag, Frame, Hello, Kind, Welcome
@@ -122,3 +125,43 @@ def test_announcements_without_end_before_an_answer_are_given_up() -> None:
         assert isinstance(session.greeted.exception(), BangerError)
 
     asyncio.run(scenario())
+
+
+#: Of a RESULT, 16384 bytes in all, what is left for its message or its fields.
+LONGEST = 16384 - 8 - 4 - 1
+RESULTS = {
+    "message": struct.pack("<HHII", Status.FAILED, 0, 0, LONGEST) + b"\xff" * LONGEST + b"\0",
+    "fields": Result(Status.OK, fields=b"\xff" * LONGEST).encode(),
+}
+
+
+@pytest.mark.parametrize("result", RESULTS.values(), ids=RESULTS)
+def test_guest_that_fills_whatever_it_may_costs_no_more_than_ten_megabytes(result: bytes) -> None:
+    async def scenario() -> int:
+        session, _, streams = begun()
+        spec = ExecSpec(("true",)).request()
+        streams += [session.open(spec) for _ in range(WELCOME.most_streams - OPENED)]
+        tracemalloc.start()
+        for stream in streams:
+            fill(session, stream)
+            session.receive(Frame(stream.number, Kind.RESULT, payload=result).encode(TAG))
+        session.receive(Frame(1, Kind.DATA, payload=bytes(MAX_PAYLOAD)).encode(TAG)[:-1])  # whose end never comes
+        assert session.is_live
+        assert all(len(stream._backlog) == stream.window for stream in streams)
+        held, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        return held
+
+    assert asyncio.run(scenario()) < 10 * 10**6
+
+
+def fill(session: AgentSession, stream: AgentStream) -> None:
+    """Use a stream's credit up: first in pieces of a byte, of both outputs in turn, then in large ones."""
+    for number in range(1000):
+        flags = Flag.ERR if number % 2 else Flag.NONE
+        session.receive(Frame(stream.number, Kind.DATA, flags, b"x").encode(TAG))
+    left = stream.window - 1000
+    while left:
+        piece = bytes(min(left, MAX_PAYLOAD))
+        session.receive(Frame(stream.number, Kind.DATA, payload=piece).encode(TAG))
+        left -= len(piece)

@@ -42,6 +42,23 @@ def test_exec_carries_the_wish_both_outputs_and_the_exit_code(tmp_path: Path) ->
         assert word in opened[0]
 
 
+def test_exec_without_input_says_so_in_one_breath(tmp_path: Path) -> None:
+    async def script(agent: ScriptedAgent) -> None:
+        await agent.meet()
+        stream = (await agent.expect(Kind.OPEN)).stream
+        ended = await agent.expect(Kind.DATA)  # and nothing was said meanwhile that it might wait for
+        assert ended.flags == Flag.END
+        agent.send(stream, Kind.STARTED)
+        agent.finish(stream)
+
+    async def work(guest: AgentGuest) -> object:
+        process = await guest.exec(ExecRequest(("cat",), has_input=False))
+        process.write_eof()
+        return await process.write_stdin(b"x"), await process.wait()
+
+    assert play(tmp_path, script, work) == (False, ExitStatus(0))
+
+
 @pytest.mark.parametrize(
     ("ended", "status"),
     [
