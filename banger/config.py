@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from banger.core.errors import BangerError, ErrorKind
+from banger.core.network_names import NETWORKS
 from banger.core.units import parse_size
 from banger.core.vmm_names import ACCELERATORS, AUTO, DRIVERS, MACHINES
 
@@ -35,7 +36,7 @@ KEYS: tuple[Key, ...] = (
     Key("vm.cpus", 1, "virtual CPUs of a VM"),
     Key("vm.memory_mib", 512, "memory of a VM, in MiB", is_size_mib=True),
     Key("vm.disk_mib", 10240, "size of a VM's writable disk (sparse), in MiB", is_size_mib=True),
-    Key("vm.network", "user", "network of a VM", ("user", "tap", "none")),
+    Key("vm.network", "user", "network of a VM", NETWORKS),
     Key("vm.boot_timeout_s", 120.0, "seconds that a guest may take to boot"),
     Key("vm.stop_timeout_s", 20.0, "seconds a guest may take to power off before it is killed"),
     Key("vm.home_mib", 4096, "size of a new home disk (sparse), in MiB", is_size_mib=True),
@@ -48,7 +49,8 @@ KEYS: tuple[Key, ...] = (
     Key("storage.pause_fill_percent", 95, "fill level of a snapshot at which its VM is paused, in percent"),
     Key("storage.resume_fill_percent", 90, "fill level below which such a VM is resumed, in percent"),
     Key("network.subnet", "", "IPv4 subnet of guests on taps, empty to choose a free one"),
-    Key("network.ipv6", "on", "IPv6 addresses for guests on taps", ("on", "off")),
+    Key("network.ipv6", "on", "IPv6 addresses for guests", ("on", "off")),
+    Key("network.egress", "public", "egress policy of a VM"),
     Key(
         "vmm.driver",
         AUTO,

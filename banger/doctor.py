@@ -238,12 +238,14 @@ def check_storage(layout: Layout) -> Iterator[Check]:
 
 
 def check_network(layout: Layout) -> Iterator[Check]:
-    """Whether VMs may have taps, and what other firewalls on this host would do to them. Having none is fine."""
+    """Whether VMs may have networks, and what other firewalls on this host would do to taps. Having none is fine."""
     from banger.network import coexistence, probe  # noqa: PLC0415  # the daemon's world, for this question only
+    from banger.network.namespace import probe as namespaces  # noqa: PLC0415
 
+    yield explain_user_network(namespaces.look())
     can, reason = probe.available()
     if not can:
-        yield Check("taps", Status.OK, f"user-mode networking only: {reason}")
+        yield Check("taps", Status.OK, f"none on this host's own network: {reason}")
         return
     yield Check("taps", Status.OK, reason or "bridged networking works")
     try:
@@ -254,6 +256,15 @@ def check_network(layout: Layout) -> Iterator[Check]:
     for finding in findings:
         verdict = Status.WARNING if finding.remedy else Status.OK
         yield Check(finding.name, verdict, finding.problem, finding.remedy)
+
+
+def explain_user_network(obstacle: str) -> Check:
+    """What VMs of the network ``user`` have here; ``obstacle`` is why they do not have what they should."""
+    if not obstacle:
+        return Check("network", Status.OK, "VMs are confined to what --egress allows, without privileges (pasta)")
+    detail, _, remedy = obstacle.partition(": ")
+    lost = "VMs on the network user reach nothing, and --network slirp, which works, confines nothing"
+    return Check("network", Status.WARNING, f"{detail}: {lost}", remedy)
 
 
 def check_daemon(layout: Layout) -> Check:

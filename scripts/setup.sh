@@ -14,8 +14,8 @@ cd "$(dirname "$0")/.."
 
 # Without these no VM starts. The interpreter's own package is handled in find_python.
 ESSENTIAL=(qemu-system-x86 busybox-static dropbear-bin openssh-sftp-server openssh-client e2fsprogs kmod xz-utils gcc make musl-tools)
-# Without these some commands are missing: images bootstrapped from the distribution's own packages, the network tap.
-RUNTIME=("${ESSENTIAL[@]}" mmdebstrap ca-certificates nftables iproute2)
+# Without these some commands are missing: images bootstrapped from the distribution's own packages, the networks user and tap.
+RUNTIME=("${ESSENTIAL[@]}" mmdebstrap ca-certificates nftables iproute2 passt)
 TEST=("${RUNTIME[@]}" docker-registry skopeo umoci apache2-utils attr btrfs-progs dmsetup iptables libc6-dev libcap2-bin lz4 musl systemd zstd)
 
 LEVEL=runtime

@@ -35,7 +35,8 @@ def driver_for(services: Services, vm: Vm, kernel_digest: str = "") -> VmmChoice
             ``unavailable`` if there is no such network here.
     """
     present, wanted = _present(services, vm), _wanted(services, vm)
-    if not wanted & {UserNic, TapNic} and vm.spec.network != "none":
+    # Without a network "user" on this host, its VMs are cut off, and are told so when they start.
+    if not wanted & {UserNic, TapNic} and vm.spec.network not in ("none", "user"):
         raise _no_network(vm)
     choice = likely_driver(services, vm, kernel_digest)
     if words := lacking(choice.driver, wanted):

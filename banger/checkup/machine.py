@@ -103,7 +103,13 @@ class Trial:
         accelerator = self.candidate.prospect.accelerator
         requested = "" if accelerator == HARDWARE else accelerator
         machine = replace(self.spec, vmm=self.candidate.driver, accelerator=requested)
-        spec = replace(machine, network=self.candidate.network, ephemeral=True, ttl_s=_TTL_S)
+        spec = replace(
+            machine,
+            network=self.candidate.network,
+            egress="open",  # the router that is to answer is on a private network
+            ephemeral=True,
+            ttl_s=_TTL_S,
+        )
         body = CreateVmBody(spec, start=True)
         limit_s = self.boot_timeout_s + _PREPARING_S
         booted: list[Guest] = []

@@ -19,6 +19,8 @@ from banger.core.console import last_lines
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.units import KIB, whole_number
 
+#: The networks whose guests have addresses on a bridge, rules, and banger's resolver.
+_BRIDGED = ("user", "tap")
 #: Where QEMU's user-mode network has this host, told by its manual; a guest without a network must not get there.
 _USUAL_GATEWAY = "10.0.2.2"
 _TRANSFER_BYTES = 512 * KIB
@@ -68,7 +70,7 @@ def check_dns(guest: Guest, around: NetworkBaseline) -> Finding:
     if not servers:
         hint = "the image's own resolver service owns /etc/resolv.conf, or the image leaves it empty: try --init none"
         raise CheckFailedError("the guest's /etc/resolv.conf names no server", hint=hint)
-    name = f"{guest.vm['name']}.{around.suffix}" if guest.network == "tap" else "localhost"
+    name = f"{guest.vm['name']}.{around.suffix}" if guest.network in _BRIDGED else "localhost"
     said = guest.shell(_LOOKUP, name, str(servers[0]))
     if answer := answer_of(said.text):
         return Finding(f"{servers[0]} answers ({name}: {answer})")
@@ -99,7 +101,7 @@ def _explain_silence(network: str, server: Address, around: NetworkBaseline) -> 
     if not answering:
         return Finding(f"no upstream: {asked} of this host's /etc/resolv.conf does not answer it either", note=True)
     detail = f"{server} does not answer the guest, though {answering[0]} answers this host"
-    if network == "user":
+    if network == "slirp":
         first = next((one for one in around.servers if one.version == 4), None)
         if first is None:
             cause = "QEMU's user-mode network asks a server with an IPv4 address, and this host has none"
@@ -119,7 +121,7 @@ def check_egress(guest: Guest, around: NetworkBaseline) -> Finding:
     if guest.network == "none":
         return _check_confined(guest, around.listener)
     gateway = _gateway(guest)
-    if guest.network == "tap":
+    if guest.network in _BRIDGED:
         return _check_tap(guest, gateway, around)
     said = guest.shell(_HELLO, around.listener.word, gateway, str(around.listener.port), timeout_s=15)
     if said.text != "hello":
@@ -156,6 +158,10 @@ def _check_tap(guest: Guest, gateway: str, around: NetworkBaseline) -> Finding:
         why = f"{router} answers no ping of this host's" if router else "this host has no default route"
         return Finding(f"{gateway} refuses, as it should; beyond this host nothing could be tried: {why}", note=True)
     if guest.shell(_PING, str(router), "56").code:
+        if guest.network == "user":
+            over_tcp = _knock_as_host(guest, router, around.knock(router)) or ", and nothing else could be tried"
+            why = "pings do not leave this host: sysctl -w net.ipv4.ping_group_range='0 2147483647'"
+            return Finding(f"{gateway} refuses, as it should; {why}{over_tcp}", note=True)
         raise CheckFailedError(
             f"the guest does not reach {router}, this host's router, and this host does", hint=_FIREWALL
         )
@@ -185,6 +191,8 @@ def check_mtu(guest: Guest, around: NetworkBaseline) -> Finding:
     if mtu is None:
         hint = "the kernel has no driver for the network card of this machine: --kernel debian-cloud, or --machine q35"
         raise CheckFailedError("the guest has no network card", cause=said.complaint, hint=hint)
+    if guest.network == "user":
+        return Finding(f"{mtu} bytes; pasta makes of them what the way out takes")
     if guest.network == "tap":
         return _check_tap_mtu(guest, mtu, around)
     return _check_transfers(guest, mtu, around.listener)

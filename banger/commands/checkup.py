@@ -12,11 +12,10 @@ from banger.commands.session import CliSession
 from banger.config import Config
 from banger.core.codec import to_plain
 from banger.core.errors import EXIT_CODES, BangerError, ErrorKind
+from banger.core.network_names import NETWORKS
 from banger.core.wire.reading import one_of
 from banger.render.checkup import machine_text, row_text, summary_text
 from banger.render.terminal import Terminal
-
-_NETWORKS = ("user", "tap", "none")
 
 
 def check_up(session: CliSession, *, image: str, kernel: str, networks: Sequence[str], reach: str) -> int:
@@ -24,7 +23,7 @@ def check_up(session: CliSession, *, image: str, kernel: str, networks: Sequence
     options = CheckupOptions(
         image,
         kernel,
-        [one_of("--network", name, _NETWORKS) for name in networks],
+        [one_of("--network", name, NETWORKS) for name in networks],
         parse_reach(reach) if reach else None,
     )
     shown = _Shown(session)

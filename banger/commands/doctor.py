@@ -26,7 +26,8 @@ def doctor(
     image: Annotated[str, Option("--image", metavar="IMAGE", help="With --boot: the image to boot.")] = "",
     kernel: Annotated[str, Option("--kernel", metavar="KERNEL", help="With --boot: the kernel to boot.")] = "",
     network: Annotated[
-        list[str] | None, Option("--network", metavar="KIND", help="With --boot: user, tap or none; may be repeated.")
+        list[str] | None,
+        Option("--network", metavar="KIND", help="With --boot: user, tap, slirp or none; may be repeated."),
     ] = None,
     reach: Annotated[
         str, Option("--reach", metavar="HOST:PORT", help="With --boot: what guests must reach if this host can.")

@@ -1,4 +1,4 @@
-"""What a guest on a tap may reach: the text of ``--egress`` and its meaning. Pure.
+"""What a guest may reach: the text of ``--egress`` and its meaning. Pure.
 
 A policy is one of the words ``open``, ``public`` and ``none``, or one or two lists, separated by a space::
 
@@ -64,7 +64,7 @@ class EgressPolicy:
             every name below ``example.org``, not that name itself; ``*`` is every name.
     """
 
-    mode: EgressMode = EgressMode.OPEN
+    mode: EgressMode = EgressMode.PUBLIC
     networks: tuple[Network, ...] = ()
     names: tuple[str, ...] = ()
 
@@ -97,12 +97,20 @@ class EgressPolicy:
 def check_egress(egress: str, network: str) -> None:
     """Raise ``usage`` for a policy that is none, and for one that nobody would enforce."""
     policy = EgressPolicy.parse(egress)
-    if policy.mode is not EgressMode.OPEN and network != "tap":
+    if network == "slirp" and policy.mode is not EgressMode.OPEN:
         raise BangerError(
             ErrorKind.USAGE,
-            f'"{egress}" cannot be enforced on the network "{network}"',
+            f'"{egress}" cannot be enforced on the network "slirp"',
             subject=egress,
-            hint="add --network tap; --network none closes everything without privileges",
+            cause="its guests reach all that this user reaches, services on this host's loopback too",
+            hint="use --network user, or, if that is what you want: --network slirp --egress open",
+        )
+    if network == "none" and policy.mode is EgressMode.ALLOW:
+        raise BangerError(
+            ErrorKind.USAGE,
+            f'"{egress}" is of no use on the network "none", where nothing is reached',
+            subject=egress,
+            hint="use --network user",
         )
 
 

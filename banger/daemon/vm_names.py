@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from banger.core.egress import EgressMode, EgressPolicy
-from banger.core.models import Vm, VmState
+from banger.core.models import VmState
 from banger.dns.model import Guest, World
 from banger.dns.patterns import NamePatterns
 from banger.host.ledger import Ledger
@@ -27,13 +27,19 @@ class VmNames:
         """What the resolver asks and tells; ``open_addresses`` lets a guest reach what a name stands for."""
         return World(self.addresses_of, self.name_of, self.guest_of, open_addresses)
 
-    def addresses_of(self, name: str) -> Sequence[str] | None:
-        """The addresses of a VM that runs; None if there is none of that name."""
+    def addresses_of(self, name: str, asking: Guest | None) -> Sequence[str] | None:
+        """The addresses of a VM that runs; None if there is none of that name.
+
+        In a namespace of its own it has one for guests there, and one for the host, where its published ports are.
+        """
         vm = self._store.vms.by_name(name)
         if vm is None or vm.state not in _UP:
             return None
-        on_tap = self._on_tap(vm)
-        return _addresses(on_tap) if on_tap else [vm.address] if vm.address else []
+        on_tap = self._on_tap(vm.id)
+        if on_tap is None or (asking is None and on_tap.is_apart):
+            return [vm.address] if vm.address else []
+        near = self._on_tap(asking.vm_id) if asking else None
+        return _addresses(on_tap) if near is None or near.network == on_tap.network else []
 
     def name_of(self, address: str) -> str | None:
         """The VM on a tap that has this address."""
@@ -50,8 +56,8 @@ class VmNames:
         guests = guests_in(self._ledger.all())
         return next((guest for guest in guests if address in _addresses(guest)), None)
 
-    def _on_tap(self, vm: Vm) -> GuestOnTap | None:
-        return next(iter(guests_in(self._ledger.of(vm.id).of())), None)
+    def _on_tap(self, vm_id: str) -> GuestOnTap | None:
+        return next(iter(guests_in(self._ledger.of(vm_id).of())), None)
 
 
 def allowed_names(policy: EgressPolicy) -> NamePatterns | None:

@@ -122,7 +122,7 @@ class Answerer:
         self, response: dns.message.Message, question: dns.rrset.RRset, guest: Guest | None
     ) -> None:
         vm = self._zone.vm_name(question.name)
-        addresses = None if vm is None else await self._call(lambda: self._world.addresses_of(vm))
+        addresses = None if vm is None else await self._call(lambda: self._world.addresses_of(vm, guest))
         if guest is not None and addresses is not None:
             # What the host reaches on its loopback interface would be the guest's own there.
             addresses = [address for address in addresses if not ip_address(address).is_loopback]

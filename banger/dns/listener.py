@@ -24,6 +24,8 @@ _IPV6_FREEBIND = 78
 
 #: ``(question, source address, tcp)`` -> answer.
 Answer = Callable[[bytes, str, bool], Awaitable[bytes | None]]
+#: ``(family, kind)`` -> a socket of the network where questions are to be taken.
+MakeSocket = Callable[[int, int], socket.socket]
 
 
 class Listener:
@@ -42,14 +44,16 @@ class Listener:
         self._udp: asyncio.DatagramTransport | None = None
         self._tcp: asyncio.Server | None = None
 
-    async def open(self, server: NameServer) -> NameServer:
+    async def open(self, server: NameServer, make: MakeSocket = socket.socket) -> NameServer:
         """Listen at ``server``; port 0: at any that is free for both. Where it listens.
+
+        ``make`` gives sockets of another network than the host's.
 
         Raises:
             BangerError: ``conflict`` if somebody else listens there, ``denied``, ``unavailable``.
         """
         try:
-            udp, tcp, found = _bind(server)
+            udp, tcp, found = await asyncio.to_thread(_bind, server, make)
         except OSError as error:
             raise _refusal(server, error) from error
         loop = asyncio.get_running_loop()
@@ -128,23 +132,23 @@ class _Datagrams(asyncio.DatagramProtocol):
         self._take(data, addr)
 
 
-def _bind(server: NameServer) -> tuple[socket.socket, socket.socket, NameServer]:
+def _bind(server: NameServer, make: MakeSocket) -> tuple[socket.socket, socket.socket, NameServer]:
     """A UDP and a listening TCP socket on one port. A port that may be any is tried until it is free for both."""
     for _ in range(_TRIES if server.port == 0 else 0):
         with suppress(OSError):
-            return _bind_once(server)
-    return _bind_once(server)
+            return _bind_once(server, make)
+    return _bind_once(server, make)
 
 
-def _bind_once(server: NameServer) -> tuple[socket.socket, socket.socket, NameServer]:
+def _bind_once(server: NameServer, make: MakeSocket) -> tuple[socket.socket, socket.socket, NameServer]:
     family = socket.AF_INET6 if ":" in server.address else socket.AF_INET
-    tcp = _socket(family, socket.SOCK_STREAM)
+    tcp = _socket(family, socket.SOCK_STREAM, make)
     try:
         # A former daemon's connections in TIME_WAIT are no obstacle. On UDP this would let two listen at once.
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         tcp.bind(server)
         found = NameServer(server.address, cast("int", tcp.getsockname()[1]))
-        udp = _socket(family, socket.SOCK_DGRAM)
+        udp = _socket(family, socket.SOCK_DGRAM, make)
         try:
             udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
             udp.bind(found)
@@ -158,8 +162,9 @@ def _bind_once(server: NameServer) -> tuple[socket.socket, socket.socket, NameSe
     return udp, tcp, found
 
 
-def _socket(family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:
-    made = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+def _socket(family: socket.AddressFamily, kind: socket.SocketKind, make: MakeSocket) -> socket.socket:
+    made = make(family, kind)
+    made.settimeout(0)
     if family == socket.AF_INET6:
         with suppress(OSError):
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)

@@ -46,7 +46,8 @@ class World:
     """What the resolver asks and tells. All are called in its own threads, several at once, and may block.
 
     Attributes:
-        addresses_of: a VM's name, lower-case -> its addresses if it runs, else None. An empty sequence: it has none.
+        addresses_of: a VM's name, lower-case, and the guest that asks (None: the host) -> its addresses as they are
+            there if it runs, else None. An empty sequence: it has none.
         name_of: a numeric address -> the name of the running VM that has it, or None.
         guest_of: the source address of a question -> the guest that owns it, or None: then nothing is answered.
         open_addresses: ``(vm_id, addresses, lifetime_s)``: let the guest reach these addresses for so long. The guest
@@ -54,7 +55,7 @@ class World:
             a list of names. Repeated calls prolong.
     """
 
-    addresses_of: Callable[[str], Sequence[str] | None]
+    addresses_of: Callable[[str, Guest | None], Sequence[str] | None]
     name_of: Callable[[str], str | None]
     guest_of: Callable[[str], Guest | None]
     open_addresses: Callable[[str, Sequence[str], int], None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,7 +14,7 @@ from loguru import logger
 
 from banger.core.errors import BangerError, ErrorKind
 from banger.dns.limits import ConcurrencyLimit
-from banger.dns.listener import Listener
+from banger.dns.listener import Listener, MakeSocket
 from banger.dns.model import DNS_PORT, DnsSettings, NameServer, World
 from banger.dns.resolv_conf import ResolvConf
 
@@ -68,14 +69,21 @@ class DnsService:
         self._thread.join(_PATIENCE_S)
         self._thread = self._running = None
 
-    def listen_on(self, address: str, port: int = DNS_PORT) -> None:
+    def listen_on(self, address: str, port: int = DNS_PORT, make: MakeSocket = socket.socket) -> None:
         """Take questions at one more address of this host, a bridge's say. Listening there already is success.
+
+        ``make`` gives sockets of another network than the host's, if that is where the address is.
 
         Raises:
             BangerError: ``conflict`` if somebody else listens there, ``denied``, ``unavailable``.
         """
         running = self._get_running()
-        _wait(running, running.listen(NameServer(address, port)))
+        _wait(running, running.listen(NameServer(address, port), make))
+
+    def leave(self, address: str, port: int = DNS_PORT) -> None:
+        """Take no more questions there. Idempotent."""
+        if self._running is not None:
+            _wait(self._running, self._running.leave(NameServer(address, port)))
 
     def _get_running(self) -> _Running:
         if self._running is None:
@@ -148,11 +156,16 @@ class _Running:
                 return
             logger.warning("{} is taken: names of VMs are answered at {}", wanted, found)
 
-    async def listen(self, server: NameServer) -> NameServer:
+    async def leave(self, server: NameServer) -> None:
+        listener = self._listeners.pop(server, None)
+        if listener is not None:
+            await listener.close()
+
+    async def listen(self, server: NameServer, make: MakeSocket = socket.socket) -> NameServer:
         if server in self._listeners:
             return server
         listener = Listener(self._answer, self._requests, self._connections)
-        found = await listener.open(server)
+        found = await listener.open(server, make)
         self._listeners[found] = listener
         logger.info("names below .{} are answered at {}", self._settings.suffix, found)
         return found

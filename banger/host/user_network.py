@@ -1,14 +1,19 @@
-"""The networks ``user``, the VMM's own user-mode stack, and ``none``, both with ports published on this host.
+"""The networks ``none``, without a card, and ``slirp``, the VMM's own user-mode stack; both with published ports.
 
-Needs no privilege. Published ports are held by a forwarder (:mod:`banger.forwarding`), which reaches the guest through
+Needs no privilege. That stack has the host's loopback behind its gateway and knows no policy: it reaches all that the
+daemon's user reaches. So it is only had by asking for it, and a VM of the network ``user`` is given no card where that
+network cannot be had.
+ Published ports are held by a forwarder (:mod:`banger.forwarding`), which reaches the guest through
 its agent: QEMU's stack would accept connections for ports on which nobody listens, and mislead who waits for a server.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from banger.core.crashpoints import crashpoint
+from banger.core.egress import EgressMode, EgressPolicy
+from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import Image, Vm
 from banger.core.operation import Operation
 from banger.core.plan import CleanupStep
@@ -34,17 +39,18 @@ class UserNetwork:
 
     name = "ports"
 
-    def __init__(self, publisher: Publisher) -> None:
-        """Nothing is made yet."""
+    def __init__(self, publisher: Publisher, obstacle: Callable[[], str]) -> None:
+        """Nothing is made yet. ``obstacle`` tells why the network ``user`` cannot be had, or nothing if it can."""
         self._publisher = publisher
+        self._obstacle = obstacle
 
     def applies(self, vm: Vm) -> bool:
         """True for a VM that has no other network."""
-        return vm.spec.network in ("user", "none")
+        return vm.spec.network in ("slirp", "none") or (vm.spec.network == "user" and bool(self._obstacle()))
 
     def devices(self, vm: Vm) -> Collection[DeviceKind]:
         """A card on the VMM's own stack, for a guest that is to reach something."""
-        return (UserNic,) if vm.spec.network == "user" else ()
+        return (UserNic,) if vm.spec.network == "slirp" else ()
 
     def mounts(self, vm: Vm) -> Collection[Mount]:  # noqa: ARG002
         """None."""
@@ -54,14 +60,19 @@ class UserNetwork:
         """Choose the host's ports, write them down, and have them held.
 
         Raises:
-            BangerError: as :func:`banger.forwarding.host_ports.bound_ports`; ``unavailable``.
+            BangerError: as :func:`banger.forwarding.host_ports.bound_ports`; ``unavailable``, also for a policy that
+                cannot be followed here.
         """
+        if vm.spec.network == "user":
+            operation.note(_stand_in(vm, self._obstacle()))
+        if vm.spec.network == "slirp":
+            operation.note(f"{vm.name} reaches this host's own services: the network slirp confines nothing")
         with self._publisher.opened(vm) as bound:
             published = tuple(forward for forward, _ in bound)
             self._publisher.hold(ledger, published, forwarded=True)
             crashpoint("ports.prepare:written")
             self._publisher.forward(vm, bound, ledger)
-        if vm.spec.network == "none":
+        if vm.spec.network != "slirp":
             return Contribution(network=GuestNetwork(ALONE), address="127.0.0.1", ports=published)
         network = GuestNetwork(ADDRESS, GATEWAY, NAMESERVER)
         return Contribution(devices=(UserNic(),), network=network, address="127.0.0.1", ports=published)
@@ -71,8 +82,9 @@ class UserNetwork:
         self._publisher.begin(vm, ledger)
 
     def adopted(self, vm: Vm, ledger: VmLedger) -> None:
-        """A forwarder that has ended under a running VM is started anew."""
-        self._publisher.again(vm, ledger)
+        """A forwarder that has ended under a running VM is started anew; that of one that has a tap is not ours."""
+        if not ledger.of("address"):
+            self._publisher.again(vm, ledger)
 
     def cleanup(self, vm: Vm, ledger: VmLedger) -> Sequence[CleanupStep]:
         """The forwarder lets go of the ports, and then they are free."""
@@ -95,3 +107,17 @@ class UserNetwork:
     def host_objects(self) -> Sequence[HostObject]:
         """The forwarders."""
         return self._publisher.host_objects()
+
+
+def _stand_in(vm: Vm, obstacle: str) -> str:
+    """What a VM of the network ``user`` is told when it is cut off. Raises ``unavailable`` if it asked for more."""
+    policy = EgressPolicy.parse(vm.spec.egress)
+    if policy.mode in (EgressMode.PUBLIC, EgressMode.NONE):
+        return f"{vm.name} has no network: {obstacle}"
+    raise BangerError(
+        ErrorKind.UNAVAILABLE,
+        f'"{vm.name}" cannot have the egress policy "{policy}" here',
+        subject=vm.name,
+        cause=obstacle,
+        hint="banger doctor; --network slirp --egress open reaches everything, this host's own services too",
+    )

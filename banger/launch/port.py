@@ -37,6 +37,7 @@ class Job:
         output: what it prints on standard output is appended there instead.
         descriptors: open files to inherit, where the launcher can (``Launcher.inherits``); none if it is confined.
         confinement: what is left to it of the host; None for all.
+        entering: a command that starts it in namespaces of others, put before all else.
     """
 
     vm_id: str
@@ -46,6 +47,7 @@ class Job:
     descriptors: Sequence[int] = ()
     output: Path | None = None
     confinement: Confinement | None = None
+    entering: Sequence[str] = ()
 
 
 class Launcher(Protocol):

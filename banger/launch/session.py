@@ -45,6 +45,7 @@ class SessionLauncher:
             argv = ["/bin/sh", "-c", _ENTER, str(entry), *argv]
         if job.confinement:
             argv = jailed(job.confinement, job.argv, entry)
+        argv = [*job.entering, *argv]
         with appending(job.output or job.log) as output, appending(job.log) as log:
             try:
                 process = subprocess.Popen(

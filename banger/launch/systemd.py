@@ -157,7 +157,8 @@ def run_arguments(unit: str, job: Job) -> list[str]:
     properties = [*_PROPERTIES, f"StandardOutput=append:{job.output or job.log}"]
     properties += [f"StandardError=append:{job.log}"]
     properties += limit_properties(job.limits)
-    program, *arguments = jailed(job.confinement, job.argv) if job.confinement else job.argv
+    own = jailed(job.confinement, job.argv) if job.confinement else job.argv
+    program, *arguments = [*job.entering, *own]
     return [
         "--quiet",
         f"--unit={unit}",

@@ -28,6 +28,7 @@ class Guest:
     Attributes:
         plan: the subnets that its addresses are from.
         ports: published ports, every host port chosen.
+        network: where its tap is: ``tap`` in the host's own network, ``user`` in a namespace of the installation.
     """
 
     vm_id: str
@@ -37,6 +38,12 @@ class Guest:
     address: IPv4Address
     egress: EgressPolicy
     ports: tuple[PortForward, ...] = ()
+    network: str = "tap"
+
+    @property
+    def is_apart(self) -> bool:
+        """The host's kernel sends it nothing."""
+        return self.network != "tap"
 
     @property
     def address6(self) -> IPv6Address | None:
@@ -51,7 +58,7 @@ class Guest:
     @property
     def needs_loopback(self) -> bool:
         """One of its ports is published at a loopback address of the host."""
-        addresses = [ip_address(forward.host_address) for forward in self.ports]
+        addresses = [ip_address(forward.host_address) for forward in self.translated]
         return any(one.version == 4 and (one.is_loopback or one.is_unspecified) for one in addresses)
 
     def is_relayed(self, forward: PortForward) -> bool:
@@ -59,6 +66,8 @@ class Guest:
 
         The kernel routes nothing from ``::1`` to another machine, and to a guest that has no IPv6 address no IPv6.
         """
+        if self.is_apart:
+            return True
         address = ip_address(forward.host_address)
         near = address.is_loopback or address.is_unspecified
         return address.version == 6 and (near or self.address6 is None)
@@ -71,6 +80,7 @@ class Guest:
     def detail(self) -> dict[str, Any]:
         """What the ledger keeps besides the VM's id and the address."""
         return {
+            "network": self.network,
             "tap": self.tap,
             "mac": self.mac,
             "subnet": str(self.plan.subnet),
@@ -92,6 +102,7 @@ class Guest:
                 address=IPv4Address(handle.key),
                 egress=_egress(detail["egress"]),
                 ports=tuple(_forward(*words) for words in detail["ports"]),
+                network=str(detail.get("network", "tap")),
             )
         except (KeyError, TypeError, ValueError, BangerError):
             return None
@@ -114,6 +125,7 @@ class Guest:
             plan=plan,
             address=plan.address(place),
             egress=EgressPolicy.parse(vm.spec.egress),
+            network=vm.spec.network,
         )
 
     @classmethod
@@ -126,7 +138,8 @@ class Guest:
             return None
         if address not in plan.subnet:
             return None
-        return cls(vm.id, tap_name(installation_id, vm.id), mac_of(vm.id), plan, address, egress, vm.ports)
+        tap, mac = tap_name(installation_id, vm.id), mac_of(vm.id)
+        return cls(vm.id, tap, mac, plan, address, egress, vm.ports, vm.spec.network)
 
 
 @lru_cache(maxsize=16)
@@ -144,7 +157,8 @@ def _forward(address: str, host_port: int, guest_port: int, protocol: str = "tcp
     return PortForward(guest_port, host_port, address, protocol)
 
 
-def guests_in(handles: Iterable[Handle]) -> list[Guest]:
-    """All guests that a ledger knows, in the order of their ids."""
+def guests_in(handles: Iterable[Handle], network: str = "") -> list[Guest]:
+    """All guests that a ledger knows, or those of one network, in the order of their ids."""
     found = [Guest.from_handle(handle) for handle in handles if handle.kind == ADDRESS_KIND]
-    return sorted((guest for guest in found if guest is not None), key=lambda guest: guest.vm_id)
+    wanted = (guest for guest in found if guest is not None and network in ("", guest.network))
+    return sorted(wanted, key=lambda guest: guest.vm_id)

@@ -23,7 +23,9 @@ from banger.network.sysctl import tame_bridge, tame_tap
 _SMALLEST_MTU, _LARGEST_MTU = 1280, 65521
 _USUAL_MTU = 1500
 _IPV4, _IPV6 = 2, 10  # AF_INET, AF_INET6
-_MAIN_TABLE = 254
+_MAIN_TABLE, _LOCAL_TABLE = 254, 255
+#: linux/rtnetlink.h, types of routes: the host's own addresses, broadcast and anycast ones.
+_OWN = (2, 3, 4)
 #: linux/neighbour.h: a permanent entry is never asked for nor replaced; a port's own entry of the bridge.
 _PERMANENT, _STATIC, _ON_MASTER = 0x80, 0x40, 0x04
 _NO_DUPLICATE_CHECK = 0x02  # IFA_F_NODAD: without a port there is nobody to ask, and the address would stay tentative
@@ -96,6 +98,29 @@ def host_routes(besides: str) -> list[Network]:
             if destination and message["dst_len"] and (own is None or message.get_attr("RTA_OIF") != own.index):
                 found.append(ip_network(f"{destination}/{message['dst_len']}", strict=False))
     return found
+
+
+def own_networks() -> list[Network]:
+    """Every address at which this host answers itself, as its routes say: also those that no interface has."""
+    with _netlink("list addresses") as netlink:
+        found = [
+            ip_network(f"{destination}/{message['dst_len']}", strict=False)
+            for family in (_IPV4, _IPV6)
+            for message in netlink.get_routes(family=family, table=_LOCAL_TABLE)
+            if message["type"] in _OWN and (destination := message.get_attr("RTA_DST"))
+        ]
+    return sorted(set(found), key=lambda one: (one.version, int(one.network_address), one.prefixlen))
+
+
+def has_default_route(interface: str) -> bool:
+    """A default route leads through an interface, for either family."""
+    with _netlink("look at the default route") as netlink:
+        indexes = netlink.link_lookup(ifname=interface)
+        return any(
+            not message["dst_len"] and message.get_attr("RTA_OIF") in indexes
+            for family in (_IPV4, _IPV6)
+            for message in netlink.get_routes(family=family, table=_MAIN_TABLE)
+        )
 
 
 def uplink_mtu() -> int:

@@ -39,6 +39,7 @@ class Ruleset:
         installation_id: names the tables, the bridge and the taps.
         guests: all that run, at least one; all of the same plan.
         elements: what the sets of allowed names hold already.
+        refused: what no guest reaches, whatever its policy, besides what none ever does.
     """
 
     installation_id: str
@@ -46,6 +47,7 @@ class Ruleset:
     guests: Sequence[Guest]
     resolver: Resolver | None = None
     elements: Elements = field(default_factory=dict)
+    refused: Sequence[Network] = ()
 
     @property
     def table(self) -> str:
@@ -137,9 +139,9 @@ class Ruleset:
             *_set("published4", "ipv4_addr . inet_proto . inet_service", dict.fromkeys(published[4])),
             *_set("published6", "ipv6_addr . inet_proto . inet_service", dict.fromkeys(published[6])),
         ]
-        for name, networks in (("never", NEVER), ("private", PRIVATE)):
+        for name, networks in (("never", (*NEVER, *self.refused)), ("private", PRIVATE)):
             for version, kind in ((4, "ipv4_addr"), (6, "ipv6_addr")):
-                members = [str(network) for network in networks if network.version == version]
+                members = _merged(network for network in networks if network.version == version)
                 lines += _set(f"{name}{version}", kind, members, "interval")
         return lines
 

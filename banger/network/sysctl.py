@@ -71,6 +71,13 @@ def enable_forwarding(state_file: Path, *, ipv6: bool) -> None:
         set_switch(name, value)
 
 
+def route_packets(*, ipv6: bool) -> None:
+    """Make a router of a namespace that is all ours: nothing is to be remembered."""
+    set_switch(_IPV4, "1")
+    if ipv6:
+        set_switch(_IPV6, "1")
+
+
 def switched_on(state_file: Path) -> list[str]:
     """What banger changed for the whole host, as :func:`read_switch` names it."""
     try:

@@ -19,6 +19,7 @@ _SBIN = "/usr/local/sbin:/usr/sbin:/sbin"
 #: Debian's package of each program whose name is another.
 _PACKAGES = {
     "nft": "nftables",
+    "pasta": "passt",
     "tc": "iproute2",
     **dict.fromkeys(("debugfs", "e2fsck", "libext2fs.so.2", "mke2fs", "resize2fs", "tune2fs"), "e2fsprogs"),
 }

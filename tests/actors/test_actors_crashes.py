@@ -185,7 +185,7 @@ def _end_machines(home):
 def test_crash_points_are_all_reached_by_some_script(points_of):
     """A point that no script comes by proves nothing: either a script is missing or the point is dead."""
     # What needs a kernel under it is crashed at there: tests/integration/test_crashes_on_host.py.
-    real = ("tap.",) if "tap" not in NAMES else ("ports.",)
+    real = ("tap.", "namespace.") if "tap" not in NAMES else ("ports.", "namespace.")
     points = {point for point in crashpoints.all_points() if not point.startswith(real)}
     assert points == {point for points in points_of.values() for point in points}
 

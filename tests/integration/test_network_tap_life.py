@@ -218,7 +218,7 @@ def test_host_that_learns_its_routes_from_advertisements_still_does(lab: Lab) ->
     lab.guest(1)
     assert lab.host.run("cat /proc/sys/net/ipv6/conf/up0/accept_ra").strip() == "2"
     with lab.host.entered():
-        found = list(coexistence.find(INSTALLATION, lab.network._state_file))
+        found = list(coexistence.find(INSTALLATION, lab.state_file))
     assert [one.name for one in found] == ["forwarding"]
     assert "net.ipv4.ip_forward" in found[0].problem
     assert "accept_ra" in found[0].problem
@@ -250,7 +250,7 @@ def test_firewall_that_drops_is_found_and_its_remedy_helps(lab: Lab, name: str, 
     lab.host.run(setup)
     assert not guest.namespace.reaches(SERVER, 80)
     with lab.host.entered():
-        found = {one.name: one for one in coexistence.find(INSTALLATION, lab.network._state_file)}
+        found = {one.name: one for one in coexistence.find(INSTALLATION, lab.state_file)}
     assert name in found
     if name == "ufw":  # not installed; what its commands do
         bridge = bridge_name(INSTALLATION)
@@ -259,4 +259,4 @@ def test_firewall_that_drops_is_found_and_its_remedy_helps(lab: Lab, name: str, 
         lab.host.run(found[name].remedy)
     assert guest.namespace.reaches(SERVER, 80)
     with lab.host.entered():
-        assert name not in {one.name for one in coexistence.find(INSTALLATION, lab.network._state_file)}
+        assert name not in {one.name for one in coexistence.find(INSTALLATION, lab.state_file)}

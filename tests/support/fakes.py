@@ -384,7 +384,7 @@ class World:
                 ledger=self.ledger,
                 evidence=self.evidence,
                 storages=Drivers("storage driver", [storage], storage.name),
-                capabilities=(UserNetwork(self.publisher), *capabilities),
+                capabilities=(UserNetwork(self.publisher, lambda: "pasta is not installed"), *capabilities),
                 host_objects=(self.vmm.host_objects, *(one.host_objects for one in capabilities)),
                 uids=VmmUids(USERS, mark, lambda: all_held(self.ledger.all())),
             ),

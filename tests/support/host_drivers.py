@@ -11,6 +11,7 @@ from pathlib import Path
 
 from banger.core.ports import Capability
 from banger.core.wire.port_forward import PortForward
+from banger.network.place import HostPlace
 from banger.network.tap import TapNetwork
 from tests.support.fake_vmm import FakeFirecracker, FakeVmm
 from tests.support.fakes import World
@@ -42,7 +43,7 @@ def _capabilities(world: World) -> tuple[Capability, ...]:
         return ()
     tap = TapNetwork(
         INSTALLATION,
-        world.layout.data / "network.json",
+        HostPlace(world.layout.data / "network.json"),
         world.ledger.all,
         world.publisher,
     )

@@ -30,6 +30,7 @@ from banger.forwarding.forwarders import Forwarders, Reach
 from banger.forwarding.publisher import Publisher
 from banger.host.cascade import run_all
 from banger.network.names import bridge_name
+from banger.network.place import HostPlace, Place
 from banger.network.probe import available
 from banger.network.resolver import Resolver
 from banger.network.tap import TapNetwork, TapSettings
@@ -53,7 +54,11 @@ needs_taps = pytest.mark.skipif(not available()[0], reason=available()[1])
 class Namespace:
     """A network namespace with its loopback up."""
 
-    def __init__(self, stack: ExitStack) -> None:
+    def __init__(self, stack: ExitStack, pid: int = 0) -> None:
+        """A new one, or that of a process."""
+        if pid:
+            self._enter_of(stack, pid)
+            return
         holder = stack.enter_context(subprocess.Popen(["unshare", "--net", "cat"], stdin=subprocess.PIPE, stdout=-1))
         stack.callback(holder.kill)
         assert holder.stdin
@@ -61,12 +66,15 @@ class Namespace:
         holder.stdin.write(b"x")
         holder.stdin.flush()
         holder.stdout.read(1)  # it has unshared
-        self._handle = os.open(f"/proc/{holder.pid}/ns/net", os.O_RDONLY)
-        stack.callback(os.close, self._handle)
-        self.pid = holder.pid
+        self._enter_of(stack, holder.pid)
         with self.entered():
             settle_namespace()
         self.run("ip link set lo up")
+
+    def _enter_of(self, stack: ExitStack, pid: int) -> None:
+        self._handle = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
+        stack.callback(os.close, self._handle)
+        self.pid = pid
 
     @contextmanager
     def entered(self) -> Iterator[None]:
@@ -299,15 +307,17 @@ def address_of(given: Contribution) -> str:
 class Lab:
     """A host with an uplink to a world of servers, and one installation on it."""
 
+    own = INSTALLATION
+
     def __init__(self, stack: ExitStack, directory: Path, *, bridge_netfilter: bool) -> None:
-        self.stack, self._directory = stack, directory
+        self.stack, self._directory, self.state_file = stack, directory, directory / "network.json"
         self.host, self.world = Namespace(stack), Namespace(stack)
         self.servers = Servers(stack)
         self.resolver: Resolver | None = None
         self._connect()
         self.host.run(f"sysctl -qw net.bridge.bridge-nf-call-iptables={int(bridge_netfilter)}", check=bridge_netfilter)
-        self.ledgers = {INSTALLATION: MemoryLedger(), OTHER_INSTALLATION: MemoryLedger()}
-        self.network = self.installation(INSTALLATION)
+        self.ledgers = {self.own: MemoryLedger(), OTHER_INSTALLATION: MemoryLedger()}
+        self.network = self.installation(self.own)
 
     def _connect(self) -> None:
         self.host.run(f"ip link add up0 type veth peer name eth0 netns {self.world.pid}; ip link set up0 up")
@@ -330,23 +340,32 @@ class Lab:
         """A tap network with a ledger that a second one of the same id shares, as after a restart of the daemon."""
         return TapNetwork(
             installation_id,
-            self._directory / f"{installation_id}.json",
+            self.place(installation_id),
             self.ledgers[installation_id].all,
             Publisher(Forwarders(installation_id, self.reach), lambda _: {}),
             TapSettings(**settings),
             lambda gateway: self.resolver,
         )
 
-    def prepare(self, vm: Vm, network: TapNetwork | None = None, installation: str = INSTALLATION) -> Contribution:
+    def place(self, installation_id: str) -> Place:
+        """Where its taps are made."""
+        return HostPlace(self.state_file if installation_id == self.own else self._directory / "other.json")
+
+    @property
+    def taps(self) -> Namespace:
+        """The same as a namespace."""
+        return self.host
+
+    def prepare(self, vm: Vm, network: TapNetwork | None = None, installation: str = "") -> Contribution:
         """As a VM's owner does it."""
         with self.host.entered():
-            part = self.ledgers[installation].of_vm(vm.id)
+            part = self.ledgers[installation or self.own].of_vm(vm.id)
             return (network or self.network).prepare(vm, None, part, operation())  # type: ignore[arg-type]
 
     def guest(self, number: int, **spec: Any) -> Guest:
         """A VM that runs."""
-        vm = make_vm(number, **spec)
-        guest = Guest(self.stack, self.host, self.prepare(vm))
+        vm = make_vm(number, network=self.network.name, **spec)
+        guest = self.joined(vm)
         if vm.spec.ports:
             place = self.reach(vm).path.parent
             place.mkdir()
@@ -358,11 +377,16 @@ class Lab:
         place = self._directory / vm.id
         return Reach(place / "ga.sock", 0, self._directory / f"{vm.id}.log")
 
-    def clean(self, *vms: Vm, network: TapNetwork | None = None, installation: str = INSTALLATION) -> None:
+    def joined(self, vm: Vm) -> Guest:
+        """A guest at the tap that is made for this VM."""
+        given = self.prepare(vm)
+        return Guest(self.stack, self.taps, given)
+
+    def clean(self, *vms: Vm, network: TapNetwork | None = None, installation: str = "") -> None:
         """As a VM's owner does it after the VMM is gone."""
         for vm in vms:
             with self.host.entered():
-                run_all((network or self.network).cleanup(vm, self.ledgers[installation].of_vm(vm.id)))
+                run_all((network or self.network).cleanup(vm, self.ledgers[installation or self.own].of_vm(vm.id)))
 
     def refresh(self, *vms: Vm) -> None:
         """The tick."""

@@ -38,7 +38,7 @@ def said(stdout: str | bytes = "", code: int = 0, stderr: str = "") -> ScriptRes
 class FakeGuest:
     """Answers scripts by a word that stands in them; the first that matches counts."""
 
-    def __init__(self, network: str = "user", console: str = "", **answers: ScriptResult | Script) -> None:
+    def __init__(self, network: str = "slirp", console: str = "", **answers: ScriptResult | Script) -> None:
         self.vm = vm_json("keen-owl", spec={"network": network})
         self.network = network
         self.answers: Mapping[str, ScriptResult | Script] = answers
@@ -55,7 +55,7 @@ class FakeGuest:
         return self._console
 
 
-def guest(network: str = "user", console: str = "", **answers: ScriptResult | Script) -> Guest:
+def guest(network: str = "slirp", console: str = "", **answers: ScriptResult | Script) -> Guest:
     return cast("Guest", FakeGuest(network, console, **answers))
 
 

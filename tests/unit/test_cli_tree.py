@@ -78,7 +78,7 @@ def test_version_is_told_both_ways(cli: Cli) -> None:
         (("run", "--pull", "newer", "x"), '"newer" is not a valid value for --pull', "use missing, always, never"),
         (("run", "--memory", "lots", "x"), '"lots" is not a size', "write 512M or 2G"),
         (("run", "-p", "web", "x"), '"web" is not a port forward', "write 8080:80, 53:53/udp"),
-        (("run", "--network", "wifi", "x"), '"wifi" is not a valid value for --network', "use user, tap, none"),
+        (("run", "--network", "wifi", "x"), '"wifi" is not a valid value for --network', "use user, tap, slirp, none"),
         (("run", "--label", "=x", "y"), '"=x" is not a label', "write --label KEY=VALUE"),
         (("vm", "stop", ""), 'the name "" is empty', "see whether a variable of your script is set"),
         (("vm", "delete", "-f", "web", ""), 'the name "" is empty', "see whether a variable of your script is set"),

@@ -121,7 +121,7 @@ def test_every_other_word_leads_to_a_command_there_is() -> None:
         ("rm -fv web", "rm -f web"), ("start -ai web", "start web"), ("vm cp -r a web:/b", "vm cp a web:/b"),
         ("kill -s HUP web", "kill web"), ("run --name a_b debian -- true", "run --name a-b debian -- true"),
         ("run --name=Web debian", "run --name=web debian"), ("vm create --name 9.x debian", "vm create --name vm-9-x debian"),
-        ("run -m 536870912 debian", "write 512M"), ("run --network bridge debian", "use user, tap, none"),
+        ("run -m 536870912 debian", "write 512M"), ("run --network bridge debian", "use user, tap, slirp, none"),
         ("run --init debian bash", "use auto, image, none"),
     ],
 )  # fmt: skip

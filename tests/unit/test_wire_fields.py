@@ -63,7 +63,7 @@ def test_command_line_takes_every_field_that_has_an_option(cli: Cli) -> None:
 def test_description_has_every_field_with_its_bounds() -> None:
     described = document([Described("POST", "/v1/vms", "create", body=CreateVmBody)])["components"]["schemas"]["VmSpec"]
     assert [*described["properties"]] == NAMES
-    assert described["properties"]["network"]["enum"] == ["user", "tap", "none"]
+    assert described["properties"]["network"]["enum"] == ["user", "tap", "slirp", "none"]
     assert described["properties"]["cpus"]["maximum"] == 1024
     assert described["properties"]["ttl_s"]["description"].startswith("Delete the VM this long after its creation")
     assert described["required"] == ["image"]

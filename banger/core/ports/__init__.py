@@ -28,6 +28,7 @@ from banger.core.ports.machine import (
     TapNic,
     UserNic,
     VmmConfig,
+    entering,
 )
 from banger.core.ports.running_guest import (
     EntryKind,
@@ -107,5 +108,6 @@ __all__ = [
     "VmmProcesses",
     "VmmReleases",
     "WriteOptions",
+    "entering",
     "joined",
 ]

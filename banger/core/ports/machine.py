@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -51,11 +51,17 @@ class UserNic:
 
 @dataclass(frozen=True, slots=True)
 class TapNic:
-    """A network card on a tap that exists already. ``mtu`` 0: the guest's default."""
+    """A network card on a tap that exists already.
+
+    Attributes:
+        mtu: 0 for the guest's default.
+        entering: the command that starts a program where the tap is, put before the VMM's own; empty: here.
+    """
 
     tap: str
     mac: str
     mtu: int = 0
+    entering: tuple[str, ...] = ()
 
 
 Nic = UserNic | TapNic
@@ -70,6 +76,11 @@ DEVICE_WORDS: dict[DeviceKind, str] = {
     UserNic: "a network card on its own user-mode stack",
     TapNic: "a network card on a tap",
 }
+
+
+def entering(devices: Iterable[Device]) -> tuple[str, ...]:
+    """The command that has to be put before that of a VMM with these devices."""
+    return next((one.entering for one in devices if isinstance(one, TapNic)), ())
 
 
 @dataclass(frozen=True, slots=True)

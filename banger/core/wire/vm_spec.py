@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, Literal, TypedDict
 
 from banger.core.egress import EgressPolicy
+from banger.core.network_names import NETWORKS
 from banger.core.publishing import parse_publish
 from banger.core.units import LONGEST_S, parse_duration
 from banger.core.vmm_names import ACCELERATORS, AUTO, DRIVERS, MACHINES
@@ -121,21 +122,22 @@ class VmSpec:
     network: str = described(
         "user",
         Facts(
-            "Network: user, tap or none.",
+            "Network: user, tap, slirp or none.",
             ("--network",),
             "KIND",
-            choices=("user", "tap", "none"),
-            choices_hint="; user reaches what this host reaches, tap gives an address of its own",
+            choices=NETWORKS,
+            choices_hint="; user needs no privileges, tap is on this host's own network, slirp confines nothing",
             setting="vm.network",
         ),
     )
     egress: str = described(
-        "open",
+        "public",
         Facts(
-            "Egress policy on a tap: open, public, none, allow=CIDR,…, allow-names=NAME,….",
+            "Egress policy: public, open, none, allow=CIDR,…, allow-names=NAME,….",
             ("--egress",),
             "POLICY",
             read=_egress,
+            setting="network.egress",
         ),
     )
     storage: str = described(
@@ -285,7 +287,7 @@ class SpecOptions(TypedDict, total=False):
     command: Sequence[str] | None
     ports: Sequence[PortForward]
     init: Literal["auto", "image", "none"]
-    network: Literal["user", "tap", "none"]
+    network: Literal["user", "tap", "slirp", "none"]
     egress: str
     storage: str
     home: str

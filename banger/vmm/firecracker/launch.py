@@ -10,7 +10,7 @@ from pathlib import Path
 from banger.core.cancel import CancelToken, Deadline
 from banger.core.models import ProcessIdentity
 from banger.core.names import vmm_marker
-from banger.core.ports import AGENT_SOCKET, VmmConfig
+from banger.core.ports import AGENT_SOCKET, VmmConfig, entering
 from banger.launch import Job, Launching
 from banger.vmm import identity
 from banger.vmm.firecracker import failures
@@ -56,7 +56,7 @@ def launch(
     argv = command_line(binary, config, file)
     note_command(config.vmm_log, f"Firecracker {binary.text}", argv)
     limits = launching.limits(config.cpus, config.memory_mib, _OVERHEAD_MIB)
-    job = Job(config.vm_id, argv, config.vmm_log, limits, output=config.console_log)
+    job = Job(config.vm_id, argv, config.vmm_log, limits, output=config.console_log, entering=entering(config.devices))
     deadline = Deadline.after(START_TIMEOUT_S)
     return start(
         config,

@@ -12,7 +12,7 @@ from pathlib import Path
 from banger.core.cancel import CancelToken, Deadline
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import ProcessIdentity
-from banger.core.ports import VmmConfig
+from banger.core.ports import VmmConfig, entering
 from banger.launch import Job, Launching, Limits
 from banger.vmm import identity
 from banger.vmm.qemu import failures, jail, qmp
@@ -79,15 +79,16 @@ def _spawn(
 ) -> int:
     path = qmp_path(config.run_dir)
     overhead_mib = _OVERHEAD_MIB.get(config.accelerator, max(_OVERHEAD_MIB.values()))
+    inside = entering(config.devices)
     limits = launching.limits(config.cpus, config.memory_mib, overhead_mib)
     path.unlink(missing_ok=True)
     if config.uid:
         return launching.spawn(_confined(config, binary, command_line, limits))
     if not launching.inherits:
-        return launching.spawn(Job(config.vm_id, command_line(Handed()), config.vmm_log, limits))
+        return launching.spawn(Job(config.vm_id, command_line(Handed()), config.vmm_log, limits, entering=inside))
     with _listener(path) as listener:
         argv = command_line(Handed(sockets={path.name: listener.fileno()}))
-        return launching.spawn(Job(config.vm_id, argv, config.vmm_log, limits, (listener.fileno(),)))
+        return launching.spawn(Job(config.vm_id, argv, config.vmm_log, limits, (listener.fileno(),), entering=inside))
 
 
 def _confined(
@@ -103,7 +104,8 @@ def _confined(
     jail.give(config)
     seen = jail.confinement(config, binary, given)
     program, *arguments = command_line(given)
-    return Job(config.vm_id, [os.path.realpath(program), *arguments], config.vmm_log, limits, confinement=seen)
+    argv, inside = [os.path.realpath(program), *arguments], entering(config.devices)
+    return Job(config.vm_id, argv, config.vmm_log, limits, confinement=seen, entering=inside)
 
 
 @contextmanager
