@@ -23,6 +23,9 @@ pytest_plugins = ("tests.support.time_limits", "tests.support.side_by_side", "te
 #: Seconds for a test that boots something: the first of them also makes the image that all of them boot.
 BOOT_LIMIT_S = 400
 
+#: What was on the host when the session began.
+_before = pytest.StashKey[HostState]()
+
 # A frozen monotonic clock would keep `ask(timeout=…)` from ever timing out.
 freezegun.configure(extend_ignore_list=["pykka"])  # type: ignore[attr-defined]  # missing in freezegun's stubs
 
@@ -48,6 +51,11 @@ def pytest_configure(config: pytest.Config) -> None:
     tempfile.tempdir = None
     for variable in [name for name in os.environ if name.startswith("BANGER_") and name != SESSION_VARIABLE]:
         del os.environ[variable]
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Look before there is a first test, whose time this would take: on a busy host it is long."""
+    session.config.stash[_before] = HostState.now(session.config.stash[ROOT].path)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -76,11 +84,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(scope="session", autouse=True)
-def nothing_left_on_the_host(session_root: Path) -> Iterator[None]:
+def nothing_left_on_the_host(pytestconfig: pytest.Config, session_root: Path) -> Iterator[None]:
     """Fail the session with a list of what it left: processes, loop devices, mounts, taps, temporary files."""
-    before = HostState.now(session_root)
     yield
-    left = leaks_since(before, session_root)
+    left = leaks_since(pytestconfig.stash[_before], session_root)
     assert not left, "the test session left behind:\n  " + "\n  ".join(left)
 
 

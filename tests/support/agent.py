@@ -208,7 +208,7 @@ def running_agent(
         for host in hosts:
             host.connection.close()
         try:
-            process.wait(timeout=15)
+            process.wait(timeout=60)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
