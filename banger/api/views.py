@@ -49,20 +49,23 @@ def driver_view(program: VmmProgram, vms: Sequence[Vm]) -> dict[str, Any]:
 
 def vm_view(context: ApiContext, vm: Vm) -> dict[str, Any]:
     """A VM with the names of what it is made of, and what is wrong with it."""
-    return vm_views(context, [vm])[0]
+    [(_, derived)] = vm_facts(context, [vm])
+    return {**codec.to_plain(vm), **derived}
 
 
-def vm_views(context: ApiContext, vms: Sequence[Vm]) -> list[dict[str, Any]]:
-    """Several VMs; images and kernels are looked up once for all of them."""
+def vm_facts(context: ApiContext, vms: Sequence[Vm]) -> list[tuple[Vm, dict[str, str]]]:
+    """What is said of VMs beside their own fields; images and kernels are looked up once for all of them."""
     images = {image.id: image.name for image in context.store.images.all()}
     kernels = {kernel.id: kernel.name for kernel in context.store.kernels.all()}
     there = {entry.name for entry in os.scandir(context.layout.data / "vms")}
     return [
-        {
-            **codec.to_plain(vm),
-            "image_name": images.get(vm.image_id, vm.spec.image),
-            "kernel_name": kernels.get(vm.kernel_id, vm.spec.kernel),
-            "broken": "" if vm.id in there or vm.state in _WITHOUT_FILES else "its directory is missing",
-        }
+        (
+            vm,
+            {
+                "image_name": images.get(vm.image_id, vm.spec.image),
+                "kernel_name": kernels.get(vm.kernel_id, vm.spec.kernel),
+                "broken": "" if vm.id in there or vm.state in _WITHOUT_FILES else "its directory is missing",
+            },
+        )
         for vm in vms
     ]

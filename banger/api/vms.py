@@ -28,7 +28,8 @@ from banger.api.context import ApiContext, context_of
 from banger.api.long_requests import deadline_of, is_set, perform
 from banger.api.ndjson import MEDIA_TYPE, line
 from banger.api.peer import peer_uid
-from banger.api.views import vm_view, vm_views
+from banger.api.views import vm_facts, vm_view
+from banger.api.vm_texts import VmTexts
 from banger.core.cancel import Deadline
 from banger.core.codec import to_plain
 from banger.core.errors import BangerError, ErrorKind
@@ -43,6 +44,8 @@ from banger.guest.known_hosts import host_key_alias, known_hosts_line
 #: How often a followed log and a waited-for state are looked at, in seconds.
 POLL_S = 0.1
 _CHUNK = 64 * 1024
+#: Of the lists that were answered; all of them are in the event loop's thread.
+_TEXTS = VmTexts(to_plain)
 
 
 def find_vm(request: Request) -> Vm:
@@ -61,7 +64,7 @@ async def list_vms(request: Request) -> Response:
         if (not states or vm.state in states)
         and all(key in vm.spec.labels and (not eq or vm.spec.labels[key] == value) for key, eq, value in labels)
     ]
-    return JSONResponse(vm_views(context, chosen))
+    return Response(_TEXTS.array(vm_facts(context, chosen)), media_type="application/json")
 
 
 async def show_vm(request: Request) -> Response:
