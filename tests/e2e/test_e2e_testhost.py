@@ -83,7 +83,7 @@ def service(installed: HostInside) -> HostInside:
 @pytest.fixture
 def inner(service: HostInside, home: BangerHome, tmp_path: Path) -> str:
     """Name of a VM that runs in the test host."""
-    known = _known(service, "vm")
+    known = [vm for vm in _known(service, "vm") if vm["name"] == VM]
     if not known:
         _bring_kernel_and_image(service, home, tmp_path)
         service.banger("vm", "run", "--detach", "--name", VM, "--kernel", VM, "--memory", "256M", VM).ok()
@@ -135,7 +135,7 @@ def test_contract_of_vmms_is_kept_by_firecracker(firecracker: HostInside) -> Non
 
 @pytest.mark.usefixtures("firecracker")
 def test_vm_on_firecracker_is_one_like_any_other(service: HostInside, home: BangerHome, tmp_path: Path) -> None:
-    """From its boot to two ends. A boot takes long here: an emulated CPU emulates virtualisation."""
+    """From its boot to its end; to another one in the long form. An emulated CPU that emulates virtualisation is slow."""
     _bring_kernel_and_image(service, home, tmp_path)
     options = ("--network", "none", "--memory", "192M", "--kernel", VM)
     service.banger("vm", "run", "--detach", "--name", LEAN, "--vmm", "firecracker", *options, VM).ok()
@@ -156,9 +156,10 @@ def test_vm_on_firecracker_is_one_like_any_other(service: HostInside, home: Bang
     service.banger("vm", "stop", LEAN).ok()
     assert _vm(service, LEAN)["exit_reason"] == "requested"
 
-    service.banger("vm", "start", LEAN).ok()
-    service.banger("vm", "exec", LEAN, "--", "kill", "-USR2", "1")
-    assert _ended(service) == ("guest_poweroff", "the guest powered off")
+    if IS_SOAK:
+        service.banger("vm", "start", LEAN).ok()
+        service.banger("vm", "exec", LEAN, "--", "sh", "-c", "kill -USR2 1")
+        assert _ended(service) == ("guest_poweroff", "the guest powered off")
     service.banger("vm", "delete", LEAN).ok()
 
 
