@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import struct
+import time
 import tracemalloc
 
 import pytest
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from banger.agent.messages import ExecSpec, Exit, Result, Status
@@ -24,6 +26,8 @@ WELCOME = Welcome(
 )  # fmt: skip
 #: Streams that the host has opened in these conversations.
 OPENED = 3
+#: How long ``make fuzz`` goes on.
+FUZZ_S = float(os.environ.get("FUZZ_SECONDS", "0.2"))
 
 payloads = st.one_of(
     st.binary(max_size=80),
@@ -78,6 +82,29 @@ def begun() -> tuple[AgentSession, Wire, list[AgentStream]]:
 def test_conversation_of_any_guest_ends_in_order_and_holds_no_more_than_was_granted(
     said: list[bytes], piece: int
 ) -> None:
+    hold_a_conversation(said, piece)
+
+
+@pytest.mark.timeout(FUZZ_S + 300)
+def test_guests_fuzzed_for_a_while_do_no_harm() -> None:
+    """By time, not by examples; every round draws anew."""
+    end, rounds = time.monotonic() + FUZZ_S, 0
+
+    @settings(max_examples=200, database=None, suppress_health_check=list(HealthCheck), deadline=None)
+    @given(sayings, st.integers(1, 5000))
+    def one_round(said: list[bytes], piece: int) -> None:
+        if time.monotonic() < end:
+            hold_a_conversation(said, piece)
+
+    while time.monotonic() < end:
+        one_round()
+        rounds += 1
+    print(f"{rounds} rounds of 200 conversations")
+
+
+def hold_a_conversation(said: list[bytes], piece: int) -> None:
+    """Hear a guest say all this, so many bytes at a time."""
+
     async def scenario() -> None:
         session, wire, streams = begun()
         data = b"".join(said)
@@ -157,10 +184,10 @@ def test_guest_that_fills_whatever_it_may_costs_no_more_than_ten_megabytes(resul
 
 def fill(session: AgentSession, stream: AgentStream) -> None:
     """Use a stream's credit up: first in pieces of a byte, of both outputs in turn, then in large ones."""
-    for number in range(1000):
+    for number in range(50):
         flags = Flag.ERR if number % 2 else Flag.NONE
         session.receive(Frame(stream.number, Kind.DATA, flags, b"x").encode(TAG))
-    left = stream.window - 1000
+    left = stream.window - 50
     while left:
         piece = bytes(min(left, MAX_PAYLOAD))
         session.receive(Frame(stream.number, Kind.DATA, payload=piece).encode(TAG))

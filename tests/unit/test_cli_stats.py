@@ -89,6 +89,16 @@ def test_stats_as_a_stream_are_a_line_for_each_look(cli: Cli, api: FakeApi) -> N
     assert ended.code == 3
 
 
+def test_stats_of_a_guest_whose_figures_make_no_sense_are_not_negative(cli: Cli, api: FakeApi) -> None:
+    facts = _facts(100)
+    memory = {**facts["memory"], "available_bytes": 9 * GIB}
+    api.on("GET", "/v1/vms", [vm_json("web")])
+    odd = {**_later(facts, 500, 100), "memory": memory}  # busier than there was time
+    api.in_turn("GET", FACTS, Answer(value=facts), Answer(value=odd))
+    row = cli("vm", "stats", "--no-stream").out.splitlines()[1]
+    assert row.startswith("web   -    0 B / 4.0 GiB")
+
+
 def test_stats_of_names_and_a_filter_are_a_usage_error(cli: Cli, api: FakeApi) -> None:
     assert cli("vm", "stats", "web", "--label", "a=b").code == 2
     assert not api.calls
