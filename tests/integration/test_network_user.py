@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import pickle
 import signal
-from collections.abc import Iterator
+import stat
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -17,6 +22,7 @@ from banger.network.namespace.holder import find_holder
 from banger.network.namespace.uplink import find_uplink
 from banger.network.resolver import Resolver
 from tests.support.apart_lab import ApartLab, needs_namespaces
+from tests.support.daemon import NOBODY, as_ordinary_user
 from tests.support.netlab import (
     HOST,
     HOST6,
@@ -26,6 +32,7 @@ from tests.support.netlab import (
     SERVER,
     SERVER6,
     WORLD,
+    Guest,
     make_vm,
 )
 from tests.support.packets import ethernet, ipv4_udp
@@ -187,3 +194,55 @@ def test_names_are_not_allowed_without_the_resolver(apart: ApartLab) -> None:
     with pytest.raises(BangerError) as caught:
         apart.prepare(make_vm(1, "user", egress="allow-names=server.example"))
     assert caught.value.kind is ErrorKind.UNAVAILABLE
+
+
+@pytest.fixture
+def ordinary(apart: ApartLab, session_root: Path) -> Iterator[Callable[[str], Guest]]:
+    """Gives guests, by their policy, of a user who is not root, on a host where everybody may open ``/dev/net/tun``."""
+    with tempfile.TemporaryDirectory(dir=session_root) as directory:
+        place = Path(directory)
+        place.chmod(0o777)
+        tun = place / "tun"
+        os.mknod(tun, stat.S_IFCHR | 0o666, os.makedev(10, 200))
+        tun.chmod(0o666)
+        command = as_ordinary_user(session_root, "-m", "tests.support.ordinary_network", directory, apart.own)
+        words = ["unshare", "--mount", "sh", "-c", f'mount --bind {tun} /dev/net/tun && exec "$@"', "sh", *command]
+        with apart.host.entered():
+            process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/")
+
+        def guest(egress: str) -> Guest:
+            assert process.stdin
+            assert process.stdout
+            print(egress, file=process.stdin, flush=True)
+            given = pickle.loads(base64.b64decode(process.stdout.readline()))
+            return Guest(apart.stack, apart.taps, given)
+
+        with process:
+            yield guest
+            assert process.stdin
+            process.stdin.close()
+            assert process.wait(20) == 0
+
+
+def test_ordinary_users_guests_are_confined_as_roots_are(apart: ApartLab, ordinary: Callable[[str], Guest]) -> None:
+    for address in ("0.0.0.0", HOST6):
+        apart.servers.tcp(apart.host, address, 9000)
+    apart.servers.udp(apart.host, "127.0.0.1", 9001)
+    guests = {egress: ordinary(egress) for egress in ("public", "open", f"allow={SERVER}", "none")}
+    everything = (SERVER, OTHER_SERVER, PRIVATE_SERVER, METADATA, SERVER6)
+    reached = {
+        egress: [one for one in everything if guest.namespace.reaches(one, 80)] for egress, guest in guests.items()
+    }
+    assert reached == {
+        "public": [SERVER, OTHER_SERVER, SERVER6],
+        "open": [SERVER, OTHER_SERVER, PRIVATE_SERVER, SERVER6],
+        f"allow={SERVER}": [SERVER],
+        "none": [],
+    }
+    guest, sibling = guests["open"], guests["public"]
+    assert guest.namespace.hears(SERVER, 5000)
+    assert guest.namespace.hears(SERVER6, 5000)
+    apart.servers.tcp(sibling.namespace, "0.0.0.0", 80)
+    here = [(HOST, 9000), (HOST6, 9000), (guest.gateway, 9000), (sibling.address, 80)]
+    assert [one for one in here if guest.namespace.reaches(*one)] == []
+    assert Path(f"/proc/{apart.taps.pid}").stat().st_uid == NOBODY

@@ -146,6 +146,12 @@ def _as_user(uid: int) -> tuple[str, ...]:
     return ("setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", "env")
 
 
+def as_ordinary_user(root: Path, *arguments: str) -> list[str]:
+    """The command that runs Python with our modules, those of the tests too, as an ordinary user."""
+    python, packages = _readable_installation(root)
+    return [*_as_user(NOBODY), f"PYTHONPATH={packages}:{PROJECT}", python, *arguments]
+
+
 @cache
 def _readable_installation(root: Path) -> tuple[str, str]:
     """An interpreter and a module path that an ordinary user can use, copying what only root can read."""
