@@ -6,7 +6,6 @@ import base64
 import os
 import pickle
 import signal
-import stat
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -22,7 +21,7 @@ from banger.network.namespace.holder import find_holder
 from banger.network.namespace.uplink import find_uplink
 from banger.network.resolver import Resolver
 from tests.support.apart_lab import ApartLab, needs_namespaces
-from tests.support.daemon import NOBODY, as_ordinary_user
+from tests.support.daemon import NOBODY, as_ordinary_user, with_tun
 from tests.support.netlab import (
     HOST,
     HOST6,
@@ -150,6 +149,19 @@ def test_restarted_daemon_finds_the_namespace_and_brings_a_lost_uplink_back(apar
     assert guest.namespace.reaches(SERVER, 80)
 
 
+def test_vms_have_a_network_again_after_the_holder_was_killed(apart: ApartLab) -> None:
+    apart.guest(1)
+    holder = find_holder(apart.own)
+    assert holder is not None
+    os.kill(holder.pid, signal.SIGKILL)
+    os.waitpid(holder.pid, 0)
+    apart.refresh()
+    assert apart.guest(2).namespace.reaches(SERVER, 80)
+    apart.clean(make_vm(1, "user"), make_vm(2, "user"))
+    assert apart.objects() == []
+    assert (find_holder(apart.own), find_uplink(apart.own)) == (None, None)
+
+
 def test_crash_before_the_first_vm_leaves_nothing_for_long(apart: ApartLab) -> None:
     with apart.host.entered():
         apart.places[0].open()
@@ -202,11 +214,8 @@ def ordinary(apart: ApartLab, session_root: Path) -> Iterator[Callable[[str], Gu
     with tempfile.TemporaryDirectory(dir=session_root) as directory:
         place = Path(directory)
         place.chmod(0o777)
-        tun = place / "tun"
-        os.mknod(tun, stat.S_IFCHR | 0o666, os.makedev(10, 200))
-        tun.chmod(0o666)
         command = as_ordinary_user(session_root, "-m", "tests.support.ordinary_network", directory, apart.own)
-        words = ["unshare", "--mount", "sh", "-c", f'mount --bind {tun} /dev/net/tun && exec "$@"', "sh", *command]
+        words = [*with_tun(session_root), *command]
         with apart.host.entered():
             process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/")
 

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import sysconfig
@@ -130,12 +131,25 @@ def banger_home(root: Path, uid: int | None = None, **settings: str) -> Iterator
     if uid is not None and uid != os.getuid():
         os.chown(path, uid, uid)
         python, packages = _readable_installation(root)
-        cli = Command({**env, "PYTHONPATH": packages}, python, _as_user(uid), cwd=path)
+        cli = Command({**env, "PYTHONPATH": packages}, python, (*with_tun(root), *_as_user(uid)), cwd=path)
     home = BangerHome(path, cli)
     try:
         yield home
     finally:
         home.close()
+
+
+def with_tun(root: Path) -> tuple[str, ...]:
+    """What to put before a command so that it finds a ``/dev/net/tun`` that everybody may open, as hosts have it."""
+    node = root / "tun"
+    try:
+        os.mknod(node, stat.S_IFCHR, os.makedev(10, 200))
+        node.chmod(0o666)
+    except FileExistsError:
+        pass
+    except PermissionError:
+        return ()
+    return ("unshare", "--mount", "sh", "-c", 'mount --bind "$0" /dev/net/tun; exec "$@"', str(node))
 
 
 def _as_user(uid: int) -> tuple[str, ...]:

@@ -29,7 +29,10 @@ class Worker:
     def __init__(self, entering: Sequence[str]) -> None:
         """Start it. Raises ``unavailable``."""
         self._lock = threading.Lock()
-        self._channel, theirs = socket.socketpair()
+        try:
+            self._channel, theirs = socket.socketpair()
+        except OSError as error:
+            raise _lost(error.strerror or str(error)) from error
         package = str(Path(banger.__file__).parent.parent)
         argv = [*entering, sys.executable, "-P", "-s", "-c", _START, package, str(theirs.fileno())]
         modules = os.pathsep.join(filter(None, sys.path))  # where this daemon has its libraries from

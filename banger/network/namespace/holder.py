@@ -45,7 +45,10 @@ def start_holder(installation_id: str, run_dir: Path) -> ProcessIdentity:
         require_program("unshare"), "--user", "--map-root-user", "--net", "--",
         "/bin/sh", "-c", _SCRIPT, marker, str(run_dir),
     ]  # fmt: skip
-    reading, writing = os.pipe2(os.O_CLOEXEC)
+    try:
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+    except OSError as error:
+        raise _cannot(marker, error.strerror or str(error)) from error
     try:
         child = subprocess.Popen(
             argv,

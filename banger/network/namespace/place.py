@@ -70,6 +70,9 @@ class NamespacePlace:
             holder = self._found_holder()
             if holder is None:
                 self._forget()
+                if (orphan := find_uplink(self._id)) is not None:  # it would serve namespaces that nobody enters again
+                    logger.warning("VMs that run are cut off, as what held their network was ended: restart them")
+                    _end(orphan)
                 holder = self._holder = start_holder(self._id, self._run_dir)
                 crashpoint("namespace.open:held")
                 self._renewed()
