@@ -131,7 +131,7 @@ def banger_home(root: Path, uid: int | None = None, **settings: str) -> Iterator
     if uid is not None and uid != os.getuid():
         os.chown(path, uid, uid)
         python, packages = _readable_installation(root)
-        cli = Command({**env, "PYTHONPATH": packages}, python, (*with_tun(root), *_as_user(uid)), cwd=path)
+        cli = Command({**env, "PYTHONPATH": packages}, python, _as_user(uid), cwd=path)
     home = BangerHome(path, cli)
     try:
         yield home
