@@ -93,6 +93,7 @@ static void starve(struct stream *stream) {
     stream_fail(stream, BUSY, ENOMEM, "not enough memory for the input");
     close_input(stream);
     stream_mute(stream);
+    stream->deadline = 0;
     if (stream->child && !stream->reaped)
         child_kill(stream);
 }
