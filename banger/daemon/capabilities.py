@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from banger.config import Config
 from banger.core.ports import Capability
@@ -13,10 +14,11 @@ from banger.dns.model import DnsSettings
 from banger.dns.service import DnsService
 from banger.forwarding.forwarders import Forwarders
 from banger.forwarding.host_ports import Taken
-from banger.forwarding.publisher import Publisher, held_ports
+from banger.forwarding.publisher import PORT_KIND, Publisher, held_ports
 from banger.host.ledger import Ledger
 from banger.host.user_network import UserNetwork
 from banger.layout import Layout
+from banger.network.guests import ADDRESS_KIND
 from banger.storage.home_disk import HomeDisk
 from banger.store import Store
 
@@ -36,12 +38,13 @@ def make_capabilities(
     """Make every capability that this daemon has the rights for. The resolver is made, not started."""
 
     def taken(besides: str) -> Taken:
-        return held_ports(ledger.all(), {vm.id: vm.name for vm in store.vms.all()}, besides)
+        return held_ports(ledger.all(PORT_KIND), {vm.id: vm.name for vm in store.vms.all()}, besides)
 
     publisher = Publisher(forwarders, taken)
     networks = Networks(installation_id, layout, config, publisher)
     dns = DnsService(DnsSettings.from_config(config), VmNames(store, ledger).world(networks.open_addresses))
     # Ports of the host come last on the way down, which is the other way round: taps give theirs back themselves.
-    capabilities: list[Capability] = [UserNetwork(publisher, networks.obstacle), *networks.make(ledger.all, dns)]
+    taps = networks.make(partial(ledger.all, ADDRESS_KIND), dns)
+    capabilities: list[Capability] = [UserNetwork(publisher, networks.obstacle), *taps]
     homes = HomeDisk(layout, config)
     return Capabilities([*capabilities, homes], homes, dns)

@@ -46,7 +46,7 @@ class Networks:
             network.add_allowed(vm_id, addresses, lifetime_s)
 
     def make(self, handles: Callable[[], Sequence[Handle]], dns: DnsService) -> Sequence[TapNetwork]:
-        """Make them. ``handles`` is the whole ledger, ``dns`` answers guests."""
+        """Make them. ``handles`` are the addresses in the ledger, ``dns`` answers guests."""
 
         def made(place: Place, settings: TapSettings, resolver: Callable[[IPv4Address], Resolver | None]) -> TapNetwork:
             return TapNetwork(self._id, place, handles, self._publisher, settings, resolver)

@@ -9,8 +9,8 @@ from banger.core.models import VmState
 from banger.dns.model import Guest, World
 from banger.dns.patterns import NamePatterns
 from banger.host.ledger import Ledger
+from banger.network.guests import ADDRESS_KIND, guests_in
 from banger.network.guests import Guest as GuestOnTap
-from banger.network.guests import guests_in
 from banger.store import Store
 
 _UP = (VmState.RUNNING, VmState.PAUSED)
@@ -53,7 +53,7 @@ class VmNames:
         return Guest(owner.vm_id, allowed_names(owner.egress)) if owner else None
 
     def _at(self, address: str) -> GuestOnTap | None:
-        guests = guests_in(self._ledger.all())
+        guests = guests_in(self._ledger.all(ADDRESS_KIND))
         return next((guest for guest in guests if address in _addresses(guest)), None)
 
     def _on_tap(self, vm_id: str) -> GuestOnTap | None:

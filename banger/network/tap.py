@@ -79,7 +79,7 @@ class TapNetwork:
         Args:
             installation_id: twelve hexadecimal digits.
             place: where bridge and taps are made.
-            handles: the whole ledger.
+            handles: the addresses of all VMs in the ledger.
             publisher: the host's side of published ports.
             settings: what the configuration says.
             resolver: who answers guests' DNS questions now; None for nobody. It is told the bridge's address, which
