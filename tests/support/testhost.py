@@ -2,7 +2,7 @@
 
 The image is made once for a recipe and kept in ``.cache/tests``: a bootstrapped tree, and over it the Python packages
 of this checkout's environment as a virtual environment in ``/opt/banger``, all but banger itself. What changes from run
-to run is copied into the running machine: the sources, to ``/src``, and banger's wheel, which is installed there.
+to run is copied into the running machine: the sources, to ``/src``, and banger's wheel as it is when installed.
 """
 
 from __future__ import annotations
@@ -38,10 +38,13 @@ PYTHON = f"{VENV}/bin/python"
 BANGER = f"{VENV}/bin/banger"
 LIBRARY = f"{VENV}/lib/python{sys.version_info.major}.{sys.version_info.minor}/site-packages"
 SOURCES = "/src"
+#: What the wheel of this checkout is once it is installed: ``lib`` and ``bin``.
+INSTALLED = "/srv/installed"
 BOOT_S = 180.0
 #: Of the environment's packages: what no test needs, and what this checkout is itself.
 _LEFT_OUT = ("mypy", "mypyc", "ruff", "setuptools", "pkg_resources", "ast_serialize", "librt", "banger", "_banger")
-_COPIED = ("banger", "tests", "scripts", "pyproject.toml", "README.md", "ARCHITECTURE.md")
+#: What the contract suites need besides what is installed; every file that is brought takes its time.
+_COPIED = ("tests/conftest.py", "tests/support", "tests/contract", "scripts", "pyproject.toml")
 _ENVIRONMENT = ("PYTHONDONTWRITEBYTECODE=", "LC_ALL=C.UTF-8")
 
 #: Moves the shell into a new cgroup below its own, so that others may be made beside it; $0 is where to go then.
@@ -78,18 +81,17 @@ class HostInside:
 
         They run in a leaf of a part of the cgroup tree that systemd has delegated, and may use the rest of it.
         """
-        options = ["-q", "-p", "no:cacheprovider", "-p", "no:randomly", "--tb=short", f"--timeout={timeout_s:g}"]
+        options = ["-q", "-p", "pytest_timeout", "-p", "no:cacheprovider", "--tb=short", f"--timeout={timeout_s:g}"]
         unit = ("systemd-run", "--quiet", "--pipe", "--wait", "--collect", "--property=Delegate=yes")
-        environment = [f"--setenv={one}" for one in _ENVIRONMENT]
+        environment = [f"--setenv={one}" for one in (*_ENVIRONMENT, "PYTEST_DISABLE_PLUGIN_AUTOLOAD=1")]
         command = ("sh", "-c", _IN_A_LEAF, SOURCES, PYTHON, "-m", "pytest", *options, *nodes)
         return self.run(*unit, *environment, "--", *command, timeout_s=timeout_s)
 
     def install(self) -> None:
-        """Install the wheel of this checkout, over the one that is there; with the bytecode of the sources."""
-        words = "--quiet --no-index --no-deps --no-compile --force-reinstall --root-user-action=ignore"
-        self.shell(f"{PYTHON} -m pip install {words} /srv/banger-*.whl").ok()
-        copy = f"cd {SOURCES} && find banger -name __pycache__ -print0 | tar --null -T - -cf - | tar -C {LIBRARY} -xf -"
-        self.shell(copy).ok()
+        """Put the installed wheel of this checkout in its place, over the one that is there."""
+        former = f"rm -rf {LIBRARY}/banger {LIBRARY}/banger-*.dist-info"
+        self.shell(f"{former} && cp -a {INSTALLED}/lib/. {LIBRARY}/ && cp {INSTALLED}/bin/banger {BANGER}").ok()
+        self.run("ln", "-sfn", f"{LIBRARY}/banger", f"{SOURCES}/banger").ok()
 
     def log_tail(self, lines: int = 80) -> str:
         """The last lines of its journal."""
@@ -133,8 +135,7 @@ def running(home: BangerHome, workspace: Path, *options: str) -> Iterator[HostIn
     try:
         with tempfile.TemporaryDirectory(dir=workspace) as scratch:
             host.put(_copy_of_sources(Path(scratch, "src")), SOURCES)
-            wheel = build_wheel(Path(scratch))
-            host.put(wheel, f"/srv/{wheel.name}")
+            host.put(_installed_wheel(Path(scratch)), INSTALLED)
         host.install()
         eventually(lambda: _settled(host), 120, "the test host's systemd to have started everything")
         yield host
@@ -142,12 +143,24 @@ def running(home: BangerHome, workspace: Path, *options: str) -> Iterator[HostIn
         home.run("vm", "delete", "--force", "testhost").ok()
 
 
-def build_wheel(target: Path) -> Path:
-    """This checkout as a wheel, made without asking any index."""
-    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(target)]
-    built = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
-    assert built.returncode == 0, built.stderr
-    return next(target.glob("banger-*.whl"))
+def _installed_wheel(scratch: Path) -> Path:
+    """This checkout's wheel, made without asking any index, and what pip makes of it: that would take long in there."""
+    site = scratch / "installed" / "lib"
+    _run(*"hatchling build --target wheel --directory".split(), str(scratch))
+    (wheel,) = scratch.glob("banger-*.whl")
+    _run(*"pip install --quiet --no-index --no-deps --no-compile --target".split(), str(site), str(wheel))
+    shutil.rmtree(site / "bin")
+    _compile(site, LIBRARY)
+    command = site.with_name("bin") / "banger"
+    command.parent.mkdir()
+    command.write_text(f"#!{PYTHON}\nimport sys\nfrom banger.__main__ import main\nsys.exit(main())\n")
+    command.chmod(0o755)
+    return site.parent
+
+
+def _run(*module: str) -> None:
+    done = subprocess.run([sys.executable, "-m", *module], cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def _check_python(tree: Path) -> None:
@@ -180,16 +193,27 @@ def _environment(target: Path) -> None:
 
 
 def _copy_of_sources(target: Path) -> Path:
-    """Make a directory with what tests need of this checkout, compiled: that would take long in there."""
+    """Make a directory with what tests need of this checkout, compiled as far as it is: that would take long in there."""
     for name in _COPIED:
         source = PROJECT / name
         if source.is_dir():
-            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, target / name, ignore=_left_out)
         else:
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target / name)
-    compileall = [sys.executable, "-m", "compileall", "-q", "-j", "0", "--invalidation-mode", "unchecked-hash"]
-    subprocess.run([*compileall, "-s", str(target), "-p", SOURCES, str(target)], check=True)
+    _compile(target, SOURCES)
     return target
+
+
+def _left_out(_directory: str, names: list[str]) -> list[str]:
+    """Bytecode that is made anew. Not what pytest has made of the tests, which fits where they have their times."""
+    return [name for name in names if name.endswith(".pyc") and "-pytest-" not in name]
+
+
+def _compile(tree: Path, place: str) -> None:
+    """Compile what will be in ``place``, for good."""
+    options = ["-q", "-j", "0", "--invalidation-mode", "unchecked-hash", "-s", str(tree), "-p", place]
+    _run("compileall", *options, str(tree))
 
 
 def _settled(host: HostInside) -> bool:
