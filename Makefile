@@ -23,7 +23,7 @@ run: setup ## run a command in a fresh VM: hello from its kernel
 test: setup-test check ## the whole suite, with real VMs (about 15 minutes on two cores)
 	@$(PYTHON) -m pytest -n auto --durations=20 --randomly-seed=$(SEED)
 
-test-fast: setup-test ## unit, actor and contract tests, but for slow ones (a minute or two)
+test-fast: setup-test ## unit, actor and contract tests, but for slow ones (a minute)
 	@$(PYTHON) -m pytest -n auto --no-boot -m 'not slow' tests/unit tests/actors tests/contract
 
 check: setup-test ## ruff, format, strict mypy, import rules, file sizes
