@@ -279,7 +279,8 @@ def bootstrap_tar(tar: Path, include: Sequence[str]) -> None:
         pytest.skip("mmdebstrap is not installed")
     mode = "root" if os.getuid() == 0 else "unshare"
     command = ["mmdebstrap", "--quiet", "--variant=minbase", f"--mode={mode}", f"--include={','.join(include)}"]
-    lean = [f"--dpkgopt=path-exclude=/usr/share/{place}/*" for place in ("locale", "man", "info")]
+    # dpkg's own path-exclude would have every package go through a filter, which takes as long as all the rest.
+    lean = ["--dpkgopt=force-unsafe-io", '--customize-hook=cd "$1/usr/share" && rm -rf locale/* man/* info/*']
     made = subprocess.run([*command, *lean, codename(), str(tar)], capture_output=True, text=True, check=False)
     assert made.returncode == 0, f"mmdebstrap failed:\n{made.stderr[-3000:]}"
 
