@@ -18,6 +18,8 @@ FRAMES = "frames"
 #: has no word for it.
 _TARGET = "@th,64,128"
 _ASKING = "nd-neighbor-solicit, nd-router-solicit, mld-listener-report, mld2-listener-report"
+#: ICMPv6 by its number: nft takes its name from /etc/protocols, which small systems do not have.
+_ICMPV6 = 58
 
 
 def guards(guests: Sequence[Guest]) -> list[str]:
@@ -55,7 +57,7 @@ def frame_rules(guest: Guest) -> list[str]:
             "icmpv6 type { nd-router-advert, nd-redirect } drop",
             f"icmpv6 type nd-neighbor-advert {_TARGET} != {_hex(guest.address6)} {_TARGET} != {_hex(own)} drop",
             f"ip6 saddr {guest.address6} accept",
-            f"ip6 saddr {own} meta l4proto ipv6-icmp accept",
+            f"ip6 saddr {own} meta l4proto {_ICMPV6} accept",
             # The unspecified address asks whether an address is free, or for routers; it claims nothing.
             f"ip6 saddr :: icmpv6 type {{ {_ASKING} }} accept",
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import IPv4Address, IPv4Network
 
 import pytest
@@ -44,6 +45,13 @@ def test_rules_without_ipv6_do_not_speak_of_it() -> None:
     text = Ruleset(INSTALLATION, plan, [guest(2, plan=plan)]).render()
     assert "ip6 saddr" not in text
     assert "None" not in text
+
+
+def test_rules_name_no_protocol_that_nft_would_look_up_in_a_file_of_the_host() -> None:
+    """Small systems have no /etc/protocols; what nft knows by itself are tcp and udp."""
+    text = Ruleset(INSTALLATION, PLAN, [guest(2, ports=(PortForward(80, 8080),))]).render()
+    named = re.findall(r"l4proto (?:!= )?\{?\s*([a-z][\w-]*)", text)
+    assert set(named) <= {"tcp", "udp"}
 
 
 def test_networks_within_others_are_left_out_as_nft_refuses_overlaps() -> None:
