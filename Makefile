@@ -44,7 +44,7 @@ fuzz: setup-test ## feed the API, the layer reader and the guest agent with nons
 	@FUZZ_SECONDS=600 LOGURU_LEVEL=ERROR $(PYTHON) -m pytest -s --no-boot --timeout 3600 tests/integration/test_api_fuzz.py
 	@FUZZ_SECONDS=600 $(PYTHON) -m pytest -s --no-boot tests/unit/test_rootfs_fuzz.py -k fuzzed_for_a_while
 	@FUZZ_SECONDS=600 $(PYTHON) -m pytest -s --no-boot tests/integration/test_agent_fuzz.py
-	@FUZZ_SECONDS=600 $(PYTHON) -m pytest -s --no-boot tests/unit/test_agent_hostile.py -k fuzzed_for_a_while
+	@FUZZ_SECONDS=600 LOGURU_LEVEL=ERROR $(PYTHON) -m pytest -s --no-boot tests/unit/test_agent_hostile.py -k fuzzed_for_a_while
 	@HYPOTHESIS_PROFILE=soak $(PYTHON) -m pytest --no-boot --timeout 3600 tests/unit/test_rootfs_fuzz.py \
 		tests/unit/test_rootfs_sparse.py tests/unit/test_bundle_manifest.py \
 		tests/unit/test_ext4_reader_*.py tests/unit/test_bundle_sparse.py tests/unit/test_artifact_tree.py \
