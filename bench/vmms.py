@@ -40,8 +40,8 @@ import json, subprocess, sys, time
 from pathlib import Path
 banger, driver = "/opt/banger/bin/banger", sys.argv[1]
 begun = time.monotonic()
-what = ["--name", "{NAME}", "--vmm", driver, "--kernel", "{NAME}", "--network", "none", "--memory", "{MEMORY_MIB}M"]
-subprocess.run([banger, "vm", "run", *what, "{NAME}", "--", "true"], check=True)
+what = ["--name", "{NAME}", "--vmm", driver, "--accelerator", "kvm", "--kernel", "{NAME}", "--network", "none"]
+subprocess.run([banger, "vm", "run", *what, "--memory", "{MEMORY_MIB}M", "{NAME}", "--", "true"], check=True)
 seconds = time.monotonic() - begun
 shown = subprocess.run([banger, "vm", "show", "--json", "{NAME}"], check=True, capture_output=True)
 vm = json.loads(shown.stdout)
