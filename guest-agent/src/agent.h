@@ -47,6 +47,7 @@ struct stream {
     bool hung_up;
     char run[65]; /* an exec's ID */
     uint64_t places; /* what a freeze concerns, as a hash */
+    uint64_t asked, told; /* when a freeze began and when its success was told, in the order of all of them; 0: not yet */
     struct dial *dial;
 
     struct result *report; /* of the child, as far as it has come */

@@ -83,11 +83,13 @@ bool spawn_child(struct stream *stream, struct spawn *spawn, child_body *body, c
     return true;
 }
 
+static uint64_t freezes; /* their beginnings and successes so far */
+
 /* Who waits to thaw the same places for an earlier request has nothing to do any more. Who waits to thaw others goes on
-   waiting: they would stay frozen. */
+   waiting, and so does who was not done when this one began: they would stay frozen. */
 static void forget_thawing(const struct stream *latest) {
     for (const struct stream *stream = streams; stream; stream = stream->next)
-        if (stream != latest && stream->op == OP_FREEZE && stream->child && !stream->reaped && stream->result &&
+        if (stream->told && stream->told < latest->asked && stream->child && !stream->reaped &&
             stream->places == latest->places)
             kill(stream->pid, SIGKILL);
 }
@@ -115,6 +117,7 @@ void child_start(struct stream *stream, child_body *body, const struct reader *r
     if (stream->op == OP_FREEZE) {
         spawn.extra = around.freezable;
         stream->places = hash_of(request->at + sizeof(uint32_t), request->end); /* behind the time */
+        stream->asked = ++freezes;
     }
     if (stream->op == OP_IDENTITY)
         spawn.extra = around.key_dir;
@@ -222,8 +225,10 @@ void child_settle(struct stream *stream) {
         stream_fail(stream, CANCELLED, 0, "the host has cancelled it");
     else if (stream->report && stream->report->size == stream->report_size) {
         stream_finish(stream, stream->report);
-        if (stream->op == OP_FREEZE && get_u16(stream->result->bytes) == OK)
+        if (stream->op == OP_FREEZE && get_u16(stream->result->bytes) == OK) {
             forget_thawing(stream);
+            stream->told = ++freezes;
+        }
     } else if (stream->report_head == REPORT_HEAD && !stream->report)
         stream_fail(stream, BUSY, ENOMEM, "not enough memory");
     else if (stream->op == OP_EXEC && !stream->report_head)

@@ -27,14 +27,14 @@ def test_vm_remembers_the_driver_that_runs_it(vm_world: World) -> None:
 def test_device_that_the_driver_does_not_have_is_told_before_anything_is_made(vm_world: World, vmm: FakeVmm) -> None:
     vmm.devices = (Drive, TapNic)
     with pytest.raises(BangerError, match='VM "web" cannot run here') as caught:
-        create(vm_world, start=True)
+        create(vm_world, start=True, network="slirp", egress="open")
     assert caught.value.kind is ErrorKind.USAGE
     assert '"fake" cannot give it a network card on its own user-mode stack' in caught.value.cause
     assert (vm_world.images.builds, vm_world.store.vms.all(), vmm.launched) == ([], [], [])
 
 
 def test_start_on_a_driver_without_its_devices_leaves_the_vm_stopped(vm_world: World, vmm: FakeVmm) -> None:
-    vm = create(vm_world)
+    vm = create(vm_world, network="slirp", egress="open")
     vmm.devices = (Drive, TapNic)
     with pytest.raises(BangerError, match="cannot run here"):
         vm_world.do(StartVm(vm.id, vm.name))

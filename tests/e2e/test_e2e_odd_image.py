@@ -62,7 +62,7 @@ def test_standard_streams_can_be_opened_by_name_by_the_user_who_runs(home: Bange
     assert (done.text, done.errors) == ("typed\nout\n", "err\nlog\n")
     script = "echo ready >/dev/stderr; head -n 1 </dev/stdin >/dev/stdout; echo out >>/var/log/app.log"
     with home.cli.terminal("vm", "exec", vm, "--", "sh", "-c", script) as screen:
-        screen.expect("ready")
+        screen.expect("ready\r\n")
         screen.type("typed\r")
         assert screen.wait() == 0
         assert screen.shown.splitlines() == ["ready", "typed", "typed", "out"]

@@ -98,9 +98,10 @@ class LyingKvm:
 
     def on(self, home: BangerHome) -> BangerHome:
         """The same installation, but on this host."""
-        path = f"{self.place}:{home.cli.env['PATH']}"
+        # In a jail, the script that stands in for QEMU would find no shell.
+        env = {"PATH": f"{self.place}:{home.cli.env['PATH']}", "BANGER_VMM_JAIL": "off"}
         there = with_kvm(home, "null")
-        return BangerHome(home.path, replace(there.cli, env={**there.cli.env, "PATH": path}))
+        return BangerHome(home.path, replace(there.cli, env={**there.cli.env, **env}))
 
 
 def with_kvm(home: BangerHome, kind: str) -> BangerHome:
