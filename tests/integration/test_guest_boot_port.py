@@ -125,16 +125,3 @@ def test_frozen_guest_thaws_by_its_own_clock_and_for_the_next_host(guest: Machin
 
     guest.ask(freeze)
     guest.ask(thaw)
-
-
-def test_freezing_that_is_given_up_leaves_nothing_frozen(guest: Machine) -> None:
-    async def give_up(at: AgentGuest) -> None:
-        for _ in range(5):
-            freezing = asyncio.create_task(at.machine.freeze(["/"], 60))
-            await asyncio.sleep(0.02)
-            freezing.cancel()
-            await asyncio.gather(freezing, return_exceptions=True)
-        process = await writer(at, "")
-        assert (await asyncio.wait_for(process.wait(), 30)).code == 0
-
-    guest.ask(give_up)
