@@ -103,6 +103,7 @@ def test_registry_that_stalls_is_told_early_and_given_up_after_the_total(
 def test_storage_behind_a_redirect_that_stalls_is_given_up_too(
     registry: FaultyRegistry, image: BuiltImage, puller: Puller
 ) -> None:
+    puller.timeouts = Timeouts(connect_s=2.0, read_s=1.0, stall_s=2.0)  # in which the registry itself answers
     with faulty_registry() as storage:
         registry.always(image.layer_digests[0], redirecting(f"http://{storage.host}/blob"))
         storage.always("/blob", silent())

@@ -63,7 +63,8 @@ class Guest:
         return True
 
     def send(self, stream: int, kind: Kind, payload: bytes = b"", flags: Flag = Flag.NONE) -> None:
-        self.connection.sendall(Frame(stream, kind, flags, payload).encode(TAG))
+        with suppress(BrokenPipeError, ConnectionResetError):  # whose session has ended for what was sent before
+            self.connection.sendall(Frame(stream, kind, flags, payload).encode(TAG))
 
     def expect(self, kind: Kind) -> Frame:
         """The next frame of that kind; credit passes by."""
