@@ -17,7 +17,7 @@ _NO_KVM = re.compile(
 #: QEMU takes some signals as a wish, says so and exits well (QEMU: softmmu/runstate.c).
 _TERMINATED = re.compile(r"terminating on signal (\d+)(?: from pid (\d+))?")
 _DISK_IN_USE = re.compile(r"Failed to get .*lock|Is another process using the image")
-#: What is said before there is a QEMU (``vmm-jail/``): a thing that it was to inherit cannot be had, or its jail.
+#: What is said before there is a QEMU (``banger/jail/``): a thing that it was to inherit cannot be had, or its jail.
 _NOT_HANDED = re.compile(
     r"^banger-jail: cannot (?:open|listen at|find the tap|attach to the tap|keep) .*$", re.MULTILINE
 )
