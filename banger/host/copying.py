@@ -7,6 +7,7 @@ import fcntl
 import os
 from pathlib import Path
 
+from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.operation import Operation
 
@@ -23,11 +24,21 @@ def copy_file(source: Path, target: Path, operation: Operation) -> None:
     Raises:
         BangerError: ``exhausted`` with the bytes that are needed, if there is no room.
     """
+    _copy(source, target, operation.token, is_synced=True)
+
+
+def copy_unsynced(source: Path, target: Path, token: CancelToken) -> None:
+    """The same for a copy that somebody else syncs later: whoever waits for this one waits for no disk."""
+    _copy(source, target, token, is_synced=False)
+
+
+def _copy(source: Path, target: Path, token: CancelToken, *, is_synced: bool) -> None:
     try:
         with source.open("rb") as reading, target.open("xb") as writing:
             if not clone_blocks(reading.fileno(), writing.fileno()):
-                _copy_data(reading.fileno(), writing.fileno(), operation)
-            os.fsync(writing.fileno())
+                _copy_data(reading.fileno(), writing.fileno(), token)
+            if is_synced:
+                os.fsync(writing.fileno())
     except OSError as error:
         target.unlink(missing_ok=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -53,7 +64,7 @@ def clone_blocks(source: int, target: int) -> bool:
     return True
 
 
-def _copy_data(source: int, target: int, operation: Operation) -> None:
+def _copy_data(source: int, target: int, token: CancelToken) -> None:
     """Copy what ``lseek(SEEK_DATA)`` finds; holes stay holes. ``copy_file_range`` may share blocks on its own."""
     size = os.fstat(source).st_size
     os.ftruncate(target, size)
@@ -67,7 +78,7 @@ def _copy_data(source: int, target: int, operation: Operation) -> None:
             raise
         end = os.lseek(source, position, os.SEEK_HOLE)
         while position < end:
-            operation.token.raise_if_cancelled()
+            token.raise_if_cancelled()
             copied = _copy_piece(source, target, min(_PIECE, end - position), position)
             if not copied:
                 return  # the source was cut short meanwhile

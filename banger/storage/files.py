@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.ports import Fill
+from banger.host.copying import copy_unsynced
 from banger.posix.files import sync_path
 from banger.rootfs.ext4.skeleton import host_error
 
@@ -42,6 +44,40 @@ def make_whole(path: Path, make: Callable[[Path], None], needed_bytes: int = 0) 
     except BaseException:
         new.unlink(missing_ok=True)
         raise
+
+
+def freeze_file(path: Path, into: Path, token: CancelToken) -> None:
+    """Copy a disk that nobody writes to now into the directory ``into``, under its name; it is not synced.
+
+    Raises:
+        BangerError: ``not_found``; ``exhausted`` or ``denied`` for what the host refuses; ``cancelled``.
+    """
+    frozen = into / require(path).name
+    try:
+        copy_unsynced(path, frozen, token)
+        frozen.chmod(0o400)
+    except OSError as error:
+        raise host_error(error, frozen, fill_of(path).used_bytes) from error
+
+
+def fork_file(generation: Path, path: Path, token: CancelToken) -> None:
+    """Make the disk ``path`` from what :func:`freeze_file` put into ``generation``. What is there already stays.
+
+    Raises:
+        BangerError: as :func:`make_whole`; ``not_found`` if the generation is not whole; ``cancelled``.
+    """
+    frozen = generation / path.name
+    if not frozen.exists():
+        raise BangerError(
+            ErrorKind.NOT_FOUND, f'there is no disk "{frozen}"', subject=str(frozen),
+            hint="somebody removed it: delete the snapshot",
+        )  # fmt: skip
+
+    def make(new: Path) -> None:
+        copy_unsynced(frozen, new, token)
+        new.chmod(0o600)
+
+    make_whole(path, make, needed_bytes=fill_of(frozen).used_bytes)
 
 
 def unfinished(path: Path) -> Path:

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.operation import Operation
 from banger.core.plan import CleanupStep
@@ -19,7 +20,7 @@ from banger.core.ports import Drive, Fill, VmLedger
 from banger.core.units import MIB, format_size
 from banger.host.copying import clone_blocks, copy_file
 from banger.rootfs.resize import file_system_bytes, grow_disk
-from banger.storage.files import ROOT_SERIAL, fill_of, make_whole, remove_file, require
+from banger.storage.files import ROOT_SERIAL, fill_of, fork_file, freeze_file, make_whole, remove_file, require
 
 _BLOCK = 4096
 
@@ -54,6 +55,14 @@ class CopyStorage:
         """Make the root file system larger."""
         with operation.step("grow disk"):
             grow_disk(own_root(vm_dir), size_mib * MIB, operation.token)
+
+    def freeze(self, vm_id: str, vm_dir: Path, into: Path, token: CancelToken) -> None:  # noqa: ARG002
+        """A clone of the root file system where that is possible, otherwise a sparse copy."""
+        freeze_file(own_root(vm_dir), into, token)
+
+    def fork(self, generation: Path, vm_dir: Path, operation: Operation) -> None:
+        """The same, of the frozen one."""
+        fork_file(generation, own_root(vm_dir), operation.token)
 
     def remove(self, vm_dir: Path) -> None:
         """Delete the root file system."""

@@ -8,13 +8,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from banger.core.cancel import CancelToken
 from banger.core.operation import Operation
 from banger.core.plan import CleanupStep
 from banger.core.ports import Drive, Fill, VmLedger
 from banger.core.units import MIB
 from banger.rootfs.disk import make_disk
 from banger.rootfs.resize import grow_disk
-from banger.storage.files import DATA_SERIAL, ROOT_SERIAL, fill_of, make_whole, remove_file, require
+from banger.storage.files import (
+    DATA_SERIAL,
+    ROOT_SERIAL,
+    fill_of,
+    fork_file,
+    freeze_file,
+    make_whole,
+    remove_file,
+    require,
+)
 
 
 class OverlayStorage:
@@ -43,6 +53,14 @@ class OverlayStorage:
         """Make the writable layer larger."""
         with operation.step("grow disk"):
             grow_disk(writable_layer(vm_dir), size_mib * MIB, operation.token)
+
+    def freeze(self, vm_id: str, vm_dir: Path, into: Path, token: CancelToken) -> None:  # noqa: ARG002
+        """A clone of the writable layer where that is possible, otherwise a sparse copy."""
+        freeze_file(writable_layer(vm_dir), into, token)
+
+    def fork(self, generation: Path, vm_dir: Path, operation: Operation) -> None:
+        """The same, of the frozen one."""
+        fork_file(generation, writable_layer(vm_dir), operation.token)
 
     def remove(self, vm_dir: Path) -> None:
         """Delete the writable layer."""

@@ -14,12 +14,14 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.operation import Operation
 from banger.core.plan import CleanupStep
 from banger.core.ports import Drive, Fill, VmLedger
 from banger.core.units import MIB
 from banger.host.cascade import run_all
+from banger.posix.files import sync_path
 from banger.rootfs.resize import cannot_shrink, fill_disk
 from banger.storage.device_mapper import DeviceMapper
 from banger.storage.device_names import DeviceNames
@@ -105,6 +107,22 @@ class DmSnapshotStorage:
             raise cannot_shrink(files.changes, geometry.size_bytes, size_mib * MIB)
         with operation.step("grow disk"):
             files.grow(SnapshotGeometry(size_mib * MIB, geometry.percent))
+
+    def freeze(self, vm_id: str, vm_dir: Path, into: Path, token: CancelToken) -> None:
+        """Copy the changes, and what the kernel still holds for them; the image below stays the same.
+
+        Raises:
+            BangerError: as for every driver; ``invalid`` if the changes are lost.
+        """
+        name = DeviceNames(self._installation_id, vm_id).snapshot
+        if (device := self._mapper.devices().get(name)) is not None:
+            sync_path(device)
+            self._check(name, vm_dir)
+        SnapshotFiles(vm_dir).freeze(into, token)
+
+    def fork(self, generation: Path, vm_dir: Path, operation: Operation) -> None:
+        """Copy them again; the devices come with :meth:`attach`."""
+        SnapshotFiles(vm_dir).fork(generation, operation.token)
 
     def remove(self, vm_dir: Path) -> None:
         """Delete the changes."""

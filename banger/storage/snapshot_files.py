@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from banger.core import codec
+from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError, ErrorKind
 from banger.posix.files import sync_path
 from banger.rootfs.disk import check_size
 from banger.rootfs.ext4.skeleton import host_error
-from banger.storage.files import remove_file, unfinished
+from banger.storage.files import fork_file, freeze_file, remove_file, unfinished
 from banger.storage.snapshot_format import changes_bytes
 
 
@@ -62,6 +63,16 @@ class SnapshotFiles:
         """Make room for more changes, then write down the new sizes. Repeatable after a crash halfway."""
         self._resize(geometry, 0)
         self._write(geometry)
+
+    def freeze(self, into: Path, token: CancelToken) -> None:
+        """Copy both files into a directory."""
+        for file in (self._record, self.changes):
+            freeze_file(file, into, token)
+
+    def fork(self, generation: Path, token: CancelToken) -> None:
+        """Make both files from those in a directory, the one that tells whether there is a disk last."""
+        for file in (self._record, self.changes):
+            fork_file(generation, file, token)
 
     def touch(self) -> None:
         """Note that the devices are made now."""

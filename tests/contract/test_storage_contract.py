@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 import subprocess
@@ -28,43 +27,31 @@ from banger.storage.snapshot import DmSnapshotStorage
 from banger.storage.snapshot_format import SnapshotState
 from tests.support.ext4_reader import needs_e2fsprogs, run
 from tests.support.storage import (
+    DRIVERS,
     INSTALLATION,
     MemoryLedger,
     Rig,
-    cloning_file_system,
+    digest,
+    driver_rig,
     image,
     operation,
     read_file,
     rig_of,
-    why_no_cloning,
     write_file,
 )
 
 pytestmark = needs_e2fsprogs
 
-DRIVERS = ("overlay", "copy", "reflink", "dm-snapshot")
-
 
 @pytest.fixture(params=DRIVERS)
 def rig(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Rig]:
-    """A driver in an installation of its own; for clones, on a file system that can."""
-    if request.param != "reflink":
-        with rig_of(request.param, tmp_path) as rig:
-            yield rig
-        return
-    if reason := why_no_cloning():
-        pytest.skip(reason)
-    with cloning_file_system(tmp_path) as mount, rig_of("reflink", mount) as rig:
+    with driver_rig(request.param, tmp_path) as rig:
         yield rig
 
 
 @pytest.fixture
 def rootfs(rig: Rig) -> Path:
     return image(rig.layout.data / "images" / "rootfs.ext4")
-
-
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def test_guest_gets_the_drives_that_its_kind_of_root_wants(rig: Rig, rootfs: Path) -> None:

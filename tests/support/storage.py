@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -27,6 +28,7 @@ from tests.support.ext4_reader import run
 
 INSTALLATION = "0123456789ab"
 MIB = 1 << 20
+DRIVERS = ("overlay", "copy", "reflink", "dm-snapshot")
 
 
 @dataclass
@@ -135,6 +137,24 @@ def rig_of(name: str, home: Path) -> Iterator[Rig]:
     finally:
         for vm_id in [path.name for path in (layout.data / "vms").iterdir()]:
             rig.detach(vm_id)
+
+
+@contextmanager
+def driver_rig(name: str, folder: Path) -> Iterator[Rig]:
+    """As :func:`rig_of`; for clones, on a file system that can. Skips where there is none."""
+    if name != "reflink":
+        with rig_of(name, folder) as rig:
+            yield rig
+        return
+    if reason := why_no_cloning():
+        pytest.skip(reason)
+    with cloning_file_system(folder) as mount, rig_of(name, mount) as rig:
+        yield rig
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @cache

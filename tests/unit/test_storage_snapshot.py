@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.units import MIB
 from banger.host.cascade import run_all
@@ -212,3 +213,28 @@ def test_names_are_told_apart_by_installation() -> None:
     assert vm_of(NAMES.snapshot, "ba9876543210") == ""
     assert vm_of("vg-root", INSTALLATION) == ""
     assert len(DeviceNames("0" * 12, "1" * 12).changes_loop) < 64
+
+
+def test_fork_of_a_frozen_snapshot_has_its_changes_and_devices_of_its_own(bench: Bench) -> None:
+    bench.attach()
+    with (bench.vm_dir / "root.cow").open("r+b") as changes:
+        changes.write(b"changed")
+    generation, fork = bench.layout.staging / "generation", bench.layout.vm_dir("beef")
+    for directory in (generation, fork):
+        directory.mkdir()
+    bench.storage.freeze("cafe", bench.vm_dir, generation, CancelToken())
+    bench.storage.fork(generation, fork, operation())
+    assert (fork / "root.cow").read_bytes() == (bench.vm_dir / "root.cow").read_bytes()
+    bench.storage.attach("beef", fork, bench.rootfs, MemoryLedger("beef"))
+    assert DeviceNames(INSTALLATION, "beef").snapshot in bench.host.tables
+
+
+def test_freeze_of_a_snapshot_whose_changes_are_lost_says_so_and_copies_nothing(bench: Bench) -> None:
+    bench.attach()
+    bench.host.answers["status"] = (0, "0 131072 snapshot Invalid")
+    generation = bench.layout.staging / "generation"
+    generation.mkdir()
+    with pytest.raises(BangerError) as caught:
+        bench.storage.freeze("cafe", bench.vm_dir, generation, CancelToken())
+    assert caught.value.kind is ErrorKind.INVALID
+    assert list(generation.iterdir()) == []

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from banger.core.cancel import CancelToken
 from banger.core.models import Image, Vm
 from banger.core.operation import Operation
 from banger.core.plan import CleanupStep
@@ -100,6 +101,24 @@ class Storage(Protocol):
 
     def grow(self, vm_dir: Path, size_mib: int, operation: Operation) -> None:
         """Make the disk of a stopped VM larger, file system included. Raises ``usage`` for a smaller size."""
+        ...
+
+    def freeze(self, vm_id: str, vm_dir: Path, into: Path, token: CancelToken) -> None:
+        """Copy the disk as it is now into the directory ``into``: a *generation*, which nobody writes to any more.
+
+        The VM is stopped, or its machine stands still, and for its sake this takes time by what was written, not by the
+        disk's size, and waits for no sync: whoever publishes ``into`` syncs it.
+
+        Raises:
+            BangerError: ``exhausted``, ``not_found``, ``cancelled``; ``into`` is to be thrown away then.
+        """
+        ...
+
+    def fork(self, generation: Path, vm_dir: Path, operation: Operation) -> None:
+        """Make a VM's disk of a generation of this driver, in the place of :meth:`create`. Idempotent, and durable.
+
+        The generation is only read, and nobody needs it afterwards. Raises as :meth:`freeze`.
+        """
         ...
 
     def remove(self, vm_dir: Path) -> None:
