@@ -50,6 +50,11 @@ def vmm_marker(vm_id: str) -> str:
     return f"banger-vm-{vm_id}"
 
 
+def saver_marker(vm_id: str) -> str:
+    """The same for a process that helps to save a VM's machine, and is no VMM of it."""
+    return f"banger-saver-{vm_id}"
+
+
 def made_up_name(taken: Collection[str] = ()) -> str:
     """An adjective-noun name for a VM that was given none, with a few digits where too many are ``taken``."""
     name = ""

@@ -22,8 +22,9 @@ from banger.core.console import has_halted
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.exits import ExitRecord, Outcome
 from banger.core.models import ProcessIdentity
-from banger.core.names import vmm_marker
+from banger.core.names import saver_marker, vmm_marker
 from banger.core.ports import (
+    MEMORY_FILE,
     AgentCarrier,
     Condition,
     DeviceKind,
@@ -34,6 +35,7 @@ from banger.core.ports import (
     HostObject,
     KernelFormat,
     Machine,
+    SavedMachine,
     TapNic,
     UserNic,
     VmmConfig,
@@ -42,9 +44,16 @@ from banger.core.wire.vm_spec import VmSpec
 from banger.vmm import identity as processes
 from banger.vmm.exits import explain_exit
 from banger.vmm.log_files import log_tail
+from banger.vmm.saved import check_loadable
 from tests.support.waiting import eventually
 
+FAKE_CPU = "a fake"
+#: What the process that helps with a save waits on, in the directory of the save.
+_HOLD = "hold"
 BOOT_MARKS = "banger: init 0.10\nbanger: root 0.20\nbanger: ready 0.30\n"
+
+#: What a machine that was never loaded has in its memory, until a test writes something else there.
+FRESH_MEMORY = "fresh"
 
 # $0 is the marker, $1 the run directory, $2 the console, $3 what the guest prints while it boots, $4 how it begins.
 # The button is opened for reading and writing, so that opening it does not wait for somebody to press it.
@@ -123,6 +132,8 @@ class FakeVmm:
         cpu_s: what every VMM has used.
         launched: every configuration that was to be launched.
         up: every machine whose launch has succeeded.
+        cannot_save: why no machine can be saved.
+        while_saving: called in the middle of a save, while the machine runs.
         units: a directory where each launch makes one thing besides the process: a file named as the VM's id.
         release_error: what taking that down fails with.
     """
@@ -146,6 +157,8 @@ class FakeVmm:
     console: str = BOOT_MARKS
     launched: list[VmmConfig] = field(default_factory=list)
     up: list[ProcessIdentity] = field(default_factory=list)
+    cannot_save: str = ""
+    while_saving: Callable[[], None] = lambda: None
     units: Path | None = None
     release_error: Exception | None = None
     hanging: threading.Event = field(default_factory=threading.Event)
@@ -195,6 +208,8 @@ class FakeVmm:
             raise BangerError(ErrorKind.CONFLICT, f'cannot start VM "{config.name}": refused', subject=config.name)
         if fault is Fault.ENGINE:
             raise EngineError(ErrorKind.UNAVAILABLE, f'cannot start VM "{config.name}"', cause="KVM is busy")
+        saved = check_loadable(config, vmm=self.name, version=self.version(), cpu=FAKE_CPU)
+        (config.run_dir / MEMORY_FILE).write_text(saved.memory.read_text() if saved else FRESH_MEMORY)
         spawned = self._spawn(config, "dies" if fault is Fault.DIES else "runs")
         try:
             on_spawn(spawned)
@@ -206,11 +221,55 @@ class FakeVmm:
             eventually(lambda: not processes.is_same(spawned) or (config.run_dir / "running").exists())
             if not processes.is_same(spawned):
                 raise BangerError(ErrorKind.UNAVAILABLE, f'cannot start VM "{config.name}": died', subject=config.name)
+            if saved:
+                self.pause(_machine_of(config, spawned))
         except BaseException:
             self.kill(spawned)
             raise
         self.up.append(spawned)
         return spawned
+
+    def save_obstacle(self, machine: Machine) -> str:
+        return self.cannot_save
+
+    def save(
+        self,
+        machine: Machine,
+        into: Path,
+        standing: Callable[[], None],
+        on_spawn: Callable[[ProcessIdentity], None],
+        token: CancelToken | None = None,
+    ) -> SavedMachine:
+        if self.cannot_save:
+            raise BangerError(ErrorKind.UNAVAILABLE, "the machine cannot be saved", cause=self.cannot_save)
+        condition, token = self.condition(machine), token or CancelToken()
+        if condition.health not in (Health.RUNS, Health.PAUSED) or not processes.is_same(machine.identity):
+            raise BangerError(ErrorKind.CONFLICT, "the machine cannot be saved: it does not run")
+        config = next(one for one in reversed(self.launched) if one.run_dir == machine.run_dir)
+        saver = _spawn_saver(machine.vm_id, into)
+        saved = SavedMachine(into, self.name, self.version(), FAKE_CPU, config.accelerator, config.memory_mib)
+        try:
+            on_spawn(saver)
+            self.while_saving()
+            token.raise_if_cancelled()
+            if not processes.is_same(saver):
+                raise BangerError(ErrorKind.UNAVAILABLE, "the machine cannot be saved", cause="its helper was killed")
+            self.pause(machine)
+            saved.memory.write_text((machine.run_dir / MEMORY_FILE).read_text())
+            saved.devices.write_text("devices")
+            standing()
+        except BaseException:
+            for path in (saved.memory, saved.devices):
+                path.unlink(missing_ok=True)
+            raise
+        finally:
+            self.kill(saver)
+            (into / _HOLD).unlink()
+            if condition.health is Health.RUNS:
+                self.resume(machine)
+        for path in (saved.memory, saved.devices):
+            path.chmod(0o400)
+        return saved
 
     def find(self, marker: str) -> ProcessIdentity | None:
         return processes.find(marker)
@@ -282,7 +341,7 @@ class FakeVmm:
         if self.units:
             self.units.mkdir(exist_ok=True)
             (self.units / config.vm_id).touch()
-        said = self.consoles.get(config.accelerator, self.console)
+        said = "" if config.saved else self.consoles.get(config.accelerator, self.console)
         with config.vmm_log.open("ab", buffering=0) as log:
             log.write(self.broken.get(config.name, "").encode() if config.accelerator == "kvm" else b"")
             process = subprocess.Popen(
@@ -294,6 +353,20 @@ class FakeVmm:
             )
         process.returncode = 0  # reaped by its identity, as the real driver does
         return processes.identify(process.pid, marker)
+
+
+def _spawn_saver(vm_id: str, into: Path) -> ProcessIdentity:
+    """A process that does nothing until it is killed."""
+    os.mkfifo(into / _HOLD)
+    marker = saver_marker(vm_id)
+    argv = ["/bin/sh", "-c", 'read -r _ <> "$1"', marker, str(into / _HOLD)]
+    process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, start_new_session=True)
+    process.returncode = 0
+    return processes.identify(process.pid, marker)
+
+
+def _machine_of(config: VmmConfig, identity: ProcessIdentity) -> Machine:
+    return Machine(config.vm_id, identity, config.run_dir, config.console_log, config.vmm_log)
 
 
 @dataclass
@@ -309,6 +382,7 @@ class FakeFirecracker(FakeVmm):
     has_power_switch: bool = False
     kernel_format: KernelFormat = KernelFormat.ELF
     agent_carrier: AgentCarrier = AgentCarrier.VSOCK
+    cannot_save: str = "not yet"
 
     def options(self, spec: VmSpec) -> Mapping[str, str]:
         if spec.machine or spec.accelerator == "tcg":
@@ -335,5 +409,5 @@ def _has_halted(machine: Machine) -> bool:
 
 
 def _stands_still(pid: int) -> bool:
-    text = Path(f"/proc/{pid}/stat").read_text()
+    text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     return text[text.rindex(")") + 1 :].split()[0] == "T"

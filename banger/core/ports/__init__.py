@@ -30,6 +30,7 @@ from banger.core.ports.machine import (
     VmmConfig,
     entering,
 )
+from banger.core.ports.machine_state import DEVICES_FILE, MEMORY_FILE, SavedMachine
 from banger.core.ports.running_guest import (
     EntryKind,
     GuestEntry,
@@ -48,7 +49,9 @@ __all__ = [
     "AGENT_PORT",
     "AGENT_SOCKET",
     "AGENT_VSOCK_PORT",
+    "DEVICES_FILE",
     "DEVICE_WORDS",
+    "MEMORY_FILE",
     "PORTS_PORT",
     "PORTS_SOCKET",
     "PORTS_VSOCK_PORT",
@@ -98,6 +101,7 @@ __all__ = [
     "ResolvedImage",
     "RootfsFacts",
     "RunningGuest",
+    "SavedMachine",
     "Storage",
     "TapNic",
     "UserNic",

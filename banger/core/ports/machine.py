@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from banger.core.models import ProcessIdentity
+from banger.core.ports.machine_state import SavedMachine
 
 #: In a VM's private directory, the socket behind which its guest's agent answers. No longer than that of the monitor.
 AGENT_SOCKET = "ga.sock"
@@ -96,6 +97,8 @@ class VmmConfig:
         accelerator: as the driver's engines chose it.
         version: the release that the VM's row names, and no other; empty: the one that the driver takes now.
         uid: the user, and group, that its VMM is to be; 0 if it is not confined to one of its own.
+        saved: what the machine begins with, instead of booting: one with the same CPUs, memory and kernel, and with
+            devices that are the same in kind, size and order. Neither ``initrd`` nor ``cmdline`` is looked at then.
     """
 
     vm_id: str
@@ -113,6 +116,7 @@ class VmmConfig:
     vmm_log: Path
     version: str = ""
     uid: int = 0
+    saved: SavedMachine | None = None
 
 
 @dataclass(frozen=True, slots=True)

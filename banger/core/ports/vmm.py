@@ -10,6 +10,7 @@ from banger.core.cancel import CancelToken
 from banger.core.exits import ExitRecord, Outcome
 from banger.core.models import ProcessIdentity
 from banger.core.ports.machine import AgentCarrier, Condition, DeviceKind, KernelFormat, Machine, VmmConfig
+from banger.core.ports.machine_state import SavedMachine
 from banger.core.wire.vm_spec import VmSpec
 
 if TYPE_CHECKING:
@@ -72,9 +73,41 @@ class VmmDriver(Protocol):
     ) -> ProcessIdentity:
         """Start the process so that it outlives the daemon, and return once the machine runs.
 
+        One that begins with a saved machine stands still instead, until it is resumed; nobody calls its guest's agent
+        before that, to which the host's end of its stream is another one afterwards.
+
         ``on_spawn`` is called as soon as the process exists, before anything can fail: it writes the handle down.
         Raises ``cancelled`` soon after ``token`` is, ``unavailable`` with
-        the VMM's own words otherwise; then no process is left.
+        the VMM's own words otherwise, or if another VMM, version or CPU has saved the machine; then no process is left.
+        """
+        ...
+
+    def save_obstacle(self, machine: Machine) -> str:
+        """Why this machine cannot be saved, in one line; empty if nothing is known against it. Changes nothing."""
+        ...
+
+    def save(
+        self,
+        machine: Machine,
+        into: Path,
+        standing: Callable[[], None],
+        on_spawn: Callable[[ProcessIdentity], None],
+        token: CancelToken | None = None,
+    ) -> SavedMachine:
+        """Save a machine, which runs on meanwhile, and stands still for the last moment only.
+
+        In that moment ``standing`` is called, once: all that the guest has written to its disks is in their files, and
+        nothing more comes. Afterwards the machine goes on, in the same process, whatever happened; one that was paused
+        stays so. What was saved is on the disk, but not the entries in ``into``, which exists and is the caller's.
+
+        If the driver needs a process for it, that is marked with :func:`banger.core.names.saver_marker`, and
+        ``on_spawn`` is called as in :meth:`launch`; it is gone when this returns. Of a save that nobody ended, because
+        the daemon was killed, that process has to be killed, and the machine resumed.
+
+        Raises:
+            BangerError: ``cancelled`` soon after ``token`` is, ``exhausted`` without room, ``conflict`` for a machine
+                that does not run, ``unavailable`` with the VMM's own words; or what ``standing`` raises. Neither file
+                nor process is left then, and the machine is as it was before.
         """
         ...
 
@@ -104,7 +137,8 @@ class VmmDriver(Protocol):
     def resume(self, machine: Machine, token: CancelToken | None = None) -> None:
         """Let a machine go on that stands still, for whatever reason; one that runs is success.
 
-        One that waited for the host to take a write tries that again, and may stand still again at once.
+        A save of it that nobody ended is given up. One that waited for the host to take a write tries that again, and
+        may stand still again at once.
         """
         ...
 

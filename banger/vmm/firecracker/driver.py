@@ -22,6 +22,7 @@ from banger.core.ports import (
     Health,
     KernelFormat,
     Machine,
+    SavedMachine,
     TapNic,
     VmmConfig,
 )
@@ -38,6 +39,8 @@ from banger.vmm.firecracker.configuration import CPU_TEMPLATE, CPU_TEMPLATES, MO
 from banger.vmm.firecracker.engines import FirecrackerEngines
 from banger.vmm.firecracker.releases import parse_version
 from banger.vmm.log_files import log_tail, make_room
+from banger.vmm.saved import check_loadable
+from banger.vmm.verdicts import cpu_model
 
 _COMMAND_TIMEOUT_S = 5.0
 #: A machine is looked at all the time, and one that is too busy to answer now is looked at again.
@@ -49,6 +52,7 @@ _VCPU_THREADS, _REST_S, _REST_POLL_S = "fc_vcpu", 2.0, 0.1
 #: In these, a machine that goes on after a pause is deaf on its vsock (Firecracker: pull request 6100).
 _DEAF_AFTER_PAUSE = ((1, 16, 0), (1, 16, 1))
 _PAUSED = Condition(Health.PAUSED, "it is paused")
+_CANNOT_SAVE = "banger cannot save machines of Firecracker yet"
 
 
 class FirecrackerDriver:
@@ -112,7 +116,24 @@ class FirecrackerDriver:
         """Start the process so that it outlives the daemon, and return once the machine runs."""
         make_room(config.console_log)
         binary = find_binary(self._layout, self._config, config.version)
+        if check_loadable(config, vmm=self.name, version=binary.text, cpu=cpu_model()) is not None:
+            raise _cannot_save(config.vm_id)
         return launch.launch(binary, config, on_spawn, self._launching, token)
+
+    def save_obstacle(self, machine: Machine) -> str:  # noqa: ARG002
+        """That this is not done yet."""
+        return _CANNOT_SAVE
+
+    def save(
+        self,
+        machine: Machine,
+        into: Path,  # noqa: ARG002
+        standing: Callable[[], None],  # noqa: ARG002
+        on_spawn: Callable[[ProcessIdentity], None],  # noqa: ARG002
+        token: CancelToken | None = None,  # noqa: ARG002
+    ) -> SavedMachine:
+        """Refuse, as :meth:`save_obstacle` says."""
+        raise _cannot_save(machine.vm_id)
 
     def condition(self, machine: Machine, token: CancelToken | None = None) -> Condition:
         """What its API says, and the last word of its guest, which it does not notice itself."""
@@ -202,6 +223,13 @@ def _is_at_rest(pid: int, token: CancelToken | None) -> bool:
         token.wait(_REST_POLL_S)
         token.raise_if_cancelled()
     return False
+
+
+def _cannot_save(subject: str) -> BangerError:
+    return BangerError(
+        ErrorKind.UNAVAILABLE, "there are no saved machines here", subject=subject, cause=_CANNOT_SAVE,
+        hint="use a VM on QEMU: --vmm qemu",
+    )  # fmt: skip
 
 
 def _text(answer: Mapping[str, Any], name: str) -> str:

@@ -17,6 +17,7 @@ from banger.core.ports import (
     Drive,
     KernelFormat,
     Machine,
+    SavedMachine,
     TapNic,
     UserNic,
     VmmConfig,
@@ -35,6 +36,7 @@ from banger.vmm.qemu.engines import QemuEngines
 _COMMAND_TIMEOUT_S = 5.0
 #: A machine is looked at all the time, and one that is too busy to answer now is looked at again.
 _LOOK_TIMEOUT_S = 1.0
+_CANNOT_SAVE = "banger cannot save machines of QEMU yet"
 
 
 class QemuDriver:
@@ -97,6 +99,23 @@ class QemuDriver:
             return argv
 
         return launch.launch(config, binary, noted, on_spawn, self._launching, token=token)
+
+    def save_obstacle(self, machine: Machine) -> str:  # noqa: ARG002
+        """That this is not done yet."""
+        return _CANNOT_SAVE
+
+    def save(
+        self,
+        machine: Machine,
+        into: Path,  # noqa: ARG002
+        standing: Callable[[], None],  # noqa: ARG002
+        on_spawn: Callable[[ProcessIdentity], None],  # noqa: ARG002
+        token: CancelToken | None = None,  # noqa: ARG002
+    ) -> SavedMachine:
+        """Refuse, as :meth:`save_obstacle` says."""
+        raise BangerError(
+            ErrorKind.UNAVAILABLE, "the machine cannot be saved", subject=machine.vm_id, cause=_CANNOT_SAVE
+        )
 
     def condition(self, machine: Machine, token: CancelToken | None = None) -> Condition:
         """What its monitor says; of one that does not answer nothing is known, and it will be asked again."""
