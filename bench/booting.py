@@ -118,7 +118,7 @@ async def _first_command(socket: Path) -> None:
 def _by_hand(home: BangerHome) -> ByHand:
     """Read what a running machine of banger was started with; the initrd, which it deletes, is made once more."""
     vm = home.json("vm", "show", TEMPLATE)
-    argv = Path(f"/proc/{vm['pid']}/cmdline").read_text().split("\0")
+    argv = Path(f"/proc/{vm['pid']}/cmdline").read_text(encoding="utf-8").split("\0")
     config = GuestConfig(
         hostname="by-hand",
         authorized_key=(home.data / "ssh" / "id_ed25519.pub").read_text(),

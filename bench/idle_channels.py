@@ -54,7 +54,7 @@ async def _connect_all(sockets: Sequence[str]) -> float:
 
 def _rss_kib() -> int:
     gc.collect()
-    return int(Path("/proc/self/status").read_text().split("VmRSS:")[1].split()[0])
+    return int(Path("/proc/self/status").read_text(encoding="utf-8").split("VmRSS:")[1].split()[0])
 
 
 if __name__ == "__main__":

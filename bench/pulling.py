@@ -105,7 +105,7 @@ def _memory(root: Path, registry: LocalRegistry) -> Iterator[Comparison]:
         with banger_home(root) as home:
             home.run("daemon", "start").ok()
             pid = home.daemon_pid()
-            Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak begins anew: proc(5)
+            Path(f"/proc/{pid}/clear_refs").write_text("5", encoding="utf-8")  # the peak begins anew: proc(5)
             idle = _memory_mb(pid, "VmRSS")
             _pull(home, registry.reference(name))
             yield Comparison(
@@ -117,7 +117,7 @@ def _memory(root: Path, registry: LocalRegistry) -> Iterator[Comparison]:
 
 
 def _memory_mb(pid: int, field: str) -> float:
-    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines())
     return int(status[field].split()[0]) * 1024 / _MB
 
 

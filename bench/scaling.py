@@ -104,7 +104,7 @@ def list_s(client: Client) -> float:
 
 def rss_mib(pid: int) -> float:
     """Resident memory of a process."""
-    status = Path(f"/proc/{pid}/status").read_text()
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     return int(status.split("VmRSS:")[1].split()[0]) / 1024
 
 

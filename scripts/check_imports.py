@@ -98,7 +98,7 @@ def modules_of(package: Path) -> dict[str, Path]:
 def imports_of(module: str, path: Path, modules: Iterable[str]) -> Iterator[Import]:
     """Every import statement of a file, with the module it really loads (``from a import b`` may load ``a.b``)."""
     known = set(modules)
-    for node, eager in _import_nodes(ast.parse(path.read_text(), str(path)), eager=True):
+    for node, eager in _import_nodes(ast.parse(path.read_text(encoding="utf-8"), str(path)), eager=True):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield Import(module, alias.name, node.lineno, eager)

@@ -296,7 +296,7 @@ def test_host_reboot_is_told_and_only_files_are_cleaned(world, bystander):
 
 
 def state_of(identity: ProcessIdentity) -> str:
-    return Path(f"/proc/{identity.pid}/stat").read_text().rpartition(")")[2].split()[0]
+    return Path(f"/proc/{identity.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
 
 
 def test_paused_vm_stands_still_until_it_is_resumed(world):

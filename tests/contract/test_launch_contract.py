@@ -122,7 +122,11 @@ def test_limits_are_those_of_the_process(rig: Rig) -> None:
     pid = rig.launcher.spawn(rig.job("echo here; exec sleep 60"))
     try:
         eventually(lambda: rig.log() == "here\n")  # it has entered its cgroup
-        own = next(line[3:] for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines() if line.startswith("0::"))
+        own = next(
+            line[3:]
+            for line in Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8").splitlines()
+            if line.startswith("0::")
+        )
         found = [(ROOT / own.lstrip("/") / name).read_text().strip() for name in ("cpu.max", "memory.max", "pids.max")]
         assert found == ["150000 100000", str(48 << 20), "32"]
     finally:

@@ -243,7 +243,7 @@ def test_agent_that_dies_is_started_again_and_says_so_on_every_channel() -> None
             boots.add(host.greet().boot)
         lost = hosts[0].open(ExecSpec(("sleep", "60")).request())
         hosts[0].wait(lambda stream=lost: stream.started is not None)
-        os.kill(int(Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text()), signal.SIGKILL)
+        os.kill(int(Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text(encoding="utf-8")), signal.SIGKILL)
         for host in hosts:
             host.wait(lambda decoder=host.decoder: decoder.lost is not None)
             assert host.decoder.lost.reason == Reason.STARTED

@@ -20,7 +20,7 @@ LONG = MAX_REQUEST - 4096
 def _limit_memory(agent: Agent) -> None:
     """It may have what it has, and not a page more; the same for what it starts."""
     pid = agent.process.pid
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[0])
+    pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[0])
     resource.prlimit(pid, resource.RLIMIT_AS, (pages * resource.getpagesize(), resource.RLIM_INFINITY))
 
 

@@ -119,7 +119,7 @@ def test_bootstrap_cancelled_in_the_middle_ends_and_leaves_nothing(source: Boots
     assert [error.kind for error in failures] == [ErrorKind.CANCELLED]
     assert list(staging.iterdir()) == []
     assert processes_below(staging) == []
-    assert str(staging) not in Path("/proc/mounts").read_text()
+    assert str(staging) not in Path("/proc/mounts").read_text(encoding="utf-8")
 
 
 @needs_mirror

@@ -137,7 +137,7 @@ def test_image_on_a_real_loop_device_is_in_use(image: Path) -> None:
 
 
 def test_image_that_changes_meanwhile_is_in_use(image: Path, fake_e2fsck: Path) -> None:
-    fake_e2fsck.write_text('#!/bin/sh\ntouch -d 2001-01-01 "$3"\n')
+    fake_e2fsck.write_text('#!/bin/sh\ntouch -d 2001-01-01 "$3"\n', encoding="utf-8")
     error = refusal(image)
     assert (error.kind, error.cause) == (ErrorKind.CONFLICT, "the file changed while it was checked")
 
@@ -156,7 +156,7 @@ def fake_e2fsck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_validation_that_is_cancelled_ends_e2fsck(image: Path, tmp_path: Path, fake_e2fsck: Path) -> None:
     started = tmp_path / "started"
     os.mkfifo(started)
-    fake_e2fsck.write_text(f"#!/bin/sh\necho yes >'{started}'\nexec sleep 60\n")
+    fake_e2fsck.write_text(f"#!/bin/sh\necho yes >'{started}'\nexec sleep 60\n", encoding="utf-8")
     operation = Operation("image.register", "test")
     canceller = threading.Thread(target=lambda: (started.read_text(), operation.cancel("enough")))
     canceller.start()

@@ -97,7 +97,7 @@ class Cell:
     disk: Path
 
     def status(self) -> dict[str, str]:
-        lines = Path(f"/proc/{self.identity.pid}/status").read_text().splitlines()
+        lines = Path(f"/proc/{self.identity.pid}/status").read_text(encoding="utf-8").splitlines()
         return dict(re.split(r":\s*", line, maxsplit=1) for line in lines if ":" in line)
 
     def intrude(self, paths: list[Path], others: list[int], home: Path) -> dict[str, Any]:
@@ -158,7 +158,7 @@ def test_vmm_is_a_user_of_its_own_without_groups_or_capabilities(cells: tuple[Ce
         assert {status[f"Cap{one}"] for one in ("Inh", "Prm", "Eff", "Bnd", "Amb")} == {"0" * 16}
         assert status["NoNewPrivs"] == "1"
         assert status["Seccomp"] == "2" or not find_binary().has_sandbox
-        limits = Path(f"/proc/{cell.identity.pid}/limits").read_text()
+        limits = Path(f"/proc/{cell.identity.pid}/limits").read_text(encoding="utf-8")
         assert re.search(r"Max core file size\s+0\s+0\s", limits)
     assert cells[0].config.uid != cells[1].config.uid
 
@@ -193,7 +193,7 @@ def test_base_that_machines_share_cannot_be_written_by_any(cells: tuple[Cell, Ce
         pid = cell.identity.pid
         modes = {}
         for entry in Path(f"/proc/{pid}/fd").iterdir():
-            flags = re.search(r"flags:\s+(\d+)", Path(f"/proc/{pid}/fdinfo/{entry.name}").read_text())
+            flags = re.search(r"flags:\s+(\d+)", Path(f"/proc/{pid}/fdinfo/{entry.name}").read_text(encoding="utf-8"))
             assert flags is not None
             modes.setdefault(str(entry.readlink()), set()).add(int(flags[1], 8) & os.O_ACCMODE)
         assert modes[str(cell.base)] == {os.O_RDONLY}
@@ -213,7 +213,7 @@ def test_files_of_a_machine_stay_the_daemons(cells: tuple[Cell, Cell]) -> None:
 def test_jail_is_gone_with_its_vmm(rig: Rig) -> None:
     def mounts() -> list[str]:
         """Where a jail would make them; others of this host come and go."""
-        lines = Path("/proc/mounts").read_text().splitlines()
+        lines = Path("/proc/mounts").read_text(encoding="utf-8").splitlines()
         return [line for line in lines if line.split()[1] == "/" or str(rig.home) in line]
 
     before = mounts()

@@ -210,7 +210,7 @@ class FakeImageTools:
 
     def validate(self, rootfs: Path, operation: Operation) -> RootfsFacts:
         try:
-            text = rootfs.read_text()
+            text = rootfs.read_text(encoding="utf-8")
         except OSError as error:
             raise BangerError(ErrorKind.NOT_FOUND, f'cannot read "{rootfs}"', cause=str(error)) from error
         if text.startswith("broken"):
@@ -219,19 +219,21 @@ class FakeImageTools:
 
     def copy(self, source: Path, target: Path, operation: Operation) -> None:
         self.gate.pass_through(operation)
-        target.write_text(source.read_text())
+        target.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
 
     def seed(self, rootfs: Path, target: Path, operation: Operation) -> None:
-        target.write_text("seed")
+        target.write_text("seed", encoding="utf-8")
 
     def commit(self, rootfs: Path, vm_dir: Path, target: Path, keep: object, operation: Operation) -> RootfsFacts:
         self.gate.pass_through(operation)
-        target.write_text(f"commit of {rootfs.read_text()}{(vm_dir / 'disk').read_text()}")
+        target.write_text(
+            f"commit of {rootfs.read_text(encoding='utf-8')}{(vm_dir / 'disk').read_text()}", encoding="utf-8"
+        )
         return self.validate(target, operation)
 
     def export(self, image: Image, kernel: Kernel | None, target: Path, form: str, operation: Operation) -> None:
         try:
-            with target.open("x") as file:
+            with target.open("x", encoding="utf-8") as file:
                 file.write(f"{form} {image.digest}")
         except OSError as error:
             raise BangerError(ErrorKind.CONFLICT, f'cannot write "{target}"', cause=str(error)) from error

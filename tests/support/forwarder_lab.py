@@ -105,5 +105,5 @@ def received(stream: socket.socket) -> bytes:
 
 def resident_kib(pid: int) -> int:
     """Its memory."""
-    text = Path(f"/proc/{pid}/status").read_text()
+    text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     return int(next(line.split()[1] for line in text.splitlines() if line.startswith("VmRSS")))

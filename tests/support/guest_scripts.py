@@ -123,7 +123,7 @@ class Guest:
         return [call.split()[-2] for call in self.calls if call.startswith("mount ")]
 
     def _is_up(self, console: Path) -> bool:
-        return "banger: ready" in console.read_text() and bool(self.read("note"))
+        return "banger: ready" in console.read_text(encoding="utf-8") and bool(self.read("note"))
 
     def _chroot(self, *argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
         words = [*_CONFINED, "chroot", self.root, *argv]

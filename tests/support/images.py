@@ -287,7 +287,9 @@ def bootstrap_tar(tar: Path, include: Sequence[str]) -> None:
 
 def codename() -> str:
     """The host's release, as its package sources call it."""
-    release = dict(line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line)
+    release = dict(
+        line.split("=", 1) for line in Path("/etc/os-release").read_text(encoding="utf-8").splitlines() if "=" in line
+    )
     return release["VERSION_CODENAME"].strip('"')
 
 

@@ -46,7 +46,7 @@ def settle_namespace() -> None:
     for name, value in _SETTINGS.items():
         file = Path("/proc/sys/net", name)
         if file.exists():  # without IPv6, and on older kernels, some are missing
-            file.write_text(value)
+            file.write_text(value, encoding="utf-8")
 
 
 def in_network_namespace(work: Callable[[], T], *addresses: str) -> T:

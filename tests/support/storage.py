@@ -87,7 +87,7 @@ def read_file(disk: Path, name: str) -> str:
 
 def write_file(disk: Path, name: str, text: str) -> None:
     """Put a file on a disk, as a guest would."""
-    with tempfile.NamedTemporaryFile("w") as source:
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8") as source:
         source.write(text)
         source.flush()
         run("debugfs", "-w", "-R", f"write {source.name} {name}", disk)

@@ -96,7 +96,7 @@ def test_signal_that_comes_before_the_command_waits_for_it(api: FakeApi) -> None
 
 def caught(pid: int) -> int:
     """The signals that a process catches, as bits."""
-    status = Path(f"/proc/{pid}/status").read_text()
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     return next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigCgt"))
 
 
@@ -278,7 +278,9 @@ def test_stop_gives_the_terminal_back_until_it_goes_on(api: FakeApi, terminal: t
     assert resized.acquire(timeout=10)
     eventually(lambda: not termios.tcgetattr(tty.slave)[3] & termios.ECHO)
     tty.process.send_signal(signal.SIGTSTP)
-    eventually(lambda: Path(f"/proc/{tty.process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+    eventually(
+        lambda: Path(f"/proc/{tty.process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "T"
+    )
     assert termios.tcgetattr(tty.slave) == tty.before
     tty.process.send_signal(signal.SIGCONT)
     assert resized.acquire(timeout=10)

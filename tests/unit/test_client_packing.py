@@ -52,7 +52,7 @@ def test_packed_tree_comes_back_the_same(tmp_path: Path) -> None:
 def test_name_of_any_bytes_arrives(tmp_path: Path, name: bytes) -> None:
     source = os.fsencode(tmp_path) + b"/s"
     os.mkdir(source)  # noqa: PTH102  # bytes
-    Path(os.fsdecode(source + b"/" + name)).write_text("1")
+    Path(os.fsdecode(source + b"/" + name)).write_text("1", encoding="utf-8")
     pieces: list[bytes] = []
     pack(Path(os.fsdecode(source)), "top", pieces.append)
     unpack(receiver(b"".join(pieces)), tmp_path, "t")

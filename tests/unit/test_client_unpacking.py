@@ -87,7 +87,7 @@ def test_member_that_points_out_of_the_archive_ends_the_copy(target: Path, outsi
     with pytest.raises(BangerError) as raised:
         unpack(receiver(archive(TOP, member)), target, "d")
     assert raised.value.kind in (ErrorKind.INVALID, ErrorKind.DENIED)
-    assert outside.read_text() == "untouched"
+    assert outside.read_text(encoding="utf-8") == "untouched"
     assert names_in(target.parent) == ["outside", "target"]
 
 
@@ -115,7 +115,7 @@ def test_link_is_kept_as_text_wherever_it_points(target: Path, outside: Path, li
     assert str((target / "d" / "link").readlink()) == linkname
     assert (target / "d" / "link").lstat().st_mtime == 5
     assert names_in(target / "d") == ["after", "link"]
-    assert outside.read_text() == "untouched"
+    assert outside.read_text(encoding="utf-8") == "untouched"
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_nothing_that_comes_later_passes_through_a_link(target: Path, outside: P
     before = target.parent.stat()
     with suppress(BangerError):
         unpack(receiver(archive(TOP, entry("d/link", tarfile.SYMTYPE, linkname="../.."), later)), target, "d")
-    assert outside.read_text() == "untouched"
+    assert outside.read_text(encoding="utf-8") == "untouched"
     assert names_in(target.parent) == ["outside", "target"]
     assert target.parent.stat().st_mode == before.st_mode
 
@@ -145,7 +145,7 @@ def test_link_of_an_earlier_copy_is_not_followed_by_the_next(target: Path, outsi
         unpack(receiver(archive(TOP, entry("d/l", tarfile.DIRTYPE), entry("d/l/outside", data=b"evil"))), target, "d")
     with pytest.raises(BangerError, match="cannot be trusted"):
         unpack(receiver(archive(TOP, entry("d/l/outside", data=b"evil"))), target, "d")
-    assert outside.read_text() == "untouched"
+    assert outside.read_text(encoding="utf-8") == "untouched"
 
 
 @pytest.mark.parametrize("kind", [tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
@@ -165,7 +165,7 @@ def test_chain_of_links_cannot_lead_out(target: Path, outside: Path) -> None:
     )
     with pytest.raises(BangerError, match="cannot be trusted"):
         unpack(receiver(data), target, "d")
-    assert outside.read_text() == "untouched"
+    assert outside.read_text(encoding="utf-8") == "untouched"
     assert names_in(target.parent) == ["outside", "target"]
 
 
@@ -185,7 +185,7 @@ def test_link_that_is_in_the_way_is_replaced_not_followed(target: Path, outside:
     (target / "d" / "x").symlink_to(outside)
     unpack(receiver(archive(TOP, entry("d/x", data=b"new"))), target, "d")
     assert (target / "d" / "x").read_text() == "new"
-    assert outside.read_text() == "untouched"
+    assert outside.read_text(encoding="utf-8") == "untouched"
 
 
 def test_source_that_is_itself_a_link_arrives_as_one(target: Path) -> None:

@@ -51,7 +51,7 @@ def test_program_that_is_cancelled_takes_its_children_along(tmp_path: Path) -> N
 
 def _is_zombie(pid_file: Path) -> bool:
     try:
-        return ") Z " in Path("/proc", pid_file.read_text().strip(), "stat").read_text()
+        return ") Z " in Path("/proc", pid_file.read_text(encoding="utf-8").strip(), "stat").read_text(encoding="utf-8")
     except FileNotFoundError:
         return True
 

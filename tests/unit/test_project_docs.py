@@ -39,11 +39,11 @@ def test_every_command_is_documented() -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_tests_that_a_document_names_are_there(document: Path) -> None:
-    for named in re.findall(r"`(tests/[\w./*]+)`", document.read_text()):
+    for named in re.findall(r"`(tests/[\w./*]+)`", document.read_text(encoding="utf-8")):
         assert list(ROOT.glob(named)), f"{document.name} names {named}"
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_between_documents_lead_somewhere(document: Path) -> None:
-    for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", document.read_text()):
+    for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", document.read_text(encoding="utf-8")):
         assert (document.parent / target).exists(), f"{document.name} links to {target}"

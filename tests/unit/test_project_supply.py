@@ -211,7 +211,7 @@ def test_wheel_that_is_built_twice_is_the_same(wheels: list[Path]) -> None:
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
 def test_workflow_gives_the_code_of_strangers_no_more_than_a_machine(path: Path) -> None:
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     workflow = yaml.safe_load(text)
     triggers = workflow[True]  # YAML 1.1 reads `on` as a truth
     assert not {"pull_request_target", "workflow_run", "issue_comment"} & set(triggers)

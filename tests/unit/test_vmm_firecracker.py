@@ -287,7 +287,7 @@ def a_machine(tmp_path: Path, console: str, *, offset: int = 0) -> Machine:
     """A process of ours in a machine's place, whose guest has printed ``console``."""
     log = tmp_path / "console.log"
     log.write_text(console)
-    own = processes.identify(os.getpid(), Path("/proc/self/cmdline").read_text().split("\0", 1)[0])
+    own = processes.identify(os.getpid(), Path("/proc/self/cmdline").read_text(encoding="utf-8").split("\0", 1)[0])
     return Machine("0" * 12, own, tmp_path, log, tmp_path / "vmm.log", console_offset=offset)
 
 
