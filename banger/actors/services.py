@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from banger.actors.messages import Command, PullImage, PullKernel
@@ -17,6 +17,7 @@ from banger.core.ports import (
     EvidenceKeeper,
     GuestBoot,
     Guests,
+    HostKeys,
     HostObject,
     ImageSource,
     ImageTools,
@@ -27,6 +28,7 @@ from banger.core.ports import (
     VmmProcesses,
     VmmReleases,
 )
+from banger.core.random_reads import RandomReads
 from banger.core.waiter import Waiter
 from banger.host.ledger import Ledger
 from banger.host.uids import VmmUids
@@ -96,6 +98,8 @@ class VmServices:
         guests: those that run.
         authorized_key: the OpenSSH public key that every guest of this installation lets in.
         attendance: the VMs that are held by sessions.
+        host_keys: makes those of servers in guests.
+        random_reads: random numbers of guests that were started from saved machines.
     """
 
     resolver: Resolver
@@ -105,6 +109,8 @@ class VmServices:
     guests: Guests
     authorized_key: str
     attendance: Attendance
+    host_keys: HostKeys
+    random_reads: RandomReads = field(default_factory=RandomReads)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,16 +6,14 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from banger.agent.lines import numbers, word
 from banger.agent.wire import WireError
 from banger.core.codec import MOST
 from banger.core.guest_facts import CpuFacts, DiskFacts, GuestFacts, MemoryFacts, NetFacts
-from banger.core.plain_text import printable
 
 #: So much is read, and so many disks, interfaces and addresses are told of: a guest may make any number.
 MOST_BYTES, _MOST_OBJECTS = 64 << 10, 64
-_MOST_WORD = 4096
-_NUMBER, _DECIMAL = re.compile(r"[0-9]{1,20}\Z", re.ASCII), re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?\Z", re.ASCII)
-_ESCAPE = re.compile(r"\\([0-3][0-7]{2})")
+_DECIMAL = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?\Z", re.ASCII)
 #: USER NICE SYSTEM IDLE IOWAIT IRQ SOFTIRQ STEAL: these two are not busy.
 _IDLE = (3, 4)
 
@@ -27,27 +25,14 @@ def read_facts(text: bytes) -> GuestFacts:
     for line in text.decode("utf-8", "replace").split("\n"):
         name, *words = line.split(" ")
         if name == "cpus":
-            cpus = _numbers(words, 1)[0]
+            cpus = numbers(words, 1)[0]
         elif name in _READERS:
             facts = _READERS[name](facts, words)
     return replace(facts, cpu=replace(facts.cpu, count=cpus))
 
 
-def _numbers(words: Sequence[str], count: int) -> tuple[int, ...]:
-    if len(words) < count or not all(_NUMBER.match(word) for word in words[:count]):
-        raise WireError("figures that are none")
-    return tuple(min(int(word), MOST) for word in words[:count])
-
-
-def _word(words: Sequence[str]) -> str:
-    """A name as a line that does nothing but be read, without the escapes that it has come in."""
-    raw = words[0] if words else ""
-    plain = _ESCAPE.sub(lambda match: chr(int(match[1], 8)), raw[:_MOST_WORD])
-    return printable(plain)
-
-
 def _times(facts: GuestFacts, words: Sequence[str]) -> GuestFacts:
-    spent = _numbers(words, 8)
+    spent = numbers(words, 8)
     idle = sum(spent[place] for place in _IDLE)
     total = min(sum(spent), MOST)
     return replace(facts, cpu=CpuFacts(0, max(total - idle, 0), total))
@@ -61,14 +46,14 @@ def _load(facts: GuestFacts, words: Sequence[str]) -> GuestFacts:
 
 
 def _processes(facts: GuestFacts, words: Sequence[str]) -> GuestFacts:
-    processes, running = _numbers(words, 2)
+    processes, running = numbers(words, 2)
     return replace(facts, processes=processes, running=running)
 
 
 def _disk(facts: GuestFacts, words: Sequence[str]) -> GuestFacts:
     if len(facts.disks) >= _MOST_OBJECTS:
         return facts
-    disk = DiskFacts(_word(words), _word(words[1:]), *_numbers(words[2:], 5))
+    disk = DiskFacts(word(words), word(words[1:]), *numbers(words[2:], 5))
     return replace(facts, disks=(*facts.disks, disk))
 
 
@@ -77,15 +62,15 @@ def _net(facts: GuestFacts, words: Sequence[str]) -> GuestFacts:
         return facts
     if len(words) < 6:
         raise WireError("figures that are none")
-    received, sent = _numbers(words[4:], 2)
-    mac = "" if words[1] == "-" else _word(words[1:])
-    net = NetFacts(_word(words), mac, _numbers(words[2:], 1)[0], words[3] == "up", received, sent)
+    received, sent = numbers(words[4:], 2)
+    mac = "" if words[1] == "-" else word(words[1:])
+    net = NetFacts(word(words), mac, numbers(words[2:], 1)[0], words[3] == "up", received, sent)
     return replace(facts, nets=(*facts.nets, net))
 
 
 def _address(facts: GuestFacts, words: Sequence[str]) -> GuestFacts:
     """Of one of the interfaces, which are told of before."""
-    name, address = _word(words), _word(words[1:])
+    name, address = word(words), word(words[1:])
     nets = tuple(
         replace(net, addresses=(*net.addresses, address))
         if net.name == name and len(net.addresses) < _MOST_OBJECTS
@@ -97,15 +82,15 @@ def _address(facts: GuestFacts, words: Sequence[str]) -> GuestFacts:
 
 _Reader = Callable[[GuestFacts, Sequence[str]], GuestFacts]
 _READERS: dict[str, _Reader] = {
-    "clock": lambda facts, words: replace(facts, clock_ns=_numbers(words, 1)[0]),
-    "uptime": lambda facts, words: replace(facts, uptime_ms=_numbers(words, 1)[0]),
-    "kernel": lambda facts, words: replace(facts, kernel=_word(words)),
-    "hostname": lambda facts, words: replace(facts, hostname=_word(words)),
-    "machine-id": lambda facts, words: replace(facts, machine_id=_word(words)),
-    "boot-id": lambda facts, words: replace(facts, boot_id=_word(words)),
+    "clock": lambda facts, words: replace(facts, clock_ns=numbers(words, 1)[0]),
+    "uptime": lambda facts, words: replace(facts, uptime_ms=numbers(words, 1)[0]),
+    "kernel": lambda facts, words: replace(facts, kernel=word(words)),
+    "hostname": lambda facts, words: replace(facts, hostname=word(words)),
+    "machine-id": lambda facts, words: replace(facts, machine_id=word(words)),
+    "boot-id": lambda facts, words: replace(facts, boot_id=word(words)),
     "load": _load,
     "cpu": _times,
-    "memory": lambda facts, words: replace(facts, memory=MemoryFacts(*_numbers(words, 6))),
+    "memory": lambda facts, words: replace(facts, memory=MemoryFacts(*numbers(words, 6))),
     "processes": _processes,
     "disk": _disk,
     "net": _net,

@@ -55,6 +55,16 @@ class AgentGuests:
         """Have the guest power itself off, or reboot; returns once it has heard."""
         self._call(self._power_off(vm, timeout_s, by_reboot=by_reboot), timeout_s, token)
 
+    def ask(
+        self,
+        vm: Vm,
+        work: Callable[[AgentGuest], Coroutine[Any, Any, _Result]],
+        timeout_s: float,
+        token: CancelToken | None = None,
+    ) -> _Result:
+        """Do something with a guest in the loop, and wait for it."""
+        return self._call(self._ask(vm, work, timeout_s), timeout_s, token)
+
     def served(self, vm_id: str) -> int:
         """How many requests a guest serves now."""
         link = self._links.get(vm_id)
@@ -85,6 +95,16 @@ class AgentGuests:
                 await self.session(vm).power_off(by_reboot=by_reboot)
         except TimeoutError:
             message = f"the guest did not heed within {timeout_s:g} s"
+            raise BangerError(ErrorKind.TIMEOUT, message, subject=vm.id) from None
+
+    async def _ask(
+        self, vm: Vm, work: Callable[[AgentGuest], Coroutine[Any, Any, _Result]], timeout_s: float
+    ) -> _Result:
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await work(self.session(vm))
+        except TimeoutError:
+            message = f"the guest did not answer within {timeout_s:g} s"
             raise BangerError(ErrorKind.TIMEOUT, message, subject=vm.id) from None
 
     def _link(self, vm: Vm) -> AgentLink:

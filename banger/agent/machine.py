@@ -11,12 +11,14 @@ from typing import TypeVar
 from banger.agent import messages
 from banger.agent.asking import Asker
 from banger.agent.facts import MOST_BYTES, read_facts
-from banger.agent.messages import FACTS, Identity, Result
+from banger.agent.identity import WHOAMI, Identity, give, give_network, read_identity
+from banger.agent.messages import FACTS, Result
 from banger.agent.wire import WireError
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.guest_facts import GuestFacts
+from banger.core.guest_identity import SeenIdentity
 from banger.core.names import check_guest_path
-from banger.core.ports import GuestIdentity
+from banger.core.ports import GuestIdentity, GuestNetwork
 
 _LONGEST_FREEZE_S = 60.0
 _SEED_BYTES = range(32, 513)
@@ -62,14 +64,25 @@ class AgentMachine:
             Identity.MACHINE_ID: identity.machine_id,
             Identity.BOOT_ID: identity.boot_id,
             Identity.HOSTNAME: identity.hostname,
+            Identity.VM_ID: identity.vm_id,
         }
         for what, value in parts.items():
             if value is not None:
                 if isinstance(value, str) and "\0" in value:
                     raise BangerError(ErrorKind.USAGE, "a name cannot hold a NUL character")
-                await self.asker.ask(
-                    messages.identity(what, value), f"change its {what.name.lower().replace('_', ' ')}"
-                )
+                await self.asker.ask(give(what, value), f"change its {what.name.lower().replace('_', ' ')}")
+
+    async def identity(self) -> SeenIdentity:
+        """Who it is now."""
+        return self._read(read_identity, await self.asker.collect(WHOAMI, MOST_BYTES, "tell who it is"))
+
+    async def forget_seeds(self) -> None:
+        """Remove the files by which it would repeat itself."""
+        await self.asker.ask(give(Identity.SEEDS, b""), "remove its random seeds")
+
+    async def set_network(self, network: GuestNetwork, mac: str = "") -> None:
+        """Give its card other addresses."""
+        await self.asker.ask(give_network(network, mac), "change its network card")
 
     async def freeze(self, mount_points: Sequence[str], within_s: float) -> int:
         """Bring file systems to a stand."""

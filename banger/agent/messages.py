@@ -44,6 +44,8 @@ class Op(IntEnum):
     FREEZE = 17
     RUNS = 18
     END = 19
+    NETWORK = 20
+    WHOAMI = 21
 
 
 class Status(IntEnum):
@@ -99,15 +101,6 @@ class PowerOff(IntEnum):
     REBOOT = 1
     POWEROFF_NOW = 2
     REBOOT_NOW = 3
-
-
-class Identity(IntEnum):
-    """What of a machine's identity to set."""
-
-    HOSTNAME = 1
-    MACHINE_ID = 2
-    BOOT_ID = 3
-    HOST_KEY = 4
 
 
 class Target(IntEnum):
@@ -255,11 +248,6 @@ def clock(unix_ns: int = 0, *, step: bool = False) -> Request:
 def entropy(seed: bytes) -> Request:
     """Give the guest's kernel 32 … 512 bytes of entropy."""
     return Request(Op.ENTROPY, string(seed))
-
-
-def identity(what: Identity, value: str | bytes) -> Request:
-    """Set a name, an id or a key."""
-    return Request(Op.IDENTITY, struct.pack("<H", what) + string(value))
 
 
 def freeze(timeout_ms: int, mount_points: Sequence[str] = (), *, thaw: bool = False) -> Request:

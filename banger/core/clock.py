@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 
 
@@ -9,6 +10,11 @@ def now() -> datetime:
     """The current time, aware, in UTC, in whole milliseconds: what is written down is read back equal."""
     moment = datetime.now(UTC)
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def unix_ns() -> int:
+    """The current time in nanoseconds since 1970, as exact as this host has it: what a guest's clock is set to."""
+    return time.time_ns()
 
 
 def rfc3339(moment: datetime) -> str:

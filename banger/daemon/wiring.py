@@ -45,6 +45,7 @@ from banger.forwarding.endings import Endings
 from banger.forwarding.forwarders import Forwarders, Reach
 from banger.guest.access import guest_access
 from banger.guest.boot import LinuxGuestBoot
+from banger.guest.hostkey import HostKeyMaker
 from banger.guest.sshkeys import ensure_key
 from banger.host.evidence.store import EvidenceStore
 from banger.host.ledger import Ledger
@@ -153,6 +154,7 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
                 guests=guests,
                 authorized_key=ensure_key(layout.ssh_key),
                 attendance=attendance,
+                host_keys=HostKeyMaker(),
             ),
             host=HostServices(
                 ledger=ledger,

@@ -18,7 +18,8 @@ import pytest
 
 from banger.agent import messages
 from banger.agent.datagrams import datagram
-from banger.agent.messages import ExecSpec, Family, Identity, Request, Status
+from banger.agent.identity import Identity, give
+from banger.agent.messages import ExecSpec, Family, Request, Status
 from banger.agent.wire import MAX_DIALS, Flag, Kind, Reason
 from tests.support.agent import PROGRAM, ROOT, SOURCES, Host, done
 
@@ -145,9 +146,9 @@ def test_clock_can_be_asked_for(host: Host) -> None:
         messages.clock(-1, step=True),
         messages.entropy(b"short"),
         messages.entropy(bytes(513)),
-        messages.identity(Identity.HOSTNAME, "no name!"),
-        messages.identity(Identity.MACHINE_ID, "f" * 31),
-        messages.identity(Identity.BOOT_ID, "f" * 36 + "x"),
+        give(Identity.HOSTNAME, "no name!"),
+        give(Identity.MACHINE_ID, "f" * 31),
+        give(Identity.BOOT_ID, "f" * 36 + "x"),
         messages.freeze(0),
         messages.freeze(60_001),
         Request(messages.Op.POWEROFF, b"\x09"),

@@ -20,7 +20,6 @@ from banger.config import Config
 from banger.core import lookup
 from banger.core.attendance import Attendance
 from banger.core.backoff import Backoff
-from banger.core.cancel import CancelToken
 from banger.core.drivers import Drivers
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import Image, ImageConfig, Kernel, ProcessIdentity, Vm
@@ -44,12 +43,12 @@ from banger.core.ports import (
     PushRequest,
     ResolvedImage,
     RootfsFacts,
-    RunningGuest,
     VmLedger,
 )
 from banger.forwarding.forwarders import Forwarders, Reach
 from banger.forwarding.host_ports import Taken
 from banger.forwarding.publisher import Publisher, held_ports
+from banger.guest.hostkey import HostKeyMaker
 from banger.host.evidence.store import EvidenceStore
 from banger.host.ledger import Ledger
 from banger.host.uids import VmmUids, all_held
@@ -58,6 +57,7 @@ from banger.layout import Layout
 from banger.releases import vmm_releases
 from banger.store import Store
 from banger.supervisor import Supervisor
+from tests.support.fake_guests import FakeGuests
 from tests.support.fake_vmm import FakeVmm
 
 WAIT_S = 10.0
@@ -139,48 +139,6 @@ class FakeKernelSource:
         return BuiltKernel(
             "6.1.0", request.source, f"sha256:{request.source}", "linux/amd64", "bzimage", 1, True, False, ""
         )
-
-
-class FakeGuests:
-    """Guests that answer, or refuse when told to."""
-
-    def __init__(self) -> None:
-        self.connected: set[str] = set()
-        self.asked_to_power_off: list[str] = []
-        self.by_reboot: list[bool] = []
-        self.busy: dict[str, int] = {}
-        self.refusal: BangerError | None = None
-        self.silent = False
-        self.on_power_off: Callable[[Vm], None] = lambda vm: None
-        self.sessions: Callable[[Vm], RunningGuest] = _no_session
-
-    def connect(self, vm: Vm, operation: Operation, timeout_s: float, token: CancelToken | None = None) -> None:
-        if self.refusal is not None:
-            raise self.refusal
-        if self.silent:
-            token = token or operation.haste
-            token.wait(timeout_s)
-            token.raise_if_cancelled()
-            raise BangerError(ErrorKind.TIMEOUT, f"the guest did not answer within {timeout_s:g} s")
-        self.connected.add(vm.id)
-
-    def power_off(self, vm: Vm, timeout_s: float, token: CancelToken | None = None, *, by_reboot: bool = False) -> None:
-        self.asked_to_power_off.append(vm.name)
-        self.by_reboot.append(by_reboot)
-        self.on_power_off(vm)
-
-    def served(self, vm_id: str) -> int:
-        return self.busy.get(vm_id, 0)
-
-    def disconnect(self, vm_id: str) -> None:
-        self.connected.discard(vm_id)
-
-    def session(self, vm: Vm) -> RunningGuest:
-        return self.sessions(vm)
-
-
-def _no_session(vm: Vm) -> RunningGuest:
-    raise AssertionError(f"nothing is to run in {vm.name}")
 
 
 class FakeBoot:
@@ -381,6 +339,7 @@ class World:
                 guests=self.guests,
                 authorized_key="ssh-ed25519 AAAA test",
                 attendance=self.attendance,
+                host_keys=HostKeyMaker(),
             ),
             host=HostServices(
                 ledger=self.ledger,

@@ -3,7 +3,8 @@
 from banger.core.ports.contribution import Contribution, joined
 from banger.core.ports.engines import Engine, EngineError, Engines
 from banger.core.ports.evidence import EvidenceKeeper
-from banger.core.ports.guest import SSH_PORT, GuestBoot, GuestConfig, GuestNetwork, Guests, Mount
+from banger.core.ports.guest import SSH_PORT, GuestBoot, GuestConfig, Guests, HostKeys, Mount, ServerKey
+from banger.core.ports.guest_network import GuestNetwork
 from banger.core.ports.host import Capability, Fill, Handle, HostObject, Storage, VmLedger
 from banger.core.ports.image_tools import ImageTools, PushRequest, RootfsFacts
 from banger.core.ports.images import BuiltImage, ImageRequest, ImageSource, KernelReference, Leases, ResolvedImage
@@ -83,6 +84,7 @@ __all__ = [
     "Guests",
     "Handle",
     "Health",
+    "HostKeys",
     "HostObject",
     "ImageRequest",
     "ImageSource",
@@ -102,6 +104,7 @@ __all__ = [
     "RootfsFacts",
     "RunningGuest",
     "SavedMachine",
+    "ServerKey",
     "Storage",
     "TapNic",
     "UserNic",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from banger.core.ports.guest import GuestNetwork, Mount
+from banger.core.ports.guest import Mount
+from banger.core.ports.guest_network import GuestNetwork
 from banger.core.ports.machine import Device
 from banger.core.wire.port_forward import PortForward
 

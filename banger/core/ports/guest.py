@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from banger.core.cancel import CancelToken
 from banger.core.models import Vm
 from banger.core.operation import Operation
+from banger.core.ports.guest_network import GuestNetwork
 from banger.core.ports.machine import AgentCarrier, KernelFormat
 from banger.core.ports.running_guest import RunningGuest
 
 #: Port of banger's own ssh server in a guest, on loopback; 22 is left to the image.
 SSH_PORT = 2222
+
+_Answer = TypeVar("_Answer")
 
 
 class Guests(Protocol):
@@ -47,31 +50,25 @@ class Guests(Protocol):
         """Let go of a guest that is going down. Commands in it fail with ``unknown_outcome``."""
         ...
 
+    def ask(
+        self,
+        vm: Vm,
+        work: Callable[[RunningGuest], Coroutine[Any, Any, _Answer]],
+        timeout_s: float,
+        token: CancelToken | None = None,
+    ) -> _Answer:
+        """Do something with a guest in the event loop, and wait for it here; not to be called there.
+
+        Leaves at once when ``token`` is cancelled: what ``work`` waits for is cancelled then.
+
+        Raises:
+            BangerError: ``timeout``, ``cancelled``, or what ``work`` raises.
+        """
+        ...
+
     def session(self, vm: Vm) -> RunningGuest:
         """The guest of a running VM, for the event loop. Reaches for nothing before it is asked for something."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class GuestNetwork:
-    """The addresses of a guest's one network card, or, without one, of its loopback.
-
-    Set by banger's init before anything of the image runs.
-
-    Attributes:
-        address: IPv4 address and prefix length: ``10.0.2.15/24``. A guest that is cut off has one too.
-        gateway: its default route; empty for none.
-        nameserver: what its resolver asks; empty leaves the image's own setting.
-        address6, gateway6: the same for IPv6; empty for none.
-        mtu: 0 for the kernel's default.
-    """
-
-    address: str
-    gateway: str = ""
-    nameserver: str = ""
-    address6: str = ""
-    gateway6: str = ""
-    mtu: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +116,29 @@ class GuestConfig:
     workdir: str = ""
     directories: Sequence[str] = ()
     vm_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerKey:
+    """A host key: ``private`` in the format of the server's file, ``public`` as its maker says."""
+
+    private: bytes
+    public: str
+
+
+class HostKeys(Protocol):
+    """Host keys for servers in guests, made on this host."""
+
+    def own(self, seed: bytes) -> ServerKey:
+        """Of banger's own ssh server, from 32 bytes; ``public`` are 64 hexadecimal digits (RFC 8709, section 4)."""
+        ...
+
+    def openssh(self, name: str) -> ServerKey | None:
+        """A new one for OpenSSH's sshd; ``public`` is the text of its file without a comment: ``ssh-ed25519 AAAA…``.
+
+        ``name`` is that of the file, ``ssh_host_KIND_key``. None for a kind that is not made any more.
+        """
+        ...
 
 
 class GuestBoot(Protocol):

@@ -13,6 +13,8 @@ from typing import Protocol
 
 from banger.core.exec import ExecRequest, ExitStatus, Stream
 from banger.core.guest_facts import GuestFacts
+from banger.core.guest_identity import SeenIdentity
+from banger.core.ports.guest_network import GuestNetwork
 
 
 class GuestProcess(Protocol):
@@ -199,12 +201,14 @@ class GuestIdentity:
         machine_id: 32 lower-case hexadecimal digits; empty: the image's init makes one at its next start.
         boot_id: a UUID.
         host_key: of banger's own ssh server, in its format; connections from then on meet it.
+        vm_id: of the VM whose disk its disk is now.
     """
 
     hostname: str | None = None
     machine_id: str | None = None
     boot_id: str | None = None
     host_key: bytes | None = None
+    vm_id: str | None = None
 
 
 class GuestMachine(Protocol):
@@ -231,6 +235,22 @@ class GuestMachine(Protocol):
 
     async def identify(self, identity: GuestIdentity) -> None:
         """Give it an identity, part by part: if it fails, some of it may be set."""
+        ...
+
+    async def identity(self) -> SeenIdentity:
+        """Who it is now. Its kernel makes the random numbers in it for this answer."""
+        ...
+
+    async def forget_seeds(self) -> None:
+        """Remove the files from which its kernel, or a DHCP client, would repeat itself after the next boot."""
+        ...
+
+    async def set_network(self, network: GuestNetwork, mac: str = "") -> None:
+        """Give its one card a MAC address, unless that is empty, and these addresses and routes instead of its own.
+
+        Its resolver asks ``network.nameserver`` from then on if it has asked one that banger had set. The card goes
+        down and up. Raises ``unavailable`` if it has none.
+        """
         ...
 
     async def freeze(self, mount_points: Sequence[str], within_s: float) -> int:

@@ -1,0 +1,70 @@
+"""The guests of VMs that have none, for tests of their owners."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from banger.core.cancel import CancelToken
+from banger.core.errors import BangerError, ErrorKind
+from banger.core.models import Vm
+from banger.core.operation import Operation
+from banger.core.ports import RunningGuest
+
+_Answer = TypeVar("_Answer")
+
+
+class FakeGuests:
+    """Guests that answer, or refuse when told to."""
+
+    def __init__(self) -> None:
+        self.connected: set[str] = set()
+        self.asked_to_power_off: list[str] = []
+        self.by_reboot: list[bool] = []
+        self.busy: dict[str, int] = {}
+        self.refusal: BangerError | None = None
+        self.silent = False
+        self.on_power_off: Callable[[Vm], None] = lambda vm: None
+        self.sessions: Callable[[Vm], RunningGuest] = _no_session
+
+    def connect(self, vm: Vm, operation: Operation, timeout_s: float, token: CancelToken | None = None) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        if self.silent:
+            token = token or operation.haste
+            token.wait(timeout_s)
+            token.raise_if_cancelled()
+            raise BangerError(ErrorKind.TIMEOUT, f"the guest did not answer within {timeout_s:g} s")
+        self.connected.add(vm.id)
+
+    def power_off(self, vm: Vm, timeout_s: float, token: CancelToken | None = None, *, by_reboot: bool = False) -> None:
+        self.asked_to_power_off.append(vm.name)
+        self.by_reboot.append(by_reboot)
+        self.on_power_off(vm)
+
+    def served(self, vm_id: str) -> int:
+        return self.busy.get(vm_id, 0)
+
+    def disconnect(self, vm_id: str) -> None:
+        self.connected.discard(vm_id)
+
+    def ask(
+        self,
+        vm: Vm,
+        work: Callable[[RunningGuest], Coroutine[Any, Any, _Answer]],
+        timeout_s: float,
+        token: CancelToken | None = None,
+    ) -> _Answer:
+        async def limited() -> _Answer:
+            async with asyncio.timeout(timeout_s):
+                return await work(self.session(vm))
+
+        return asyncio.run(limited())
+
+    def session(self, vm: Vm) -> RunningGuest:
+        return self.sessions(vm)
+
+
+def _no_session(vm: Vm) -> RunningGuest:
+    raise AssertionError(f"nothing is to run in {vm.name}")
