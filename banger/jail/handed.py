@@ -22,7 +22,7 @@ _MODES = {
 _MOST_OF_A_SOCKETS_PATH = 107  # sun_path, and its end, unix(7)
 _MOST_OF_A_TAPS_NAME = 15  # IFNAMSIZ, and its end, linux/if.h
 #: linux/if_tun.h; the flags are those with which QEMU itself opens a tap (QEMU: net/tap-linux.c).
-_TUNSETIFF, _TAP = 0x400454CA, 0x0002 | 0x1000 | 0x4000
+_TUNSETIFF, _TUNSETOWNER, _TAP = 0x400454CA, 0x400454CC, 0x0002 | 0x1000 | 0x4000
 _SIOCGIFFLAGS = 0x8913
 
 
@@ -58,7 +58,20 @@ def listen_at(number: int, path: str) -> None:
 
 
 def attach_tap(number: int, name: str) -> None:
-    """Attach to a tap that is there: one that is not would be made by this, and be nobody's."""
+    """Have a tap open as a descriptor."""
+    _place(_attached(name), number)
+
+
+def lend_tap(name: str, uid: int) -> None:
+    """Let a user attach to a tap, by its name."""
+    tap = _attached(name)
+    with Doing("lend the tap", name):
+        fcntl.ioctl(tap, _TUNSETOWNER, uid)
+    os.close(tap)
+
+
+def _attached(name: str) -> int:
+    """A descriptor of a tap that is there: one that is not would be made by this, and be nobody's."""
     if not 0 < len(name.encode()) <= _MOST_OF_A_TAPS_NAME:
         raise JailError(f'no name of a tap: "{name}"')
     with Doing("find the tap", name):
@@ -69,7 +82,7 @@ def attach_tap(number: int, name: str) -> None:
         tap = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     with Doing("attach to the tap", name):
         fcntl.ioctl(tap, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _TAP))
-        _place(tap, number)
+    return tap
 
 
 def keep(number: int) -> None:

@@ -14,8 +14,8 @@ _CLOSE_ON_EXEC = 1 << 2  # CLOSE_RANGE_CLOEXEC, linux/close_range.h
 _EVERY_DESCRIPTOR = 0xFFFFFFFF
 
 #: linux/sched.h
-NEW_MOUNTS, NEW_CGROUPS, NEW_NAMES, NEW_IPC, NEW_USERS, NEW_NETWORK = (
-    0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x40000000,
+NEW_MOUNTS, NEW_CGROUPS, NEW_NAMES, NEW_IPC, NEW_USERS, NEW_PROCESSES, NEW_NETWORK = (
+    0x00020000, 0x02000000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000,
 )  # fmt: skip
 #: linux/mount.h, MOUNT_ATTR_*
 READ_ONLY, NO_SUID, NO_DEVICES, NO_EXECUTION = 1, 2, 4, 8
@@ -76,9 +76,10 @@ def make_mounts_private() -> None:
     _call("mount", b"none", b"/", None, _MS_RECURSIVE | _MS_PRIVATE, None)
 
 
-def mount_empty_directory(path: str, options: str) -> None:
-    """A tmpfs from which nothing is executed."""
-    _call("mount", b"tmpfs", path.encode(), b"tmpfs", _MS_NO_SUID | _MS_NO_EXECUTION, options.encode())
+def mount_empty_directory(path: str, options: str, *, is_executable: bool = False) -> None:
+    """A tmpfs, from which nothing is executed unless it says so."""
+    flags = _MS_NO_SUID | (0 if is_executable else _MS_NO_EXECUTION)
+    _call("mount", b"tmpfs", os.fsencode(path), b"tmpfs", flags, options.encode())
 
 
 def take_tree(path: str) -> int:

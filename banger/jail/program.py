@@ -1,17 +1,23 @@
 """``OPTION... -- PROGRAM ARGUMENT...``: become PROGRAM, confined. What is asked for is done in the order below.
 
 - ``--cgroup FILE``: enter the cgroup whose ``cgroup.procs`` this is
+- ``--process-namespace``: be process 1 of a PID namespace, in a session of its own: it is a child that goes on, and
+  this process leaves
 - ``--enter FILE``: enter a namespace; may be repeated
 - ``--open NUMBER MODE PATH``: open a file as descriptor NUMBER; MODE is ``read``, ``write`` or ``append``
 - ``--listen NUMBER PATH``: a Unix socket, for its owner alone, as descriptor NUMBER
 - ``--tap NUMBER NAME``: a tap that is there already
 - ``--keep NUMBER``: an inherited descriptor
+- ``--lend-tap NAME``: a tap that is there already may be attached to by the user of ``--user``
 - ``--user-namespace``: be the owner of the namespaces that follow, for those who are not root
 - ``--no-network``: an empty network namespace
-- ``--root``: a root directory with nothing in it but what the next two say; other namespaces too
+- ``--root``: a root directory with nothing in it but what the next four say; other namespaces too
+- ``--scratch PLACE BYTES``: an empty directory of that size in it, which can be written
 - ``--visible PATH``: seen in it at the same place, read-only; a symbolic link as a link
-- ``--device PATH``: a device node, likewise, for the VMM's user
+- ``--put MODE PATH PLACE``: a file, directory or block device, seen there; MODE is ``read`` or ``write``
+- ``--device PATH``: a device node, at the same place, for the VMM's user
 - ``--user UID GID``: become these, without any group
+- ``--jailer``: PROGRAM becomes these itself: it stays root, with the capabilities that this takes
 
 What cannot be done is said in one line, with the status 125, and nothing is executed.
 """
@@ -43,10 +49,14 @@ def _become(wanted: Wanted) -> None:
         with Doing("write", wanted.cgroup):
             root.write_text(wanted.cgroup, "0")
     handed.close_others()
+    if wanted.has_process_namespace:
+        root.enter_process_namespace()
     for namespace in wanted.enter:
         _enter(namespace)
     for option, words in wanted.handed:
         _hand_over(option, words)
+    for tap in wanted.lent_taps:
+        handed.lend_tap(tap, wanted.uid)
     root.enter_namespaces(wanted)
     if wanted.has_root:
         root.make_root(wanted)

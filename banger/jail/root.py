@@ -21,11 +21,12 @@ _EMPTY_ROOT = "mode=0755,size=1m,nr_inodes=1k"
 class _Piece:
     """What goes to a place: a mount, or, where the original is a symbolic link, that link."""
 
-    def __init__(self, path: str, flags: int) -> None:
+    def __init__(self, path: str, flags: int, place: str = "") -> None:
         with Doing("see", path):
             mode = os.lstat(path).st_mode
             self.link = os.readlink(path) if stat.S_ISLNK(mode) else ""
         self.path = path
+        self.place = place or path
         self.is_directory = stat.S_ISDIR(mode)
         self.tree = -1
         if self.link:
@@ -37,7 +38,7 @@ class _Piece:
 
     def put(self) -> None:
         """Into the working directory, which is the new root."""
-        place = _place_of(self.path)
+        place = _place_of(self.place)
         with Doing("show", self.path):
             if self.link:
                 _unless_there(os.symlink, self.link, place)
@@ -48,6 +49,31 @@ class _Piece:
                 _unless_there(os.mknod, place, stat.S_IFREG | 0o444)
             kernel.mount_tree(self.tree, place)
             os.close(self.tree)
+
+
+class _Node:
+    """A device node at a place, which belongs to the VMM's user."""
+
+    def __init__(self, path: str, kind: int, mode: int, place: str = "") -> None:
+        with Doing("see", path):
+            status = os.stat(path)
+        if stat.S_IFMT(status.st_mode) != kind:
+            raise JailError(f'no {"character" if kind == stat.S_IFCHR else "block"} device: "{path}"')
+        self.path = path
+        self.place = place or path
+        self.mode = kind | mode
+        self.device = status.st_rdev
+
+    def made(self, wanted: Wanted) -> bool:
+        """Make it in the working directory; False without the right to."""
+        place = _place_of(self.place)
+        with Doing("make", self.path):
+            try:
+                os.mknod(place, self.mode, self.device)
+            except PermissionError:
+                return False
+            os.chown(place, wanted.uid, wanted.gid)
+        return True
 
 
 def enter_namespaces(wanted: Wanted) -> None:
@@ -65,19 +91,56 @@ def enter_namespaces(wanted: Wanted) -> None:
             kernel.make_mounts_private()
 
 
+def enter_process_namespace() -> None:
+    """As its process 1. Who makes such a namespace is not in it, but its next child is."""
+    with Doing("make", "a process namespace"):
+        kernel.leave_namespaces(kernel.NEW_PROCESSES)
+        if os.fork():
+            os._exit(0)
+        os.setsid()
+
+
 def make_root(wanted: Wanted) -> None:
     """Replace the root directory."""
     visible = [_Piece(path, kernel.READ_ONLY | kernel.NO_SUID | kernel.NO_DEVICES) for path in wanted.visible]
-    devices = [(_Piece(path, kernel.NO_SUID | kernel.NO_EXECUTION), _device_at(path)) for path in wanted.devices]
+    placed = [_placed(*one) for one in wanted.put]
+    devices = [
+        (_Piece(one, kernel.NO_SUID | kernel.NO_EXECUTION), _Node(one, stat.S_IFCHR, 0o600)) for one in wanted.devices
+    ]
     with Doing("mount", "an empty root"):
         kernel.mount_empty_directory("/", _EMPTY_ROOT)
         os.chdir("/..")  # the working directory is still in the old root; ".." of a root is what is mounted over it
+    if wanted.scratch[0]:
+        _make_scratch(*wanted.scratch)
     for piece in visible:
         piece.put()
-    for piece, device in devices:
-        if not wanted.uid or not _made_node(wanted, piece.path, device):
+    for one in placed:
+        if isinstance(one, _Piece):
+            one.put()
+        elif not one.made(wanted):
+            raise JailError(f'not allowed to make a device node: "{one.path}"')
+    for piece, node in devices:
+        if not wanted.uid or not node.made(wanted):
             piece.put()
     _leave_old_root()
+
+
+def _placed(mode: str, path: str, place: str) -> _Piece | _Node:
+    """What is put to another place: what ``path`` leads to, whatever links are on the way."""
+    path, is_read_only = os.path.realpath(path), mode == "read"
+    with Doing("see", path):
+        is_block_device = stat.S_ISBLK(os.stat(path).st_mode)
+    if is_block_device:
+        return _Node(path, stat.S_IFBLK, 0o400 if is_read_only else 0o600, place)
+    flags = kernel.NO_SUID | kernel.NO_DEVICES | kernel.NO_EXECUTION
+    return _Piece(path, flags | (kernel.READ_ONLY if is_read_only else 0), place)
+
+
+def _make_scratch(path: str, size_bytes: int) -> None:
+    place = _place_of(path)
+    with Doing("make", path):
+        _unless_there(os.mkdir, place, 0o755)
+        kernel.mount_empty_directory(place, f"mode=0755,size={size_bytes},nr_inodes=1k", is_executable=True)
 
 
 def _become_owner_of_namespaces() -> None:
@@ -113,26 +176,6 @@ def _unless_there(make: object, *arguments: object) -> None:
         make(*arguments)  # type: ignore[operator]
     except FileExistsError:
         return
-
-
-def _device_at(path: str) -> int:
-    with Doing("see", path):
-        status = os.stat(path)
-    if not stat.S_ISCHR(status.st_mode):
-        raise JailError(f'no character device: "{path}"')
-    return status.st_rdev
-
-
-def _made_node(wanted: Wanted, path: str, device: int) -> bool:
-    """A node that belongs to the VMM's user; without the right to make one, the host's is shown."""
-    place = _place_of(path)
-    with Doing("make", path):
-        try:
-            os.mknod(place, stat.S_IFCHR | 0o600, device)
-        except PermissionError:
-            return False
-        os.chown(place, wanted.uid, wanted.gid)
-    return True
 
 
 def _leave_old_root() -> None:

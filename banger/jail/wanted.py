@@ -6,10 +6,12 @@ from banger.jail.failure import JailError
 
 _MOST_ID = 0xFFFFFFFE  # the last one means "unchanged"
 _MOST_DESCRIPTOR = 0x7FFFFFFF
+_MOST_BYTES = 1 << 40
 #: How many words follow an option.
 _WORDS = {
     "--cgroup": 1, "--enter": 1, "--open": 3, "--listen": 2, "--tap": 2, "--keep": 1, "--user-namespace": 0,
-    "--no-network": 0, "--root": 0, "--visible": 1, "--device": 1, "--user": 2,
+    "--no-network": 0, "--root": 0, "--visible": 1, "--device": 1, "--user": 2, "--process-namespace": 0,
+    "--scratch": 2, "--put": 3, "--lend-tap": 1, "--jailer": 0,
 }  # fmt: skip
 _HANDED = ("--open", "--listen", "--tap", "--keep")
 
@@ -21,13 +23,18 @@ class Wanted:
         cgroup: the ``cgroup.procs`` of the one to enter; empty for none.
         enter: namespaces to enter, in this order.
         handed: options that name what is opened, each with its words.
+        lent_taps: names of taps that the user may attach to.
+        has_process_namespace: as process 1 of one.
         has_user_namespace: in one of its own, for those who are not root.
         has_no_network: in an empty network namespace.
         has_root: with a root directory of its own.
         visible: absolute paths that are seen in it, read-only.
         devices: absolute paths of device nodes in it.
+        scratch: an absolute path in it where an empty directory is that can be written, and how many bytes that takes.
+        put: what is seen at another place: ``read`` or ``write``, the path, the absolute path in the new root.
         uid: the user to become; 0 for none.
         gid: its group.
+        is_jailer: the program becomes that user itself.
         program: what to execute, and its arguments.
     """
 
@@ -35,10 +42,14 @@ class Wanted:
         self.cgroup = ""
         self.enter: list[str] = []
         self.handed: list[tuple[str, list[str]]] = []
-        self.has_user_namespace = self.has_no_network = self.has_root = False
+        self.lent_taps: list[str] = []
+        self.has_process_namespace = self.has_user_namespace = self.has_no_network = self.has_root = False
         self.visible: list[str] = []
         self.devices: list[str] = []
+        self.scratch = ("", 0)
+        self.put: list[tuple[str, str, str]] = []
         self.uid = self.gid = 0
+        self.is_jailer = False
         self.program: list[str] = []
 
 
@@ -73,21 +84,35 @@ def _take(wanted: Wanted, option: str, words: list[str]) -> None:
         wanted.visible.append(_absolute(words[0]))
     elif option == "--device":
         wanted.devices.append(_absolute(words[0]))
+    elif option == "--scratch":
+        wanted.scratch = _absolute(words[0]), number(words[1], _MOST_BYTES)
+    elif option == "--put":
+        wanted.put.append((_mode(words[0]), _absolute(words[1]), _absolute(words[2])))
+    elif option == "--lend-tap":
+        wanted.lent_taps.append(words[0])
     elif option == "--user":
         wanted.uid, wanted.gid = number(words[0], _MOST_ID), number(words[1], _MOST_ID)
         if not wanted.uid or not wanted.gid:
             raise JailError(f'that is root: "{words[0]}"')
     else:
+        wanted.has_process_namespace |= option == "--process-namespace"
+        wanted.is_jailer |= option == "--jailer"
         wanted.has_user_namespace |= option == "--user-namespace"
         wanted.has_no_network |= option == "--no-network"
         wanted.has_root |= option == "--root"
 
 
 def number(word: str, most: int) -> int:
-    """A descriptor, a user or a group. Raises :class:`JailError`."""
+    """A descriptor, a user, a group or a size. Raises :class:`JailError`."""
     if not (word.isascii() and word.isdigit()) or int(word) > most:
         raise JailError(f'not a number in range: "{word}"')
     return int(word)
+
+
+def _mode(word: str) -> str:
+    if word not in ("read", "write"):
+        raise JailError(f'no such mode: "{word}"')
+    return word
 
 
 def _absolute(path: str) -> str:

@@ -1,8 +1,8 @@
 """Starting a VMM process that outlives the daemon, with limits, and finding out how it ended."""
 
 from banger.core.exits import Outcome
-from banger.launch.jail import Confinement, Opened
+from banger.launch.jail import Confinement, ForJailer, Opened, Put
 from banger.launch.launching import Facts, Launching
 from banger.launch.port import Job, Launcher, Limits
 
-__all__ = ["Confinement", "Facts", "Job", "Launcher", "Launching", "Limits", "Opened", "Outcome"]
+__all__ = ["Confinement", "Facts", "ForJailer", "Job", "Launcher", "Launching", "Limits", "Opened", "Outcome", "Put"]

@@ -7,7 +7,7 @@ cgroup stay the same.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -34,6 +34,34 @@ class Opened:
 
 
 @dataclass(frozen=True, slots=True)
+class Put:
+    """A file, directory or block device that is seen at another place."""
+
+    mode: Literal["read", "write"]
+    path: Path
+    place: Path
+
+
+@dataclass(frozen=True, slots=True)
+class ForJailer:
+    """What a program gets that confines itself further, and becomes another user by itself.
+
+    It opens all things by name, as that user, who must have the right to: only taps and block devices are given away.
+
+    Attributes:
+        scratch: an empty directory of its own, which goes with it.
+        scratch_bytes: how much that takes.
+        put: what it sees besides, in the scratch directory too.
+        taps: names of those that it attaches to; they must be there.
+    """
+
+    scratch: Path
+    scratch_bytes: int
+    put: Sequence[Put] = ()
+    taps: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Confinement:
     """What is left to a process. Paths and taps are opened with the rights of whoever starts it.
 
@@ -46,6 +74,8 @@ class Confinement:
         uid: the user and group that it becomes, who are nobody else's; 0 leaves it who it is.
         has_network: it sees the network of the host, or that of ``enter``.
         enter: namespaces (``/proc/PID/ns/…``) that are entered before anything else, in this order.
+        has_processes: it sees those of the host; otherwise it is process 1 of a PID namespace.
+        jailer: the program is a jailer, which becomes ``uid`` itself, and gets this.
     """
 
     files: Sequence[Opened] = ()
@@ -56,6 +86,8 @@ class Confinement:
     uid: int = 0
     has_network: bool = True
     enter: Sequence[Path] = ()
+    has_processes: bool = True
+    jailer: ForJailer | None = None
 
 
 def helper() -> list[str]:
@@ -73,11 +105,23 @@ def obstacle(uid: int) -> str:
     return "" if f'cannot run "{nothing}"' in done.words else done.words
 
 
-def jailed(confinement: Confinement, argv: Sequence[str], cgroup: Path | None = None) -> list[str]:
-    """The command line that starts ``argv`` confined, in the cgroup whose ``cgroup.procs`` is given. Pure."""
+def jailed(
+    confinement: Confinement, argv: Sequence[str], cgroup: Path | None = None, *, forks: bool = False
+) -> list[str]:
+    """The command line that starts ``argv`` confined. Pure.
+
+    Args:
+        confinement: what is left to it.
+        argv: the program and its arguments.
+        cgroup: the ``cgroup.procs`` of one that it enters.
+        forks: if it shall be process 1 of a PID namespace, it becomes so in a child, and the process itself leaves;
+            otherwise whoever starts it sees to that.
+    """
     words: list[object] = list(helper())
     if cgroup:
         words += ["--cgroup", cgroup]
+    if forks and not confinement.has_processes:
+        words.append("--process-namespace")
     for namespace in confinement.enter:
         words += ["--enter", namespace]
     for file in confinement.files:
@@ -97,4 +141,14 @@ def jailed(confinement: Confinement, argv: Sequence[str], cgroup: Path | None = 
         words += ["--device", device]
     if confinement.uid:
         words += ["--user", confinement.uid, confinement.uid]
+    if confinement.jailer:
+        words += _for_jailer(confinement.jailer)
     return [*map(str, words), "--", *argv]
+
+
+def _for_jailer(given: ForJailer) -> Iterator[object]:
+    yield from ("--jailer", "--scratch", given.scratch, given.scratch_bytes)
+    for one in given.put:
+        yield from ("--put", one.mode, one.path, one.place)
+    for tap in given.taps:
+        yield from ("--lend-tap", tap)

@@ -17,6 +17,7 @@ from banger.launch.cgroups import Cgroups, remove
 from banger.launch.environment import vmm_environment
 from banger.launch.jail import jailed
 from banger.launch.port import Job
+from banger.launch.process_namespace import in_process_namespace
 
 #: The process enters its cgroup before it becomes the VMM: all of its memory is accounted there, and there is no
 #: instant at which it runs unlimited. $0 is the file that takes its id.
@@ -47,8 +48,9 @@ class SessionLauncher:
             argv = jailed(job.confinement, job.argv, entry)
         argv = [*job.entering, *argv]
         with appending(job.output or job.log) as output, appending(job.log) as log:
-            try:
-                process = subprocess.Popen(
+
+            def start() -> subprocess.Popen[bytes]:
+                return subprocess.Popen(
                     argv,
                     stdin=subprocess.DEVNULL,
                     stdout=output,
@@ -59,6 +61,10 @@ class SessionLauncher:
                     start_new_session=True,
                     pass_fds=tuple(job.descriptors),
                 )
+
+            sees_host = job.confinement is None or job.confinement.has_processes
+            try:
+                process = start() if sees_host else in_process_namespace(start)
             except OSError as error:
                 raise cannot_execute(argv[0], error.strerror or str(error)) from error
         if not job.confinement:  # which sees to it itself, and is another user's by now

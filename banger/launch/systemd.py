@@ -28,7 +28,6 @@ _SETTLE_INTERVAL_S = 0.02
 _CLD_EXITED = 1
 #: Hardened as the daemon's own unit (banger.commands.systemd_unit), which does not reach what the manager starts.
 _PROPERTIES = (
-    "Type=exec",
     "RemainAfterExit=yes",
     "StandardInput=null",
     "WorkingDirectory=/",
@@ -154,10 +153,15 @@ def run_arguments(unit: str, job: Job) -> list[str]:
 
     The manager replaces ``$NAME`` in arguments, but not in the program's path, and turns ``$$`` into one sign.
     """
-    properties = [*_PROPERTIES, f"StandardOutput=append:{job.output or job.log}"]
+    forks = job.confinement is not None and not job.confinement.has_processes
+    properties = [
+        f"Type={'forking' if forks else 'exec'}",
+        *_PROPERTIES,
+        f"StandardOutput=append:{job.output or job.log}",
+    ]
     properties += [f"StandardError=append:{job.log}"]
     properties += limit_properties(job.limits)
-    own = jailed(job.confinement, job.argv) if job.confinement else job.argv
+    own = jailed(job.confinement, job.argv, forks=forks) if job.confinement else job.argv
     program, *arguments = [*job.entering, *own]
     return [
         "--quiet",

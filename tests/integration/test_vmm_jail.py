@@ -7,12 +7,10 @@ QEMU's place.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import shutil
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -29,9 +27,9 @@ from banger.core.models import ProcessIdentity
 from banger.core.names import vmm_marker
 from banger.core.ports import AGENT_SOCKET, Drive, VmmConfig
 from banger.launch.jail import helper, jailed, obstacle
-from banger.layout import Layout
 from banger.vmm.qemu import jail, launch
 from banger.vmm.qemu.binary import find_binary
+from tests.support.intruder import intrude, open_secrets, status_of
 from tests.support.machines import Rig, has_qemu
 
 pytestmark = [
@@ -39,52 +37,6 @@ pytestmark = [
     pytest.mark.skipif(not has_qemu(), reason="qemu-system-x86_64 is not installed"),
     pytest.mark.skipif(os.geteuid() != 0, reason="only root's daemon gives VMMs users of their own"),
 ]
-
-#: Enters all namespaces of a process and becomes its user; then everything is tried, and told as JSON.
-_INTRUDER = r"""
-import ctypes, errno, json, os, socket, sys
-pid, uid, paths, others = int(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3]), json.loads(sys.argv[4])
-libc = ctypes.CDLL(None, use_errno=True)
-os.listdir(".".encode())  # codecs and the like are loaded now: afterwards there is no Python any more
-namespaces = [os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY) for kind in ("ipc", "uts", "net", "cgroup", "mnt")]
-pidfds = [os.pidfd_open(one) for one in others]
-for one in namespaces:
-    if libc.setns(one, 0):
-        raise OSError(ctypes.get_errno(), "setns")
-for capability in range(64):
-    libc.prctl(24, capability, 0, 0, 0)
-libc.prctl(38, 1, 0, 0, 0)
-os.setgroups([]); os.setresgid(uid, uid, uid); os.setresuid(uid, uid, uid)
-
-def tried(what):
-    try:
-        what()
-    except OSError as error:
-        return errno.errorcode[error.errno]
-    return "done"
-
-def call(path):
-    with socket.socket(socket.AF_UNIX) as one:
-        one.connect(path)
-
-told = {"pid": os.getpid(), "paths": {}}
-for path in paths:
-    told["paths"][path] = [
-        tried(lambda: os.close(os.open(path, os.O_RDONLY))),
-        tried(lambda: os.close(os.open(path, os.O_RDWR))),
-        tried(lambda: call(path)),
-        tried(lambda: os.chmod(path, 0o777)),
-    ]
-told["kill"] = [tried(lambda: os.kill(one, 9)) for one in others]
-told["devices"] = sorted(os.listdir("/dev"))
-told["root"] = sorted(os.listdir("/"))
-told["home"] = sorted(os.listdir(sys.argv[5]))
-told["mknod"] = tried(lambda: os.mknod("/dev/sda", 0o60666, os.makedev(8, 0)))
-told["write"] = [tried(lambda: os.mkdir(f"/{one}/x")) for one in ("", "dev", "usr/lib")]
-told["links"] = sorted(name for _, name in socket.if_nameindex())
-told["mount"] = libc.mount(b"none", b"/dev", b"tmpfs", 0, None)
-print(json.dumps(told))
-"""
 
 
 @dataclass(frozen=True)
@@ -97,15 +49,10 @@ class Cell:
     disk: Path
 
     def status(self) -> dict[str, str]:
-        lines = Path(f"/proc/{self.identity.pid}/status").read_text(encoding="utf-8").splitlines()
-        return dict(re.split(r":\s*", line, maxsplit=1) for line in lines if ":" in line)
+        return status_of(self.identity.pid)
 
     def intrude(self, paths: list[Path], others: list[int], home: Path) -> dict[str, Any]:
-        words = [sys.executable, "-I", "-c", _INTRUDER, str(self.identity.pid), str(self.config.uid)]
-        words += [json.dumps([str(path) for path in paths]), json.dumps(others), str(home)]
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return dict(json.loads(done.stdout))
+        return intrude(self.identity.pid, self.config.uid, paths, others, home)
 
 
 @pytest.fixture(scope="module")
@@ -134,20 +81,8 @@ def cells(rig: Rig) -> tuple[Cell, Cell]:
 
 @pytest.fixture(scope="module")
 def secrets(rig: Rig) -> Iterator[list[Path]]:
-    """What root's daemon has, as it would lie there, and open to everybody by mode: what hides it is the jail."""
-    layout = Layout.from_environment({"BANGER_HOME": str(rig.home / "home")})
-    layout.make_directories()
-    files = [layout.database, layout.ssh_key, layout.ssh_key.with_suffix(".pub"), layout.installation_id_file]
-    for path in files:
-        path.write_text("secret")
-        path.chmod(0o666)
-    for directory in (rig.home, layout.data, layout.run, layout.ssh_key.parent):
-        directory.chmod(0o755)
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(layout.socket))
-        listener.listen()
-        layout.socket.chmod(0o666)
-        yield [*files, layout.socket]
+    with open_secrets(rig.home) as found:
+        yield found
 
 
 def test_vmm_is_a_user_of_its_own_without_groups_or_capabilities(cells: tuple[Cell, Cell]) -> None:
@@ -265,6 +200,13 @@ def test_program_in_the_vmms_place_has_what_was_handed_over_and_nothing_else_of_
         (["--user", "5"], "not a number in range"),
         (["--nonsense"], 'no such option: "--nonsense"'),
         (["--open", "10", "rw", "/"], 'no such mode: "rw"'),
+        (["--put", "append", "/a", "/b"], 'no such mode: "append"'),
+        (["--put", "read", "a", "/b"], 'not an absolute path: "a"'),
+        (["--put", "read", "/a", "b"], 'not an absolute path: "b"'),
+        (["--root", "--put", "read", "/nonexistent", "/b"], 'cannot see "/nonexistent": No such file or directory'),
+        (["--root", "--scratch", "s", "4096"], 'not an absolute path: "s"'),
+        (["--root", "--scratch", "/s", "-1"], 'not a number in range: "-1"'),
+        (["--lend-tap", "nosuchtap"], "nosuchtap"),
     ],
 )
 def test_what_cannot_be_done_is_said_and_nothing_runs(words: list[str], told: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from banger.launch import Confinement, Job, Opened
+from banger.launch import Confinement, ForJailer, Job, Opened, Put
 from banger.launch.jail import helper, jailed
 from banger.launch.systemd import run_arguments
 
@@ -17,6 +17,13 @@ GIVEN = Confinement(
     uid=2_100_000_000,
     has_network=False,
     enter=[Path("/proc/7/ns/net")],
+)
+#: What a jailer gets, which makes the rest of the jail.
+JAILERS = Confinement(
+    visible=[Path("/opt/jailer")],
+    uid=2_100_000_000,
+    has_processes=False,
+    jailer=ForJailer(Path("/jails"), 4096, [Put("write", Path("/v/disk"), Path("/jails/r/disk"))], ["bgt0"]),
 )
 
 
@@ -52,3 +59,23 @@ def test_service_is_started_as_the_helper() -> None:
     command = words[words.index("--") + 1 :]
     assert command[: len(helper())] == helper()
     assert command[-2:] == ["/bin/vmm", "$$HOME"]
+
+
+def test_jailer_is_told_whom_to_become_and_gets_what_it_needs_for_that() -> None:
+    told = options(JAILERS)
+    for words in (
+        "--user 2100000000 2100000000", "--jailer", "--scratch /jails 4096", "--put write /v/disk /jails/r/disk",
+        "--lend-tap bgt0", "--root",
+    ):  # fmt: skip
+        assert f" {words} " in told
+    assert " --process-namespace " not in told  # who starts it has seen to that
+    assert not {"--jailer", "--scratch", "--put", "--lend-tap"} & set(options(GIVEN).split())
+
+
+def test_service_that_is_process_1_of_a_namespace_is_what_the_helper_leaves_behind() -> None:
+    words = run_arguments("u.service", Job("x", ["/opt/jailer"], Path("/l"), confinement=JAILERS))
+    assert "--property=Type=forking" in words
+    assert "--process-namespace" in words
+    usual = run_arguments("u.service", Job("x", ["/bin/vmm"], Path("/l"), confinement=GIVEN))
+    assert "--property=Type=exec" in usual
+    assert "--process-namespace" not in usual

@@ -7,6 +7,7 @@ import re
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.names import PORTS_LOG_PREFIX
 from banger.core.ports import EngineError, VmmConfig
+from banger.vmm import handing
 from banger.vmm.exits import Asked
 
 _NO_MEMORY = re.compile(r"cannot set up guest memory|Cannot allocate memory|Failed to allocate memory", re.IGNORECASE)
@@ -17,11 +18,6 @@ _NO_KVM = re.compile(
 #: QEMU takes some signals as a wish, says so and exits well (QEMU: softmmu/runstate.c).
 _TERMINATED = re.compile(r"terminating on signal (\d+)(?: from pid (\d+))?")
 _DISK_IN_USE = re.compile(r"Failed to get .*lock|Is another process using the image")
-#: What is said before there is a QEMU (``banger/jail/``): a thing that it was to inherit cannot be had, or its jail.
-_NOT_HANDED = re.compile(
-    r"^banger-jail: cannot (?:open|listen at|find the tap|attach to the tap|keep) .*$", re.MULTILINE
-)
-_NO_JAIL = re.compile(r"^banger-jail: .*$", re.MULTILINE)
 _KERNEL = re.compile(
     r"loading elf kernel|invalid kernel header|could not load kernel|linux kernel too old|bImage|ENTRY note"
 )
@@ -54,13 +50,10 @@ def explain(config: VmmConfig, log: str, error: Exception, *, timed_out: bool) -
             cause=words,
             hint="banger system reconcile",
         )
-    if match := _NOT_HANDED.search(log):
-        return BangerError(
-            ErrorKind.UNAVAILABLE, f'cannot start VM "{name}": something that it needs cannot be had', subject=name,
-            cause=match[0], hint=f"banger vm show {name}",
-        )  # fmt: skip
-    if (match := _NO_JAIL.search(log)) and not _NO_KVM.search(match[0]):
-        return no_jail(name, match[0])
+    if match := handing.NOT_HANDED.search(log):
+        return handing.not_handed(name, match[0])
+    if (match := handing.NO_JAIL.search(log)) and not _NO_KVM.search(match[0]):
+        return handing.no_jail(name, match[0])
     if config.accelerator == "kvm" and _NO_KVM.search(log):
         return EngineError(
             ErrorKind.UNAVAILABLE,
@@ -86,14 +79,6 @@ def explain(config: VmmConfig, log: str, error: Exception, *, timed_out: bool) -
         cause=words,
         hint=f"banger vm logs --source vmm {name}",
     )
-
-
-def no_jail(name: str, cause: str) -> BangerError:
-    """The error for a machine whose VMM cannot be confined."""
-    return BangerError(
-        ErrorKind.UNAVAILABLE, f'cannot start VM "{name}": its VMM cannot be put into a jail', subject=name,
-        cause=cause, hint="banger doctor; to do without: set vmm.jail to off",
-    )  # fmt: skip
 
 
 def ended_by_signal(words: str) -> Asked | None:

@@ -7,7 +7,6 @@ are does not change. Three things it opens by itself, by path: its firmware, the
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import Literal
 
 from banger.core.ports import AGENT_SOCKET, PORTS_SOCKET, Drive, TapNic, UserNic, VmmConfig
 from banger.launch import Confinement, Opened
-from banger.vmm.qemu import failures
+from banger.vmm import handing
 from banger.vmm.qemu.arguments import QMP_SOCKET, Binary, Handed
 
 #: The first descriptor that is handed over; those below are QEMU's own.
@@ -57,7 +56,7 @@ def confinement(config: VmmConfig, binary: Binary, given: Handed) -> Confinement
 
 
 def give(config: VmmConfig) -> None:
-    """Let the VMM's user read what QEMU opens by itself; it is in directories that only the daemon's user can enter.
+    """Let the VMM's user read what QEMU opens by itself.
 
     The initrd is the VM's own, and holds its host key: it is given away. The kernel is shared, and no secret.
 
@@ -65,12 +64,10 @@ def give(config: VmmConfig) -> None:
         BangerError: ``unavailable`` on a file system that does not know users.
     """
     try:
-        mode = stat.S_IMODE(config.kernel.stat().st_mode)
-        if not mode & stat.S_IROTH:
-            config.kernel.chmod(mode | stat.S_IROTH)
-        os.chown(config.initrd, config.uid, config.uid)
+        handing.show(config.kernel)
+        handing.give(config.initrd, config.uid)
     except OSError as error:
-        raise failures.no_jail(config.name, f"{error.filename}: {error.strerror}") from error
+        raise handing.no_jail(config.name, f"{error.filename}: {error.strerror}") from error
 
 
 def _mode(config: VmmConfig, path: Path, writable: bool) -> Literal["read", "write", "append"]:
