@@ -320,9 +320,7 @@ def explain_jail(uid: object, launcher: object) -> Check:
     if problem := launcher.get("jail_obstacle"):
         return Check("jail", Status.FAILED, f"no VM can be started: {problem}", "to do without: set vmm.jail to off")
     if launcher["jailed"]:
-        return Check(
-            "jail", Status.OK, "every QEMU is a user of its own and sees nothing of the host but what it needs"
-        )
+        return Check("jail", Status.OK, "every VMM is a user of its own and sees nothing of the host but what it needs")
     words = f"VMMs run as root: {launcher.get('unjailed_because')}"
     return Check("jail", Status.WARNING, words, "set vmm.jail to on, and restart the daemon")
 

@@ -27,7 +27,7 @@ VM = "inner"
 #: A VM on Firecracker, and the tests of its contract that `make test` has time for.
 LEAN = "lean"
 LEAN_SUITE = "firecracker and not fake"
-LEAN_SHORT = "adopted or listening or stands_still or repeated or same_directory or processor_time"
+LEAN_SHORT = "jailed and (adopted or listening or stands_still or repeated or same_directory or processor_time)"
 #: Seconds that the suites may take in there.
 SUITES_S = 1000.0 if IS_SOAK else 400.0
 #: Is there if the daemon runs with settings that are not in its file any more.
@@ -142,6 +142,7 @@ def test_vm_on_firecracker_is_one_like_any_other(service: HostInside, home: Bang
     service.banger("vm", "run", "--detach", "--name", LEAN, "--vmm", "firecracker", *options, VM).ok()
     shown = _vm(service, LEAN)
     assert (shown["vmm"], shown["accelerator"], shown["vmm_version"]) == ("firecracker", "kvm", "1.12.1")
+    user = _check_jailed(service, shown["pid"])
     assert service.banger("vm", "exec", LEAN, "--", "uname", "-n").ok().text == f"{LEAN}\n"
     assert service.banger("vm", "exec", LEAN, "--", "ls", "/sys/class/net").ok().text == "lo\n"
     service.banger("vm", "cp", "/etc/os-release", f"{LEAN}:/tmp/sent").ok()
@@ -162,6 +163,35 @@ def test_vm_on_firecracker_is_one_like_any_other(service: HostInside, home: Bang
         service.banger("vm", "exec", LEAN, "--", "sh", "-c", "kill -USR2 1")
         assert _ended(service) == ("guest_poweroff", "the guest powered off")
     service.banger("vm", "delete", LEAN).ok()
+    _check_nothing_left(service, user)
+
+
+def _check_jailed(service: HostInside, pid: int) -> int:
+    """The VMM of a root's daemon is in the jail that its own jailer makes. Its user."""
+    status = service.run("cat", f"/proc/{pid}/status").ok().text.splitlines()
+    found = {name: value.split() for name, _, value in (line.partition(":") for line in status)}
+    user = int(found["Uid"][0])
+    assert user >= 2_100_000_000
+    assert found["Gid"] == [str(user)] * 4
+    assert found["NSpid"][1:] == ["1"]
+    assert {found[f"Cap{one}"][0] for one in ("Eff", "Prm", "Inh", "Amb")} == {"0" * 16}
+    assert service.shell(f"cat /proc/{pid}/task/*/status | grep ^Seccomp: | sort -u").ok().text.split() == [
+        "Seccomp:", "2",
+    ]  # fmt: skip
+    seen = service.run("ls", f"/proc/{pid}/root/").ok().text.split()
+    assert {"drives", "firecracker", "kernel"} <= set(seen) <= {
+        "dev", "drives", "firecracker", "firecracker.pid", "initrd", "kernel", "run", "vm", "vmm.log",
+    }  # fmt: skip
+    assert _doctor(service)["jail"]["verdict"] == "ok"
+    return user
+
+
+def _check_nothing_left(service: HostInside, user: int) -> None:
+    """No process, file, mount or cgroup of a VM that is deleted."""
+    assert json.loads(service.banger("doctor", "--leaks", "--json").ok().text) == []
+    state = "/var/lib/banger /run/banger"
+    assert service.shell(f"find {state} -uid {user} -print; find /proc -maxdepth 1 -uid {user}").ok().text == ""
+    assert "jails" not in service.run("cat", "/proc/mounts").ok().text
 
 
 def _ended(service: HostInside) -> tuple[str, str]:

@@ -90,7 +90,7 @@ def open_secrets(home: Path) -> Iterator[list[Path]]:
     layout.make_directories()
     files = [layout.database, layout.ssh_key, layout.ssh_key.with_suffix(".pub"), layout.installation_id_file]
     for path in files:
-        path.write_text("secret")
+        path.write_text("secret", encoding="utf-8")
         path.chmod(0o666)
     for directory in (home, layout.data, layout.run, layout.ssh_key.parent):
         directory.chmod(0o755)
@@ -103,5 +103,5 @@ def open_secrets(home: Path) -> Iterator[list[Path]]:
 
 def status_of(pid: int) -> dict[str, str]:
     """``/proc/PID/status`` (proc(5))."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
     return dict(re.split(r":\s*", line, maxsplit=1) for line in lines if ":" in line)

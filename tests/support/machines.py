@@ -32,10 +32,10 @@ from tests.support.waiting import eventually
 INSTALLATION = "0123456789ab"
 #: Machines that cost nothing, and real ones.
 FAKES = ("fake", "fake-firecracker")
-KINDS = (*FAKES, "qemu-microvm", "qemu-q35", "qemu-jailed", "qemu-systemd", "firecracker")
+KINDS = (*FAKES, "qemu-microvm", "qemu-q35", "qemu-jailed", "qemu-systemd", "firecracker", "firecracker-jailed")
 #: Emulated, what is tested would take too long, or cannot be.
-ON_KVM = ("qemu-systemd", "firecracker")
-JAILED = ("qemu-jailed",)
+ON_KVM = ("qemu-systemd", "firecracker", "firecracker-jailed")
+JAILED = ("qemu-jailed", "firecracker-jailed")
 #: Far from what an installation of this host hands out, see ``vmm.jail_uids``.
 USERS = range(2_000_100_000, 2_000_165_536)
 
@@ -60,7 +60,7 @@ class Rig:
         launching = make_launching("systemd" if kind == "qemu-systemd" else "session")
         config = Config.load(layout.config_file, {})
         driver: VmmDriver = QemuDriver(config, layout, launching)
-        if kind == "firecracker":
+        if kind.startswith("firecracker"):
             # That KVM is worth something is taken for granted: how much an emulated one does is up to the host's load.
             driver = FirecrackerDriver(config, layout, launching, FakeEngines("kvm"))
         return cls(kind, home, cache, driver, LocalProcesses(launching.outcome, USERS), launching)
@@ -79,7 +79,7 @@ class Rig:
         """A machine of 32 MiB whose guest says "up" and waits. Emulated, unless it takes so long to be what is tested."""
         run_dir = self.home / name
         run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        is_firecracker = self.kind == "firecracker"
+        is_firecracker = self.kind.startswith("firecracker")
         machine = "firecracker" if is_firecracker else "q35" if self.kind == "qemu-q35" else "microvm"
         kernel = run_dir / "kernel"
         if hears_button:
@@ -121,12 +121,12 @@ def obstacle_to(kind: str) -> str:
     """Why machines of this kind cannot be run here; empty if they can."""
     if kind in FAKES:
         return ""
-    if kind == "firecracker":
+    if kind in JAILED and os.geteuid() != 0:
+        return "only root's daemon gives VMMs users of their own"
+    if kind.startswith("firecracker"):
         return _obstacle_to_firecracker()
     if not has_qemu():
         return "qemu-system-x86_64 is not installed"
-    if kind in JAILED and os.geteuid() != 0:
-        return "only root's daemon gives VMMs users of their own"
     return SystemdLauncher(INSTALLATION).obstacle() if kind == "qemu-systemd" else ""
 
 

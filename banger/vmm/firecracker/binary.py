@@ -36,7 +36,7 @@ class Binary:
         jailer: None where there is none.
         jailer_text: its version, or empty.
         origin: one of :data:`INSTALLED`, :data:`SETTING`, :data:`SEARCHED`.
-        is_static: it needs no file besides itself.
+        is_static: neither needs a file besides itself.
     """
 
     path: Path
@@ -55,7 +55,9 @@ class Binary:
         if self.jailer_text != self.text:
             return f"the jailer is of version {self.jailer_text or 'unknown'}, Firecracker of {self.text}"
         if not self.is_static:
-            return f"{self.path} is linked with libraries, which a jail does not have"
+            return f"{self.path}, or its jailer, is linked with libraries, which a jail does not have"
+        if NAME not in self.path.name:
+            return f'the jailer takes no program without "{NAME}" in its name: {self.path}'
         return ""
 
 
@@ -108,7 +110,8 @@ def inspect(path: Path, origin: str) -> Binary:
         if jailer is None:
             return Binary(real, version, text, None, "", origin, is_static)
         check_program(jailer)
-        return Binary(real, version, text, jailer, _version_of(jailer), origin, is_static)
+        jailer_text, is_jailer_static = _told_by(jailer)
+        return Binary(real, version, text, jailer, jailer_text, origin, is_static and is_jailer_static)
     except OSError as error:
         cause = error.strerror or str(error)
         raise _missing(f'"{path}" cannot be used', str(path), INSTALL, cause) from error
@@ -139,11 +142,13 @@ def _not_ours(config: Config) -> Iterator[tuple[str, Path]]:
         yield SEARCHED, Path(found)
 
 
-def _version_of(jailer: Path) -> str:
+def _told_by(jailer: Path) -> tuple[str, bool]:
+    """Its version, and whether it is static."""
     try:
-        return _asked(jailer)[1]
+        _, text, is_static = _asked(jailer)
     except BangerError:  # it can be done without
-        return ""
+        return "", False
+    return text, is_static
 
 
 def _asked(path: Path) -> tuple[Version, str, bool]:

@@ -6,7 +6,9 @@ The objects are those of the API (Firecracker: ``src/firecracker/swagger/firecra
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from banger.core.errors import BangerError, ErrorKind
@@ -16,20 +18,27 @@ from banger.core.ports import AGENT_SOCKET, Drive, TapNic, VmmConfig
 CPU_TEMPLATE = "cpu_template"
 #: Templates that Firecracker has built in; any other is a file.
 CPU_TEMPLATES = ("C3", "T2", "T2S", "T2CL", "T2A")
+#: In the directory of a machine's sockets, that of its API.
+API_SOCKET = "fc.sock"
 #: The most that Firecracker gives a guest.
 MOST_CPUS = 32
 #: The longest command line that it passes on, in bytes.
 _MOST_ARGUMENTS = 2048
 #: The guest's address on its vsock; every machine has one of its own, so that all may have the same.
 _GUEST_CID = 3
+_AS_THEY_ARE: Mapping[Path, Path] = MappingProxyType({})
 
 #: A reset by the keyboard controller is the one thing that ends the machine, which ``panic=-1`` asks for at once. That
 #: controller has a keyboard and nothing else, and the machine has one serial port.
 _KERNEL_ARGUMENTS = "console=ttyS0 reboot=k panic=-1 8250.nr_uarts=1 i8042.noaux i8042.nomux i8042.dumbkbd"
 
 
-def configuration(config: VmmConfig) -> dict[str, Any]:
+def configuration(config: VmmConfig, where: Mapping[Path, Path] = _AS_THEY_ARE) -> dict[str, Any]:
     """What to start ``config`` from.
+
+    Args:
+        config: the machine.
+        where: under which paths Firecracker finds files, and the directory of its sockets, if not under their own.
 
     Raises:
         BangerError: ``usage`` for a device that Firecracker does not have, and for too long a command line.
@@ -40,22 +49,26 @@ def configuration(config: VmmConfig) -> dict[str, Any]:
         message = f'Firecracker cannot give VM "{config.name}" a device that it wants'
         raise BangerError(ErrorKind.USAGE, message, subject=config.name, hint="--vmm qemu")
     template = config.options.get(CPU_TEMPLATE, "")
+
+    def found(path: Path) -> str:
+        return str(where.get(path, path))
+
     whole: dict[str, Any] = {
         "boot-source": {
-            "kernel_image_path": str(config.kernel),
-            "initrd_path": str(config.initrd),
+            "kernel_image_path": found(config.kernel),
+            "initrd_path": found(config.initrd),
             "boot_args": kernel_arguments(config),
         },
         "machine-config": {"vcpu_count": config.cpus, "mem_size_mib": config.memory_mib},
-        "drives": [_drive(one) for one in drives],
+        "drives": [_drive(one, found(one.path)) for one in drives],
         "network-interfaces": list(_cards(cards)),
-        "vsock": {"guest_cid": _GUEST_CID, "uds_path": str(config.run_dir / AGENT_SOCKET)},
+        "vsock": {"guest_cid": _GUEST_CID, "uds_path": f"{found(config.run_dir)}/{AGENT_SOCKET}"},
         "entropy": {},
     }
     if template in CPU_TEMPLATES:
         whole["machine-config"]["cpu_template"] = template
     elif template:
-        whole["cpu-config"] = template
+        whole["cpu-config"] = found(Path(template))
     return whole
 
 
@@ -70,11 +83,11 @@ def kernel_arguments(config: VmmConfig) -> str:
     return words
 
 
-def _drive(drive: Drive) -> dict[str, Any]:
+def _drive(drive: Drive, path: str) -> dict[str, Any]:
     """A disk. What the guest has synced to a writable one, it has: its flush is the host's ``fsync``."""
     return {
         "drive_id": drive.label,
-        "path_on_host": str(drive.path),
+        "path_on_host": path,
         "is_root_device": False,  # the initrd finds it
         "is_read_only": drive.read_only,
         "cache_type": "Unsafe" if drive.read_only else "Writeback",

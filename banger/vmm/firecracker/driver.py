@@ -33,7 +33,7 @@ from banger.layout import Layout
 from banger.vmm import identity as processes
 from banger.vmm.cpu_time import thread_times_ns
 from banger.vmm.firecracker import exits, launch
-from banger.vmm.firecracker.binary import Binary, find_binary
+from banger.vmm.firecracker.binary import INSTALL, Binary, find_binary
 from banger.vmm.firecracker.client import Api, ApiError
 from banger.vmm.firecracker.configuration import CPU_TEMPLATE, CPU_TEMPLATES, MOST_CPUS
 from banger.vmm.firecracker.engines import FirecrackerEngines
@@ -99,11 +99,11 @@ class FirecrackerDriver:
         return self._binary().text
 
     def obstacle(self, kernel_digest: str) -> str:
-        """Why it cannot run machines here: it is not installed, or KVM is not proven."""
+        """Why it cannot run machines here: it is not installed, cannot be jailed, or KVM is not proven."""
         try:
             self._binary()
         except BangerError as error:
-            return error.message
+            return ": ".join(filter(None, (error.message, error.cause)))
         return self._engines.obstacle(kernel_digest)
 
     def alternative(self, spec: VmSpec) -> str:  # noqa: ARG002  # it has one kind of machine
@@ -115,7 +115,7 @@ class FirecrackerDriver:
     ) -> ProcessIdentity:
         """Start the process so that it outlives the daemon, and return once the machine runs."""
         make_room(config.console_log)
-        binary = find_binary(self._layout, self._config, config.version)
+        binary = self._binary(config.version)
         if check_loadable(config, vmm=self.name, version=binary.text, cpu=cpu_model()) is not None:
             raise _cannot_save(config.vm_id)
         return launch.launch(binary, config, on_spawn, self._launching, token)
@@ -187,8 +187,15 @@ class FirecrackerDriver:
         processes.kill(machine.identity, signal.SIGCONT)
         self._tell(machine, "go on", go_on, token)
 
-    def _binary(self) -> Binary:
-        return find_binary(self._layout, self._config)
+    def _binary(self, version: str = "") -> Binary:
+        """The one to use; where VMMs are jailed, it must be one that can be."""
+        binary = find_binary(self._layout, self._config, version)
+        if self._launching.jails and binary.why_not_jailed:
+            raise BangerError(
+                ErrorKind.UNAVAILABLE, f"Firecracker {binary.text} cannot be put into a jail", subject=binary.text,
+                cause=binary.why_not_jailed, hint=f"{INSTALL}; to do without: set vmm.jail to off",
+            )  # fmt: skip
+        return binary
 
     def _api(self, machine: Machine, timeout_s: float, token: CancelToken | None) -> Api:
         return Api(launch.api_path(machine.run_dir), timeout_s, token)

@@ -6,6 +6,7 @@ import re
 
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.ports import EngineError, VmmConfig
+from banger.vmm import handing
 from banger.vmm.firecracker.exits import last_lines
 
 _NO_KVM = re.compile(r"/dev/kvm|KVM object|\bKvm\(|KvmContext|VmCreate|KVM_CREATE|vCPU.*(?:KVM|ioctl)", re.IGNORECASE)
@@ -20,6 +21,10 @@ _CPU_TEMPLATE = re.compile(r"[Cc]pu[ _-]?(?:[Tt]emplate|[Cc]onfig)")
 def explain(config: VmmConfig, log: str, error: Exception, *, timed_out: bool) -> BangerError:
     """The error for a machine that did not come up; ``log`` is what Firecracker printed during this start."""
     name, words = config.name, last_lines(log) or str(error)
+    if match := handing.NOT_HANDED.search(log):
+        return handing.not_handed(name, match[0])
+    if match := handing.NO_JAIL.search(log):
+        return handing.no_jail(name, match[0])
     if _CPU_TEMPLATE.search(log):
         return BangerError(
             ErrorKind.INVALID, f'cannot start VM "{name}": this CPU or Firecracker does not take the CPU template',

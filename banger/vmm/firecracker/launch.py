@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from banger.core.cancel import CancelToken, Deadline
@@ -13,10 +13,10 @@ from banger.core.names import vmm_marker
 from banger.core.ports import AGENT_SOCKET, VmmConfig, entering
 from banger.launch import Job, Launching
 from banger.vmm import identity
-from banger.vmm.firecracker import failures
+from banger.vmm.firecracker import failures, jail
 from banger.vmm.firecracker.binary import Binary
 from banger.vmm.firecracker.client import Api, ApiConnectError, ApiError, ApiTimeoutError
-from banger.vmm.firecracker.configuration import configuration
+from banger.vmm.firecracker.configuration import API_SOCKET, configuration
 from banger.vmm.log_files import begin_anew, note_command
 from banger.vmm.starting import NotRunningError, start
 
@@ -31,7 +31,7 @@ _CONFIGURATION = "fc.json"
 
 def api_path(run_dir: Path) -> Path:
     """Where a VM's API socket is."""
-    return run_dir / "fc.sock"
+    return run_dir / API_SOCKET
 
 
 def launch(
@@ -46,37 +46,52 @@ def launch(
     Raises:
         BangerError: as :func:`banger.vmm.firecracker.failures.explain` reads its own words; no process is left then.
     """
-    file, token = config.run_dir / _CONFIGURATION, token or CancelToken()
-    whole = configuration(config)
+    token, where = token or CancelToken(), jail.places(config) if config.uid else {}
+    text = json.dumps(configuration(config, where))
     for stale in (api_path(config.run_dir), config.run_dir / AGENT_SOCKET):
         stale.unlink(missing_ok=True)  # it would refuse to make them
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as out:
-        json.dump(whole, out)
     begin_anew(config.vmm_log)
-    argv = command_line(binary, config, file)
+    argv, confinement = arguments(config, where), None
+    if config.uid:
+        argv, confinement = jail.command_line(config, binary, argv), jail.confinement(config, binary)
+        jail.prepare(config, {_CONFIGURATION: text})
+    else:
+        argv = [str(binary.path), "--id", vmm_marker(config.vm_id), *argv]
+        _write(config.run_dir / _CONFIGURATION, text)
     note_command(config.vmm_log, f"Firecracker {binary.text}", argv)
     limits = launching.limits(config.cpus, config.memory_mib, _OVERHEAD_MIB)
-    job = Job(config.vm_id, argv, config.vmm_log, limits, output=config.console_log, entering=entering(config.devices))
+    inside = entering(config.devices)
+    job = Job(config.vm_id, argv, config.vmm_log, limits, (), config.console_log, confinement, inside)
     deadline = Deadline.after(START_TIMEOUT_S)
+
+    def wait_running(spawned: ProcessIdentity) -> None:
+        _wait_running(config.run_dir, spawned, deadline, token)
+        if config.uid:
+            jail.seal(config)
+
     return start(
         config,
         spawn=lambda: launching.spawn(job),
-        wait_running=lambda spawned: _wait_running(config.run_dir, spawned, deadline, token),
+        wait_running=wait_running,
         explain=failures.explain,
         on_spawn=on_spawn,
     )
 
 
-def command_line(binary: Binary, config: VmmConfig, file: Path) -> Sequence[str]:
-    """The argument list that starts the machine which ``file`` describes."""
+def arguments(config: VmmConfig, where: Mapping[Path, Path]) -> list[str]:
+    """What Firecracker is told besides its id; ``where`` it finds files as :func:`configuration` has it. Pure."""
+    directory = where.get(config.run_dir, config.run_dir)
     return [
-        str(binary.path),
-        "--id", vmm_marker(config.vm_id),
-        "--api-sock", str(api_path(config.run_dir)),
-        "--config-file", str(file),
-        "--log-path", str(config.vmm_log),
+        "--api-sock", str(directory / API_SOCKET),
+        "--config-file", str(directory / _CONFIGURATION),
+        "--log-path", str(where.get(config.vmm_log, config.vmm_log)),
         "--level", "Warning",  # at Info every look at the machine makes lines
     ]  # fmt: skip
+
+
+def _write(file: Path, text: str) -> None:
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as out:
+        out.write(text)
 
 
 def _wait_running(run_dir: Path, spawned: ProcessIdentity, deadline: Deadline, token: CancelToken) -> None:
