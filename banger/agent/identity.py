@@ -19,8 +19,8 @@ from banger.core.ports import GuestNetwork
 
 #: Of what there may be several, so many are told of: a guest may make any number.
 _MOST = 64
-#: What becomes the name of a file in the guest again.
-_SSHD_KEY = re.compile(r"ssh_host_[a-z0-9-]{1,40}_key\Z", re.ASCII)
+#: Those that sshd has had (sshd_config(5), ``HostKey``); files of other names are their owner's.
+_SSHD_KEY = re.compile(r"ssh_host_(rsa|dsa|ecdsa|ed25519)_key\Z", re.ASCII)
 
 
 class Identity(IntEnum):
@@ -65,12 +65,8 @@ def _card(seen: SeenIdentity, words: Sequence[str]) -> SeenIdentity:
 
 
 def _sshd_key(seen: SeenIdentity, words: Sequence[str]) -> SeenIdentity:
-    name = word(words)
-    if not _SSHD_KEY.match(name):
-        raise WireError("a host key with a name that is none")
-    if len(seen.sshd_keys) >= _MOST:
-        return seen
-    return replace(seen, sshd_keys={**seen.sshd_keys, name: " ".join(word([part]) for part in words[1:3])})
+    name, key = word(words), " ".join(word([part]) for part in words[1:3])
+    return replace(seen, sshd_keys={**seen.sshd_keys, name: key}) if _SSHD_KEY.match(name) else seen
 
 
 def _added(have: tuple[str, ...], words: Sequence[str]) -> tuple[str, ...]:
@@ -91,7 +87,7 @@ _READERS: dict[str, _Reader] = {
     "sshd-key": _sshd_key,
     "seed": lambda seen, words: replace(seen, seeds=_added(seen.seeds, words)),
     "card": _card,
-    "address": lambda seen, words: replace(seen, addresses=_added(seen.addresses, words)),
+    "address": lambda seen, words: replace(seen, addresses=_added(seen.addresses, words[1:])),
     "gateway": lambda seen, words: replace(seen, gateways=_added(seen.gateways, words)),
     "nameserver": lambda seen, words: replace(seen, nameservers=_added(seen.nameservers, words)),
 }

@@ -159,15 +159,16 @@ static size_t put_dial(uint8_t *at) {
 /* A request with the fields that its operation has, more or less. */
 static size_t put_request(uint8_t *at, size_t most) {
     static const char *const fields[] = {"", "IIHHTTTLL", "T", "T", "TT", "TT", "TTI", "TT", "TTT", "TTQQ", "TTQI", "BBHT",
-                                         "", "B", "Q", "T", "HT", "IL", "", "T"};
-    uint32_t op = chance(21);
+                                         "", "B", "Q", "T", "HT", "IL", "", "T", "TTTTTTH", ""};
+    const uint32_t known = sizeof fields / sizeof *fields;
+    uint32_t op = chance(known + 1);
     if (chance(5) == 0)
         return put_dial(at);
     set_u16(at, (uint16_t)op);
     set_u16(at + 2, (uint16_t)(chance(3) ? 0 : chance(8)));
     set_u32(at + 4, chance(3) ? chance(1 << 20) : (uint32_t)state);
     size_t size = 8;
-    for (const char *field = fields[op < 20 ? op : 0]; *field && size + 600 < most; field++) {
+    for (const char *field = fields[op < known ? op : 0]; *field && size + 600 < most; field++) {
         static const char kinds[] = "BHIQ";
         const char *number = strchr(kinds, *field);
         uint32_t count = *field == 'L' ? chance(5) : 1;
@@ -382,6 +383,19 @@ static void fuzz_lines(void) {
     close_lines(&lines);
 }
 
+/* What comes out fits, or nothing does; and a name that was there is the fresh one then, so once more changes nothing. */
+static void fuzz_hosts(void) {
+    static char once[4096], twice[4096];
+    size_t size = chance(300), most = chance(600);
+    for (size_t i = 0; i < size; i++)
+        input[i] = chance(8) ? (uint8_t)"a.b# \t\n\n1:"[chance(10)] : (uint8_t)chance(256);
+    size_t written = rename_hosts((const char *)input, size, once, most, "a.b", "b");
+    check(written <= most, "more lines of hosts than fit");
+    if (written)
+        check(rename_hosts(once, written, twice, sizeof twice, "a.b", "b") == written && !memcmp(once, twice, written),
+              "another name the second time");
+}
+
 static size_t put_archive(void) {
     size_t size = 0;
     for (uint32_t members = chance(6); members; members--) {
@@ -474,6 +488,7 @@ int main(int argc, char **argv) {
     for (; now_ms() < until; rounds++) {
         fuzz_session();
         fuzz_lines();
+        fuzz_hosts();
         fuzz_archive();
         if (rounds % 8 == 0)
             fuzz_unpacking();

@@ -6,7 +6,7 @@
 
 #include "wire.h"
 
-enum { STATUS_FD = 3, PROC_FD = 4, EXTRA_FD = 5, FIRST_OTHER_FD = 6 };
+enum { STATUS_FD = 3, PROC_FD = 4, EXTRA_FD = 5, KEYS_FD = 6, FIRST_OTHER_FD = 7 };
 enum { MAX_GROUPS = 1024, MAX_STRING = 131071 };
 
 struct account {
@@ -67,10 +67,22 @@ void run_put(struct reader *request);
 /* facts.c */
 void run_facts(struct reader *request);
 void run_runs(struct reader *request);
+void say_addresses(const char *only);
 
-/* power.c, identity.c, freeze.c */
+/* power.c, freeze.c, network.c, whoami.c */
 void run_poweroff(struct reader *request);
-void run_identity(struct reader *request);
 void run_freeze(struct reader *request);
+void run_network(struct reader *request);
+void run_whoami(struct reader *request);
+
+/* identity.c */
+void run_identity(struct reader *request);
+void replace_file(int directory, const char *path, const void *bytes, size_t size, mode_t mode);
+pid_t ssh_server(void);
+bool has_disk_below(void);
+
+/* hosts.c, seeds.c */
+size_t rename_hosts(const char *in, size_t size, char *out, size_t most, const char *old, const char *fresh);
+void each_seed(void (*take)(const char *path));
 
 #endif

@@ -35,7 +35,7 @@ static void close_all(int *fds, size_t count) {
 /* The process's own end of things: nothing of the agent's is left open, blocked or ignored in it. */
 static _Noreturn void become_child(struct spawn *spawn, child_body *body, struct reader *request) {
     loop_default_signals();
-    int wanted[] = {spawn->in, spawn->out, spawn->err, spawn->status, around.proc, spawn->extra};
+    int wanted[] = {spawn->in, spawn->out, spawn->err, spawn->status, around.proc, spawn->extra, spawn->keys};
     const int count = sizeof wanted / sizeof *wanted;
     for (int i = 0; i < count; i++)
         if (wanted[i] >= 0 && wanted[i] < FIRST_OTHER_FD)
@@ -102,7 +102,7 @@ static uint64_t hash_of(const uint8_t *at, const uint8_t *end) {
 }
 
 void child_start(struct stream *stream, child_body *body, const struct reader *request, bool input, bool output) {
-    struct spawn spawn = {.in = -1, .out = -1, .err = -1, .status = -1, .cgroup = -1, .extra = -1};
+    struct spawn spawn = {.in = -1, .out = -1, .err = -1, .status = -1, .cgroup = -1, .extra = -1, .keys = -1};
     int ends[3] = {-1, -1, -1};
     bool made = !input || make_pipe(&spawn.in, &ends[0]);
     made = made && (!output || (make_pipe(&ends[1], &spawn.out) && make_pipe(&ends[2], &spawn.err)));
@@ -119,8 +119,10 @@ void child_start(struct stream *stream, child_body *body, const struct reader *r
         stream->places = hash_of(request->at + sizeof(uint32_t), request->end); /* behind the time */
         stream->asked = ++freezes;
     }
-    if (stream->op == OP_IDENTITY)
-        spawn.extra = around.key_dir;
+    if (stream->op == OP_IDENTITY || stream->op == OP_WHOAMI) {
+        spawn.extra = around.freezable;
+        spawn.keys = around.key_dir;
+    }
     spawn.flags = stream->flags;
     if (!made) {
         int fds[] = {spawn.in, spawn.out, spawn.err, ends[0], ends[1], ends[2]};

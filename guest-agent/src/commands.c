@@ -93,7 +93,7 @@ void exec_start(struct stream *stream, const struct reader *request) {
         stream_fail(stream, BAD_REQUEST, 0, "an ID is made of 64 letters, digits, dots, dashes and underscores at most");
         return;
     }
-    struct spawn spawn = {.in = -1, .out = -1, .err = -1, .status = -1, .cgroup = -1, .extra = -1, .flags = stream->flags};
+    struct spawn spawn = {.in = -1, .out = -1, .err = -1, .status = -1, .cgroup = -1, .extra = -1, .keys = -1, .flags = stream->flags};
     int ends[3] = {-1, -1, -1};
     if (is_running(*run ? run : own) || !cgroup_make(*run ? run : own, &spawn.cgroup)) {
         stream_fail(stream, BAD_REQUEST, EBUSY, "a command with this ID runs already");

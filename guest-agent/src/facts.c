@@ -5,7 +5,6 @@
 #include <ifaddrs.h>
 #include <net/if.h>
 #include <netinet/in.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,52 +16,16 @@
 
 #include "agent.h"
 #include "child.h"
+#include "say.h"
 
 enum { MOST_DISKS = 64 };
 
 static char text[65536];
 
-static char said[16384];
-static size_t said_size;
-
-static void flush(void) {
-    write_all(STDOUT_FILENO, said, said_size);
-    said_size = 0;
-}
-
-/* Lines are short: there is always room for one. */
-static void __attribute__((format(printf, 1, 2))) emit(const char *format, ...) {
-    va_list arguments;
-    if (sizeof said - said_size < 4096)
-        flush();
-    va_start(arguments, format);
-    int size = vsnprintf(said + said_size, sizeof said - said_size, format, arguments);
-    va_end(arguments);
-    if (size > 0 && (size_t)size < sizeof said - said_size)
-        said_size += (size_t)size;
-}
-
 static const char *slurp(int directory, const char *path) {
     if (read_file(directory, path, text, sizeof text) < 0)
         *text = 0;
     return text;
-}
-
-/* Names are the guest's: what would break the line is written as in /proc/self/mounts. */
-static void print_name(const char *name, size_t size) {
-    for (size_t i = 0; i < size && name[i]; i++) {
-        unsigned char byte = (unsigned char)name[i];
-        if (byte <= ' ' || byte == '\\' || byte == 0x7f)
-            emit("\\%03o", byte);
-        else
-            emit("%c", byte);
-    }
-}
-
-static void print_named(const char *what, const char *name) {
-    emit("%s ", what);
-    print_name(name, strcspn(name, "\n"));
-    emit("\n");
 }
 
 /* The number that stands behind a word at the start of a line. */
@@ -80,15 +43,15 @@ static void print_times(void) {
     struct timespec now;
     struct utsname system;
     clock_gettime(CLOCK_REALTIME, &now);
-    emit("clock %lld%09ld\n", (long long)now.tv_sec, now.tv_nsec);
+    say("clock %lld%09ld\n", (long long)now.tv_sec, now.tv_nsec);
     clock_gettime(CLOCK_BOOTTIME, &now);
-    emit("uptime %lld\n", (long long)now.tv_sec * 1000 + now.tv_nsec / 1000000);
+    say("uptime %lld\n", (long long)now.tv_sec * 1000 + now.tv_nsec / 1000000);
     if (uname(&system) == 0) {
-        print_named("kernel", system.release);
-        print_named("hostname", system.nodename);
+        say_named("kernel", system.release);
+        say_named("hostname", system.nodename);
     }
-    print_named("machine-id", slurp(AT_FDCWD, "/etc/machine-id"));
-    print_named("boot-id", slurp(PROC_FD, "sys/kernel/random/boot_id"));
+    say_named("machine-id", slurp(AT_FDCWD, "/etc/machine-id"));
+    say_named("boot-id", slurp(PROC_FD, "sys/kernel/random/boot_id"));
 }
 
 static void print_load(void) {
@@ -104,25 +67,25 @@ static void print_load(void) {
     unsigned cpus = 0;
     for (const char *line = strstr(stat, "\ncpu"); line; line = strstr(line + 1, "\ncpu"))
         cpus++;
-    emit("cpus %u\nload %.2f %.2f %.2f\ncpu", cpus, one, five, fifteen);
+    say("cpus %u\nload %.2f %.2f %.2f\ncpu", cpus, one, five, fifteen);
     for (int i = 0; i < 8; i++)
-        emit(" %llu", ticks[i] * 1000 / (unsigned long long)rate);
+        say(" %llu", ticks[i] * 1000 / (unsigned long long)rate);
     int fd = openat(PROC_FD, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *directory = fd < 0 ? NULL : fdopendir(fd);
     for (struct dirent *entry; directory && (entry = readdir(directory)) != NULL;)
         processes += entry->d_name[0] >= '1' && entry->d_name[0] <= '9';
     if (directory)
         closedir(directory);
-    emit("\nprocesses %llu %u\n", processes, running);
+    say("\nprocesses %llu %u\n", processes, running);
 }
 
 static void print_memory(void) {
     static const char *const words[] = {"MemTotal:", "MemFree:", "MemAvailable:", "Cached:", "SwapTotal:", "SwapFree:"};
     const char *memory = slurp(PROC_FD, "meminfo");
-    emit("memory");
+    say("memory");
     for (size_t i = 0; i < sizeof words / sizeof *words; i++)
-        emit(" %llu", number_after(memory, words[i]) * 1024);
-    emit("\n");
+        say(" %llu", number_after(memory, words[i]) * 1024);
+    say("\n");
 }
 
 /* /proc/self/mounts: SOURCE POINT TYPE OPTIONS; names are escaped in it already. */
@@ -156,7 +119,7 @@ static void print_disks(void) {
             continue;
         told[disks++] = itself.st_dev;
         unsigned long long unit = about.f_frsize;
-        emit("disk %s %s %llu %llu %llu %llu %llu\n", point, type, about.f_blocks * unit,
+        say("disk %s %s %llu %llu %llu %llu %llu\n", point, type, about.f_blocks * unit,
                 about.f_bfree * unit, about.f_bavail * unit, (unsigned long long)about.f_files,
                 (unsigned long long)about.f_ffree);
     }
@@ -179,9 +142,9 @@ static void print_interfaces(void) {
         snprintf(path, sizeof path, "/sys/class/net/%s/flags", name);
         read_file(AT_FDCWD, path, state, sizeof state);
         mac[strcspn(mac, "\n")] = mtu[strcspn(mtu, "\n")] = 0;
-        emit("net ");
-        print_name(name, sizeof name);
-        emit(" %s %s %s %llu %llu\n", *mac ? mac : "-", *mtu ? mtu : "0",
+        say("net ");
+        say_name(name, sizeof name);
+        say(" %s %s %s %llu %llu\n", *mac ? mac : "-", *mtu ? mtu : "0",
                 strtoul(state, NULL, 16) & IFF_UP ? "up" : "down", received, sent);
     }
     close_lines(&lines);
@@ -196,13 +159,13 @@ static unsigned prefix_of(const struct sockaddr *mask, bool six) {
     return bits;
 }
 
-static void print_addresses(void) {
+void say_addresses(const char *only) {
     struct ifaddrs *all;
     if (getifaddrs(&all) < 0)
         return;
     for (const struct ifaddrs *one = all; one; one = one->ifa_next) {
         char address[INET6_ADDRSTRLEN];
-        if (!one->ifa_addr || !one->ifa_netmask)
+        if (!one->ifa_addr || !one->ifa_netmask || (only && strcmp(one->ifa_name, only) != 0))
             continue;
         bool six = one->ifa_addr->sa_family == AF_INET6;
         if (!six && one->ifa_addr->sa_family != AF_INET)
@@ -211,9 +174,9 @@ static void print_addresses(void) {
                                 : (const void *)&((const struct sockaddr_in *)(const void *)one->ifa_addr)->sin_addr;
         if (!inet_ntop(six ? AF_INET6 : AF_INET, bytes, address, sizeof address))
             continue;
-        emit("address ");
-        print_name(one->ifa_name, strlen(one->ifa_name));
-        emit(" %s/%u\n", address, prefix_of(one->ifa_netmask, six));
+        say("address ");
+        say_name(one->ifa_name, strlen(one->ifa_name));
+        say(" %s/%u\n", address, prefix_of(one->ifa_netmask, six));
     }
     freeifaddrs(all);
 }
@@ -224,7 +187,7 @@ static void print_agent(void) {
     for (const struct stream *stream = streams; stream; stream = stream->next)
         count++;
     snprintf(path, sizeof path, "%d/status", getppid());
-    emit("agent %llu %u\n", number_after(slurp(PROC_FD, path), "VmRSS:") * 1024, count);
+    say("agent %llu %u\n", number_after(slurp(PROC_FD, path), "VmRSS:") * 1024, count);
 }
 
 void run_facts(struct reader *request) {
@@ -235,9 +198,9 @@ void run_facts(struct reader *request) {
     print_memory();
     print_disks();
     print_interfaces();
-    print_addresses();
+    say_addresses(NULL);
     print_agent();
-    flush();
+    say_all();
     report_ok();
 }
 
@@ -247,8 +210,8 @@ void run_runs(struct reader *request) {
     int64_t now = now_ms();
     for (const struct stream *stream = streams; stream; stream = stream->next)
         if (stream->op == OP_EXEC && stream->child && !stream->reaped)
-            emit("%s %d %lld %s\n", stream->run, stream->pid, (long long)(now - stream->started),
+            say("%s %d %lld %s\n", stream->run, stream->pid, (long long)(now - stream->started),
                  stream->channel ? "attached" : "kept");
-    flush();
+    say_all();
     report_ok();
 }

@@ -46,6 +46,8 @@ static const struct operation operations[] = {
     [OP_FREEZE] = {"IL", FREEZE_THAW, run_freeze, NULL, false, false},
     [OP_RUNS] = {"", 0, run_runs, NULL, false, true},
     [OP_END] = {"T", 0, NULL, end_begin, false, false},
+    [OP_NETWORK] = {"TTTTTTH", 0, run_network, NULL, false, false},
+    [OP_WHOAMI] = {"", 0, run_whoami, NULL, false, true},
 };
 
 static bool has_fields(struct reader reader, const char *fields) {

@@ -4,9 +4,9 @@
 
 #include "agent.h"
 
-/* The process's ends of things; -1 for none. extra is not closed. */
+/* The process's ends of things; -1 for none. extra and keys are not closed. */
 struct spawn {
-    int in, out, err, status, cgroup, extra;
+    int in, out, err, status, cgroup, extra, keys;
     uint16_t flags;
 };
 

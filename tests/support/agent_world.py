@@ -8,7 +8,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -167,23 +167,31 @@ async def read_until(process: GuestProcess, text: bytes) -> bytes:
 
 
 @contextmanager
-def agent_world(directory: Path) -> Iterator[AgentWorld]:
-    """A guest and the daemon's end of its byte stream; nothing is left in the end."""
+def guests_behind(path: Path) -> Iterator[tuple[AgentGuests, asyncio.AbstractEventLoop]]:
+    """The daemon's end of the byte stream of one guest, and the loop that it is served in; nothing is left in the end."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, name="agent-loop")
     thread.start()
-    agent = RunningAgent(directory)
-    made = AgentWorld(AgentGuests(loop, lambda _: Endpoint(agent.path)), agent, loop)
+    guests = AgentGuests(loop, lambda _: Endpoint(path))
     try:
-        yield made
+        yield guests, loop
     finally:
-        made.do(made.guests.close())
-        agent.close()
+        asyncio.run_coroutine_threadsafe(guests.close(), loop).result(30.0)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
+
+
+@contextmanager
+def agent_world(directory: Path) -> Iterator[AgentWorld]:
+    """A guest and the daemon's end of its byte stream; nothing is left in the end."""
+    with ExitStack() as stack:
+        agent = RunningAgent(directory)
+        stack.callback(agent.close)
+        guests, loop = stack.enter_context(guests_behind(agent.path))
+        yield AgentWorld(guests, agent, loop)
 
 
 def operation() -> Operation:

@@ -37,6 +37,8 @@ SEED = bytes(range(32))
 
 #: Emulated, a microvm has no timers to calibrate its clocks against; the rates are made up.
 _CLOCKS = "tsc_early_khz=2600000 lpj=5200000 no_timer_check"
+#: With the right rate, the guest's clock keeps time.
+_RIGHT_CLOCKS = "tsc_early_khz={} no_timer_check tsc=reliable"
 
 needs_qemu = pytest.mark.skipif(
     not (shutil.which("qemu-system-x86_64") and shutil.which("mke2fs") and shutil.which("ssh")),
@@ -225,12 +227,15 @@ def machine(
     config: GuestConfig,
     options: Sequence[str] = (),
     nic: TapNic | None = None,
+    *,
+    tsc_khz: int = 0,
 ) -> Iterator[Machine]:
     """Boot, yield the machine (ready or not) and end it.
 
     Args:
         options: further ones of QEMU.
         nic: a tap in the place of user-mode networking; the guest is reached at its own address then.
+        tsc_khz: rate of this host's time stamp counter, for a guest whose clock has to be right.
     """
     initrd = directory / "initrd.img"
     boot.initrd(boot.toolbox(kernel_dir, "test-kernel", Operation("vm.start", "guest-1")), config, initrd)
@@ -243,11 +248,12 @@ def machine(
     if nic:
         network = ["-netdev", f"tap,id=net0,ifname={nic.tap},script=no,downscript=no"]
         network += ["-device", f"virtio-net-device,netdev=net0,mac={nic.mac}"]
+    clocks = _RIGHT_CLOCKS.format(tsc_khz) if tsc_khz else _CLOCKS
     words = [
         "qemu-system-x86_64", "-M", "microvm,acpi=on,pit=on,pic=on,rtc=on", "-accel", "tcg,thread=multi", "-cpu", "max",
         "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-m", "512M",
         "-kernel", str(kernel_dir / "vmlinuz"), "-initrd", str(initrd),
-        "-append", f"console=ttyS0 reboot=t panic=-1 {_CLOCKS} {boot.cmdline()}",
+        "-append", f"console=ttyS0 reboot=t panic=-1 {clocks} {boot.cmdline()}",
         "-chardev", f"file,id=console,path={console_log}", "-serial", "chardev:console",
         *network,
         "-object", "rng-builtin,id=rng0", "-device", "virtio-rng-device,rng=rng0",
