@@ -1,10 +1,13 @@
-"""What the owners rely on of saved machines, whatever saves and loads them."""
+"""What the owners rely on of saved machines, whatever saves and loads them: one suite for the fakes and QEMU."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
+from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,22 +16,64 @@ from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import ProcessIdentity
 from banger.core.names import saver_marker
-from banger.core.ports import Health, Machine, SavedMachine
+from banger.core.ports import Drive, Health, Machine, SavedMachine, UserNic
 from banger.vmm import identity as processes
-from tests.support.fake_vmm import FRESH_MEMORY, FakeVmm
-from tests.support.machines import Rig, machine_of
+from tests.support.machines import FAKES, KINDS, Rig, machine_of, obstacle_to
+from tests.support.tiny_guest import LETTERS
+from tests.support.waiting import eventually
+
+_SAVING = [kind for kind in KINDS if "firecracker" not in kind and kind not in ("qemu-systemd", "qemu-jailed")]
 
 
-@pytest.fixture
-def rig(session_root: Path) -> Iterator[Rig]:
-    rig = Rig.build("fake", Path(tempfile.mkdtemp(prefix="vmm-", dir=session_root / "tmp")), session_root / "proofs")
+@pytest.fixture(params=[kind if kind in FAKES else pytest.param(kind, marks=pytest.mark.boot) for kind in _SAVING])
+def rig(request: pytest.FixtureRequest, session_root: Path) -> Iterator[Rig]:
+    if obstacle := obstacle_to(request.param):
+        pytest.skip(obstacle)
+    home = Path(tempfile.mkdtemp(prefix="vmm-", dir=session_root / "tmp"))
+    rig = Rig.build(request.param, home, session_root / "proofs")
     yield rig
     rig.close()
 
 
 def launched(rig: Rig, name: str = "web", saved: SavedMachine | None = None) -> Machine:
-    config = rig.config(name, saved=saved)
-    return machine_of(config, rig.vmm.launch(config, lambda _: None))
+    """A machine with a disk of its own and one that is shared, whose guest says letters."""
+    base, disk = rig.home / "base.img", rig.home / f"{name}.img"
+    for path in (base, disk):
+        path.write_bytes(bytes(1 << 20))
+    drives = (Drive(disk, "data", read_only=False), Drive(base, "root", read_only=True))
+    config = rig.config(name, counts=True, devices=(*drives, UserNic()), saved=saved)
+    machine = machine_of(config, rig.vmm.launch(config, lambda _: None))
+    if saved is None and rig.kind not in FAKES:
+        eventually(lambda: len(said(machine)) > 2, what="the guest counts")
+    return machine
+
+
+def said(machine: Machine) -> str:
+    """The letters on the machine's console."""
+    return machine.console_log.read_text().replace("up\n", "") if machine.console_log.exists() else ""
+
+
+def is_in_order(letters: str) -> bool:
+    return all(LETTERS[LETTERS.index(one) - len(LETTERS) + 1] == two for one, two in pairwise(letters))
+
+
+def memory(rig: Rig, machine: Machine) -> str:
+    """What a machine that stands still would begin with: the next letter."""
+    if rig.kind in FAKES:
+        return (machine.run_dir / "memory").read_text()
+    return LETTERS[LETTERS.index(said(machine)[-1]) - len(LETTERS) + 1]
+
+
+def noting(rig: Rig, machine: Machine, notes: list[str]) -> None:
+    """To be called while it stands still."""
+    notes.append(memory(rig, machine))
+
+
+def first_of(rig: Rig, machine: Machine) -> str:
+    """What a loaded machine began with."""
+    if rig.kind in FAKES:
+        return memory(rig, machine)
+    return eventually(lambda: said(machine), what="the loaded guest counts")[0]
 
 
 def place(rig: Rig, name: str = "saved") -> Path:
@@ -37,65 +82,126 @@ def place(rig: Rig, name: str = "saved") -> Path:
     return path
 
 
-def save(rig: Rig, machine: Machine, into: Path) -> SavedMachine:
-    return rig.vmm.save(machine, into, lambda: None, lambda _: None)
+def save(rig: Rig, machine: Machine, into: Path, standing: Callable[[], object] = lambda: None) -> SavedMachine:
+    def called() -> None:
+        standing()
+
+    return rig.vmm.save(machine, into, called, lambda _: None)
 
 
-def memory_of(machine: Machine) -> str:
-    return (machine.run_dir / "memory").read_text()
-
-
-def test_loaded_machine_stands_still_with_the_saved_memory_until_it_is_resumed(rig: Rig) -> None:
-    machine = launched(rig)
-    (machine.run_dir / "memory").write_text("then")
-    saved = save(rig, machine, place(rig))
-    (machine.run_dir / "memory").write_text("later")
-    fork = launched(rig, "fork", saved)
-    assert rig.vmm.condition(fork).health is Health.PAUSED
-    rig.vmm.resume(fork)
-    assert rig.vmm.condition(fork).health is Health.RUNS
-    assert memory_of(fork) == "then" != FRESH_MEMORY
-
-
-def test_machine_that_was_saved_goes_on_in_its_process_and_its_helper_is_gone(rig: Rig) -> None:
-    machine = launched(rig)
-    helpers: list[ProcessIdentity] = []
-    stood: list[Health] = []
-    saved = rig.vmm.save(machine, place(rig), lambda: stood.append(rig.vmm.condition(machine).health), helpers.append)
-    assert stood == [Health.PAUSED]
+def goes_on(rig: Rig, machine: Machine) -> None:
+    """The machine runs, and nothing of what its guest says was lost or said twice."""
     assert rig.vmm.condition(machine).health is Health.RUNS
-    assert [one.marker for one in helpers] == [saver_marker(machine.vm_id)]
-    assert not processes.is_same(helpers[0])
+    if rig.kind not in FAKES:
+        before = len(said(machine))
+        eventually(lambda: len(said(machine)) > before + 3, what="the guest goes on")
+        assert is_in_order(said(machine))
+
+
+def test_loaded_machine_stands_still_as_the_saved_one_was_until_it_is_resumed(rig: Rig) -> None:
+    machine, then = launched(rig), list[str]()
+    saved = save(rig, machine, place(rig), partial(noting, rig, machine, then))
+    goes_on(rig, machine)
+    for name in ("fork", "other"):
+        fork = launched(rig, name, saved)
+        assert rig.vmm.condition(fork).health is Health.PAUSED
+        assert said(fork) == ""
+        rig.vmm.resume(fork)
+        assert [first_of(rig, fork)] == then
+        goes_on(rig, fork)
+    goes_on(rig, machine)
+
+
+def test_files_of_a_saved_machine_are_private_sparse_and_never_change(rig: Rig) -> None:
+    saved = save(rig, launched(rig), place(rig))
     assert sorted(path.name for path in saved.directory.iterdir()) == ["devices", "memory"]
+    assert all(path.stat().st_mode & 0o177 == 0 for path in (saved.memory, saved.devices))
+    if rig.kind not in FAKES:
+        assert saved.memory.stat().st_size == saved.memory_mib << 20
+        assert saved.memory.stat().st_blocks * 1024 < saved.memory_mib << 20
+    before = sha256(saved.memory.read_bytes()).digest()
+    for name in ("fork", "other"):
+        fork = launched(rig, name, saved)
+        rig.vmm.resume(fork)
+        goes_on(rig, fork)
+    assert sha256(saved.memory.read_bytes()).digest() == before
 
 
-def test_machine_that_was_paused_is_saved_and_stays_so(rig: Rig) -> None:
+def test_loaded_machine_is_saved_and_loaded_again(rig: Rig) -> None:
+    saved = save(rig, launched(rig), place(rig))
+    for generation in ("child", "grandchild"):
+        machine, then = launched(rig, generation, saved), list[str]()
+        rig.vmm.resume(machine)
+        first_of(rig, machine)
+        saved = save(rig, machine, place(rig, generation), partial(noting, rig, machine, then))
+        goes_on(rig, machine)
+    fork = launched(rig, "last", saved)
+    rig.vmm.resume(fork)
+    assert [first_of(rig, fork)] == then
+
+
+def test_machine_that_was_saved_stood_still_once_and_its_helper_is_gone(rig: Rig) -> None:
     machine = launched(rig)
-    rig.vmm.pause(machine)
-    save(rig, machine, place(rig))
-    assert rig.vmm.condition(machine).health is Health.PAUSED
-
-
-@pytest.mark.parametrize("how", ["standing", "cancelled", "helper"])
-def test_save_that_fails_leaves_nothing_and_the_machine_running(rig: Rig, how: str) -> None:
-    assert isinstance(rig.vmm, FakeVmm)
-    machine, into, token = launched(rig), place(rig), CancelToken()
     helpers: list[ProcessIdentity] = []
+    stood: list[str] = []
 
     def standing() -> None:
-        raise BangerError(ErrorKind.EXHAUSTED, "no room for the disk")
+        stood.append(said(machine))
+        assert processes.is_same(helpers[0])
+        assert rig.processes.find(machine.identity.marker) == machine.identity, "the helper is not taken for the VMM"
 
-    rig.vmm.while_saving = {
-        "cancelled": token.cancel,
-        "helper": lambda: rig.processes.kill(helpers[0]),
-    }.get(how, lambda: None)
+    rig.vmm.save(machine, place(rig), standing, helpers.append)
+    goes_on(rig, machine)
+    assert len(stood) == 1
+    assert [one.marker for one in helpers] == [saver_marker(machine.vm_id)]
+    assert rig.processes.find(saver_marker(machine.vm_id)) is None
+
+
+def test_machine_that_was_paused_is_saved_and_stays_so_however_often(rig: Rig) -> None:
+    machine, then = launched(rig), list[str]()
+    rig.vmm.pause(machine)
+    for name in ("one", "two"):
+        saved = save(rig, machine, place(rig, name), partial(noting, rig, machine, then))
+        assert rig.vmm.condition(machine).health is Health.PAUSED
+    fork = launched(rig, "fork", saved)
+    rig.vmm.resume(fork)
+    assert first_of(rig, fork) == then[1]
+    rig.vmm.resume(machine)
+    goes_on(rig, machine)
+
+
+@pytest.mark.parametrize(
+    ("how", "kind"),
+    [("standing", ErrorKind.EXHAUSTED), ("cancelled", ErrorKind.CANCELLED), ("spawn", ErrorKind.INTERNAL)],
+)
+def test_save_that_fails_leaves_nothing_and_the_machine_running(rig: Rig, how: str, kind: ErrorKind) -> None:
+    machine, into, token = launched(rig), place(rig), CancelToken()
+
+    def fail(when: str) -> None:
+        if how == "cancelled":
+            token.cancel()
+            token.raise_if_cancelled()
+        if how == when:
+            raise BangerError(kind, "it failed")
+
     with pytest.raises(BangerError) as caught:
-        rig.vmm.save(machine, into, standing, helpers.append, token)
-    kinds = {"standing": ErrorKind.EXHAUSTED, "cancelled": ErrorKind.CANCELLED, "helper": ErrorKind.UNAVAILABLE}
-    assert caught.value.kind is kinds[how]
+        rig.vmm.save(
+            machine, into, lambda: fail("standing"), lambda _: fail("spawn") if how == "spawn" else None, token
+        )
+    assert caught.value.kind is kind
     assert not list(into.iterdir())
-    assert not processes.is_same(helpers[0])
-    assert rig.vmm.condition(machine).health is Health.RUNS
+    assert rig.processes.find(saver_marker(machine.vm_id)) is None
+    goes_on(rig, machine)
+    save(rig, machine, into)
+
+
+def test_machine_that_is_gone_is_not_saved(rig: Rig) -> None:
+    machine, into = launched(rig), place(rig)
+    rig.processes.kill(machine.identity)
+    with pytest.raises(BangerError) as caught:
+        save(rig, machine, into)
+    assert caught.value.kind is ErrorKind.CONFLICT
+    assert not list(into.iterdir())
 
 
 @pytest.mark.parametrize("what", ["vmm", "vmm_version", "cpu", "accelerator"])
@@ -107,3 +213,21 @@ def test_machine_that_something_else_saved_is_refused_and_both_are_named(rig: Ri
     assert caught.value.kind is ErrorKind.UNAVAILABLE
     assert '"another"' in caught.value.cause
     assert f'"{getattr(saved, what)}"' in caught.value.cause
+
+
+def test_saved_machine_of_another_size_is_refused(rig: Rig) -> None:
+    saved = save(rig, launched(rig), place(rig))
+    with pytest.raises(BangerError) as caught:
+        launched(rig, "fork", replace(saved, memory_mib=64))
+    assert caught.value.kind is ErrorKind.INVALID
+
+
+@pytest.mark.parametrize("kind", ["fake-firecracker", pytest.param("firecracker", marks=pytest.mark.boot)])
+def test_driver_that_saves_nothing_says_so_before_and_when_asked(kind: str, session_root: Path, tmp_path: Path) -> None:
+    rig = Rig.build(kind, tmp_path, session_root / "proofs")
+    config = rig.config(devices=())
+    machine = machine_of(config, processes.NO_PROCESS)
+    with pytest.raises(BangerError) as caught:
+        save(rig, machine, tmp_path)
+    assert caught.value.kind is ErrorKind.UNAVAILABLE
+    assert rig.vmm.save_obstacle(machine) == caught.value.cause

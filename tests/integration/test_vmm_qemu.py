@@ -180,8 +180,7 @@ def test_launch_of_a_vmm_that_never_answers_times_out_and_leaves_nothing(rig: Ri
     with pytest.raises(BangerError) as caught:
         launch.launch(
             config,
-            find_binary(),
-            lambda _: ["/bin/sh", "-c", 'read -r x <> "$1"', marker, str(never)],
+            launch.Program(find_binary(), lambda _: ["/bin/sh", "-c", 'read -r x <> "$1"', marker, str(never)]),
             lambda _: None,
             make_launching("session"),
             timeout_s=0.2,

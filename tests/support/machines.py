@@ -26,7 +26,7 @@ from banger.vmm.firecracker.driver import FirecrackerDriver
 from banger.vmm.processes import LocalProcesses
 from banger.vmm.qemu.driver import QemuDriver
 from tests.support.fake_vmm import FakeEngines, FakeFirecracker, FakeVmm
-from tests.support.tiny_guest import write_button_guest, write_sleeping_guest
+from tests.support.tiny_guest import write_button_guest, write_counting_guest, write_sleeping_guest
 from tests.support.waiting import eventually
 
 INSTALLATION = "0123456789ab"
@@ -75,8 +75,13 @@ class Rig:
                 self.launcher.release(kind, key)
         shutil.rmtree(self.home)
 
-    def config(self, name: str = "web", *, hears_button: bool = False, **changes: object) -> VmmConfig:
-        """A machine of 32 MiB whose guest says "up" and waits. Emulated, unless it takes so long to be what is tested."""
+    def config(
+        self, name: str = "web", *, hears_button: bool = False, counts: bool = False, **changes: object
+    ) -> VmmConfig:
+        """A machine of 32 MiB whose guest says "up" and waits, or goes on saying letters.
+
+        Emulated, unless it takes so long to be what is tested.
+        """
         run_dir = self.home / name
         run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         is_firecracker = self.kind.startswith("firecracker")
@@ -84,6 +89,8 @@ class Rig:
         kernel = run_dir / "kernel"
         if hears_button:
             write_button_guest(kernel, machine)
+        elif counts:
+            write_counting_guest(kernel)
         else:
             write_sleeping_guest(kernel)
         (run_dir / "initrd").write_bytes(b"none")

@@ -45,6 +45,17 @@ fa                      cli
 f4                      hlt
 eb fd                   jmp back to it
 """
+#: The state is a number in memory; a letter tells its last four bits.
+_COUNT = """
+b9 00 00 10 00          again: mov ecx, 0x100000
+49                      dec ecx
+75 fd                   jnz back to dec
+ff 05 00 00 30 00       inc dword [0x300000]
+a0 00 00 30 00          mov al, [0x300000]
+24 0f 04 61 ee          and al, 15; add al, 'a'; out dx, al
+eb e6                   jmp again
+"""
+LETTERS = "abcdefghijklmnop"
 _TEXT_COLUMN = 24
 
 
@@ -56,6 +67,11 @@ def write_button_guest(path: Path, machine: str) -> Path:
 def write_sleeping_guest(path: Path) -> Path:
     """A kernel that sleeps for good and hears nothing."""
     return _write(path, _SAY_UP + _SLEEP)
+
+
+def write_counting_guest(path: Path) -> Path:
+    """A kernel that says the :data:`LETTERS` in their order, over and over. It is never idle."""
+    return _write(path, _SAY_UP + _COUNT)
 
 
 def _write(path: Path, listing: str) -> Path:

@@ -5,6 +5,7 @@ Options are those of QEMU 7.2 (``qemu-system-x86_64(1)``).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -45,6 +46,15 @@ class Binary:
     version: str
     has_sandbox: bool
     data_dirs: tuple[str, ...] = ()
+
+    @property
+    def reads_memory_files(self) -> bool:
+        """It can have memory that is a file which it may only read, and pages of its own for what the guest writes.
+
+        So from 8.2 on (``rom=off`` of ``memory-backend-file``); older ones open the file for writing, and never do.
+        """
+        found = re.search(r"version (\d+)\.(\d+)", self.version)
+        return found is not None and (int(found[1]), int(found[2])) >= (8, 2)
 
 
 @dataclass(frozen=True, slots=True)

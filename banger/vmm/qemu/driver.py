@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from banger.config import Config
@@ -28,15 +29,17 @@ from banger.layout import Layout
 from banger.vmm import identity as processes
 from banger.vmm.exits import explain_exit
 from banger.vmm.log_files import log_tail, make_room, note_command
-from banger.vmm.qemu import failures, health, launch, probe, qmp
+from banger.vmm.qemu import failures, health, launch, loading, probe, qmp
 from banger.vmm.qemu.arguments import ACCELERATORS, AGENT_NODE, MACHINE, MACHINES, Handed, choose, command_line
 from banger.vmm.qemu.binary import find_binary
 from banger.vmm.qemu.engines import QemuEngines
+from banger.vmm.qemu.saving import Saving, command_of, cpu_of, go_on
+from banger.vmm.qemu.state_lines import MemoryFile, obstacle_of
+from banger.vmm.saved import check_loadable
 
 _COMMAND_TIMEOUT_S = 5.0
 #: A machine is looked at all the time, and one that is too busy to answer now is looked at again.
 _LOOK_TIMEOUT_S = 1.0
-_CANNOT_SAVE = "banger cannot save machines of QEMU yet"
 
 
 class QemuDriver:
@@ -88,34 +91,38 @@ class QemuDriver:
     def launch(
         self, config: VmmConfig, on_spawn: Callable[[ProcessIdentity], None], token: CancelToken | None = None
     ) -> ProcessIdentity:
-        """Start the process so that it outlives the daemon, and return once the machine runs."""
+        """Start the process so that it outlives the daemon, and return once the machine runs, or stands as it was."""
         binary = find_binary()
         tsc_khz = probe.tsc_khz(self._layout) if config.accelerator == "tcg" else 0
+        cpu = cpu_of(choose(ACCELERATORS, config.accelerator, "accelerator")[1])
+        saved = check_loadable(config, vmm=self.name, version=binary.version, cpu=cpu)
         make_room(config.console_log, config.vmm_log)
 
         def noted(handed: Handed) -> Sequence[str]:
             argv = command_line(binary, config, handed, tsc_khz)
+            if saved is not None:
+                argv = loading.line(config, saved, argv, MemoryFile(saved.memory, binary.reads_memory_files))
             note_command(config.vmm_log, binary.version, argv)
             return argv
 
-        return launch.launch(config, binary, noted, on_spawn, self._launching, token=token)
+        settle = None if saved is None else partial(loading.load, saved)
+        program = launch.Program(binary, noted, settle)
+        return launch.launch(config, program, on_spawn, self._launching, token=token)
 
-    def save_obstacle(self, machine: Machine) -> str:  # noqa: ARG002
-        """That this is not done yet."""
-        return _CANNOT_SAVE
+    def save_obstacle(self, machine: Machine) -> str:
+        """That a part of the machine is outside of it."""
+        return obstacle_of(command_of(machine))
 
     def save(
         self,
         machine: Machine,
-        into: Path,  # noqa: ARG002
-        standing: Callable[[], None],  # noqa: ARG002
-        on_spawn: Callable[[ProcessIdentity], None],  # noqa: ARG002
-        token: CancelToken | None = None,  # noqa: ARG002
+        into: Path,
+        standing: Callable[[], None],
+        on_spawn: Callable[[ProcessIdentity], None],
+        token: CancelToken | None = None,
     ) -> SavedMachine:
-        """Refuse, as :meth:`save_obstacle` says."""
-        raise BangerError(
-            ErrorKind.UNAVAILABLE, "the machine cannot be saved", subject=machine.vm_id, cause=_CANNOT_SAVE
-        )
+        """Have another QEMU take over the machine's state, see ``saving``."""
+        return Saving(machine, find_binary(), self._launching, on_spawn, token).save(into, standing)
 
     def condition(self, machine: Machine, token: CancelToken | None = None) -> Condition:
         """What its monitor says; of one that does not answer nothing is known, and it will be asked again."""
@@ -145,26 +152,28 @@ class QemuDriver:
 
     def power_down(self, machine: Machine, token: CancelToken | None = None) -> None:
         """Press the ACPI power button; a machine that is gone already is success."""
-        self._tell(machine, "system_powerdown", "take the power button", token)
+        self._tell(machine, lambda monitor: monitor.execute("system_powerdown"), "take the power button", token)
 
     def pause(self, machine: Machine, token: CancelToken | None = None) -> None:
         """Stop the machine's CPUs; one that stands still already is success, and so is one that is gone."""
-        self._tell(machine, "stop", "stand still", token)
+        self._tell(machine, lambda monitor: monitor.execute("stop"), "stand still", token)
 
     def resume(self, machine: Machine, token: CancelToken | None = None) -> None:
         """Let the machine go on; one that runs is success, and so is one that is gone."""
-        self._tell(machine, "cont", "go on", token)
+        self._tell(machine, go_on, "go on", token)
 
     def _machine(self, spec: VmSpec) -> str:
         return spec.machine or self._config.text("vmm.machine")
 
-    def _tell(self, machine: Machine, command: str, meaning: str, token: CancelToken | None) -> None:
+    def _tell(
+        self, machine: Machine, act: Callable[[qmp.QmpSession], object], meaning: str, token: CancelToken | None
+    ) -> None:
         identity = machine.identity
         if not processes.is_same(identity):
             return
         try:
             with qmp.session(launch.qmp_path(machine.run_dir), Deadline.after(_COMMAND_TIMEOUT_S), token) as session:
-                session.execute(command)
+                act(session)
         except qmp.QmpError as error:
             if not processes.is_same(identity):
                 return

@@ -17,6 +17,8 @@ INTERNAL_ERROR = "internal-error"
 
 #: ``io-status`` of a disk: of every error but ``ENOSPC`` QEMU says no more than that there was one.
 _NO_SPACE, _FAILED = "nospace", "failed"
+#: A paused machine that was saved, and one whose save nobody ended, stand still in another state.
+STANDING = frozenset({"paused", "postmigrate", "finish-migrate"})
 
 
 def condition(status: str, disks: Iterable[Mapping[str, Any]], log: str) -> Condition:
@@ -27,7 +29,7 @@ def condition(status: str, disks: Iterable[Mapping[str, Any]], log: str) -> Cond
         disks: what ``query-block`` answered; asked for only in the state ``io-error``.
         log: the end of what QEMU printed; looked at only in the state ``internal-error``.
     """
-    if status == "paused":
+    if status in STANDING:
         return Condition(Health.PAUSED, "it is paused")
     if status == INTERNAL_ERROR:
         return Condition(Health.BROKEN, failures.kvm_failure(log) or "its VMM cannot go on with it (internal error)")

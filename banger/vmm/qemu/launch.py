@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from banger.core.cancel import CancelToken, Deadline
@@ -34,22 +35,34 @@ def qmp_path(run_dir: Path) -> Path:
     return run_dir / QMP_SOCKET
 
 
+@dataclass(frozen=True, slots=True)
+class Program:
+    """The QEMU that is started.
+
+    Attributes:
+        command_line: makes the argument list, given what QEMU inherits open.
+        settle: does what is to be done before the machine is as it should be; else it is waited for until it runs.
+    """
+
+    binary: Binary
+    command_line: Callable[[Handed], Sequence[str]]
+    settle: Callable[[qmp.QmpSession], None] | None = None
+
+
 def launch(
     config: VmmConfig,
-    binary: Binary,
-    command_line: Callable[[Handed], Sequence[str]],
+    program: Program,
     on_spawn: Callable[[ProcessIdentity], None],
     launching: Launching,
     *,
     timeout_s: float = START_TIMEOUT_S,
     token: CancelToken | None = None,
 ) -> ProcessIdentity:
-    """Start QEMU and return once its machine runs.
+    """Start QEMU and return once its machine runs, or is as it should be.
 
     Args:
         config: the machine.
-        binary: the QEMU that is started.
-        command_line: makes the argument list, given what QEMU inherits open.
+        program: what is started.
         on_spawn: called as soon as the process exists.
         launching: starts the process.
         timeout_s: how long QEMU may take until the machine runs.
@@ -61,39 +74,37 @@ def launch(
 
     def wait_running(spawned: ProcessIdentity) -> None:
         try:
-            _wait_running(config.run_dir, spawned, Deadline.after(timeout_s), token or CancelToken())
+            _settle(config.run_dir, spawned, program, Deadline.after(timeout_s), token or CancelToken())
         except qmp.QmpError as error:
             raise NotRunningError(str(error), timed_out=isinstance(error, qmp.QmpTimeoutError)) from error
 
     return start(
         config,
-        spawn=lambda: _spawn(config, binary, command_line, launching),
+        spawn=lambda: _spawn(config, program, launching),
         wait_running=wait_running,
         explain=failures.explain,
         on_spawn=on_spawn,
     )
 
 
-def _spawn(
-    config: VmmConfig, binary: Binary, command_line: Callable[[Handed], Sequence[str]], launching: Launching
-) -> int:
+def _spawn(config: VmmConfig, program: Program, launching: Launching) -> int:
     path = qmp_path(config.run_dir)
     overhead_mib = _OVERHEAD_MIB.get(config.accelerator, max(_OVERHEAD_MIB.values()))
     inside = entering(config.devices)
     limits = launching.limits(config.cpus, config.memory_mib, overhead_mib)
     path.unlink(missing_ok=True)
     if config.uid:
-        return launching.spawn(_confined(config, binary, command_line, limits))
+        return launching.spawn(_confined(config, program, limits))
     if not launching.inherits:
-        return launching.spawn(Job(config.vm_id, command_line(Handed()), config.vmm_log, limits, entering=inside))
+        return launching.spawn(
+            Job(config.vm_id, program.command_line(Handed()), config.vmm_log, limits, entering=inside)
+        )
     with _listener(path) as listener:
-        argv = command_line(Handed(sockets={path.name: listener.fileno()}))
+        argv = program.command_line(Handed(sockets={path.name: listener.fileno()}))
         return launching.spawn(Job(config.vm_id, argv, config.vmm_log, limits, (listener.fileno(),), entering=inside))
 
 
-def _confined(
-    config: VmmConfig, binary: Binary, command_line: Callable[[Handed], Sequence[str]], limits: Limits
-) -> Job:
+def _confined(config: VmmConfig, program: Program, limits: Limits) -> Job:
     """QEMU in a jail, which inherits all that it works with."""
     given = jail.handed(config)
     for name in given.sockets:
@@ -102,9 +113,9 @@ def _confined(
         if len(os.fsencode(path)) >= _LONGEST_PATH:
             raise _no_socket(path, os.strerror(errno.ENAMETOOLONG))
     jail.give(config)
-    seen = jail.confinement(config, binary, given)
-    program, *arguments = command_line(given)
-    argv, inside = [os.path.realpath(program), *arguments], entering(config.devices)
+    seen = jail.confinement(config, program.binary, given)
+    executable, *arguments = program.command_line(given)
+    argv, inside = [os.path.realpath(executable), *arguments], entering(config.devices)
     return Job(config.vm_id, argv, config.vmm_log, limits, confinement=seen, entering=inside)
 
 
@@ -128,20 +139,23 @@ def _no_socket(path: Path, cause: str) -> BangerError:
     )  # fmt: skip
 
 
-def _wait_running(run_dir: Path, spawned: ProcessIdentity, deadline: Deadline, token: CancelToken) -> None:
+def _settle(run_dir: Path, spawned: ProcessIdentity, program: Program, deadline: Deadline, token: CancelToken) -> None:
     while True:
         token.raise_if_cancelled()
         try:
             with qmp.session(qmp_path(run_dir), deadline, token) as session:
-                while (status := session.execute("query-status")["status"]) != "running":
-                    if deadline.expired:
-                        raise qmp.QmpTimeoutError(f"the machine is {status}")
-                    token.wait(_STATUS_INTERVAL_S)
-                    token.raise_if_cancelled()
-                return
+                return program.settle(session) if program.settle else _wait_running(session, deadline, token)
         except qmp.QmpConnectError as error:  # who makes its socket itself, or is in a jail, may not have come that far
             if not identity.is_same(spawned):
                 raise
             if deadline.expired:
                 raise qmp.QmpTimeoutError("it makes no monitor socket") from error
             token.wait(_CONNECT_INTERVAL_S)
+
+
+def _wait_running(session: qmp.QmpSession, deadline: Deadline, token: CancelToken) -> None:
+    while (status := session.execute("query-status")["status"]) != "running":
+        if deadline.expired:
+            raise qmp.QmpTimeoutError(f"the machine is {status}")
+        token.wait(_STATUS_INTERVAL_S)
+        token.raise_if_cancelled()

@@ -1,0 +1,119 @@
+"""The QEMU that saves a machine: like it in everything, it takes over its state, and never runs.
+
+Its memory is the file that is saved. What is left then, less than a megabyte, it sends to us (the capability
+``x-ignore-shared``, of QEMU 4.0 and later, leaves out memory that is a shared file).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from banger.core.cancel import CancelToken, Deadline
+from banger.core.models import ProcessIdentity
+from banger.core.names import saver_marker
+from banger.launch import Job, Launching
+from banger.posix.programs import find_program, require_program
+from banger.vmm import identity as processes
+from banger.vmm.qemu import migration, qmp
+from banger.vmm.qemu.saved_files import SavedFiles
+from banger.vmm.qemu.state_lines import Condenser, condenser_line, memory_mib
+from banger.vmm.waiting import abandoned_with
+
+_START_TIMEOUT_S = 30.0
+_KILL_TIMEOUT_S = 10.0
+_PIECE_BYTES = 1 << 20
+#: In a network namespace of its own: no name is taken there.
+_TAP = {"ifname": "saved", "script": "no", "downscript": "no"}
+
+
+@dataclass(frozen=True, slots=True)
+class Likeness:
+    """What the machine is that shall be saved.
+
+    Attributes:
+        argv: its command line.
+        sizes: of its disks, in bytes, by node.
+    """
+
+    vm_id: str
+    argv: Sequence[str]
+    sizes: Mapping[str, int]
+
+    @property
+    def memory_mib(self) -> int:
+        """Of its guest."""
+        return memory_mib(self.argv)
+
+
+@dataclass(frozen=True, slots=True)
+class RunningCondenser:
+    """One that waits for a machine's state."""
+
+    identity: ProcessIdentity
+    monitor: qmp.QmpSession
+
+    def devices(self, timeout_s: float, token: CancelToken | None) -> bytes:
+        """All that it has taken over but memory; it waits until it has."""
+        self.monitor.allow(timeout_s)
+        migration.wait_received(self.monitor)
+        migration.configure(self.monitor, x_ignore_shared=True)
+        ours, theirs = socket.socketpair()
+        with ours, abandoned_with(ours, token):
+            with theirs:
+                migration.send(self.monitor, theirs)
+            ours.settimeout(timeout_s)
+            data = b"".join(iter(lambda: ours.recv(_PIECE_BYTES), b""))
+        migration.wait_sent(self.monitor)
+        return data
+
+
+@contextmanager
+def started(
+    like: Likeness,
+    files: SavedFiles,
+    launching: Launching,
+    on_spawn: Callable[[ProcessIdentity], None],
+    token: CancelToken | None,
+) -> Iterator[RunningCondenser]:
+    """Start it, and end it when the block ends, in whatever way."""
+    ours, theirs = socket.socketpair()
+    marker = saver_marker(like.vm_id)
+    with ours:
+        with theirs:
+            own = Condenser(marker, files.memory, theirs.fileno(), like.sizes, _TAP)
+            argv = condenser_line(like.argv, own)
+            entering = (*_apart(argv), *_ending_with_us())
+            job = Job(like.vm_id, argv, files.log, descriptors=(theirs.fileno(),), entering=entering)
+            identity = processes.identify(launching.spawn_helper(job), marker)
+        try:
+            on_spawn(identity)
+            with qmp.session_over(ours, Deadline.after(_START_TIMEOUT_S), token) as monitor:
+                migration.configure(monitor, pause_before_switchover=False, x_ignore_shared=False)
+                yield RunningCondenser(identity, monitor)
+        finally:
+            processes.kill(identity)
+            processes.wait_gone(identity, _KILL_TIMEOUT_S)
+
+
+def ran_out_of_room(identity: ProcessIdentity) -> bool:
+    """True for one that ended because a page of its memory found no room in the file (mmap(2), SIGBUS)."""
+    return processes.exit_status(identity) == -signal.SIGBUS
+
+
+def _apart(argv: Sequence[str]) -> tuple[str, ...]:
+    """The command for a network namespace of its own, where there is to be a tap: nobody sees that one."""
+    if not any(word.startswith("tap,") for word in argv):
+        return ()
+    own = () if os.geteuid() == 0 else ("--user", "--map-root-user")
+    return (require_program("unshare"), *own, "--net", "--")
+
+
+def _ending_with_us() -> tuple[str, ...]:
+    """The command for ending with the thread that starts it (PR_SET_PDEATHSIG): a daemon that is killed leaves none."""
+    program = find_program("setpriv")
+    return (program, "--pdeathsig", "KILL", "--") if program else ()
