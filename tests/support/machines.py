@@ -26,6 +26,7 @@ from banger.vmm.firecracker.driver import FirecrackerDriver
 from banger.vmm.processes import LocalProcesses
 from banger.vmm.qemu.driver import QemuDriver
 from tests.support.fake_vmm import FakeEngines, FakeFirecracker, FakeVmm
+from tests.support.leaks import SESSION_VARIABLE
 from tests.support.tiny_guest import write_button_guest, write_counting_guest, write_sleeping_guest
 from tests.support.waiting import eventually
 
@@ -143,8 +144,9 @@ def _obstacle_to_firecracker() -> str:
 
 
 def vm_id_of(name: str) -> str:
-    """Twelve hex digits."""
-    return sha256(name.encode()).hexdigest()[:12]
+    """Twelve hex digits: of this session and worker, as processes are found by them, whoever has started them."""
+    whose = (os.environ.get(one, "") for one in (SESSION_VARIABLE, "PYTEST_XDIST_WORKER"))
+    return sha256("/".join((*whose, name)).encode()).hexdigest()[:12]
 
 
 def wait_up(config: VmmConfig) -> None:

@@ -16,7 +16,7 @@ COPYING = frozenset({"none", "setup", "active", "wait-unplug"})
 STANDING = "pre-switchover"
 FINISHING = frozenset({STANDING, "device"})
 COMPLETED = "completed"
-_UNFINISHED = COPYING | FINISHING | {"cancelling"} - {"none"}
+_UNFINISHED = (COPYING | FINISHING | {"cancelling"}) - {"none"}
 _POLL_S = 0.05
 #: More than a socket carries, and the longest that QEMU can be told, in milliseconds.
 _NO_LIMIT, _LONGEST_MS = 1 << 40, 2_000_000
