@@ -77,6 +77,9 @@ class UserNetwork:
         network = GuestNetwork(ADDRESS, GATEWAY, NAMESERVER)
         return Contribution(devices=(UserNic(),), network=network, address="127.0.0.1", ports=published)
 
+    def hold(self, vm: Vm, ledger: VmLedger) -> None:
+        """QEMU's own stack is the guest's alone: no other machine is on it."""
+
     def started(self, vm: Vm, ledger: VmLedger) -> None:
         """The forwarder lives as long as the VMM from now on."""
         self._publisher.begin(vm, ledger)

@@ -29,6 +29,7 @@ class Guest:
         plan: the subnets that its addresses are from.
         ports: published ports, every host port chosen.
         network: where its tap is: ``tap`` in the host's own network, ``user`` in a namespace of the installation.
+        held: its tap stays down, since the guest does not know yet who it is.
     """
 
     vm_id: str
@@ -39,6 +40,7 @@ class Guest:
     egress: EgressPolicy
     ports: tuple[PortForward, ...] = ()
     network: str = "tap"
+    held: bool = False
 
     @property
     def is_apart(self) -> bool:
@@ -87,6 +89,7 @@ class Guest:
             "subnet6": str(self.plan.subnet6 or ""),
             "egress": str(self.egress),
             "ports": [[one.host_address, one.host_port, one.guest_port, one.protocol] for one in self.ports],
+            "held": self.held,
         }
 
     @classmethod
@@ -103,6 +106,7 @@ class Guest:
                 egress=_egress(detail["egress"]),
                 ports=tuple(_forward(*words) for words in detail["ports"]),
                 network=str(detail.get("network", "tap")),
+                held=bool(detail.get("held", False)),
             )
         except (KeyError, TypeError, ValueError, BangerError):
             return None

@@ -213,6 +213,12 @@ def ensure_tap(installation_id: str, guest: Guest, owner_uid: int, mtu: int = 0)
     return int(index)
 
 
+def set_tap(name: str, *, up: bool) -> None:
+    """Bring a tap up, or down: then it carries nothing."""
+    with _netlink(f"bring the tap {name} {'up' if up else 'down'}") as netlink:
+        netlink.link("set", index=_index_of(netlink, name), state="up" if up else "down")
+
+
 def forget_neighbour(installation_id: str, guest: Guest) -> None:
     """Drop the host's neighbour entries of a guest; already gone is success."""
     with _netlink("forget a neighbour") as netlink:

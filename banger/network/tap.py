@@ -146,8 +146,13 @@ class TapNetwork:
             ports=guest.ports,
         )
 
+    def hold(self, vm: Vm, ledger: VmLedger) -> None:  # noqa: ARG002
+        """Take the tap down."""
+        self._set_held(ledger, held=True)
+
     def started(self, vm: Vm, ledger: VmLedger) -> None:
-        """A forwarder lives as long as the VMM from now on."""
+        """A forwarder lives as long as the VMM from now on; a tap that is held comes up."""
+        self._set_held(ledger, held=False)
         self._publisher.begin(vm, ledger)
 
     def adopted(self, vm: Vm, ledger: VmLedger) -> None:
@@ -196,7 +201,7 @@ class TapNetwork:
             bridge = taps[rules.bridge].index
             for guest in guests:
                 tap = taps.get(guest.tap)
-                if tap and not (was_up and tap.master == bridge and tap.is_up):
+                if tap and not guest.held and not (was_up and tap.master == bridge and tap.is_up):
                     self._place.run(links.ensure_tap, self._id, guest, self._settings.vmm_uid)
             self._open_loopback(rules, {name: link.index for name, link in taps.items()})
 
@@ -241,6 +246,18 @@ class TapNetwork:
         ledger.intend(ADDRESS_KIND, str(guest.address), guest.detail())
         ledger.intend(TAP_KIND, guest.tap)
         return guest
+
+    def _set_held(self, ledger: VmLedger, *, held: bool) -> None:
+        """Nobody but this puts up a tap that the ledger says is held."""
+        with self._lock:
+            for guest in filter(None, map(Guest.from_handle, ledger.of(ADDRESS_KIND))):
+                if guest.held is held:
+                    continue
+                if held:
+                    ledger.activate(ADDRESS_KIND, str(guest.address), replace(guest, held=True).detail())
+                self._place.run(links.set_tap, guest.tap, up=not held)
+                if not held:
+                    ledger.activate(ADDRESS_KIND, str(guest.address), replace(guest, held=False).detail())
 
     def _remove_tap(self, ledger: VmLedger) -> None:
         for handle in ledger.of(TAP_KIND):

@@ -101,6 +101,9 @@ class HomeDisk:
         ledger.activate(_KIND, name, {"file": str(disk)})
         return Contribution(devices=(Drive(disk, HOME_SERIAL, read_only=False),), mounts=_MOUNTS)
 
+    def hold(self, vm: Vm, ledger: VmLedger) -> None:
+        """A disk tells nobody anything."""
+
     def started(self, vm: Vm, ledger: VmLedger) -> None:  # noqa: ARG002
         """From now on there may be something of the user's in it."""
         with self._lock:

@@ -62,6 +62,24 @@ def test_vm_keeps_its_address_over_a_restart(lab: Lab) -> None:
     assert address_of(lab.prepare(vm)) == address_of(first)
 
 
+def test_copy_that_is_held_meets_nobody_until_it_has_started(lab: Lab) -> None:
+    vm, sibling = make_vm(1), lab.guest(2)
+    guest, ledger = lab.joined(vm), lab.ledgers[INSTALLATION].of_vm(vm.id)
+    with lab.host.entered():
+        lab.network.hold(vm, ledger)
+        lab.network.hold(vm, ledger)
+    lab.refresh(vm)
+    assert not guest.namespace.reaches(SERVER, 80), "the tick does not put it up either"
+    assert not lab.host.reaches(guest.address, 22)
+    assert sibling.namespace.reaches(SERVER, 80)
+    with lab.host.entered():
+        lab.network.started(vm, ledger)
+    assert guest.namespace.reaches(SERVER, 80)
+    lab.refresh(vm)
+    lab.clean(vm)
+    assert tap_name(INSTALLATION, vm.id) not in lab.host.run("ip -o link")
+
+
 def test_vms_that_start_and_end_at_once_get_addresses_of_their_own_and_leave_nothing(lab: Lab) -> None:
     vms = [make_vm(number) for number in range(1, 9)]
     with ThreadPoolExecutor(len(vms)) as threads:

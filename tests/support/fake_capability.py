@@ -24,6 +24,7 @@ class FakeCapability:
         cleaned: ids of VMs whose cleanup ran, in order.
         refreshed: the VMs of each refresh.
         used: what disks of its take, by VM id.
+        held: ids of VMs that nobody hears of.
     """
 
     name: str
@@ -33,6 +34,7 @@ class FakeCapability:
     cleaned: list[str] = field(default_factory=list)
     refreshed: list[set[str]] = field(default_factory=list)
     used: dict[str, int] = field(default_factory=dict)
+    held: set[str] = field(default_factory=set)
 
     def applies(self, vm: Vm) -> bool:
         return True
@@ -57,8 +59,11 @@ class FakeCapability:
             raise self.refuses
         return Contribution()
 
+    def hold(self, vm: Vm, ledger: VmLedger) -> None:
+        self.held.add(vm.id)
+
     def started(self, vm: Vm, ledger: VmLedger) -> None:
-        pass
+        self.held.discard(vm.id)
 
     def adopted(self, vm: Vm, ledger: VmLedger) -> None:
         pass

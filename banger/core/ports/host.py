@@ -156,7 +156,8 @@ class Capability(Protocol):
     """Something a VM can have on its host besides disk and process: a network, ports, a name, a home disk.
 
     The VM's owner runs ``prepare`` of every capability that applies before the VMM starts, in the order in which they
-    are wired, ``started`` once the guest answers, and ``cleanup`` in the reverse order, after the VMM is gone.
+    are wired, then ``hold`` if the VMM loads a saved machine, ``started`` once the guest answers, and ``cleanup`` in
+    the reverse order, after the VMM is gone.
     """
 
     name: str
@@ -177,8 +178,15 @@ class Capability(Protocol):
         """Make what it needs on the host, each thing written to ``ledger`` before it is made. Idempotent."""
         ...
 
+    def hold(self, vm: Vm, ledger: VmLedger) -> None:
+        """Between ``prepare`` and the VMM's start: the guest will be a copy, and not know yet who it is. Idempotent.
+
+        Nobody may hear of it, nor it of anybody, before ``started``.
+        """
+        ...
+
     def started(self, vm: Vm, ledger: VmLedger) -> None:
-        """The guest answers: do what has to wait for that. ``vm`` has its address and ports."""
+        """The guest answers, as who it is: do what has to wait for that. ``vm`` has its address and ports."""
         ...
 
     def adopted(self, vm: Vm, ledger: VmLedger) -> None:
