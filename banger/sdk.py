@@ -1,4 +1,4 @@
-"""The Python SDK: machines, images and kernels as objects.
+"""The Python SDK: machines, images, kernels and VMMs as objects.
 
     with banger.machine("debian") as vm:
         print(vm.exec(["uname", "-a"]).text)
@@ -20,6 +20,7 @@ from banger.client.artifacts import Images, Kernels, typed
 from banger.client.ceiling import MOST_BYTES
 from banger.client.channel import ClientFrameChannel
 from banger.client.conversation import converse
+from banger.client.drivers import VmmPrograms
 from banger.config import Config
 from banger.core.codec import from_plain, to_plain
 from banger.core.errors import BangerError, ErrorKind
@@ -83,6 +84,7 @@ class Banger:
         self.vms = Vms(self.client, layout)
         self.images = Images(self.client)
         self.kernels = Kernels(self.client)
+        self.drivers = VmmPrograms(self.client)
 
     def __enter__(self) -> Banger:
         return self

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 from typer import Argument, Context, Option
@@ -28,12 +27,10 @@ def install(
     ] = None,
 ) -> None:
     """Download a VMM, verified against a known checksum, and install it."""
-    from banger.core.wire.drivers import InstallDriverBody
+    from banger.client.drivers import install_body
 
     session: CliSession = ctx.obj
-    if taken_from and "://" not in taken_from:
-        taken_from = str(Path(taken_from).expanduser().absolute())
-    body = InstallDriverBody(version, taken_from, tuple(sha256 or ()))
+    body = install_body(version, taken_from, sha256 or ())
     _tell(session, session.long("POST", path_of("drivers", installable, "install"), body=body))
 
 

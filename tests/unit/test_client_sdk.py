@@ -171,6 +171,31 @@ def test_kernel_is_pulled_by_name_or_from_a_source(api: FakeApi, sdk: banger.Ban
     ]  # fmt: skip
 
 
+def test_vmms_are_listed_installed_and_removed(
+    api: FakeApi, sdk: banger.Banger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir("/usr")
+    release = {
+        "id": "firecracker-1.16.1", "name": "firecracker", "version": "1.16.1", "architecture": "x86_64",
+        "source": "/usr/fc.tgz", "digest": "", "sums": {"jailer": "00"}, "size_bytes": 7,
+        "created_at": "2026-11-28T12:00:00Z",
+    }  # fmt: skip
+    qemu = {"name": "qemu", "version": "7.2.1", "origin": "host", "is_default": True, "used_by": ["web"]}
+    api.on("GET", "/v1/drivers", [qemu])
+    api.long("POST", "/v1/drivers/firecracker/install", release)
+    api.long("DELETE", "/v1/drivers/firecracker", {"id": "firecracker-1.16.1", "name": "firecracker"})
+    (program,) = sdk.drivers.list()
+    assert (program.name, program.version, program.is_default, program.created_at) == ("qemu", "7.2.1", True, None)
+    assert sdk.drivers.install(source="fc.tgz", sha256=["00"]).sums == {"jailer": "00"}
+    sdk.drivers.install(version="1.16.1", source="https://mirror.example/fc.tgz")
+    sdk.drivers.remove(version="1.16.1")
+    assert [call.body for call in api.asked("POST", "/v1/drivers/firecracker/install")] == [
+        {"source": "/usr/fc.tgz", "sums": ["00"]},
+        {"version": "1.16.1", "source": "https://mirror.example/fc.tgz"},
+    ]
+    assert api.asked("DELETE", "/v1/drivers/firecracker")[0].query["version"] == ["1.16.1"]
+
+
 def test_missing_daemon_is_an_error_when_none_is_to_be_started(home: Path) -> None:
     with pytest.raises(banger.BangerError) as raised:
         banger.Banger(home).images.list()
