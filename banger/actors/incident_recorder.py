@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from loguru import logger
 
 from banger.actors.services import Services
+from banger.actors.vm_files import VmFiles
 from banger.actors.vm_machines import driver_of, machine_of
 from banger.actors.vm_teardown import console_of_this_boot, find_process
 from banger.core.errors import BangerError, internal_error
@@ -101,6 +103,7 @@ class IncidentRecorder:
                 handles=tuple(services.host.ledger.of(vm.id).of()),
                 steps=() if happened is Happened.EXIT else tuple(self._operation.steps),
                 accelerator=start.accelerator if start else "",
+                error_counters=_counted(services, vm),
             )
         except Exception as failure:  # noqa: BLE001  # the boundary: a store that fails must not hinder the cleanup
             logger.warning("{}: no evidence of it is gathered: {}", vm.name, failure)
@@ -123,6 +126,14 @@ class IncidentRecorder:
         except Exception as failure:  # noqa: BLE001  # the boundary, as above
             logger.warning("{}: how it ended cannot be told: {}", vm.name, failure)
             return None
+
+
+def _counted(services: Services, vm: Vm) -> Mapping[str, int]:
+    """What its VMM has counted; of a banger that had more drivers, nobody can tell."""
+    try:
+        return driver_of(services, vm).error_counters(VmFiles(services.layout, vm.id).vmm_log)
+    except BangerError:
+        return {}
 
 
 def cause_of_exit(services: Services, vm: Vm, identity: ProcessIdentity) -> ExitRecord:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -42,6 +42,7 @@ class VmContext:
         evidence: of those that went wrong.
         ledger: what they hold on the host.
         homes: disks that outlive them.
+        error_counters: what the VMM of one has counted, see :class:`banger.core.ports.VmmDriver`.
     """
 
     sessions: Sessions
@@ -49,6 +50,7 @@ class VmContext:
     evidence: EvidenceStore
     ledger: Ledger
     homes: HomeDisk
+    error_counters: Callable[[Vm], Mapping[str, int]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ _TEXTS = ("console", "vmm_log")
 
 
 async def why(request: Request) -> Response:
-    """One VM: its state in words, the last lines of its logs, its ledger, the times of its last start.
+    """One VM: its state in words, the last lines of its logs, what its VMM counted, its ledger, its last start's times.
 
     Of a VM that is gone, the same from the newest evidence; that may be asked for by its own id too.
     """
@@ -80,6 +80,7 @@ def _explain_vm(context: ApiContext, vm: Vm) -> dict[str, Any]:
         "handles": [codec.to_plain(handle) for handle in handles],
         "console": said(_tail(directory / "console.log")),
         "vmm_log": _last(_tail(directory / "vmm.log")),
+        "error_counters": dict(context.vms.error_counters(vm)),
         "evidence": _facts(records[0]) if records else None,
         "others": [_head(one) for one in records[1:]],
     }
@@ -95,6 +96,7 @@ def _explain_evidence(records: Sequence[Evidence]) -> dict[str, Any]:
         "handles": codec.to_plain(newest.handles),
         "console": said(newest.console),
         "vmm_log": _last(newest.vmm_log),
+        "error_counters": dict(newest.error_counters),
         "evidence": _facts(newest),
         "others": [_head(one) for one in records[1:]],
     }

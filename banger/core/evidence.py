@@ -37,6 +37,7 @@ class Incident:
         ended: how the VMM ended, if it did.
         handles: what the VM holds, before it is taken down.
         steps: of the start that failed, or of the last one.
+        error_counters: of its VMM.
     """
 
     happened: Happened
@@ -49,6 +50,7 @@ class Incident:
     handles: tuple[Handle, ...] = ()
     steps: tuple[StepTiming, ...] = ()
     accelerator: str = ""
+    error_counters: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class Evidence:
         image, kernel: ``id``, ``name``, ``digest`` and more, as far as they were known.
         versions: of ``banger``, the ``vmm`` and the ``host`` kernel.
         command: the VMM's command line.
+        error_counters: what the VMM itself has counted, see :class:`banger.core.ports.VmmDriver`.
         console, vmm_log: the last boot's part of them, or the begin and the end of it.
     """
 
@@ -81,6 +84,7 @@ class Evidence:
     steps: tuple[StepTiming, ...] = ()
     handles: tuple[Mapping[str, str], ...] = ()
     command: tuple[str, ...] = ()
+    error_counters: Mapping[str, int] = field(default_factory=dict)
     console: str = ""
     vmm_log: str = ""
 

@@ -30,7 +30,7 @@ from banger.daemon.notify import notify, watchdog_interval_s
 from banger.daemon.wiring import Daemon, wire
 from banger.host import reserve
 from banger.layout import Layout
-from banger.vmm.log_files import bound
+from banger.vmm.log_files import LIMIT_BYTES, bound, limits_of
 
 #: Half a thousand actors with pykka's default stack would map gigabytes.
 THREAD_STACK_BYTES = 512 * 1024
@@ -188,7 +188,7 @@ async def _bound_logs(daemon: Daemon) -> None:
 
     def bound_all() -> None:
         live = [layout.vm_dir(vm.id) for vm in store.vms.all() if vm.state in LIVE]
-        _bound_all([layout.daemon_log, *(place / name for place in live for name in ("console.log", "vmm.log"))])
+        _bound_all([(layout.daemon_log, LIMIT_BYTES), *(one for place in live for one in limits_of(place))])
 
     await _every(LOG_INTERVAL_S, lambda: (bound_all, lambda: reserve.set_aside(layout)))
 
@@ -209,10 +209,10 @@ async def _every(interval_s: float, chores: Callable[[], Sequence[Callable[[], N
                 logger.exception("looking after VMs failed")
 
 
-def _bound_all(logs: Sequence[Path]) -> None:
-    for log in logs:
+def _bound_all(logs: Sequence[tuple[Path, int]]) -> None:
+    for log, limit_bytes in logs:
         try:
-            bound(log)
+            bound(log, limit_bytes)
         except OSError as error:  # a full disk above all; one log must not keep the others from being cut
             logger.warning("cannot cut {}: {}", log, error)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -178,7 +178,7 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
         store=store,
         supervisor=supervisor,
         artifacts=ArtifactContext(resolver, catalog),
-        vms=VmContext(sessions, access, evidence, ledger, capabilities.homes),
+        vms=VmContext(sessions, access, evidence, ledger, capabilities.homes, partial(error_counters, layout, drivers)),
         system=SystemContext(vmms, capabilities.dns, lambda: overview(parts[0]), clock.now(), stop),
     )
     return Daemon(context, guests, watcher, endings, housekeepers[0], capabilities.dns, attendance)
@@ -193,6 +193,11 @@ def agent_endpoint(layout: Layout, drivers: Drivers[VmmDriver], vm: Vm) -> Endpo
 def hears_agent(layout: Layout, drivers: Drivers[VmmDriver], vm: Vm) -> bool:
     """Whether somebody in a VM's guest has the agent's stream open. Raises ``usage`` for a driver that there is not."""
     return drivers.chosen(vm.vmm).hears_agent(layout.vm_run_dir(vm.id))
+
+
+def error_counters(layout: Layout, drivers: Drivers[VmmDriver], vm: Vm) -> Mapping[str, int]:
+    """What went wrong in a VM's machine, as its VMM has counted it. Raises ``usage`` for a driver that there is not."""
+    return drivers.chosen(vm.vmm).error_counters(layout.vm_dir(vm.id) / "vmm.log")
 
 
 def ports_reach(layout: Layout, drivers: Drivers[VmmDriver], vm: Vm) -> Reach:

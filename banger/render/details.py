@@ -119,6 +119,8 @@ def why_page(why: Row, terminal: Terminal) -> str:
     page += _section("When it failed", _evidence_fields(evidence), terminal)
     page += _lines("Console", why.get("console") or (), terminal)
     page += _lines("VMM", why.get("vmm_log") or (), terminal)
+    counted = sorted((why.get("error_counters") or {}).items())
+    page += _section("Counted by the VMM", counted, terminal)
     page += _section("Others of that name", _other_fields(why.get("others") or ()), terminal)
     held = [(str(one["kind"]), _join(one["key"], one["state"])) for one in why.get("handles") or ()]
     page += _section("Held on the host", held, terminal)

@@ -22,11 +22,19 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
 
 
+def threads_named(name: str, pid: int) -> list[Path]:
+    """The directories in ``/proc`` of those threads of a process whose name begins with ``name``."""
+    try:
+        threads = Path(f"/proc/{pid}/task").iterdir()
+        return [one for one in threads if (one / "comm").read_text(errors="replace").startswith(name)]
+    except OSError:  # it is going
+        return []
+
+
 def thread_times_ns(pid: int, name: str) -> dict[int, int]:
     """How long each thread has run whose name begins with ``name``, in nanoseconds, by its id (Linux: sched-stats)."""
     times: dict[int, int] = {}
     with suppress(OSError):  # it is going
-        for thread in Path(f"/proc/{pid}/task").iterdir():
-            if (thread / "comm").read_text(errors="replace").startswith(name):
-                times[int(thread.name)] = int((thread / "schedstat").read_text().split()[0])
+        for thread in threads_named(name, pid):
+            times[int(thread.name)] = int((thread / "schedstat").read_text().split()[0])
     return times

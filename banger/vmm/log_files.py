@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +13,11 @@ from banger.core.evidence import COMMAND_FILE
 from banger.core.units import MIB
 
 LIMIT_BYTES = 8 * MIB
+#: What a VMM has counted, beside its log, if it does; some hours of it.
+METRICS_FILE = "vmm-metrics.log"
+METRICS_LIMIT_BYTES = MIB
+#: What grows in the directory of a VM that runs, and how much of it is kept, in bytes.
+_LIMITS = {"console.log": LIMIT_BYTES, "vmm.log": LIMIT_BYTES, METRICS_FILE: METRICS_LIMIT_BYTES}
 _CHUNK_BYTES = MIB
 _TAIL_BYTES = 16 * 1024
 
@@ -42,6 +47,12 @@ def bound(path: Path, limit_bytes: int = LIMIT_BYTES) -> bool:
         os.truncate(path, 0)
         fresh.replace(path.with_name(f"{path.name}.1"))
     return True
+
+
+def limits_of(directory: Path) -> Iterator[tuple[Path, int]]:
+    """The logs of the VM with that directory, each with its limit in bytes; some may not be there."""
+    for name, limit_bytes in _LIMITS.items():
+        yield directory / name, limit_bytes
 
 
 def _taken_bytes(stat: os.stat_result) -> int:

@@ -24,7 +24,9 @@ from banger.core.names import vmm_marker
 from banger.core.ports import Condition, Drive, Engine, Health, TapNic, UserNic
 from banger.core.wire.vm_spec import VmSpec
 from banger.vmm import identity as processes
+from banger.vmm.log_files import bound
 from tests.support.machines import FAKES, KINDS, Rig, machine_of, obstacle_to, vm_id_of, wait_up
+from tests.support.tiny_guest import write_flooding_guest
 from tests.support.waiting import eventually
 
 
@@ -192,6 +194,41 @@ def test_launch_whose_identity_cannot_be_written_down_leaves_no_process(rig: Rig
     with pytest.raises(OSError, match="no space left"):
         rig.vmm.launch(config, full_disk)
     assert rig.processes.find(vmm_marker(config.vm_id)) is None
+
+
+def test_launch_of_what_is_no_kernel_says_so_and_leaves_no_process(rig: Rig) -> None:
+    if rig.kind in FAKES:
+        pytest.skip("a fake boots everything")
+    config = rig.config()
+    config.kernel.write_bytes(b"no kernel at all" * 1000)
+    with pytest.raises(BangerError, match="cannot load its kernel") as caught:
+        rig.vmm.launch(config, lambda identity: None)
+    assert caught.value.kind is ErrorKind.INVALID
+    assert rig.processes.find(vmm_marker(config.vm_id)) is None
+
+
+def test_guest_that_floods_its_console_neither_fills_the_disk_nor_stands_still(rig: Rig) -> None:
+    if rig.kind in FAKES:
+        pytest.skip("a fake floods nothing")
+    config = rig.config()
+    write_flooding_guest(config.kernel)
+    identity = rig.vmm.launch(config, lambda identity: None)
+    wait_up(config)
+    for _ in range(3):
+        eventually(lambda: bound(config.console_log, 2000), what="more than is kept was said")
+        assert config.console_log.with_name("console.log.1").stat().st_size == 2000
+    assert rig.processes.is_alive(identity)
+    assert rig.vmm.condition(machine_of(config, identity)) == Condition()
+
+
+def test_machine_in_which_nothing_goes_wrong_has_counted_no_error_whether_it_runs_or_not(rig: Rig) -> None:
+    config = rig.config()
+    assert rig.vmm.error_counters(config.vmm_log) == {}
+    identity = rig.vmm.launch(config, lambda identity: None)
+    wait_up(config)
+    assert rig.vmm.error_counters(config.vmm_log) == {}
+    rig.processes.kill(identity)
+    assert rig.vmm.error_counters(config.vmm_log) == {}
 
 
 def test_kill_of_one_machine_leaves_the_others_alone(rig: Rig) -> None:

@@ -27,7 +27,10 @@ VM = "inner"
 #: A VM on Firecracker, and the tests of its contract that `make test` has time for.
 LEAN = "lean"
 LEAN_SUITE = "firecracker and not fake"
-LEAN_SHORT = "jailed and (adopted or listening or stands_still or repeated or same_directory or processor_time)"
+LEAN_SHORT = (
+    "jailed and (adopted or listening or stands_still or repeated or same_directory or processor_time"
+    " or no_kernel or floods or counted)"
+)
 #: Seconds that the suites may take in there.
 SUITES_S = 1000.0 if IS_SOAK else 400.0
 #: Is there if the daemon runs with settings that are not in its file any more.

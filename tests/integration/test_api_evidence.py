@@ -57,6 +57,18 @@ def test_why_of_a_vm_that_is_gone_tells_how_it_went(served, vms):
     assert "sesame" not in json.dumps(answer)
 
 
+def test_why_tells_what_the_vmm_has_counted_and_still_does_when_the_vm_is_gone(served, vms):
+    vm = served.world.do(CreateVm(new_id(), "web", VmSpec("alpine")))
+    assert vms.why("web")["error_counters"] == {}
+    served.world.vmm.counted = {"block_data.execute_fails": 2}
+    assert vms.why("web")["error_counters"] == {"block_data.execute_fails": 2}
+    served.world.vmm.console = PANIC
+    with pytest.raises(BangerError):
+        served.client.long("POST", f"/v1/vms/{vm.id}/start")
+    served.world.do(DeleteVm(vm.id, vm.name, force=True))
+    assert vms.why("web")["error_counters"] == {"block_data.execute_fails": 2}
+
+
 def test_why_of_a_name_that_several_had_tells_of_the_newest_and_names_the_others(served, vms):
     fail_to_start(served)
     first = vms.evidence()[0]["id"]

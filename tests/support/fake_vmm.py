@@ -130,6 +130,7 @@ class FakeVmm:
         devices: the kinds that its machines can have.
         in_the_way: why it cannot run anything here.
         cpu_s: what every VMM has used.
+        counted: what went wrong in its machines.
         launched: every configuration that was to be launched.
         up: every machine whose launch has succeeded.
         cannot_save: why no machine can be saved.
@@ -152,6 +153,7 @@ class FakeVmm:
     broken: dict[str, str] = field(default_factory=dict)
     consoles: dict[str, str] = field(default_factory=dict)
     cpu_s: Callable[[], float] = lambda: 0.0
+    counted: Mapping[str, int] = field(default_factory=dict)
     faults: dict[str, Fault] = field(default_factory=dict)
     deaf: set[str] = field(default_factory=set)
     console: str = BOOT_MARKS
@@ -198,6 +200,9 @@ class FakeVmm:
 
     def exit_record(self, machine: Machine, outcome: Outcome, console: str) -> ExitRecord:
         return explain_exit(outcome, console, log_tail(machine.vmm_log))
+
+    def error_counters(self, vmm_log: Path) -> Mapping[str, int]:
+        return self.counted
 
     def launch(
         self, config: VmmConfig, on_spawn: Callable[[ProcessIdentity], None], token: CancelToken | None = None

@@ -48,6 +48,7 @@ class Served:
                 evidence=world.evidence,
                 ledger=world.ledger,
                 homes=HomeDisk(world.layout, world.services.config),
+                error_counters=lambda vm: world.vmm.counted,
             ),
             system=SystemContext(_vmms(), None, lambda: overview(world.services), clock.now(), self.stopped.set),
         )

@@ -56,6 +56,10 @@ a0 00 00 30 00          mov al, [0x300000]
 eb e6                   jmp again
 """
 LETTERS = "abcdefghijklmnop"
+_FLOOD = """
+ee                      out dx, al
+eb fd                   jmp back to it
+"""
 _TEXT_COLUMN = 24
 
 
@@ -72,6 +76,11 @@ def write_sleeping_guest(path: Path) -> Path:
 def write_counting_guest(path: Path) -> Path:
     """A kernel that says the :data:`LETTERS` in their order, over and over. It is never idle."""
     return _write(path, _SAY_UP + _COUNT)
+
+
+def write_flooding_guest(path: Path) -> Path:
+    """A kernel that says nothing else any more, for ever, as fast as it can."""
+    return _write(path, _SAY_UP + _FLOOD)
 
 
 def _write(path: Path, listing: str) -> Path:

@@ -20,6 +20,7 @@ WHY = {
         "id": "0123456789ab", "words": "the kernel's file is damaged", "cause": "after 2 s under emulation\nDecoding failed",
         "accelerator": "tcg", "versions": {"vmm": "QEMU 7.2"}, "exit_reason": "", "kernel": {"name": "mine", "id": "beef"},
     },
+    "error_counters": {"block_data.execute_fails": 2},
     "others": [{"id": "ba9876543210", "words": "another", "at": "2026-11-28T10:00:00Z"}],
 }  # fmt: skip
 
@@ -28,7 +29,15 @@ def test_why_of_a_vm_that_is_gone_is_one_page_with_the_next_step(cli: Cli, api: 
     api.on("GET", "/v1/vms/web/why", WHY)
     ended = cli("vm", "why", "web")
     assert ended.code == 0
-    for words in ("kernel's file is damaged", "System halted", "tcg (QEMU 7.2)", "mine (beef)", "ba9876543210", "gone"):
+    for words in (
+        "kernel's file is damaged",
+        "System halted",
+        "tcg (QEMU 7.2)",
+        "mine (beef)",
+        "ba9876543210",
+        "gone",
+        "execute_fails  2",
+    ):
         assert words in ended.out
     assert ended.out.endswith("next: use another kernel: --kernel debian-cloud\n")
 

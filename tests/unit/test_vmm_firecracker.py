@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from banger.config import Config
-from banger.core.cancel import CancelToken
+from banger.core.cancel import CancelToken, Deadline
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.exits import Outcome
 from banger.core.models import ExitReason
@@ -25,7 +25,7 @@ from banger.core.wire.vm_spec import VmSpec
 from banger.launch import Launching
 from banger.layout import Layout
 from banger.vmm import identity as processes
-from banger.vmm.firecracker import client, exits, failures
+from banger.vmm.firecracker import client, exits, failures, launch
 from banger.vmm.firecracker import driver as firecracker_driver
 from banger.vmm.firecracker.client import Api, ApiConnectError, ApiError, ApiTimeoutError
 from banger.vmm.firecracker.configuration import configuration
@@ -58,6 +58,7 @@ KNOWN_FIELDS = {
     "machine-config": {"vcpu_count", "mem_size_mib", "cpu_template"},
     "vsock": {"guest_cid", "uds_path"},
     "entropy": set(),
+    "metrics": {"metrics_path"},
     "drives": {"drive_id", "path_on_host", "is_root_device", "is_read_only", "cache_type"},
     "network-interfaces": {"iface_id", "host_dev_name", "guest_mac"},
 }
@@ -280,6 +281,26 @@ def test_silence_ends_when_the_operation_is_cancelled(tmp_path: Path) -> None:
     assert time.monotonic() - began < 10.0
 
 
+# -- a start ---------------------------------------------------------------------------------------
+
+
+def test_machine_that_is_being_made_is_asked_nothing_because_it_would_end_without_a_word_if_it_cannot_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = processes.identify(os.getpid(), Path("/proc/self/cmdline").read_text().split("\0", 1)[0])
+    looks: list[int] = []
+    heard: list[bytes] = []
+
+    def threads(name: str, pid: int) -> list[Path]:
+        looks.append(len(heard))
+        return [Path("/proc")] if len(looks) > 3 else []
+
+    monkeypatch.setattr(launch, "threads_named", threads)
+    with server(tmp_path / "fc.sock", answered("200", b'{"state": "Running"}'), heard=heard):
+        launch._wait_running(tmp_path, own, Deadline.after(30.0), CancelToken())
+    assert (looks, len(heard)) == ([0, 0, 0, 0], 1)
+
+
 # -- how a machine is ------------------------------------------------------------------------------
 
 
@@ -293,8 +314,12 @@ def a_machine(tmp_path: Path, console: str, *, offset: int = 0) -> Machine:
 
 @pytest.fixture
 def driver(tmp_path: Path) -> FirecrackerDriver:
+    return make_driver(tmp_path)
+
+
+def make_driver(tmp_path: Path, template: str = "") -> FirecrackerDriver:
     layout = Layout.from_environment({"BANGER_HOME": str(tmp_path)})
-    config = Config.load(layout.config_file, {})
+    config = Config.load(layout.config_file, {"BANGER_FIRECRACKER_CPU_TEMPLATE": template} if template else {})
     return FirecrackerDriver(config, layout, Launching(config, "0123456789ab", {}), FakeEngines("kvm"))
 
 
@@ -366,6 +391,20 @@ def test_resume_of_a_machine_that_runs_says_nothing_to_it(
     monkeypatch.setattr(Api, "_request", request)
     driver.resume(a_machine(tmp_path, ""))
     assert asked == ["GET"]
+
+
+@pytest.mark.parametrize("template", ["T3", "cpu.json", "/nonexistent/cpu.json", "/tmp"])
+def test_cpu_template_that_is_neither_built_in_nor_a_file_is_a_usage_error(tmp_path: Path, template: str) -> None:
+    with pytest.raises(BangerError, match=r"firecracker\.cpu_template") as caught:
+        make_driver(tmp_path, template).options(VmSpec("debian"))
+    assert (caught.value.kind, "T2S" in caught.value.hint) == (ErrorKind.USAGE, True)
+
+
+def test_cpu_template_goes_to_the_machine_as_it_was_set(tmp_path: Path) -> None:
+    own = tmp_path / "cpu.json"
+    own.write_text("{}")
+    for template in ("", "T2S", str(own)):
+        assert make_driver(tmp_path, template).options(VmSpec("debian")) == {"cpu_template": template}
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,13 @@ class VmmDriver(Protocol):
         """Why the machine ended, from how its process did and what ``console`` holds: its guest's words."""
         ...
 
+    def error_counters(self, vmm_log: Path) -> Mapping[str, int]:
+        """What went wrong in the machine with that log, and how often, as far as its VMM counts it: names are its own.
+
+        Nothing is said of a VMM that does not count.
+        """
+        ...
+
     def power_down(self, machine: Machine, token: CancelToken | None = None) -> None:
         """Ask the guest to power off by the VMM's own means (a button, a key); returns at once."""
         ...

@@ -49,6 +49,7 @@ def gather(layout: Layout, incident: Incident) -> Evidence:
         steps=incident.steps or vm.timings,
         handles=tuple(_handle(one, redact) for one in incident.handles[:_HANDLES]),
         command=tuple(word[:_LINE_BYTES] for word in words_without_secrets(command[:_ARGUMENTS], redact)),
+        error_counters=incident.error_counters,
         console=redact(_part(directory / "console.log", _offset(incident.handles, "offset"))),
         vmm_log=redact(_part(directory / "vmm.log", _offset(incident.handles, "vmm_log_offset"))),
     )

@@ -13,6 +13,7 @@ from typing import Any
 
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.ports import AGENT_SOCKET, Drive, TapNic, VmmConfig
+from banger.vmm.firecracker.metrics import metrics_file
 
 #: The option that the driver makes of the settings: what is masked of the host's CPU.
 CPU_TEMPLATE = "cpu_template"
@@ -64,6 +65,7 @@ def configuration(config: VmmConfig, where: Mapping[Path, Path] = _AS_THEY_ARE) 
         "network-interfaces": list(_cards(cards)),
         "vsock": {"guest_cid": _GUEST_CID, "uds_path": f"{found(config.run_dir)}/{AGENT_SOCKET}"},
         "entropy": {},
+        "metrics": {"metrics_path": found(metrics_file(config.vmm_log))},
     }
     if template in CPU_TEMPLATES:
         whole["machine-config"]["cpu_template"] = template

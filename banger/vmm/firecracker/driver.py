@@ -37,6 +37,7 @@ from banger.vmm.firecracker.binary import INSTALL, Binary, find_binary
 from banger.vmm.firecracker.client import Api, ApiError
 from banger.vmm.firecracker.configuration import CPU_TEMPLATE, CPU_TEMPLATES, MOST_CPUS
 from banger.vmm.firecracker.engines import FirecrackerEngines
+from banger.vmm.firecracker.metrics import metrics_file, read_error_counters
 from banger.vmm.firecracker.releases import parse_version
 from banger.vmm.log_files import log_tail, make_room
 from banger.vmm.saved import check_loadable
@@ -46,9 +47,8 @@ _COMMAND_TIMEOUT_S = 5.0
 #: A machine is looked at all the time, and one that is too busy to answer now is looked at again.
 _LOOK_TIMEOUT_S = 1.0
 _STOP_TIMEOUT_S = 5.0
-#: What Firecracker calls the threads of a guest's CPUs, and how long they must do nothing, in seconds: a kernel that is
-#: idle wakes more often.
-_VCPU_THREADS, _REST_S, _REST_POLL_S = "fc_vcpu", 2.0, 0.1
+#: How long the threads of a guest's CPUs must do nothing, in seconds: a kernel that is idle wakes more often.
+_REST_S, _REST_POLL_S = 2.0, 0.1
 #: In these, a machine that goes on after a pause is deaf on its vsock (Firecracker: pull request 6100).
 _DEAF_AFTER_PAUSE = ((1, 16, 0), (1, 16, 1))
 _PAUSED = Condition(Health.PAUSED, "it is paused")
@@ -87,10 +87,10 @@ class FirecrackerDriver:
         if spec.cpus > MOST_CPUS:
             raise _lacks(f"at most {MOST_CPUS} CPUs for a VM", str(spec.cpus))
         template = self._config.text("firecracker.cpu_template")
-        if template and template not in CPU_TEMPLATES and not Path(template).is_absolute():
+        if template and template not in CPU_TEMPLATES and not _is_file(template):
             raise BangerError(
                 ErrorKind.USAGE, f'"{template}" is not a valid value for firecracker.cpu_template', subject=template,
-                hint=f"use {', '.join(CPU_TEMPLATES)}, or the absolute path of a file",
+                hint=f"use {', '.join(CPU_TEMPLATES)}, or the absolute path of a file that is there",
             )  # fmt: skip
         return {CPU_TEMPLATE: template}
 
@@ -161,6 +161,10 @@ class FirecrackerDriver:
         """Why the machine ended; Firecracker's own words are in its log."""
         return exits.explain(outcome, console, log_tail(machine.vmm_log))
 
+    def error_counters(self, vmm_log: Path) -> Mapping[str, int]:
+        """From its metrics, which it writes once a minute and at the end."""
+        return read_error_counters(metrics_file(vmm_log))
+
     def power_down(self, machine: Machine, token: CancelToken | None = None) -> None:
         """Press Ctrl-Alt-Del, upon which an init reboots; a machine that is gone already is success."""
         self._tell(machine, "take the keys", lambda api: api.put("/actions", {"action_type": "SendCtrlAltDel"}), token)
@@ -223,8 +227,8 @@ def _is_at_rest(pid: int, token: CancelToken | None) -> bool:
     Anybody in the guest may write that word on the console, but then goes on.
     """
     deadline, token = Deadline.after(_REST_S), token or CancelToken()
-    before = thread_times_ns(pid, _VCPU_THREADS)
-    while before and thread_times_ns(pid, _VCPU_THREADS) == before:
+    before = thread_times_ns(pid, launch.VCPU_THREADS)
+    while before and thread_times_ns(pid, launch.VCPU_THREADS) == before:
         if deadline.expired:
             return True
         token.wait(_REST_POLL_S)
@@ -237,6 +241,10 @@ def _cannot_save(subject: str) -> BangerError:
         ErrorKind.UNAVAILABLE, "there are no saved machines here", subject=subject, cause=_CANNOT_SAVE,
         hint="use a VM on QEMU: --vmm qemu",
     )  # fmt: skip
+
+
+def _is_file(path: str) -> bool:
+    return Path(path).is_absolute() and Path(path).is_file()
 
 
 def _text(answer: Mapping[str, Any], name: str) -> str:

@@ -23,12 +23,15 @@ from banger.launch import Confinement, ForJailer, Put
 from banger.vmm import handing
 from banger.vmm.firecracker.binary import Binary
 from banger.vmm.firecracker.configuration import API_SOCKET, CPU_TEMPLATE, CPU_TEMPLATES
+from banger.vmm.firecracker.metrics import metrics_file
 from banger.vmm.starting import NotRunningError
 
 #: Where the jailer makes jails, in the root directory that it sees itself.
 _BASE = Path("/jails")
 #: In Firecracker's own root: the directory that the host sees too, and all else.
-_SHARED, _LOG, _KERNEL, _INITRD, _DRIVES = (Path(one) for one in ("/vm", "/vmm.log", "/kernel", "/initrd", "/drives"))
+_SHARED, _LOG, _METRICS, _KERNEL, _INITRD, _DRIVES = (
+    Path(one) for one in ("/vm", "/vmm.log", "/vmm-metrics.log", "/kernel", "/initrd", "/drives")
+)
 _TEMPLATE = "cpu-template.json"
 #: For all but the program itself, in bytes: device nodes, and places for what is put there.
 _ROOM_BYTES = 1 << 20
@@ -44,6 +47,7 @@ def places(config: VmmConfig) -> Mapping[Path, Path]:
     found = {
         config.run_dir: _SHARED,
         config.vmm_log: _LOG,
+        metrics_file(config.vmm_log): _METRICS,
         config.kernel: _KERNEL,
         config.initrd: _INITRD,
         **{drive.path: _DRIVES / drive.label for drive in _drives(config)},
@@ -83,7 +87,7 @@ def command_line(config: VmmConfig, binary: Binary, arguments: Sequence[str]) ->
 def prepare(config: VmmConfig, files: Mapping[str, str]) -> None:
     """Make the shared directory anew, with text files by name in it, and give Firecracker what it opens.
 
-    Disks and log, which one VMM uses, become its user's; what VMs share may be read, and cannot be written through what
+    Disks and logs, which one VMM uses, become its user's; what VMs share may be read, and cannot be written through what
     is put into the jail.
 
     Raises:
@@ -102,7 +106,7 @@ def prepare(config: VmmConfig, files: Mapping[str, str]) -> None:
                 file.write(text)
             handing.give(shared / name, config.uid)
         handing.show(config.kernel)
-        for path in (config.initrd, config.vmm_log, shared):
+        for path in (config.initrd, config.vmm_log, metrics_file(config.vmm_log), shared):
             handing.give(path, config.uid)
         for drive in _drives(config):
             _give_drive(drive, config.uid)
@@ -133,6 +137,7 @@ def _put(config: VmmConfig) -> Iterator[Put]:
     where = places(config)
     yield Put("write", shared_dir(config.run_dir), _SHARED)
     yield Put("write", config.vmm_log, _LOG)
+    yield Put("write", metrics_file(config.vmm_log), _METRICS)
     yield Put("read", config.kernel, _KERNEL)
     yield Put("read", config.initrd, _INITRD)
     for drive in _drives(config):

@@ -13,10 +13,12 @@ from banger.core.names import vmm_marker
 from banger.core.ports import AGENT_SOCKET, VmmConfig, entering
 from banger.launch import Job, Launching
 from banger.vmm import identity
+from banger.vmm.cpu_time import threads_named
 from banger.vmm.firecracker import failures, jail
 from banger.vmm.firecracker.binary import Binary
 from banger.vmm.firecracker.client import Api, ApiConnectError, ApiError, ApiTimeoutError
 from banger.vmm.firecracker.configuration import API_SOCKET, configuration
+from banger.vmm.firecracker.metrics import begin_metrics, metrics_file
 from banger.vmm.log_files import begin_anew, note_command
 from banger.vmm.starting import NotRunningError, start
 
@@ -27,6 +29,8 @@ _OVERHEAD_MIB = 128
 _POLL_S = 0.005
 _REQUEST_TIMEOUT_S = 10.0
 _CONFIGURATION = "fc.json"
+#: What Firecracker calls the threads of a guest's CPUs.
+VCPU_THREADS = "fc_vcpu"
 
 
 def api_path(run_dir: Path) -> Path:
@@ -51,6 +55,7 @@ def launch(
     for stale in (api_path(config.run_dir), config.run_dir / AGENT_SOCKET):
         stale.unlink(missing_ok=True)  # it would refuse to make them
     begin_anew(config.vmm_log)
+    begin_metrics(metrics_file(config.vmm_log))
     argv, confinement = arguments(config, where), None
     if config.uid:
         argv, confinement = jail.command_line(config, binary, argv), jail.confinement(config, binary)
@@ -95,18 +100,27 @@ def _write(file: Path, text: str) -> None:
 
 
 def _wait_running(run_dir: Path, spawned: ProcessIdentity, deadline: Deadline, token: CancelToken) -> None:
-    """It makes the socket first, and answers there once the machine is made."""
-    while True:
-        token.raise_if_cancelled()
-        try:
-            state = Api(api_path(run_dir), deadline.at_most(_REQUEST_TIMEOUT_S), token).get("/").get("state")
-            if state == "Running":
-                return
-        except (ApiConnectError, ApiTimeoutError) as error:
-            if not identity.is_same(spawned):
-                raise NotRunningError(str(error)) from error
-        except ApiError as error:
-            raise NotRunningError(str(error)) from error
+    while not _runs(run_dir, spawned, deadline, token):
+        if not identity.is_same(spawned):
+            raise NotRunningError("it has ended")
         if deadline.expired:
             raise NotRunningError("its machine does not run", timed_out=True)
         token.wait(_POLL_S)
+
+
+def _runs(run_dir: Path, spawned: ProcessIdentity, deadline: Deadline, token: CancelToken) -> bool:
+    """It makes the socket, then the machine, then the threads of its CPUs, and then it answers.
+
+    Nothing is asked before: a request that waits while the machine cannot be made has the process end without a word of
+    why (seen with 1.12.1: its thread for the API panics, which its own seccomp filter takes for a fault).
+    """
+    token.raise_if_cancelled()
+    if not threads_named(VCPU_THREADS, spawned.pid):
+        return False
+    try:
+        state = Api(api_path(run_dir), deadline.at_most(_REQUEST_TIMEOUT_S), token).get("/").get("state")
+    except (ApiConnectError, ApiTimeoutError):
+        return False
+    except ApiError as error:
+        raise NotRunningError(str(error)) from error
+    return bool(state == "Running")

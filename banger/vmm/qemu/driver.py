@@ -150,6 +150,10 @@ class QemuDriver:
         """Why the machine ended; QEMU's own words are in its log."""
         return explain_exit(outcome, console, failures.last_lines(log_tail(machine.vmm_log)), failures.ended_by_signal)
 
+    def error_counters(self, vmm_log: Path) -> Mapping[str, int]:  # noqa: ARG002
+        """None: it tells of what goes wrong when that happens."""
+        return {}
+
     def power_down(self, machine: Machine, token: CancelToken | None = None) -> None:
         """Press the ACPI power button; a machine that is gone already is success."""
         self._tell(machine, lambda monitor: monitor.execute("system_powerdown"), "take the power button", token)
