@@ -37,7 +37,7 @@ check: setup-test ## ruff, format, strict mypy, import rules, file sizes
 soak: setup-test ## the long form of the random tests: owners, races, kills of the supervisor
 	@HYPOTHESIS_PROFILE=soak LOGURU_LEVEL=ERROR $(PYTHON) -m pytest --timeout 3600 tests/actors \
 		tests/integration/test_agent_session.py tests/integration/test_owners_no_room.py \
-		tests/integration/test_crashes_on_host.py tests/integration/test_bootstrap.py tests/e2e/test_e2e_kills.py tests/e2e/test_e2e_copy.py \
+		tests/integration/test_crashes_on_host.py tests/integration/test_bootstrap.py tests/e2e/test_e2e_crashes.py tests/e2e/test_e2e_kills.py tests/e2e/test_e2e_copy.py \
 		tests/e2e/test_e2e_testhost.py
 
 fuzz: setup-test ## feed the API, the layer reader and the guest agent with nonsense, ten minutes each; then other readers
