@@ -71,8 +71,8 @@ def begin_anew(log: Path) -> None:
 def _copy_end(path: Path, fresh: Path, size_bytes: int) -> None:
     with path.open("rb") as log, os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as kept:
         log.seek(-size_bytes, os.SEEK_END)
-        while chunk := log.read(_CHUNK_BYTES):
-            kept.write(chunk)
+        while chunk := log.read(min(size_bytes, _CHUNK_BYTES)):  # the writer goes on meanwhile
+            size_bytes -= kept.write(chunk)
 
 
 def make_room(*logs: Path) -> None:

@@ -87,8 +87,8 @@ def command_line(config: VmmConfig, binary: Binary, arguments: Sequence[str]) ->
 def prepare(config: VmmConfig, files: Mapping[str, str]) -> None:
     """Make the shared directory anew, with text files by name in it, and give Firecracker what it opens.
 
-    Disks and logs, which one VMM uses, become its user's; what VMs share may be read, and cannot be written through what
-    is put into the jail.
+    Disks and logs, which one VMM uses, become its user's; what VMs share may be read, and cannot be written through
+    what is put into the jail.
 
     Raises:
         BangerError: ``unavailable`` for files that are not there, and on a file system that does not know users.
