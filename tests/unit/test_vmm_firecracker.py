@@ -287,7 +287,7 @@ def test_silence_ends_when_the_operation_is_cancelled(tmp_path: Path) -> None:
 def test_machine_that_is_being_made_is_asked_nothing_because_it_would_end_without_a_word_if_it_cannot_be(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = processes.identify(os.getpid(), Path("/proc/self/cmdline").read_text().split("\0", 1)[0])
+    own = processes.identify(os.getpid(), Path("/proc/self/cmdline").read_text(encoding="utf-8").split("\0", 1)[0])
     looks: list[int] = []
     heard: list[bytes] = []
 
