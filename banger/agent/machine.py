@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -22,9 +20,6 @@ from banger.core.ports import GuestIdentity, GuestNetwork
 
 _LONGEST_FREEZE_S = 60.0
 _SEED_BYTES = range(32, 513)
-
-#: A loop keeps no task alive by itself.
-_THAWING: set[asyncio.Task[None]] = set()
 
 _T = TypeVar("_T")
 
@@ -92,26 +87,14 @@ class AgentMachine:
         stream = await self.asker.link.open(request)
         try:
             return self._number(messages.read_u32, await self.asker.answer(stream, "freeze its file systems"))
-        except (asyncio.CancelledError, BangerError):  # it may have been done before it heard that nobody waits
-            stream.result.add_done_callback(lambda result: self._thaw_given_up(result, mount_points))
+        except BaseException:
+            stream.take_back()
             raise
 
     async def thaw(self, mount_points: Sequence[str]) -> int:
-        """Let them go on."""
+        """Let them go on; how many stood still until now."""
         request = messages.freeze(0, [check_guest_path(one) for one in mount_points], thaw=True)
         return self._number(messages.read_u32, await self.asker.ask(request, "thaw its file systems"))
-
-    def _thaw_given_up(self, result: asyncio.Future[Result], mount_points: Sequence[str]) -> None:
-        if result.cancelled() or result.exception() or result.result().status:
-            return
-
-        async def thaw() -> None:
-            with suppress(BangerError):  # what nobody thaws does so by itself when its time is over
-                await self.thaw(mount_points)
-
-        task = asyncio.get_running_loop().create_task(thaw())
-        _THAWING.add(task)
-        task.add_done_callback(_THAWING.discard)
 
     def _number(self, reader: Callable[[bytes], int], result: Result) -> int:
         return self._read(reader, result.fields)

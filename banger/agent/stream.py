@@ -166,6 +166,13 @@ class AgentStream:
             self._send(Kind.CANCEL)
             self._sender.expect_result(self.number)
 
+    def take_back(self) -> None:
+        """Cancel, even what the guest says it has done: as if it had not been asked for, where it is undone by that."""
+        if self.result.done():
+            self._sender.send(Frame(self.number, Kind.CANCEL))
+        else:
+            self.cancel()
+
     def discard(self) -> None:
         """Throw away what is here and what comes."""
         self._discarding = True

@@ -46,9 +46,8 @@ struct stream {
     int64_t unhurried; /* ms: until then nobody waits to hear that the command runs; 0: somebody does */
     bool hung_up;
     char run[65]; /* an exec's ID */
-    uint64_t places; /* what a freeze concerns, as a hash */
-    uint64_t asked, told; /* when a freeze began and when its success was told, in the order of all of them; 0: not yet */
     struct dial *dial;
+    struct freeze *freeze;
 
     struct result *report; /* of the child, as far as it has come */
     uint32_t report_size, report_head; /* of all of it; and how many bytes of that number have come */
@@ -192,6 +191,15 @@ void cgroup_drop(const char *run);
 bool cgroup_kill(const char *run);
 bool cgroup_signal(const char *run, int number);
 void kill_session(pid_t leader);
+
+/* freezer.c */
+void freeze_begin(struct stream *stream, struct reader *reader);
+void freeze_free(struct stream *stream);
+void freezer_cancel(const struct channel *channel, uint32_t id);
+void freezer_leave(const struct channel *channel);
+void freezer_let_go(struct stream *stream);
+void freezer_ended(struct stream *stream);
+void freezer_settle(void);
 
 /* dial.c */
 void dial_begin(struct stream *stream, struct reader *reader);

@@ -71,6 +71,7 @@ void say_addresses(const char *only);
 
 /* power.c, freeze.c, network.c, whoami.c */
 void run_poweroff(struct reader *request);
+extern uint32_t stood_still; /* of what a thaw concerns, until it was asked for */
 void run_freeze(struct reader *request);
 void run_network(struct reader *request);
 void run_whoami(struct reader *request);

@@ -83,24 +83,6 @@ bool spawn_child(struct stream *stream, struct spawn *spawn, child_body *body, c
     return true;
 }
 
-static uint64_t freezes; /* their beginnings and successes so far */
-
-/* Who waits to thaw the same places for an earlier request has nothing to do any more. Who waits to thaw others goes on
-   waiting, and so does who was not done when this one began: they would stay frozen. */
-static void forget_thawing(const struct stream *latest) {
-    for (const struct stream *stream = streams; stream; stream = stream->next)
-        if (stream->told && stream->told < latest->asked && stream->child && !stream->reaped &&
-            stream->places == latest->places)
-            kill(stream->pid, SIGKILL);
-}
-
-static uint64_t hash_of(const uint8_t *at, const uint8_t *end) {
-    uint64_t hash = 14695981039346656037u;
-    for (; at < end; at++)
-        hash = (hash ^ *at) * 1099511628211u;
-    return hash;
-}
-
 void child_start(struct stream *stream, child_body *body, const struct reader *request, bool input, bool output) {
     struct spawn spawn = {.in = -1, .out = -1, .err = -1, .status = -1, .cgroup = -1, .extra = -1, .keys = -1};
     int ends[3] = {-1, -1, -1};
@@ -114,11 +96,8 @@ void child_start(struct stream *stream, child_body *body, const struct reader *r
         spawn.err = fcntl(around.null, F_DUPFD_CLOEXEC, 0);
     made = made && spawn.in >= 0 && spawn.out >= 0 && spawn.err >= 0;
     int error = errno;
-    if (stream->op == OP_FREEZE) {
+    if (stream->op == OP_FREEZE)
         spawn.extra = around.freezable;
-        stream->places = hash_of(request->at + sizeof(uint32_t), request->end); /* behind the time */
-        stream->asked = ++freezes;
-    }
     if (stream->op == OP_IDENTITY || stream->op == OP_WHOAMI) {
         spawn.extra = around.freezable;
         spawn.keys = around.key_dir;
@@ -207,14 +186,25 @@ static void watch_report(struct stream *stream) {
     loop_watch(&stream->status, stream->status.fd);
 }
 
+static bool has_report(const struct stream *stream) {
+    return stream->report && stream->report->size == stream->report_size;
+}
+
+/* These are done once their process has told so, though it goes on. */
+static bool goes_on(const struct stream *stream) {
+    if (stream->status.fd >= 0)
+        return false;
+    bool stands = stream->op == OP_FREEZE && !(stream->flags & FREEZE_THAW) && !stream->hung_up;
+    return stream->op == OP_POWEROFF || (stands && has_report(stream) && get_u16(stream->report->bytes) == OK);
+}
+
 /* Looks whether the request is done: its process has ended, and its output has been sent. */
 void child_settle(struct stream *stream) {
     if (stream->result)
         return;
     watch_report(stream);
     read_report(stream);
-    /* these go on after they have told how it went */
-    bool begun = (stream->op == OP_POWEROFF || stream->op == OP_FREEZE) && stream->status.fd < 0;
+    bool begun = goes_on(stream);
     if (!stream->reaped && !begun)
         return;
     if (stream->muted || begun) {
@@ -225,13 +215,9 @@ void child_settle(struct stream *stream) {
         return;
     if (stream->op != OP_EXEC && stream->cause == BY_CANCEL)
         stream_fail(stream, CANCELLED, 0, "the host has cancelled it");
-    else if (stream->report && stream->report->size == stream->report_size) {
+    else if (has_report(stream))
         stream_finish(stream, stream->report);
-        if (stream->op == OP_FREEZE && get_u16(stream->result->bytes) == OK) {
-            forget_thawing(stream);
-            stream->told = ++freezes;
-        }
-    } else if (stream->report_head == REPORT_HEAD && !stream->report)
+    else if (stream->report_head == REPORT_HEAD && !stream->report)
         stream_fail(stream, BUSY, ENOMEM, "not enough memory");
     else if (stream->op == OP_EXEC && !stream->report_head)
         finish_exec(stream);
@@ -272,10 +258,9 @@ static void reaped(struct stream *stream, int status, const struct rusage *usage
         cgroup_drop(stream->run);
 }
 
-/* A process that has frozen something thaws it first, at this signal. */
 void child_kill(struct stream *stream) {
     if (stream->op == OP_FREEZE) {
-        kill(stream->pid, SIGTERM);
+        freezer_let_go(stream);
         return;
     }
     if (stream->op == OP_EXEC && !cgroup_kill(stream->run))
@@ -300,12 +285,15 @@ void children_reap(void) {
         struct rusage usage = {0};
         if (wait4(information.si_pid, &status, 0, &usage) == information.si_pid && stream)
             reaped(stream, status, &usage);
+        if (stream && stream->op == OP_FREEZE)
+            freezer_ended(stream);
     }
 }
 
 /* The host, the clock or the session's end wants it to be over. */
 void child_hang_up(struct stream *stream, int cause) {
-    if (stream->result || stream->reaped || stream->hung_up) {
+    bool stands = stream->op == OP_FREEZE && stream->child; /* what it was told is not the end of it */
+    if ((stream->result && !stands) || stream->reaped || stream->hung_up) {
         if (cause == BY_CANCEL)
             stream_mute(stream);
         return;

@@ -1,13 +1,13 @@
-/* freeze: file systems stand still while a copy of their disks is made. They thaw after a time if nobody else
- * sees to it: this process waits for that after it has told how it went. */
+/* freeze and thaw: what a process does that has its turn to (freezer.c). One that freezes stays until it is let go,
+ * which the end of its input tells, or until its time is over, and then thaws. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "agent.h"
@@ -17,88 +17,143 @@
 #define FIFREEZE _IOWR('X', 119, int)
 #define FITHAW _IOWR('X', 120, int)
 
-enum { MOST_PLACES = 64, MOST_MS = 60000 };
+enum { MOST_PLACES = 64 };
+
+static const char *places[MOST_PLACES] = {"/"};
+static int files[MOST_PLACES]; /* of the places; -1: there is none, for the reason in errors */
+static int errors[MOST_PLACES];
+static uint32_t count;
+
+static int frozen[MOST_PLACES + 1]; /* descriptors on file systems that this process has frozen */
+static uint32_t frozen_count;
+
+/* Before anything stands still: who looks for a file then may have to wait. */
+static void open_places(struct reader *request) {
+    take_u32(request);
+    struct reader texts = take_texts(request, &count);
+    for (uint32_t i = 0; i < count; i++)
+        places[i] = take_text(&texts);
+    count = count ? count : 1;
+    for (uint32_t i = 0; i < count; i++) {
+        files[i] = open(places[i], O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NONBLOCK);
+        errors[i] = errno;
+    }
+}
+
+/* A place may be named twice, by two mounts of one file system. */
+static bool is_frozen(int fd) {
+    struct stat its, other;
+    if (fstat(fd, &its) < 0)
+        return false;
+    for (uint32_t i = 0; i < frozen_count; i++)
+        if (fstat(frozen[i], &other) == 0 && other.st_dev == its.st_dev)
+            return true;
+    return false;
+}
+
+static int freeze(int fd) {
+    if (is_frozen(fd))
+        return 0;
+    if (ioctl(fd, FIFREEZE, 0) < 0)
+        return errno;
+    frozen[frozen_count++] = fd;
+    return 0;
+}
+
+static bool is_root(uint32_t place) {
+    return !strcmp(places[place], "/") && fcntl(EXTRA_FD, F_GETFD) >= 0;
+}
 
 /* The root may be an overlay, which cannot be frozen: then what lies below it is. */
-static int open_place(const char *path) {
-    return *path ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NONBLOCK) : fcntl(EXTRA_FD, F_DUPFD_CLOEXEC, 0);
+static int freeze_place(uint32_t place) {
+    if (files[place] < 0)
+        return errors[place];
+    int error = freeze(files[place]);
+    bool refused = error == EOPNOTSUPP || error == ENOTTY || error == EINVAL;
+    return refused && is_root(place) ? freeze(EXTRA_FD) : error;
 }
 
-static bool set_frozen(const char *path, bool frozen) {
-    int fd = open_place(path);
-    if (fd < 0)
-        return false;
-    bool done = ioctl(fd, frozen ? FIFREEZE : FITHAW, 0) == 0 || errno == (frozen ? EBUSY : EINVAL);
-    int error = errno;
-    close(fd);
-    errno = error;
-    return done;
+static int thaw(int fd, uint32_t *done) {
+    if (ioctl(fd, FITHAW, 0) == 0)
+        ++*done;
+    else if (errno != EINVAL) /* it does not stand still */
+        return errno;
+    return 0;
 }
 
-/* One place, or what is below the root for the root. That it is not frozen, an overlay says too: so both are thawed. */
-static bool change(const char *path, bool frozen) {
-    bool done = set_frozen(path, frozen);
-    int error = errno;
-    bool refused = !done && (error == EOPNOTSUPP || error == ENOTTY || error == EINVAL);
-    if (!strcmp(path, "/") && (refused || !frozen) && fcntl(EXTRA_FD, F_GETFD) >= 0)
-        return set_frozen("", frozen);
-    errno = error;
-    return done;
+static int thaw_place(uint32_t place, uint32_t *done) {
+    if (files[place] < 0)
+        return errors[place];
+    int error = thaw(files[place], done);
+    return is_root(place) ? thaw(EXTRA_FD, done) : error;
 }
 
-/* Who is to end thaws first, and nobody else must end this process: what it froze would stay so. */
-static sigset_t hold_signals(void) {
-    sigset_t ending;
-    sigemptyset(&ending);
-    sigaddset(&ending, SIGTERM);
-    sigaddset(&ending, SIGHUP);
-    sigaddset(&ending, SIGINT);
-    sigprocmask(SIG_BLOCK, &ending, NULL);
-    signal(SIGPIPE, SIG_IGN);
+static void thaw_all(void) {
+    uint32_t done = 0;
+    while (frozen_count)
+        thaw(frozen[--frozen_count], &done);
+}
+
+static void report_count(uint32_t number) {
+    struct result result;
+    begin_result(&result, OK, 0, "");
+    put_u32(&result, number);
+    tell(&result);
+    close(STATUS_FD);
+}
+
+static _Noreturn void report_place(const char *what, uint32_t place, int error) {
+    report_failure(error == EOPNOTSUPP || error == ENOTTY ? UNSUPPORTED : FAILED, error, "cannot %s \"%.300s\": %s", what,
+                   places[place], strerror(error));
+}
+
+static _Noreturn void freeze_all(uint32_t timeout_ms) {
+    for (uint32_t i = 0; i < count; i++) {
+        int error = freeze_place(i);
+        if (error) {
+            thaw_all();
+            report_place("freeze", i, error);
+        }
+    }
+    uint32_t stood = frozen_count;
+    report_count(stood);
+    struct pollfd input = {.fd = STDIN_FILENO};
+    int told;
+    while ((told = poll(&input, 1, (int)timeout_ms)) < 0 && errno == EINTR)
+        ;
+    thaw_all();
+    _exit(told > 0 ? (int)stood : 0);
+}
+
+static _Noreturn void thaw_places(void) {
+    uint32_t done = stood_still, failed = 0;
+    int error = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        int its = thaw_place(i, &done);
+        failed = its && !error ? i : failed;
+        error = error ? error : its;
+    }
+    if (error)
+        report_place("thaw", failed, error);
+    report_count(done);
+    _exit(0);
+}
+
+/* Nothing but a kill ends this process before it has thawed, also not for want of memory. */
+static void hold_signals(void) {
+    sigset_t all;
+    sigfillset(&all);
+    sigprocmask(SIG_SETMASK, &all, NULL);
     write_file(PROC_FD, "self/oom_score_adj", "-1000");
-    return ending;
 }
 
 void run_freeze(struct reader *request) {
-    uint32_t timeout_ms = take_u32(request), count;
-    struct reader places = take_texts(request, &count);
-    const char *paths[MOST_PLACES] = {"/"};
-    bool frozen = !(request_flags & FREEZE_THAW);
-    if (count > MOST_PLACES || timeout_ms > MOST_MS || (frozen && !timeout_ms))
-        report_failure(BAD_REQUEST, 0, "too many mount points, or too long");
-    for (uint32_t i = 0; i < count; i++)
-        paths[i] = take_text(&places);
-    count = count ? count : 1;
+    struct reader first = *request;
+    uint32_t timeout_ms = take_u32(&first);
+    hold_signals();
     enter_image();
-    sigset_t ending = hold_signals();
-    int error = 0;
-    const char *failed = "";
-    uint32_t done = 0;
-    for (uint32_t i = 0; i < count && (!error || !frozen); i++) {
-        if (change(paths[i], frozen)) {
-            done++;
-        } else if (!error) {
-            error = errno;
-            failed = paths[i];
-        }
-    }
-    if (error && frozen)
-        while (done)
-            change(paths[--done], false);
-    if (error)
-        report_failure(error == EOPNOTSUPP || error == ENOTTY ? UNSUPPORTED : FAILED, error, "cannot %s \"%.300s\": %s",
-                       frozen ? "freeze" : "thaw", failed, strerror(error));
-    struct result result;
-    begin_result(&result, OK, 0, "");
-    put_u32(&result, done);
-    if (!frozen)
-        report(&result);
-    tell(&result);
-    close(STATUS_FD);
-    struct timespec time = {timeout_ms / 1000, timeout_ms % 1000 * 1000000};
-    while (sigtimedwait(&ending, NULL, &time) < 0 && errno == EINTR)
-        ;
-    while (done)
-        change(paths[--done], false);
-    _exit(0);
+    open_places(request);
+    if (request_flags & FREEZE_THAW)
+        thaw_places();
+    freeze_all(timeout_ms);
 }

@@ -38,6 +38,7 @@ void serve_turn(void) {
         channel_read(channel);
         channel_look_at_clock(channel);
     }
+    freezer_settle();
     streams_settle();
     for (struct channel *channel = channels; channel; channel = channel->next) {
         session_fill(channel);

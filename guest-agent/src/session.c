@@ -93,11 +93,6 @@ static bool data(struct stream *stream, unsigned flags, const uint8_t *payload, 
 }
 
 static bool control(struct stream *stream, enum kind kind, const uint8_t *payload, size_t size) {
-    if (kind == CANCEL) {
-        if (size == 0 && stream)
-            child_hang_up(stream, BY_CANCEL);
-        return size == 0;
-    }
     if (kind == SIGNAL) {
         if (size == 2 && stream && payload[0] <= TARGET_ALL)
             run_signal(stream, payload[0], payload[1]);
@@ -106,6 +101,17 @@ static bool control(struct stream *stream, enum kind kind, const uint8_t *payloa
     if (size == 4 && stream)
         stream_resize(stream, get_u16(payload), get_u16(payload + 2));
     return size == 4;
+}
+
+/* Of a freeze, its answer is not the end. */
+static bool cancel(const struct channel *channel, struct stream *stream, uint32_t id, size_t size) {
+    if (size)
+        return false;
+    if (stream)
+        child_hang_up(stream, BY_CANCEL);
+    else
+        freezer_cancel(channel, id);
+    return true;
 }
 
 static bool ping(struct channel *channel, uint32_t id, const uint8_t *payload, size_t size) {
@@ -140,7 +146,9 @@ bool session_frame(struct channel *channel, const uint8_t *header, const uint8_t
         return size == 4 && credit(channel, stream, id, get_u32(payload));
     if (id == 0)
         return false;
-    return (kind == CANCEL || kind == SIGNAL || kind == RESIZE) && control(stream, kind, payload, size);
+    if (kind == CANCEL)
+        return cancel(channel, stream, id, size);
+    return (kind == SIGNAL || kind == RESIZE) && control(stream, kind, payload, size);
 }
 
 /* The streams that it had are counted for the next greeting. */
@@ -148,6 +156,7 @@ void session_end(struct channel *channel) {
     channel->ended += channel->count;
     while (channel->count)
         stream_leave(channel->streams[channel->count - 1]);
+    freezer_leave(channel);
     forget_request(channel);
     channel->in_session = false;
     channel->pong_size = -1;

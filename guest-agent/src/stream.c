@@ -382,6 +382,7 @@ void streams_sweep(void) {
         loop_close(&stream->status);
         backlog_free(&stream->backlog);
         dial_free(stream);
+        freeze_free(stream);
         extra_windows -= stream->window - INPUT_WINDOW;
         stream_count--;
         free(stream->report);

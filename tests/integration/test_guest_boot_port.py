@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from banger.agent import messages
 from banger.agent.guest import AgentGuest
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.exec import ExecRequest
-from banger.core.ports import GuestIdentity, WriteOptions
+from banger.core.ports import GuestIdentity, GuestProcess, WriteOptions
 from banger.guest.boot import LinuxGuestBoot
 from banger.layout import Layout
 from tests.support.frozen import PATIENCE_S, freezes_and_thaws, is_held_up, writer
@@ -19,6 +20,7 @@ from tests.support.qemu_boot import (
     busybox_tree,
     debian_kernel,
     guest_config,
+    kill_all,
     machine,
     make_ssh_key,
     needs_qemu,
@@ -108,20 +110,93 @@ def test_overlay_is_frozen_with_the_disk_below_it(guest: Machine) -> None:
     guest.ask(freezes_and_thaws("/"))
 
 
-def test_frozen_guest_thaws_by_its_own_clock_and_for_the_next_host(guest: Machine) -> None:
+def test_file_systems_that_stand_still_are_frozen_by_nobody_else_and_thaw_by_the_clock(guest: Machine) -> None:
+    async def freeze(at: AgentGuest) -> None:
+        assert await at.machine.freeze(["/", "/"], 60) == 1
+        with pytest.raises(BangerError) as caught:
+            await at.machine.freeze(["/"], 60)
+        assert caught.value.kind is ErrorKind.CONFLICT
+        process = await writer(at, "")
+        assert await is_held_up(process)
+        assert await at.machine.thaw(["/"]) == 1
+        await _writes(process)
+        await at.machine.freeze(["/"], 2)
+        await _writes(await writer(at, ""))
+        assert await at.machine.thaw(["/"]) == 0, "it did not last until then"
+
+    guest.ask(freeze)
+
+
+def test_freezing_ends_with_the_session(guest: Machine) -> None:
     async def freeze(at: AgentGuest) -> None:
         await at.machine.freeze(["/"], 60)
-        await at.machine.freeze(["/"], 60)  # as a host that does not know whether it was heard
+
+    async def write(at: AgentGuest) -> None:
+        await _writes(await writer(at, ""))
+
+    guest.ask(freeze)
+    guest.ask(write)
+
+
+def test_freezing_that_is_given_up_leaves_nothing_frozen(guest: Machine) -> None:
+    async def give_up(at: AgentGuest) -> None:
+        for ms in (0, 2, 5, 10, 20, 20, 20, 20, 20, 50, 100):
+            freezing = asyncio.create_task(at.machine.freeze(["/"], 60))
+            await asyncio.sleep(ms / 1000)
+            if freezing.cancel():
+                with pytest.raises(asyncio.CancelledError):
+                    await freezing
+            else:  # it was done by then
+                assert await freezing == await at.machine.thaw(["/"]) == 1
+        await _writes(await writer(at, ""))
+        assert await at.machine.freeze(["/"], 60) == 1
+        assert await at.machine.thaw(["/"]) == 1
+
+    guest.ask(give_up)
+
+
+def test_freezing_is_taken_back_after_its_success_was_told(guest: Machine) -> None:
+    async def take_back(at: AgentGuest) -> None:
+        asker = at.machine.asker
+        stream = await asker.link.open(messages.freeze(60_000, ["/"]))
+        assert messages.read_u32((await asker.answer(stream)).fields) == 1
+        stream.take_back()
+        await _writes(await writer(at, ""))
+
+    guest.ask(take_back)
+
+
+def test_freezer_that_somebody_kills_is_followed_by_one_that_thaws(guest: Machine) -> None:
+    async def kill(at: AgentGuest) -> None:
+        await at.machine.freeze(["/"], 60)
+        newest = "for p in /proc/[0-9]*; do read -r a <$p/cmdline; case $a in @banger*) echo ${p#/proc/};; esac; done"
+        pids = (await shown(at, "sh", "-c", f"{newest} 2>/dev/null; true")).split()
+        await shown(at, "sh", "-c", f"kill -9 {max(map(int, pids))}")
+        await _writes(await writer(at, ""))
+        assert await at.machine.freeze(["/"], 60) == 1
+        assert await at.machine.thaw(["/"]) == 1
+
+    guest.ask(kill)
+
+
+def test_what_stood_still_when_the_agent_was_killed_can_be_thawed(guest: Machine) -> None:
+    async def freeze(at: AgentGuest) -> None:
+        await at.machine.freeze(["/"], 60)
+        await kill_all(at)
 
     async def thaw(at: AgentGuest) -> None:
         process = await writer(at, "")
         assert await is_held_up(process)
-        await at.machine.thaw(["/"])
-        await at.machine.thaw(["/"])
-        assert (await asyncio.wait_for(process.wait(), PATIENCE_S)).code == 0
-        await at.machine.freeze(["/"], 2)
-        process = await writer(at, "")
-        assert (await asyncio.wait_for(process.wait(), PATIENCE_S)).code == 0
+        with pytest.raises(BangerError) as caught:
+            await at.machine.freeze(["/"], 60)
+        assert caught.value.kind is ErrorKind.CONFLICT
+        assert await at.machine.thaw(["/"]) == 1
+        await _writes(process)
 
     guest.ask(freeze)
     guest.ask(thaw)
+
+
+async def _writes(process: GuestProcess) -> None:
+    """It does so long before a freeze of a minute would have ended by itself."""
+    assert (await asyncio.wait_for(process.wait(), PATIENCE_S / 2)).code == 0

@@ -133,14 +133,7 @@ class Machine:
 
     def kill_all(self) -> None:
         """Have every process but the first killed, the agent too; its host hears when another one has taken its place."""
-
-        async def kill(guest: AgentGuest) -> None:
-            process = await guest.exec(ExecRequest(("busybox", "kill", "-9", "-1")))
-            with pytest.raises(BangerError) as caught:
-                await asyncio.wait_for(process.wait(), BOOT_TIMEOUT_S)
-            assert caught.value.kind is ErrorKind.UNKNOWN_OUTCOME
-
-        asyncio.run(self._with_agent(kill))
+        asyncio.run(self._with_agent(kill_all))
 
     def power_off(self) -> None:
         """Have the guest power itself off, as the daemon does."""
@@ -149,6 +142,14 @@ class Machine:
     def wait_until_off(self, timeout_s: float = 60.0) -> int:
         """Wait for the machine to end by itself; QEMU's exit status."""
         return self.process.wait(timeout_s)
+
+
+async def kill_all(guest: AgentGuest) -> None:
+    """Have every process but the first killed, from within."""
+    process = await guest.exec(ExecRequest(("busybox", "kill", "-9", "-1")))
+    with pytest.raises(BangerError) as caught:
+        await asyncio.wait_for(process.wait(), BOOT_TIMEOUT_S)
+    assert caught.value.kind is ErrorKind.UNKNOWN_OUTCOME
 
 
 def debian_kernel() -> Path:

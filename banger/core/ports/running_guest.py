@@ -256,13 +256,17 @@ class GuestMachine(Protocol):
     async def freeze(self, mount_points: Sequence[str], within_s: float) -> int:
         """Bring file systems to a stand, all or none, with what they have on their disks; how many.
 
-        They go on by :meth:`thaw`, or by themselves after ``within_s`` seconds, 60 at most. The root ``/`` is the
-        whole of it, whatever it is made of. Frozen again, they get the new time.
+        They go on by :meth:`thaw`, after ``within_s`` seconds, 60 at most, when this is cancelled, or when the
+        connection to the guest is lost. The root ``/`` is the whole of it, whatever it is made of. Raises ``conflict``
+        if something is frozen already.
         """
         ...
 
     async def thaw(self, mount_points: Sequence[str]) -> int:
-        """Let them go on; it is no error if they do already."""
+        """Let all go on that :meth:`freeze` brought to a stand, and these, whoever did; no error if they do already.
+
+        Returns how many stood still until now: with fewer than were frozen, something may have been written meanwhile.
+        """
         ...
 
 
