@@ -9,8 +9,8 @@ from banger.config import Config
 from banger.core.models import Image, Kernel
 from banger.core.operation import Operation
 from banger.core.ports import PushRequest, RootfsFacts
-from banger.host.copying import copy_file
 from banger.layout import Layout
+from banger.posix.copying import copy_file
 
 
 class LocalImageTools:

@@ -62,6 +62,11 @@ def attach_tap(number: int, name: str) -> None:
     _place(_attached(name), number)
 
 
+def make_tap(number: int) -> None:
+    """A tap of nobody else's, in an empty network namespace: it goes with its descriptor."""
+    _place(_opened_tap("own"), number)
+
+
 def lend_tap(name: str, uid: int) -> None:
     """Let a user attach to a tap, by its name."""
     tap = _attached(name)
@@ -78,6 +83,11 @@ def _attached(name: str) -> int:
         probe = socket(AF_INET, SOCK_DGRAM)
         fcntl.ioctl(probe, _SIOCGIFFLAGS, struct.pack("16s24x", name.encode()))
         probe.close()
+    return _opened_tap(name)
+
+
+def _opened_tap(name: str) -> int:
+    """A descriptor of a tap, which is made if it is not there."""
     with Doing("open", "/dev/net/tun"):
         tap = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     with Doing("attach to the tap", name):

@@ -26,6 +26,7 @@ _MNT_DETACH = 2
 
 #: linux/prctl.h
 _NO_NEW_PRIVILEGES, _BOUNDING_DROP, _AMBIENT, _AMBIENT_CLEAR = 38, 24, 47, 4
+_SIGNAL_OF_PARENTS_DEATH, _KILL = 1, 9
 _CAPABILITY_VERSION = 0x20080522  # linux/capability.h, version 3
 
 #: SIGPIPE and SIGXFSZ, signal(7). The module ``signal`` takes several ms for its enumerations.
@@ -115,6 +116,11 @@ def exchange_root() -> None:
 def let_go_of_mount(path: str) -> None:
     """Unmount now, for this process; it ends with whoever else uses it."""
     _call("umount2", path.encode(), _MNT_DETACH)
+
+
+def end_with_parent() -> None:
+    """Be killed when the thread ends that started this process (PR_SET_PDEATHSIG). A change of user undoes it."""
+    _call("prctl", _SIGNAL_OF_PARENTS_DEATH, _KILL, 0, 0, 0)
 
 
 def refuse_new_privileges() -> None:

@@ -11,12 +11,14 @@
 - ``--lend-tap NAME``: a tap that is there already may be attached to by the user of ``--user``
 - ``--user-namespace``: be the owner of the namespaces that follow, for those who are not root
 - ``--no-network``: an empty network namespace
+- ``--own-tap NUMBER``: a new tap in it, as descriptor NUMBER, with which it goes
 - ``--root``: a root directory with nothing in it but what the next four say; other namespaces too
 - ``--scratch PLACE BYTES``: an empty directory of that size in it, which can be written
 - ``--visible PATH``: seen in it at the same place, read-only; a symbolic link as a link
 - ``--put MODE PATH PLACE``: a file, directory or block device, seen there; MODE is ``read`` or ``write``
 - ``--device PATH``: a device node, at the same place, for the VMM's user
 - ``--user UID GID``: become these, without any group
+- ``--end-with-parent``: PROGRAM is killed when the thread that has started this process ends
 - ``--jailer``: PROGRAM becomes these itself: it stays root, with the capabilities that this takes
 
 What cannot be done is said in one line, with the status 125, and nothing is executed.
@@ -58,9 +60,14 @@ def _become(wanted: Wanted) -> None:
     for tap in wanted.lent_taps:
         handed.lend_tap(tap, wanted.uid)
     root.enter_namespaces(wanted)
+    if wanted.own_tap >= 0:
+        handed.make_tap(wanted.own_tap)
     if wanted.has_root:
         root.make_root(wanted)
     rights.drop_rights(wanted)
+    if wanted.ends_with_parent:
+        with Doing("end with", "the parent"):
+            kernel.end_with_parent()
     os.umask(_MOST_MASK)
     kernel.restore_signals()
     with Doing("run", wanted.program[0]):

@@ -11,7 +11,7 @@ _MOST_BYTES = 1 << 40
 _WORDS = {
     "--cgroup": 1, "--enter": 1, "--open": 3, "--listen": 2, "--tap": 2, "--keep": 1, "--user-namespace": 0,
     "--no-network": 0, "--root": 0, "--visible": 1, "--device": 1, "--user": 2, "--process-namespace": 0,
-    "--scratch": 2, "--put": 3, "--lend-tap": 1, "--jailer": 0,
+    "--scratch": 2, "--put": 3, "--lend-tap": 1, "--own-tap": 1, "--jailer": 0, "--end-with-parent": 0,
 }  # fmt: skip
 _HANDED = ("--open", "--listen", "--tap", "--keep")
 
@@ -24,6 +24,7 @@ class Wanted:
         enter: namespaces to enter, in this order.
         handed: options that name what is opened, each with its words.
         lent_taps: names of taps that the user may attach to.
+        own_tap: the descriptor of a tap that is nobody else's; -1 for none.
         has_process_namespace: as process 1 of one.
         has_user_namespace: in one of its own, for those who are not root.
         has_no_network: in an empty network namespace.
@@ -35,6 +36,7 @@ class Wanted:
         uid: the user to become; 0 for none.
         gid: its group.
         is_jailer: the program becomes that user itself.
+        ends_with_parent: it is killed when the thread that started it ends.
         program: what to execute, and its arguments.
     """
 
@@ -43,13 +45,14 @@ class Wanted:
         self.enter: list[str] = []
         self.handed: list[tuple[str, list[str]]] = []
         self.lent_taps: list[str] = []
+        self.own_tap = -1
         self.has_process_namespace = self.has_user_namespace = self.has_no_network = self.has_root = False
         self.visible: list[str] = []
         self.devices: list[str] = []
         self.scratch = ("", 0)
         self.put: list[tuple[str, str, str]] = []
         self.uid = self.gid = 0
-        self.is_jailer = False
+        self.is_jailer = self.ends_with_parent = False
         self.program: list[str] = []
 
 
@@ -90,6 +93,8 @@ def _take(wanted: Wanted, option: str, words: list[str]) -> None:
         wanted.put.append((_mode(words[0]), _absolute(words[1]), _absolute(words[2])))
     elif option == "--lend-tap":
         wanted.lent_taps.append(words[0])
+    elif option == "--own-tap":
+        wanted.own_tap = number(words[0], _MOST_DESCRIPTOR)
     elif option == "--user":
         wanted.uid, wanted.gid = number(words[0], _MOST_ID), number(words[1], _MOST_ID)
         if not wanted.uid or not wanted.gid:
@@ -97,6 +102,7 @@ def _take(wanted: Wanted, option: str, words: list[str]) -> None:
     else:
         wanted.has_process_namespace |= option == "--process-namespace"
         wanted.is_jailer |= option == "--jailer"
+        wanted.ends_with_parent |= option == "--end-with-parent"
         wanted.has_user_namespace |= option == "--user-namespace"
         wanted.has_no_network |= option == "--no-network"
         wanted.has_root |= option == "--root"

@@ -1,8 +1,20 @@
 """Starting a VMM process that outlives the daemon, with limits, and finding out how it ended."""
 
 from banger.core.exits import Outcome
-from banger.launch.jail import Confinement, ForJailer, Opened, Put
+from banger.launch.jail import Confinement, ForHelper, ForJailer, Opened, Put
 from banger.launch.launching import Facts, Launching
 from banger.launch.port import Job, Launcher, Limits
 
-__all__ = ["Confinement", "Facts", "ForJailer", "Job", "Launcher", "Launching", "Limits", "Opened", "Outcome", "Put"]
+__all__ = [
+    "Confinement",
+    "Facts",
+    "ForHelper",
+    "ForJailer",
+    "Job",
+    "Launcher",
+    "Launching",
+    "Limits",
+    "Opened",
+    "Outcome",
+    "Put",
+]

@@ -62,6 +62,19 @@ class ForJailer:
 
 
 @dataclass(frozen=True, slots=True)
+class ForHelper:
+    """What a process gets that is killed when the thread that starts it ends.
+
+    Attributes:
+        kept: descriptors that it inherits.
+        own_tap: the descriptor of a new tap, in an empty network namespace; it goes with the process.
+    """
+
+    kept: Sequence[int]
+    own_tap: int
+
+
+@dataclass(frozen=True, slots=True)
 class Confinement:
     """What is left to a process. Paths and taps are opened with the rights of whoever starts it.
 
@@ -76,6 +89,8 @@ class Confinement:
         enter: namespaces (``/proc/PID/ns/…``) that are entered before anything else, in this order.
         has_processes: it sees those of the host; otherwise it is process 1 of a PID namespace.
         jailer: the program is a jailer, which becomes ``uid`` itself, and gets this.
+        written: files that are seen at the same place, as ``visible``, and may be written.
+        helper: it serves whoever starts it, for a moment, and gets this.
     """
 
     files: Sequence[Opened] = ()
@@ -88,6 +103,8 @@ class Confinement:
     enter: Sequence[Path] = ()
     has_processes: bool = True
     jailer: ForJailer | None = None
+    written: Sequence[Path] = ()
+    helper: ForHelper | None = None
 
 
 def helper() -> list[str]:
@@ -124,12 +141,7 @@ def jailed(
         words.append("--process-namespace")
     for namespace in confinement.enter:
         words += ["--enter", namespace]
-    for file in confinement.files:
-        words += ["--open", file.number, file.mode, file.path]
-    for number, path in confinement.sockets:
-        words += ["--listen", number, path]
-    for number, tap in confinement.taps:
-        words += ["--tap", number, tap]
+    words += _handed(confinement)
     if not confinement.uid and not confinement.enter:
         words.append("--user-namespace")
     if not confinement.has_network:
@@ -137,13 +149,32 @@ def jailed(
     words.append("--root")
     for path in confinement.visible:
         words += ["--visible", path]
+    for path in confinement.written:
+        words += ["--put", "write", path, path]
     for device in confinement.devices:
         words += ["--device", device]
     if confinement.uid:
         words += ["--user", confinement.uid, confinement.uid]
+    if confinement.helper:
+        words += _for_helper(confinement.helper)
     if confinement.jailer:
         words += _for_jailer(confinement.jailer)
     return [*map(str, words), "--", *argv]
+
+
+def _handed(confinement: Confinement) -> Iterator[object]:
+    for file in confinement.files:
+        yield from ("--open", file.number, file.mode, file.path)
+    for number, path in confinement.sockets:
+        yield from ("--listen", number, path)
+    for number, tap in confinement.taps:
+        yield from ("--tap", number, tap)
+
+
+def _for_helper(given: ForHelper) -> Iterator[object]:
+    for number in given.kept:
+        yield from ("--keep", number)
+    yield from ("--own-tap", given.own_tap, "--end-with-parent")
 
 
 def _for_jailer(given: ForJailer) -> Iterator[object]:

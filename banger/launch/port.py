@@ -35,7 +35,8 @@ class Job:
         argv: what to run; the program as an absolute path.
         log: what it prints is appended there.
         output: what it prints on standard output is appended there instead.
-        descriptors: open files to inherit, where the launcher can (``Launcher.inherits``); none if it is confined.
+        descriptors: open files to inherit, where the launcher can (``Launcher.inherits``); a confined one keeps
+            what its confinement says.
         confinement: what is left to it of the host; None for all.
         entering: a command that starts it in namespaces of others, put before all else.
     """

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.operation import Operation
-from banger.host.copying import copy_file
+from banger.posix.copying import copy_file
 from banger.storage.files import require
 from banger.storage.full_copy import own_root
 from banger.storage.overlay import writable_layer

@@ -8,7 +8,7 @@ from pathlib import Path
 from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.ports import Fill
-from banger.host.copying import copy_unsynced
+from banger.posix.copying import copy_unsynced
 from banger.posix.files import sync_path
 from banger.rootfs.ext4.skeleton import host_error
 

@@ -18,7 +18,7 @@ from banger.core.operation import Operation
 from banger.core.plan import CleanupStep
 from banger.core.ports import Drive, Fill, VmLedger
 from banger.core.units import MIB, format_size
-from banger.host.copying import clone_blocks, copy_file
+from banger.posix.copying import clone_blocks, copy_file
 from banger.rootfs.resize import file_system_bytes, grow_disk
 from banger.storage.files import ROOT_SERIAL, fill_of, fork_file, freeze_file, make_whole, remove_file, require
 

@@ -23,8 +23,8 @@ from banger.core.operation import Operation
 from banger.core.plan import CleanupStep
 from banger.core.ports import Contribution, DeviceKind, Drive, HostObject, Mount, VmLedger
 from banger.core.units import MIB
-from banger.host.copying import copy_file
 from banger.layout import Layout
+from banger.posix.copying import copy_file
 from banger.posix.files import sync_path
 from banger.rootfs.build import Layer, build_rootfs
 from banger.rootfs.resize import file_system_bytes, grow_disk

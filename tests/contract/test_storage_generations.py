@@ -17,7 +17,7 @@ import pytest
 from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.units import MIB
-from banger.host import copying
+from banger.posix import copying
 from banger.rootfs.resize import file_system_bytes
 from tests.support.ext4_reader import needs_e2fsprogs, run
 from tests.support.storage import (

@@ -22,7 +22,7 @@ from tests.support.machines import FAKES, KINDS, Rig, machine_of, obstacle_to
 from tests.support.tiny_guest import LETTERS
 from tests.support.waiting import eventually
 
-_SAVING = [kind for kind in KINDS if "firecracker" not in kind and kind not in ("qemu-systemd", "qemu-jailed")]
+_SAVING = [kind for kind in KINDS if "firecracker" not in kind and kind != "qemu-systemd"]
 
 
 @pytest.fixture(params=[kind if kind in FAKES else pytest.param(kind, marks=pytest.mark.boot) for kind in _SAVING])

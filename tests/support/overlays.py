@@ -16,7 +16,7 @@ import pytest
 
 from banger.core.operation import Operation
 from banger.core.ports import RootfsFacts
-from banger.host.copying import copy_file
+from banger.posix.copying import copy_file
 from banger.rootfs.commit import commit_rootfs
 from banger.rootfs.disk import make_disk
 from tests.support.ext4_reader import debugfs

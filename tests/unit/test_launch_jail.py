@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from banger.launch import Confinement, ForJailer, Job, Opened, Put
+from banger.launch import Confinement, ForHelper, ForJailer, Job, Opened, Put
 from banger.launch.jail import helper, jailed
 from banger.launch.systemd import run_arguments
 
@@ -52,6 +52,14 @@ def test_process_without_a_user_of_its_own_gets_a_user_namespace_for_its_mounts(
     assert " --user " not in told
     assert " --no-network " not in told
     assert " --user-namespace " not in options(Confinement(enter=[Path("/proc/7/ns/user")]))  # which it owns
+
+
+def test_helper_keeps_what_it_inherits_has_a_tap_of_its_own_and_ends_with_its_parent() -> None:
+    given = Confinement(uid=2100000000, has_network=False, written=[Path("/s/memory")], helper=ForHelper([7], 8))
+    told = options(given)
+    for words in ("--keep 7", "--own-tap 8", "--end-with-parent", "--put write /s/memory /s/memory", "--no-network"):
+        assert f" {words} " in told
+    assert not {"--keep", "--own-tap", "--end-with-parent"} & set(options(GIVEN).split())
 
 
 def test_service_is_started_as_the_helper() -> None:

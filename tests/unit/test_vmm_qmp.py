@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -107,3 +109,45 @@ def test_something_else_behind_the_socket_raises(server: Server, path: Path, noi
 def test_nobody_behind_the_socket_raises(path: Path) -> None:
     with pytest.raises(qmp.QmpError, match="cannot connect"), qmp.session(path, Deadline.after(5.0)):
         pass
+
+
+def test_session_tells_the_version_as_the_program_does(server: Server, path: Path) -> None:
+    version = {"qemu": {"major": 7, "minor": 2, "micro": 22}, "package": "Debian 1:7.2"}
+    server.batches[0] = [{"QMP": {"version": version, "capabilities": []}}]
+    with qmp.session(path, Deadline.after(5.0)) as session:
+        assert session.version == "QEMU emulator version 7.2.22 (Debian 1:7.2)"
+
+
+def test_wait_for_an_event_ends_at_once_with_one_that_came_before_and_else_in_time(server: Server, path: Path) -> None:
+    server.batches.append([EVENT, {"return": {}}])
+    with qmp.session(path, Deadline.after(60.0)) as session:
+        session.execute("query-status")
+        began = time.monotonic()
+        session.wait_for_event(30.0)
+        session.wait_for_event(0.01)
+        assert time.monotonic() - began < 20.0
+
+
+def test_session_over_a_connection_hands_over_an_open_file() -> None:
+    ours, theirs = socket.socketpair()
+    reading, writing = os.pipe()
+    got: list[int] = []
+
+    def serve() -> None:
+        with theirs:
+            theirs.sendall(json.dumps(GREETING).encode() + b"\n")
+            theirs.recv(4096)
+            theirs.sendall(b'{"return": {}}\n')
+            got.extend(socket.recv_fds(theirs, 4096, 1)[1])
+            theirs.sendall(b'{"return": {}}\n')
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    with qmp.session_over(ours, Deadline.after(20.0)) as session:
+        session.execute("getfd", {"fdname": "state"}, descriptor=writing)
+    thread.join()
+    os.close(writing)
+    os.write(got[0], b"here")
+    os.close(got[0])
+    assert os.read(reading, 10) == b"here"
+    os.close(reading)

@@ -12,16 +12,20 @@ import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from banger.core.cancel import CancelToken, Deadline
 from banger.core.models import ProcessIdentity
 from banger.core.names import saver_marker
 from banger.launch import Job, Launching
 from banger.posix.programs import find_program, require_program
+from banger.vmm import handing
 from banger.vmm import identity as processes
-from banger.vmm.qemu import migration, qmp
+from banger.vmm.qemu import jail, migration, qmp
+from banger.vmm.qemu.arguments import Binary
 from banger.vmm.qemu.saved_files import SavedFiles
 from banger.vmm.qemu.state_lines import Condenser, condenser_line, memory_mib
+from banger.vmm.qemu.words import first, options_of
 from banger.vmm.waiting import abandoned_with
 
 _START_TIMEOUT_S = 30.0
@@ -37,17 +41,27 @@ class Likeness:
 
     Attributes:
         argv: its command line.
+        uid: its user's, if it is in a jail; the helper is then, too. 0 if it is not.
         sizes: of its disks, in bytes, by node.
     """
 
     vm_id: str
     argv: Sequence[str]
+    uid: int
     sizes: Mapping[str, int]
 
     @property
     def memory_mib(self) -> int:
         """Of its guest."""
         return memory_mib(self.argv)
+
+
+@dataclass(frozen=True, slots=True)
+class Starter:
+    """The QEMU that is started, and what starts it."""
+
+    binary: Binary
+    launching: Launching
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +90,7 @@ class RunningCondenser:
 def started(
     like: Likeness,
     files: SavedFiles,
-    launching: Launching,
+    starter: Starter,
     on_spawn: Callable[[ProcessIdentity], None],
     token: CancelToken | None,
 ) -> Iterator[RunningCondenser]:
@@ -85,11 +99,12 @@ def started(
     marker = saver_marker(like.vm_id)
     with ours:
         with theirs:
-            own = Condenser(marker, files.memory, theirs.fileno(), like.sizes, _TAP)
-            argv = condenser_line(like.argv, own)
-            entering = (*_apart(argv), *_ending_with_us())
-            job = Job(like.vm_id, argv, files.log, descriptors=(theirs.fileno(),), entering=entering)
-            identity = processes.identify(launching.spawn_helper(job), marker)
+            job = (
+                _jailed(like, files, starter.binary, theirs.fileno())
+                if like.uid
+                else _free(like, files, theirs.fileno())
+            )
+            identity = processes.identify(starter.launching.spawn_helper(job), marker)
         try:
             on_spawn(identity)
             with qmp.session_over(ours, Deadline.after(_START_TIMEOUT_S), token) as monitor:
@@ -98,6 +113,27 @@ def started(
         finally:
             processes.kill(identity)
             processes.wait_gone(identity, _KILL_TIMEOUT_S)
+
+
+def _free(like: Likeness, files: SavedFiles, monitor: int) -> Job:
+    """With the rights of our own user."""
+    own = Condenser(saver_marker(like.vm_id), files.memory, monitor, like.sizes, _TAP)
+    argv = condenser_line(like.argv, own)
+    entering = (*_apart(argv), *_ending_with_us())
+    return Job(like.vm_id, argv, files.log, descriptors=(monitor,), entering=entering)
+
+
+def _jailed(like: Likeness, files: SavedFiles, binary: Binary, monitor: int) -> Job:
+    """As the user of the machine's own VMM, who has all that goes there anyway."""
+    options = options_of(like.argv)
+    tap = monitor + 1
+    own = Condenser(saver_marker(like.vm_id), files.memory, monitor, like.sizes, {"fd": tap})
+    handing.give(files.memory, like.uid)
+    kernel, accelerator = Path(first(options, "-kernel").value or ""), first(options, "-accel").kind
+    seen = jail.of_condenser(binary, kernel, accelerator, files, jail.OfCondenser(like.uid, monitor, tap))
+    program, *arguments = condenser_line(like.argv, own)
+    argv = [os.path.realpath(program), *arguments]
+    return Job(like.vm_id, argv, files.log, descriptors=(monitor,), confinement=seen)
 
 
 def ran_out_of_room(identity: ProcessIdentity) -> bool:

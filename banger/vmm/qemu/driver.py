@@ -33,8 +33,9 @@ from banger.vmm.qemu import failures, health, launch, loading, probe, qmp
 from banger.vmm.qemu.arguments import ACCELERATORS, AGENT_NODE, MACHINE, MACHINES, Handed, choose, command_line
 from banger.vmm.qemu.binary import find_binary
 from banger.vmm.qemu.engines import QemuEngines
+from banger.vmm.qemu.loaded_memory import loaded_memory
 from banger.vmm.qemu.saving import Saving, command_of, cpu_of, go_on
-from banger.vmm.qemu.state_lines import MemoryFile, obstacle_of
+from banger.vmm.qemu.state_lines import obstacle_of
 from banger.vmm.saved import check_loadable
 
 _COMMAND_TIMEOUT_S = 5.0
@@ -98,16 +99,24 @@ class QemuDriver:
         saved = check_loadable(config, vmm=self.name, version=binary.version, cpu=cpu)
         make_room(config.console_log, config.vmm_log)
 
-        def noted(handed: Handed) -> Sequence[str]:
-            argv = command_line(binary, config, handed, tsc_khz)
-            if saved is not None:
-                argv = loading.line(config, saved, argv, MemoryFile(saved.memory, binary.reads_memory_files))
+        def noted(argv: Sequence[str]) -> Sequence[str]:
             note_command(config.vmm_log, binary.version, argv)
             return argv
 
-        settle = None if saved is None else partial(loading.load, saved)
-        program = launch.Program(binary, noted, settle)
-        return launch.launch(config, program, on_spawn, self._launching, token=token)
+        def booting(handed: Handed) -> Sequence[str]:
+            return command_line(binary, config, handed, tsc_khz)
+
+        if saved is None:
+            program = launch.Program(binary, lambda handed: noted(booting(handed)))
+            return launch.launch(config, program, on_spawn, self._launching, token=token)
+        with loaded_memory(config, saved, binary, token) as memory:
+            program = launch.Program(
+                binary,
+                lambda handed: noted(loading.line(config, saved, booting(handed), memory)),
+                settle=partial(loading.load, saved),
+                memory=memory,
+            )
+            return launch.launch(config, program, on_spawn, self._launching, token=token)
 
     def save_obstacle(self, machine: Machine) -> str:
         """That a part of the machine is outside of it."""

@@ -18,6 +18,7 @@ from banger.launch import Job, Launching, Limits
 from banger.vmm import identity
 from banger.vmm.qemu import failures, jail, qmp
 from banger.vmm.qemu.arguments import QMP_SOCKET, Binary, Handed
+from banger.vmm.qemu.state_lines import MemoryFile
 from banger.vmm.starting import NotRunningError, start
 
 #: From the start of the process until the machine runs; a loaded host takes a second.
@@ -42,11 +43,13 @@ class Program:
     Attributes:
         command_line: makes the argument list, given what QEMU inherits open.
         settle: does what is to be done before the machine is as it should be; else it is waited for until it runs.
+        memory: its guest's, if that is a file.
     """
 
     binary: Binary
     command_line: Callable[[Handed], Sequence[str]]
     settle: Callable[[qmp.QmpSession], None] | None = None
+    memory: MemoryFile | None = None
 
 
 def launch(
@@ -112,8 +115,8 @@ def _confined(config: VmmConfig, program: Program, limits: Limits) -> Job:
         path.unlink(missing_ok=True)
         if len(os.fsencode(path)) >= _LONGEST_PATH:
             raise _no_socket(path, os.strerror(errno.ENAMETOOLONG))
-    jail.give(config)
-    seen = jail.confinement(config, program.binary, given)
+    jail.give(config, program.memory)
+    seen = jail.confinement(config, program.binary, given, program.memory)
     executable, *arguments = program.command_line(given)
     argv, inside = [os.path.realpath(executable), *arguments], entering(config.devices)
     return Job(config.vm_id, argv, config.vmm_log, limits, confinement=seen, entering=inside)

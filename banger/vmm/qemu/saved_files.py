@@ -59,6 +59,7 @@ def saved_files(directory: Path, memory_mib: int, binary: Binary) -> Iterator[Sa
         yield files
         for path in (files.memory, files.devices):
             sync_path(path)
+            os.chown(path, os.geteuid(), os.getegid())
             path.chmod(_mode(binary))
     except OSError as error:
         _remove(files.memory, files.devices)

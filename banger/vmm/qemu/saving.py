@@ -21,7 +21,7 @@ from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import ProcessIdentity
 from banger.core.ports import Machine, SavedMachine
 from banger.launch import Launching
-from banger.posix.files import sync_path
+from banger.posix.files import sync_path, text_or_empty
 from banger.vmm import identity as processes
 from banger.vmm.log_files import log_tail
 from banger.vmm.qemu import condenser, failures, migration, qmp
@@ -49,6 +49,13 @@ def command_of(machine: Machine) -> list[str]:
     """The command line that a machine was started with, whatever this banger would start now. Empty if it is gone."""
     words = Path(f"/proc/{machine.identity.pid}/cmdline").read_bytes() if processes.is_same(machine.identity) else b""
     return [os.fsdecode(word) for word in words.split(b"\0")[:-1]]
+
+
+def _uid_of(identity: ProcessIdentity) -> int:
+    """The user of a VMM's own; 0 if it has none, or is gone."""
+    status = text_or_empty(Path(f"/proc/{identity.pid}/status"))
+    uid = next((int(line.split()[1]) for line in status.splitlines() if line.startswith("Uid:")), 0)
+    return 0 if uid == os.geteuid() else uid
 
 
 def cpu_of(option: str) -> str:
@@ -79,7 +86,7 @@ class Saving:
                 runs, sizes = self._look(monitor), _sizes(monitor)
         except qmp.QmpError as error:
             raise self._failed(str(error)) from error
-        like = condenser.Likeness(self.machine.vm_id, argv, sizes)
+        like = condenser.Likeness(self.machine.vm_id, argv, _uid_of(self.machine.identity), sizes)
         for disk in written_disks(argv):
             sync_path(disk)  # which is done once more when the machine stands still, and is the less then
         with saved_files(into, like.memory_mib, self.binary) as files:
@@ -115,13 +122,14 @@ class Saving:
     ) -> bytes:
         """Save the memory, and return all else."""
         helpers: list[ProcessIdentity] = []
+        starter = condenser.Starter(self.binary, self.launching)
 
         def spawned(identity: ProcessIdentity) -> None:
             helpers.append(identity)
             self.on_spawn(identity)
 
         try:
-            with condenser.started(like, files, self.launching, spawned, self.token) as helper:
+            with condenser.started(like, files, starter, spawned, self.token) as helper:
                 self._move(like, helper, standing, runs=runs)
                 return helper.devices(_COMMAND_TIMEOUT_S, self.token)
         except (qmp.QmpError, OSError) as error:

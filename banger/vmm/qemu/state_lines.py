@@ -111,8 +111,6 @@ def written_disks(argv: Sequence[str]) -> list[Path]:
 
 def obstacle_of(argv: Sequence[str]) -> str:
     """Why state of a machine cannot be saved: the host's kernel, or another process, has a part of a device's."""
-    if "-add-fd" in argv:
-        return "banger cannot save machines in a jail yet"
     for option in options_of(argv):
         held = option.kind.startswith(("vhost-", "vfio-")) or option.get("vhost") == "on"
         if option.name in ("-device", "-netdev") and held:

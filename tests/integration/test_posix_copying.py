@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from banger.core.operation import Operation
-from banger.host.copying import copy_file
+from banger.posix.copying import copy_file
 
 
 @pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="no file system in memory to copy from")
