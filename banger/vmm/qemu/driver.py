@@ -113,7 +113,7 @@ class QemuDriver:
             program = launch.Program(
                 binary,
                 lambda handed: noted(loading.line(config, saved, booting(handed), memory)),
-                settle=partial(loading.load, saved),
+                settle=partial(loading.load, saved, config.vmm_log),
                 memory=memory,
             )
             return launch.launch(config, program, on_spawn, self._launching, token=token)

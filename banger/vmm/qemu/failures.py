@@ -21,6 +21,8 @@ _DISK_IN_USE = re.compile(r"Failed to get .*lock|Is another process using the im
 _KERNEL = re.compile(
     r"loading elf kernel|invalid kernel header|could not load kernel|linux kernel too old|bImage|ENTRY note"
 )
+#: What was saved is not what the machine is, or not whole (QEMU: ``migration/savevm.c``, ``migration/ram.c``).
+_NOT_LOADED = re.compile(r"load of migration failed|error while loading state|while loading VM state")
 _PROGRAM = re.compile(r"^\S*qemu-system-\w+: (error: )?")
 #: Printed when KVM cannot go on with a guest; QEMU lives on then and its machine stands still, in the state
 #: ``internal-error`` (QEMU: ``accel/kvm/kvm-all.c``, ``target/i386/kvm/kvm.c``).
@@ -70,6 +72,14 @@ def explain(config: VmmConfig, log: str, error: Exception, *, timed_out: bool) -
             cause=words,
             hint="use another kernel: --kernel debian-cloud",
         )
+    if _NOT_LOADED.search(log):
+        return BangerError(
+            ErrorKind.INVALID,
+            f'cannot start VM "{name}": QEMU cannot load its saved state, which is damaged or of another machine',
+            subject=name,
+            cause=words,
+            hint="start a VM from an image, or from another snapshot",
+        )
     kind = ErrorKind.TIMEOUT if timed_out else ErrorKind.UNAVAILABLE
     what = "QEMU did not get the machine running in time" if timed_out else "QEMU gave up"
     return BangerError(
@@ -79,6 +89,11 @@ def explain(config: VmmConfig, log: str, error: Exception, *, timed_out: bool) -
         cause=words,
         hint=f"banger vm logs --source vmm {name}",
     )
+
+
+def tells_of_disk_in_use(log: str) -> bool:
+    """True if QEMU could not take a disk for itself."""
+    return bool(_DISK_IN_USE.search(log))
 
 
 def ended_by_signal(words: str) -> Asked | None:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import socket
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.ports import SavedMachine, VmmConfig
-from banger.vmm.qemu import migration
-from banger.vmm.qemu.qmp import QmpSession
+from banger.vmm.log_files import log_tail
+from banger.vmm.qemu import failures, migration
+from banger.vmm.qemu.qmp import QmpError, QmpSession
 from banger.vmm.qemu.saving import FORM
 from banger.vmm.qemu.state_lines import MemoryFile, form_of, loading_line
 
@@ -38,8 +40,12 @@ def line(config: VmmConfig, saved: SavedMachine, argv: Sequence[str], memory: Me
     return loading_line(argv, memory)
 
 
-def load(saved: SavedMachine, monitor: QmpSession) -> None:
-    """Have a machine that waits take over its state, and stand still. It announces itself to no network."""
+def load(saved: SavedMachine, vmm_log: Path, monitor: QmpSession) -> None:
+    """Have a machine that waits take over its state, and stand still. It announces itself to no network.
+
+    Its disks are taken at the end. What QEMU cannot take then it only complains of, and stands still with all others.
+    """
+    said = vmm_log.stat().st_size
     migration.configure(monitor, x_ignore_shared=True)
     monitor.execute("migrate-set-parameters", {"announce-rounds": 0})
     data = saved.devices.read_bytes()
@@ -51,6 +57,8 @@ def load(saved: SavedMachine, monitor: QmpSession) -> None:
         with suppress(OSError):  # it gave up, and says why when it is asked
             ours.sendall(data)
     migration.wait_received(monitor)
+    if failures.tells_of_disk_in_use(log_tail(vmm_log, said)):
+        raise QmpError("it cannot have its disks")
 
 
 def _difference(then: str, now: str) -> str:
