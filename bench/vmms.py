@@ -9,18 +9,20 @@ from pathlib import Path
 
 import pytest
 
+from bench import jailed
 from bench.measure import Comparison
 from tests.support import testhost
 from tests.support.daemon import BangerHome, banger_home
 from tests.support.firecracker import binaries
 from tests.support.images import busybox_rootfs
-from tests.support.testhost import PYTHON, HostInside
+from tests.support.testhost import PYTHON, SOURCES, HostInside
 
 #: Real KVM in an emulated machine is slow, and rounds of it take minutes.
 ROUNDS = 5
 DRIVERS = ("firecracker", "qemu")
 NAME, MEMORY_MIB = "measured", 256
 MODULES = "/srv/modules"
+PROGRAMS = "/srv/firecracker"
 _NEEDED = " ".join(
     f"kernel/{name}"
     for name in (
@@ -69,10 +71,13 @@ def run(root: Path, rounds: int) -> Iterator[Comparison]:
                 seconds, kib = _measured(host, name)
                 if number:
                     values.append((seconds, kib))
+        jail = _jail_measured(host, max(ROUNDS, rounds))
     seconds_of = {name: statistics.median(one[0] for one in values) for name, values in found.items()}
     mib_of = {name: statistics.median(one[1] for one in values) / 1024 for name, values in found.items()}
     yield _reported("Firecracker vs QEMU, start to first exec (test host)", seconds_of, "s")
     yield _reported("Firecracker vs QEMU, the VMM's own memory (test host)", mib_of, "MiB")
+    what = "start of Firecracker's machine in its jail, and as root (test host)"
+    yield Comparison(what, jail[jailed.JAILED], jail[jailed.AS_ROOT], float("inf"))
 
 
 def _programs() -> tuple[Path, Path]:
@@ -85,10 +90,10 @@ def _programs() -> tuple[Path, Path]:
 def _prepare(host: HostInside, home: BangerHome, root: Path, programs: tuple[Path, Path]) -> None:
     """KVM, Firecracker, a kernel with its modules and an image."""
     host.shell("modprobe kvm-amd || modprobe kvm-intel").ok()
-    host.shell("mkdir -p /srv/firecracker").ok()
+    host.shell(f"mkdir -p {PROGRAMS}").ok()
     for program in programs:
-        host.put(program, "/srv/firecracker/")
-    host.banger("driver", "install", "firecracker", "--from", "/srv/firecracker").ok()
+        host.put(program, f"{PROGRAMS}/")
+    host.banger("driver", "install", "firecracker", "--from", PROGRAMS).ok()
     kernel = home.data / "kernels" / home.json("kernel", "list")[0]["id"] / "vmlinuz"
     host.put(kernel, "/srv/vmlinuz")
     host.shell(f"mkdir -p {MODULES} && cd /lib/modules/* && cp --parents -r {_NEEDED} modules.* {MODULES}").ok()
@@ -107,6 +112,14 @@ def _script(root: Path) -> Path:
 def _measured(host: HostInside, driver: str) -> tuple[float, int]:
     seconds, kib = json.loads(host.run(PYTHON, "/srv/measure.py", driver).ok().text.splitlines()[-1])
     return seconds, kib
+
+
+def _jail_measured(host: HostInside, rounds: int) -> Mapping[str, float]:
+    """As :mod:`bench.jailed` has it, in there."""
+    host.put(Path(__file__).parent, f"{SOURCES}/bench")
+    words = ("env", "-C", SOURCES, PYTHON, "-m", "bench.jailed", "firecracker-jailed", str(rounds))
+    found: Mapping[str, float] = json.loads(host.run(*words, PATH=f"{PROGRAMS}:/usr/sbin:/usr/bin").ok().text)
+    return found
 
 
 def _reported(name: str, values: Mapping[str, float], unit: str) -> Comparison:

@@ -6,6 +6,7 @@ The last two need what few test machines have; the test host has both (tests/e2e
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import stat
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from banger.core.errors import BangerError, ErrorKind
-from banger.launch import Job, Launcher, Limits, Outcome
+from banger.launch import Confinement, ForJailer, Job, Launcher, Limits, Outcome, Put
 from banger.launch.cgroups import ROOT, Cgroups, NoDelegationError, delegated_part
 from banger.launch.session import SessionLauncher
 from banger.launch.systemd import SystemdLauncher
@@ -26,6 +27,7 @@ INSTALLATION = f"{os.getpid():012x}"
 VM = "aaaaaaaaaaaa"
 LIMITS = Limits(cpu_percent=150, memory_bytes=48 << 20, tasks=32)
 MARKER = "launch-contract"
+USER = 2_000_100_001
 
 
 @dataclass
@@ -107,6 +109,34 @@ def test_arguments_arrive_as_they_are(rig: Rig) -> None:
 @of(*EVERY)
 def test_outcome_tells_how_the_process_ended(rig: Rig, script: str, status: int) -> None:
     assert rig.run(f"sleep 0.3; {script}") == Outcome(status)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may make a PID namespace without one of users")
+@of(*EVERY)
+def test_process_1_of_a_namespace_is_found_and_its_end_is_told_like_that_of_others(rig: Rig) -> None:
+    busybox = shutil.which("busybox") or pytest.skip("needs a static busybox")
+    script = 'echo "$$"; until [ -e /go/now ]; do "$0" sleep 0.05; done; exit 7'
+    (rig.directory / "go").mkdir()
+    put = [Put("read", rig.directory / "go", Path("/go"))]
+    seen = Confinement(
+        visible=[Path(busybox)],
+        has_network=False,
+        has_processes=False,
+        uid=USER,
+        jailer=ForJailer(Path("/s"), 4096, put),
+    )
+    argv = [busybox, "sh", "-c", script, busybox, MARKER]
+    pid = rig.launcher.spawn(Job(VM, argv, rig.directory / "log", LIMITS, confinement=seen))
+    identity = processes.identify(pid, MARKER)
+    try:
+        assert processes.find(MARKER, range(USER, USER + 1)) == identity
+        eventually(lambda: rig.log() == "1\n", what="it runs as process 1")
+        (rig.directory / "go" / "now").touch()
+        status = rig.wait(pid)
+    finally:
+        processes.kill(identity)
+    told = rig.launcher.outcome(VM).status
+    assert (status if told is None else told) == 7
 
 
 @of(*EVERY)

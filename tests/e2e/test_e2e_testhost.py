@@ -50,7 +50,7 @@ PATIENCE_S = 90.0
 SUITES = {
     "test_launch_contract.py": (
         "test_launch_contract and (cgroup or systemd)",
-        "limits_are or memory or arguments or released or (outcome and 7)",
+        "limits_are or memory or arguments or released or namespace or (outcome and 7)",
     ),
     "test_vmm_contract.py": ("qemu-systemd", "listening or adopted"),
     "test_storage_contract.py": (

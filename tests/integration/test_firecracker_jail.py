@@ -22,20 +22,17 @@ import pytest
 
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import ProcessIdentity
-from banger.core.names import vmm_marker
 from banger.core.ports import AGENT_SOCKET, Drive, TapNic, VmmConfig
-from banger.launch import Job
 from banger.vmm import identity as processes
 from banger.vmm.firecracker import jail, launch
 from banger.vmm.firecracker.binary import SETTING, Binary, inspect
 from banger.vmm.firecracker.client import Api
 from banger.vmm.firecracker.configuration import API_SOCKET, configuration
-from banger.vmm.log_files import begin_anew
 from banger.vmm.starting import NotRunningError
-from tests.support.firecracker import binaries
+from tests.support.firecracker import binaries, make_release
+from tests.support.idle_firecracker import start_idle
 from tests.support.intruder import intrude, open_secrets, status_of
-from tests.support.machines import Rig, make_launching
-from tests.support.waiting import eventually
+from tests.support.machines import Rig
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root's daemon gives VMMs users of their own")
 
@@ -83,23 +80,10 @@ def configured(rig: Rig, name: str, **changes: object) -> VmmConfig:
 
 
 def started(binary: Binary, config: VmmConfig) -> ProcessIdentity:
-    """The jailer has become Firecracker, and that answers."""
-    for name in (API_SOCKET, AGENT_SOCKET):
-        (config.run_dir / name).unlink(missing_ok=True)
-    begin_anew(config.vmm_log)
-    where = jail.places(config)
-    told = launch.arguments(config, where)
-    file = told.index("--config-file")
-    argv = jail.command_line(config, binary, [*told[:file], *told[file + 2 :]])
-    seen = jail.confinement(config, binary)
-    jail.prepare(config, {})
-    job = Job(config.vm_id, argv, config.vmm_log, output=config.console_log, confinement=seen)
-    identity = processes.identify(make_launching("session").spawn(job), vmm_marker(config.vm_id))
+    """It answers, and has opened all that its machine would be made of."""
+    identity = start_idle(binary, config)
     api = Api(launch.api_path(config.run_dir), 5.0)
-    eventually(lambda: api.path.exists() or not processes.is_same(identity))
-    assert processes.is_same(identity), config.vmm_log.read_text(encoding="utf-8")
-    assert api.get("/")["id"] == vmm_marker(config.vm_id)
-    whole: dict[str, Any] = configuration(config, where)
+    whole: dict[str, Any] = configuration(config, jail.places(config))
     for name in ("machine-config", "boot-source", "vsock", "entropy"):
         api.put(f"/{name}", whole[name])
     for drive in whole["drives"]:
@@ -297,8 +281,6 @@ def test_cpu_template_that_is_a_file_of_roots_is_read_in_the_jail_all_the_same(r
 def test_jailer_of_another_version_is_refused_before_anything_is_started(
     rig: Rig, binary: Binary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.support.firecracker import make_release
-
     make_release(tmp_path / "bin", "1.16.1", jailer="1.15.1")
     monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
     for asked in (rig.vmm.version, lambda: rig.vmm.launch(rig.config("odd"), lambda _: None)):
