@@ -219,7 +219,10 @@ def explain_vmm(program: VmmProgram, damage: str = "") -> Check:
     taken = ", for new VMs" if program.is_default else ""
     detail = f"{program.version} ({where}{taken}), {program.support}"
     if program.jail_problem:
-        return Check("firecracker", Status.WARNING, f"{detail}; it cannot be jailed: {program.jail_problem}", again)
+        unused = (
+            f"a daemon of root's does not use it unless vmm.jail is off, as it cannot be jailed: {program.jail_problem}"
+        )
+        return Check("firecracker", Status.WARNING, f"{detail}; {unused}", again)
     verdict = Status.WARNING if program.is_outdated and program.is_default else Status.OK
     return Check("firecracker", verdict, detail, again)
 

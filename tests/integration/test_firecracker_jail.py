@@ -24,7 +24,7 @@ from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import ProcessIdentity
 from banger.core.ports import AGENT_SOCKET, Drive, TapNic, VmmConfig
 from banger.vmm import identity as processes
-from banger.vmm.firecracker import jail, launch
+from banger.vmm.firecracker import failures, jail, launch
 from banger.vmm.firecracker.binary import SETTING, Binary, inspect
 from banger.vmm.firecracker.client import Api
 from banger.vmm.firecracker.configuration import API_SOCKET, configuration
@@ -250,6 +250,15 @@ def test_tap_is_opened_by_the_vmms_user_where_it_is_and_by_no_other(rig: Rig, bi
         rig.processes.kill(identity)
     finally:
         subprocess.run([ip, "link", "del", tap], check=True)
+
+
+def test_jailer_that_may_not_make_devices_is_heard_and_ends(rig: Rig, binary: Binary) -> None:
+    config = configured(rig, "poor")
+    with pytest.raises(AssertionError) as caught:
+        start_idle(binary, config, ("setpriv", "--bounding-set", "-mknod", "--"))
+    error = failures.explain(config, str(caught.value), Exception(), timed_out=False)
+    assert "cannot be put into a jail" in error.message
+    assert "via mknod inside the jail: Operation not permitted" in error.cause
 
 
 def test_launch_whose_disk_is_gone_names_it(rig: Rig, binary: Binary) -> None:

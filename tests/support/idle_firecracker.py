@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from banger.core.cancel import Deadline
 from banger.core.models import ProcessIdentity
@@ -20,7 +21,7 @@ from tests.support.machines import make_launching
 _TIMEOUT_S, _POLL_S = 30.0, 0.002
 
 
-def start_idle(binary: Binary, config: VmmConfig) -> ProcessIdentity:
+def start_idle(binary: Binary, config: VmmConfig, entering: Sequence[str] = ()) -> ProcessIdentity:
     """Start it, in its jail if the configuration names a user, and return once its API answers."""
     for name in (API_SOCKET, AGENT_SOCKET):
         (config.run_dir / name).unlink(missing_ok=True)
@@ -33,7 +34,7 @@ def start_idle(binary: Binary, config: VmmConfig) -> ProcessIdentity:
         jail.prepare(config, {})
     else:
         argv, seen = [str(binary.path), "--id", vmm_marker(config.vm_id), *argv], None
-    job = Job(config.vm_id, argv, config.vmm_log, output=config.console_log, confinement=seen)
+    job = Job(config.vm_id, argv, config.vmm_log, output=config.console_log, confinement=seen, entering=entering)
     identity = processes.identify(make_launching("session").spawn(job), vmm_marker(config.vm_id))
     deadline = Deadline.after(_TIMEOUT_S)
     while not _answers(config):

@@ -51,6 +51,8 @@ _FAILURES = {
         "use another kernel: --kernel debian-cloud",
     ),
 }
+#: Of the jailer, which is followed by Firecracker's own words once it is done.
+_JAILER = re.compile(r"^Jailer error: .*$", re.MULTILINE)
 _MORE = "banger vm logs --source vmm {name}"
 _GAVE_UP = _Failure(ErrorKind.UNAVAILABLE, "Firecracker gave up", _MORE)
 _TOO_SLOW = _Failure(ErrorKind.TIMEOUT, "Firecracker did not get the machine running in time", _MORE)
@@ -60,7 +62,7 @@ def explain(config: VmmConfig, log: str, error: Exception, *, timed_out: bool) -
     """The error for a machine that did not come up; ``log`` is what Firecracker printed during this start."""
     if match := handing.NOT_HANDED.search(log):
         return handing.not_handed(config.name, match[0])
-    if match := handing.NO_JAIL.search(log):
+    if match := handing.NO_JAIL.search(log) or _JAILER.search(log):
         return handing.no_jail(config.name, match[0])
     known = (failure for said, failure in _FAILURES.items() if re.search(said, log, re.IGNORECASE))
     found = next(known, _TOO_SLOW if timed_out else _GAVE_UP)
