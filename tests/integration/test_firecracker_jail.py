@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -23,6 +23,7 @@ import pytest
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import ProcessIdentity
 from banger.core.ports import AGENT_SOCKET, Drive, TapNic, VmmConfig
+from banger.core.ports import entering as inside
 from banger.vmm import identity as processes
 from banger.vmm.firecracker import failures, jail, launch
 from banger.vmm.firecracker.binary import SETTING, Binary, inspect
@@ -33,6 +34,7 @@ from tests.support.firecracker import binaries, make_release
 from tests.support.idle_firecracker import start_idle
 from tests.support.intruder import intrude, open_secrets, status_of
 from tests.support.machines import Rig
+from tests.support.netns import why_no_namespace
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root's daemon gives VMMs users of their own")
 
@@ -81,7 +83,7 @@ def configured(rig: Rig, name: str, **changes: object) -> VmmConfig:
 
 def started(binary: Binary, config: VmmConfig) -> ProcessIdentity:
     """It answers, and has opened all that its machine would be made of."""
-    identity = start_idle(binary, config)
+    identity = start_idle(binary, config, inside(config.devices))
     api = Api(launch.api_path(config.run_dir), 5.0)
     whole: dict[str, Any] = configuration(config, jail.places(config))
     for name in ("machine-config", "boot-source", "vsock", "entropy"):
@@ -232,24 +234,44 @@ def test_vmm_that_fills_its_root_directory_fills_no_disk_and_not_the_hosts_memor
     assert root.f_bavail > 0
 
 
+@pytest.fixture
+def elsewhere() -> Iterator[Path]:
+    """A network namespace that is not the host's."""
+    if obstacle := why_no_namespace():
+        pytest.skip(obstacle)
+    with subprocess.Popen(["unshare", "--net", "sh", "-c", "echo; exec sleep 600"], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        yield Path(f"/proc/{holder.pid}/ns/net")
+        holder.kill()
+
+
 @pytest.mark.skipif(not Path("/dev/net/tun").exists(), reason="needs /dev/net/tun")
-def test_tap_is_opened_by_the_vmms_user_where_it_is_and_by_no_other(rig: Rig, binary: Binary) -> None:
-    ip = shutil.which("ip") or pytest.skip("needs ip")
-    tap = f"bgj{os.getpid() % 100000}"
-    subprocess.run([ip, "tuntap", "add", tap, "mode", "tap", "user", "0"], check=True)
-    try:
-        nic = TapNic(tap, "06:00:0a:00:00:02")
-        config = configured(rig, "wired")
-        config = replace(config, devices=[*config.devices, nic])
-        identity = started(binary, config)
-        assert Path(f"/proc/{identity.pid}/ns/net").readlink() == Path("/proc/self/ns/net").readlink()
-        assert Path(f"/sys/class/net/{tap}/owner").read_text(encoding="utf-8").strip() == str(config.uid)
-        other = replace(configured(rig, "other"), devices=[replace(nic, tap="nosuchtap")])
-        with pytest.raises(AssertionError, match='cannot find the tap "nosuchtap"'):
-            started(binary, other)
-        rig.processes.kill(identity)
-    finally:
-        subprocess.run([ip, "link", "del", tap], check=True)
+def test_tap_is_opened_by_the_vmms_user_in_the_namespace_where_it_is(rig: Rig, binary: Binary, elsewhere: Path) -> None:
+    entering = ("nsenter", f"--net={elsewhere}", "--")
+    subprocess.run([*entering, "ip", "tuntap", "add", "bgj0", "mode", "tap", "user", "0"], check=True)
+    nic = TapNic("bgj0", "06:00:0a:00:00:02", 0, entering)
+    config = configured(rig, "wired")
+    config = replace(config, devices=[*config.devices, nic])
+    identity = started(binary, config)
+    assert Path(f"/proc/{identity.pid}/ns/net").readlink() == elsewhere.readlink()
+    shown = subprocess.run(
+        [*entering, "ip", "-details", "link", "show", "bgj0"], capture_output=True, text=True, check=True
+    ).stdout
+    assert f"user {config.uid}" in shown
+    rig.processes.kill(identity)
+    lost = configured(rig, "lost")
+    with pytest.raises(AssertionError, match='cannot find the tap "nosuchtap"'):
+        started(binary, replace(lost, devices=[replace(nic, tap="nosuchtap")]))
+
+
+def test_vmm_that_is_process_1_stands_still_and_goes_on_by_signals_from_outside(rig: Rig, binary: Binary) -> None:
+    config = configured(rig, "stopped")
+    identity = started(binary, config)
+    assert processes.stop(identity, 5.0)
+    assert processes.kill(identity, signal.SIGCONT)
+    assert Api(launch.api_path(config.run_dir), 5.0).get("/")["state"] == "Not started"
+    rig.processes.kill(identity)
 
 
 def test_jailer_that_may_not_make_devices_is_heard_and_ends(rig: Rig, binary: Binary) -> None:

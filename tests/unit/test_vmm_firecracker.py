@@ -25,7 +25,7 @@ from banger.core.wire.vm_spec import VmSpec
 from banger.launch import Launching
 from banger.layout import Layout
 from banger.vmm import identity as processes
-from banger.vmm.firecracker import client, exits, failures, launch
+from banger.vmm.firecracker import client, exits, failures, jail, launch
 from banger.vmm.firecracker import driver as firecracker_driver
 from banger.vmm.firecracker.client import Api, ApiConnectError, ApiError, ApiTimeoutError
 from banger.vmm.firecracker.configuration import configuration
@@ -92,6 +92,14 @@ def test_cpu_template_is_a_name_or_a_file(template: str, where: tuple[str, ...])
     for key in where:
         found = found[key]
     assert found == template  # type: ignore[comparison-overlap]
+
+
+def test_machine_in_a_jail_names_no_path_of_the_host() -> None:
+    config = replace(CONFIG, uid=2_100_000_000, options={"cpu_template": "/etc/cpu.json"})
+    where = jail.places(config)
+    told = json.dumps([configuration(config, where), launch.arguments(config, where)])
+    assert not [path for path in ("/run/banger", "/k/", "/v/", "/i/", "/etc") if path in told]
+    assert configuration(config, where)["vsock"]["uds_path"] == "/vm/ga.sock"
 
 
 def test_device_that_firecracker_does_not_have_is_a_usage_error() -> None:
@@ -164,6 +172,21 @@ def test_start_that_failed_says_what_to_do(said: str, kind: ErrorKind, words: st
     error = failures.explain(CONFIG, f"{STAMP}{said}\n", Exception("gone"), timed_out=False)
     assert (error.kind, words in error.message, said in error.cause) == (kind, True, True)
     assert error.hint
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ('banger-jail: cannot find the tap "bgt0": No such device', "something that it needs cannot be had"),
+        ('banger-jail: cannot make "namespaces": Operation not permitted', "cannot be put into a jail"),
+        ("Jailer error: Failed to create /dev/kvm via mknod inside the jail", "cannot be put into a jail"),
+    ],
+)
+def test_jail_that_cannot_be_made_says_why_and_is_no_fault_of_kvm(said: str, words: str) -> None:
+    error = failures.explain(CONFIG, f"thread 'main' panicked\n{said}\n", Exception("gone"), timed_out=False)
+    assert (error.kind, error.cause) == (ErrorKind.UNAVAILABLE, said)
+    assert words in error.message
+    assert not isinstance(error, EngineError)
 
 
 def test_kvm_that_is_to_blame_is_an_error_of_the_engine() -> None:
