@@ -128,9 +128,9 @@ def seal(config: VmmConfig) -> None:
     """
     shared = shared_dir(config.run_dir)
     os.chown(shared, 0, 0)
-    for name in (API_SOCKET, AGENT_SOCKET):
-        if not stat.S_ISSOCK((shared / name).lstat().st_mode):
-            raise NotRunningError(f"{name} is no socket")
+    for path in (shared / API_SOCKET, shared / AGENT_SOCKET):
+        if path.is_symlink() or not path.is_socket():
+            raise NotRunningError(f"it has made no socket {path.name}")
 
 
 def _put(config: VmmConfig) -> Iterator[Put]:
