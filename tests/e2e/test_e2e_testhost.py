@@ -183,7 +183,7 @@ def _check_jailed(service: HostInside, pid: int) -> int:
     ]  # fmt: skip
     seen = service.run("ls", f"/proc/{pid}/root/").ok().text.split()
     assert {"drives", "firecracker", "kernel"} <= set(seen) <= {
-        "dev", "drives", "firecracker", "firecracker.pid", "initrd", "kernel", "run", "vm", "vmm.log",
+        "dev", "drives", "firecracker", "firecracker.pid", "initrd", "kernel", "run", "vm", "vmm-metrics.log", "vmm.log",
     }  # fmt: skip
     assert _doctor(service)["jail"]["verdict"] == "ok"
     return user

@@ -29,6 +29,7 @@ from banger.vmm.firecracker import failures, jail, launch
 from banger.vmm.firecracker.binary import SETTING, Binary, inspect
 from banger.vmm.firecracker.client import Api
 from banger.vmm.firecracker.configuration import API_SOCKET, configuration
+from banger.vmm.firecracker.metrics import metrics_file
 from banger.vmm.starting import NotRunningError
 from tests.support.firecracker import binaries, make_release
 from tests.support.idle_firecracker import start_idle
@@ -156,17 +157,8 @@ def test_whoever_takes_over_a_vmm_opens_calls_and_changes_nothing_of_the_hosts(
     assert found["home"] is None
     assert found["kill"] == ["ESRCH"] * 2
     assert set(found["devices"]) - {"userfaultfd"} == {"kvm", "net", "urandom"}
-    assert found["root"] == [
-        "dev",
-        "drives",
-        "firecracker",
-        "firecracker.pid",
-        "initrd",
-        "kernel",
-        "run",
-        "vm",
-        "vmm.log",
-    ]
+    seen = "dev drives firecracker firecracker.pid initrd kernel run vm vmm-metrics.log vmm.log"
+    assert found["root"] == seen.split()
     assert found["mknod"] == "EPERM"
     assert found["write"] == ["EACCES"] * 2
     assert found["mount"] == -1
@@ -285,7 +277,8 @@ def test_jailer_that_may_not_make_devices_is_heard_and_ends(rig: Rig, binary: Bi
 
 def test_launch_whose_disk_is_gone_names_it(rig: Rig, binary: Binary) -> None:
     config = rig.config("gone", devices=(Drive(rig.home / "no such disk", "data", read_only=False),))
-    config.vmm_log.touch()
+    for path in (config.vmm_log, metrics_file(config.vmm_log)):
+        path.touch()
     with pytest.raises(BangerError) as caught:
         jail.prepare(config, {})
     assert caught.value.kind is ErrorKind.UNAVAILABLE

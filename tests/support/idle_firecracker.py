@@ -15,6 +15,7 @@ from banger.vmm.firecracker import jail, launch
 from banger.vmm.firecracker.binary import Binary
 from banger.vmm.firecracker.client import Api, ApiError
 from banger.vmm.firecracker.configuration import API_SOCKET
+from banger.vmm.firecracker.metrics import begin_metrics, metrics_file
 from banger.vmm.log_files import begin_anew
 from tests.support.machines import make_launching
 
@@ -26,6 +27,7 @@ def start_idle(binary: Binary, config: VmmConfig, entering: Sequence[str] = ()) 
     for name in (API_SOCKET, AGENT_SOCKET):
         (config.run_dir / name).unlink(missing_ok=True)
     begin_anew(config.vmm_log)
+    begin_metrics(metrics_file(config.vmm_log))
     told = launch.arguments(config, jail.places(config) if config.uid else {})
     file = told.index("--config-file")
     argv = [*told[:file], *told[file + 2 :]]
