@@ -52,13 +52,13 @@ class HostActor(OwnerActor):
             candidates += [
                 (image, DeleteImage(image.name or image.id, image.id), self.services.layout.image_dir(image.id))
                 for image in store.images.all()
-                if not store.vms.using_image(image.id) and (not image.name or (command.unused and image.managed))
+                if not store.users_of_image(image.id) and (not image.name or (command.unused and image.managed))
             ]
         if "kernel" in command.nouns:
             candidates += [
                 (kernel, DeleteKernel(kernel.name or kernel.id, kernel.id), self.services.layout.kernel_dir(kernel.id))
                 for kernel in store.kernels.all()
-                if not store.vms.using_kernel(kernel.id) and (not kernel.name or command.unused)
+                if not store.users_of_kernel(kernel.id) and (not kernel.name or command.unused)
             ]
         for value, delete, directory in candidates:
             size = occupied(directory)

@@ -218,11 +218,11 @@ class HostReconciler:
         return True
 
     def _collect_nameless(self) -> None:
-        """Content that a moved tag left behind goes when the last VM that used it is gone."""
+        """Content that a moved tag left behind goes when the last that used it is gone."""
         store = self._services.store
         commands: list[Command] = [
-            *(DeleteImage(i.id, i.id) for i in store.images.nameless() if not store.vms.using_image(i.id)),
-            *(DeleteKernel(k.id, k.id) for k in store.kernels.nameless() if not store.vms.using_kernel(k.id)),
+            *(DeleteImage(i.id, i.id) for i in store.images.nameless() if not store.users_of_image(i.id)),
+            *(DeleteKernel(k.id, k.id) for k in store.kernels.nameless() if not store.users_of_kernel(k.id)),
         ]
         for command in commands:
             with self._reported(command.subject):

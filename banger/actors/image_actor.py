@@ -265,7 +265,7 @@ class ImageActor(ArtifactOwner):
             store.images,
             image,
             "image",
-            store.vms.using_image,
+            store.users_of_image,
             self.services.layout.image_dir,
             operation,
             force=command.force,
@@ -304,7 +304,9 @@ class ImageActor(ArtifactOwner):
         for file in staged.iterdir():
             file.chmod(0o444)
         with operation.step("publish"):
-            self.publish(store.images, image, staged, self.services.layout.image_dir, store.vms.using_image, operation)
+            self.publish_instead(
+                store.images, image, staged, self.services.layout.image_dir, store.users_of_image, operation
+            )
 
     def _present(self, image_id: str = "") -> Image:
         images = self.services.store.images

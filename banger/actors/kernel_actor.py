@@ -68,8 +68,8 @@ class KernelActor(ArtifactOwner):
                     has_initrd=built.has_initrd,
                     cmdline=built.cmdline,
                 )
-                directory_of, users = self.services.layout.kernel_dir, store.vms.using_kernel
-                self.publish(store.kernels, kernel, staged, directory_of, users, operation)
+                directory_of, users = self.services.layout.kernel_dir, store.users_of_kernel
+                self.publish_instead(store.kernels, kernel, staged, directory_of, users, operation)
         return kernel
 
     def _source(self, command: PullKernel) -> KernelSource:
@@ -100,7 +100,7 @@ class KernelActor(ArtifactOwner):
             store.kernels,
             kernel,
             "kernel",
-            store.vms.using_kernel,
+            store.users_of_kernel,
             self.services.layout.kernel_dir,
             operation,
             force=command.force,

@@ -43,8 +43,3 @@ def leased(leases: LeaseTable, operation: Operation) -> Iterator[None]:
 def staging_key(name: str) -> str:
     """The key of an entry of the staging directory, called ``WHAT-OPERATION`` or ``WHAT-OPERATION-ANYTHING``."""
     return f"staging:{name.split('-')[1] if '-' in name else name}"
-
-
-def directory_key(object_id: str) -> str:
-    """The key of a directory that is about to get its row."""
-    return f"dir:{object_id}"

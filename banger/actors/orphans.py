@@ -9,11 +9,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from banger.actors.leases import directory_key, staging_key
+from banger.actors.leases import staging_key
 from banger.core.names import new_id
 from banger.host import publish
 from banger.layout import Layout
 from banger.store import Store
+from banger.store.leases import directory_key
 
 #: Blobs and toolboxes that nothing touched for so long are pruned, and when all that is unused goes, for so short.
 CACHED_S, CACHED_GRACE_S = 7 * 86400.0, 3600.0
@@ -48,12 +49,13 @@ class Orphans:
         layout, store = self._layout, self._store
         # What is there, then the leases, then the rows: who builds has a lease before the directory and drops it after
         # the row, and a VM has its row before its directory. So what is seen without either is nobody's.
-        places = (layout.data / "images", layout.data / "kernels", layout.data / "vms", layout.run / "vms")
+        kept = (layout.data / "images", layout.data / "kernels", layout.data / "snapshots", layout.data / "vms")
+        places = (*kept, layout.run / "vms")
         found = [(path, directory_key(path.name)) for place in places for path in older_than(place, grace_s)]
         if grace_s:  # without grace, at the start, staging was swept already
             found += [(path, staging_key(path.name)) for path in older_than(layout.staging, grace_s)]
         held = store.leases.held()
-        known = {one.id for table in (store.images, store.kernels, store.vms) for one in table.all()}
+        known = {one.id for table in (store.images, store.kernels, store.snapshots, store.vms) for one in table.all()}
         return [path for path, key in found if key not in held and path.name not in known]
 
     def blobs(self, age_s: float, *, parts_only: bool = False) -> Iterator[Stale]:

@@ -16,20 +16,24 @@ from banger.actors.messages import (
     CreateVm,
     DeleteVm,
     GrowVm,
+    KeepVm,
     KillVm,
     PauseVm,
     ReconcileVm,
     RestartVm,
     ResumeVm,
+    SaveVm,
     StartVm,
     StopVm,
     UseDisk,
 )
+from banger.actors.origins import artifacts_of, driver_for_origin, kept
 from banger.actors.vm_bringup import Ingredients
 from banger.actors.vm_files import VmFiles
 from banger.actors.vm_keeper import VmKeeper
-from banger.actors.vm_machines import condition_of, driver_for, driver_of, likely_driver, machine_of, wait_over
+from banger.actors.vm_machines import condition_of, driver_of, likely_driver, machine_of, wait_over
 from banger.actors.vm_reconcile import VmReconciler
+from banger.actors.vm_saving import save_vm
 from banger.actors.vm_sizes import with_sizes
 from banger.actors.vm_start import VmStart
 from banger.actors.vm_teardown import recorded_identity
@@ -39,6 +43,7 @@ from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import NO_RESTARTS, ExitReason, Image, Kernel, ProcessIdentity, Restarts, Vm, VmState
 from banger.core.names import made_up_name
 from banger.core.operation import Operation
+from banger.core.origin import Origin
 from banger.core.ports import Health
 from banger.core.restarting import after_failed_start, is_due
 from banger.core.states import LIVE, check_move
@@ -77,12 +82,16 @@ class VmActor(OwnerActor):
             case ReconcileVm():
                 vm = self.services.store.vms.get(command.vm_id)
                 return vm and VmReconciler(self.services, self._keeper).run(vm, operation)
+            case KeepVm():
+                return self._keep(self._keeper.load(command.vm_name))
             case PauseVm():
                 return self._pause(self._keeper.load(command.vm_name), command, operation)
             case ResumeVm():
                 return self._resume(self._keeper.load(command.vm_name), command, operation)
             case GrowVm():
                 return self._grow(self._keeper.load(command.vm_name), command.disk_mib, operation)
+            case SaveVm():
+                return save_vm(self.services, self._keeper.load(command.vm_name), command.into, operation)
             case UseDisk():
                 return self._lend_disk(self._keeper.load(command.vm_name), command, operation)
         raise TypeError(f"a VM's owner cannot do {command.verb}")
@@ -90,7 +99,7 @@ class VmActor(OwnerActor):
     # -- up --------------------------------------------------------------------------------------------
 
     def _create(self, command: CreateVm, operation: Operation) -> Vm:
-        services = self.services
+        services, origin = self.services, command.origin
         check_spec(command.spec)
         check_memory(command.spec.memory_mib)  # before anything is fetched
         vm = Vm(
@@ -100,33 +109,43 @@ class VmActor(OwnerActor):
             state=VmState.CREATING,
             created_at=clock.now(),
             owner_uid=command.owner_uid,
-            storage=services.host.storages.chosen(command.spec.storage).name,
+            storage=origin.snapshot.storage if origin else services.host.storages.chosen(command.spec.storage).name,
             attended=command.attended,
+            origin_snapshot=origin.snapshot.id if origin and not origin.is_fork else "",
+            forked_from=origin.snapshot.vm_name if origin else "",
         )
-        choice = (driver_for if command.start else likely_driver)(services, vm)  # before anything is made
+        # Before anything is made.
+        choice = driver_for_origin(services, vm, origin) if command.start else likely_driver(services, vm)
         vm = replace(vm, vmm=choice.driver.name, vmm_reason=choice.reason)
         vm = self._claim_name(vm, is_made_up=command.is_name_made_up)
         crashpoint("vm.create:name-claimed")
-        files = VmFiles(services.layout, vm.id)
         try:
-            image, kernel = self._artifacts(vm, operation)
-            crashpoint("vm.create:artifacts-here")
-            spec = with_sizes(vm.spec, image.defaults, services.config)
-            check_memory(spec.memory_mib)
-            vm = self._keeper.save(vm, image_id=image.id, kernel_id=kernel.id, spec=spec)
-            files.make()
-            with operation.step("create disk"):
-                rootfs = services.layout.image_rootfs(image)
-                services.host.storages.named(vm.storage).create(files.directory, rootfs, vm.spec.disk_mib, operation)
-            crashpoint("vm.create:disk-made")
-            vm = self._keeper.save(vm, state=VmState.STOPPED)
-            services.host.ledger.begin(vm)
-            crashpoint("vm.create:done")
-            return self._start_vm(vm, operation) if command.start else vm
+            with kept(services, origin, operation):
+                return self._make(vm, command, operation)
         except BaseException as error:
             self._incidents.create_failed(self.services.store.vms.get(vm.id) or vm, error)
             self._undo_create(vm, error)
             raise
+
+    def _make(self, vm: Vm, command: CreateVm, operation: Operation) -> Vm:
+        services, origin, files = self.services, command.origin, VmFiles(self.services.layout, vm.id)
+        image, kernel = artifacts_of(services, origin) if origin else self._artifacts(vm, operation)
+        crashpoint("vm.create:artifacts-here")
+        spec = with_sizes(vm.spec, image.defaults, services.config)
+        check_memory(spec.memory_mib)
+        vm = self._keeper.save(vm, image_id=image.id, kernel_id=kernel.id, spec=spec)
+        files.make()
+        storage = services.host.storages.named(vm.storage)
+        with operation.step("create disk"):
+            if origin is None:
+                storage.create(files.directory, services.layout.image_rootfs(image), vm.spec.disk_mib, operation)
+            else:
+                storage.fork(origin.disk, files.directory, operation)
+        crashpoint("vm.create:disk-made")
+        vm = self._keeper.save(vm, state=VmState.STOPPED)
+        services.host.ledger.begin(vm)
+        crashpoint("vm.create:done")
+        return self._start_vm(vm, operation, origin) if command.start else vm
 
     def _claim_name(self, vm: Vm, *, is_made_up: bool) -> Vm:
         """Insert the row. Many may be asked for at once, and two of them may have been given the same name."""
@@ -169,7 +188,7 @@ class VmActor(OwnerActor):
             vm = self._keeper.save(vm, restarts=NO_RESTARTS)
         return vm if command.again and not is_due(vm, clock.now()) else self._start_vm(vm, operation)
 
-    def _start_vm(self, vm: Vm, operation: Operation) -> Vm:
+    def _start_vm(self, vm: Vm, operation: Operation, origin: Origin | None = None) -> Vm:
         if vm.state is VmState.RUNNING and self._keeper.is_alive(vm):
             return vm
         check_move(vm, VmState.STARTING)
@@ -180,7 +199,7 @@ class VmActor(OwnerActor):
                 ErrorKind.CONFLICT, f'VM "{vm.name}" was not created completely', subject=vm.name,
                 hint=f"banger vm delete {vm.name}",
             )  # fmt: skip
-        choice = driver_for(self.services, vm, kernel.digest)
+        choice = driver_for_origin(self.services, vm, origin, kernel.digest)
         vm = self._keeper.save(
             vm,
             state=VmState.STARTING,
@@ -190,7 +209,8 @@ class VmActor(OwnerActor):
             vmm_reason=choice.reason,
             vmm_version=choice.driver.version(),
         )
-        start = VmStart(self.services, Ingredients(vm, image, kernel, choice.driver), operation, self._incidents)
+        what = Ingredients(vm, image, kernel, choice.driver, origin)
+        start = VmStart(self.services, what, operation, self._incidents)
         try:
             vm = start.run()
         except BaseException as error:
@@ -315,6 +335,11 @@ class VmActor(OwnerActor):
         with operation.step("delete"):
             self._keeper.erase(vm, keep_home=command.keep_home)
         return {"id": vm.id, "name": vm.name}
+
+    def _keep(self, vm: Vm) -> Vm:
+        vm = self._keeper.save(vm, attended=False)
+        crashpoint("vm.keep:written")
+        return vm
 
     # -- standing still and growing --------------------------------------------------------------------
 

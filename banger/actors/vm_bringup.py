@@ -24,7 +24,8 @@ from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import ExitReason, Image, Kernel, ProcessIdentity, Vm
 from banger.core.names import vmm_marker
 from banger.core.operation import Operation
-from banger.core.ports import Engine, EngineError, VmmConfig, VmmDriver
+from banger.core.origin import Origin
+from banger.core.ports import Engine, EngineError, SavedMachine, VmmConfig, VmmDriver
 
 #: The steps that start a VMM: the first, and the second on another engine.
 LAUNCH, LAUNCH_AGAIN = "start VMM", "start VMM emulated"
@@ -32,12 +33,18 @@ LAUNCH, LAUNCH_AGAIN = "start VMM", "start VMM emulated"
 
 @dataclass(frozen=True, slots=True)
 class Ingredients:
-    """What is started: the VM with what it is made of, and its driver."""
+    """What is started: the VM with what it is made of, and its driver. A first start may have an ``origin``."""
 
     vm: Vm
     image: Image
     kernel: Kernel
     driver: VmmDriver
+    origin: Origin | None = None
+
+    @property
+    def saved(self) -> SavedMachine | None:
+        """The machine that goes on instead of one that boots."""
+        return self.origin.machine if self.origin else None
 
 
 class Bringup:
@@ -83,7 +90,8 @@ class Bringup:
     def launch(self) -> None:
         """Start the VMM on the engine that promises most."""
         engines, kernel = self._what.driver.engines, self._what.kernel
-        self.engine = engines.choose(self._what.vm.spec.accelerator, kernel.digest)
+        saved = self._what.saved
+        self.engine = engines.choose(saved.accelerator if saved else self._what.vm.spec.accelerator, kernel.digest)
         if self.engine.is_emulated and not self.engine.forced:
             self._operation.note("no working KVM: the machine is emulated, which is slower")
         try:

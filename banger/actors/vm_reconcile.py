@@ -10,7 +10,7 @@ from banger.actors.incident_recorder import IncidentRecorder, cause_of_exit
 from banger.actors.services import Services
 from banger.actors.vm_keeper import VmKeeper
 from banger.actors.vm_machines import condition_of, driver_of, machine_of
-from banger.actors.vm_teardown import find_process
+from banger.actors.vm_teardown import SAVER, end_saver, find_process
 from banger.core import clock, codec
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError
@@ -149,11 +149,21 @@ class VmReconciler:
     def _adopt(self, vm: Vm, seen: Observation) -> Vm:
         assert seen.identity is not None
         self._services.vms.watcher.watch(vm.id, seen.identity)  # first: whatever else fails, its end is heard of
+        self._end_save(vm, seen.identity)
         vm = self._standing_still(vm, seen.identity, seen.condition)
         for one in self._services.host.capabilities:
             if one.applies(vm):
                 one.adopted(vm, self._services.host.ledger.of(vm.id))
         return vm
+
+    def _end_save(self, vm: Vm, identity: ProcessIdentity) -> None:
+        """A save that the daemon did not survive is given up: its machine may stand still at any moment from now on."""
+        ledger = self._services.host.ledger.of(vm.id)
+        if not ledger.of(SAVER):
+            return
+        end_saver(self._services, ledger)
+        driver_of(self._services, vm).resume(machine_of(self._services, vm, identity))
+        ledger.strike(SAVER)
 
     def _standing_still(self, vm: Vm, identity: ProcessIdentity, condition: Condition) -> Vm:
         """Row and machine agree whether it runs: the row's word counts, but for a machine that cannot write."""

@@ -9,11 +9,15 @@ from banger.actors.incident_recorder import IncidentRecorder, Start
 from banger.actors.services import Services
 from banger.actors.vm_bringup import LAUNCH, Bringup, Ingredients
 from banger.actors.vm_files import VmFiles
+from banger.actors.vm_identity import renew_identity
+from banger.actors.vm_machines import machine_of
 from banger.actors.vm_teardown import tear_down
 from banger.core.crashpoints import crashpoint
+from banger.core.identity import Renewal, RenewalEvent
 from banger.core.image_command import command_of_run
 from banger.core.models import ProcessIdentity, Vm
 from banger.core.operation import Operation
+from banger.core.origin import Origin
 from banger.core.plan import PlanStep, run_plan
 from banger.core.ports import (
     Capability,
@@ -23,6 +27,7 @@ from banger.core.ports import (
     Engine,
     GuestConfig,
     GuestNetwork,
+    TapNic,
     VmmConfig,
     joined,
 )
@@ -59,12 +64,12 @@ class VmStart:
         crashpoint("vm.start:ledger-begun")
         steps = [PlanStep("attach disk", self._attach_disk, undo=self._undo)]
         steps += [PlanStep(f"prepare {one.name}", lambda one=one: self._prepare(one)) for one in self._capabilities]  # type: ignore[misc]
-        steps += [
-            PlanStep("prepare boot", self._prepare_boot),
-            PlanStep(LAUNCH, self._bringup.launch, intend=self._bringup.intend),
-            PlanStep("boot guest", self._bringup.boot),
-            PlanStep("connect", self._connect),
-        ]
+        launch = PlanStep(LAUNCH, self._bringup.launch, intend=self._bringup.intend)
+        if self._what.saved:
+            steps += [PlanStep("prepare machine", self._find_kernel), launch, PlanStep("resume", self._resume)]
+        else:
+            steps += [PlanStep("prepare boot", self._prepare_boot), launch, PlanStep("boot guest", self._bringup.boot)]
+        steps.append(PlanStep("connect", self._connect))
         run_plan(steps, self._operation, self._failed)
         self._files.initrd.unlink(missing_ok=True)  # the VMM has read it; it holds the guest's host key
         return self._running()
@@ -106,7 +111,7 @@ class VmStart:
         services, spec, image, driver = self._services, self._vm.spec, self._what.image, self._what.driver
         given, kernel = joined(self._contributions), self._what.kernel
         kernel_dir = services.layout.kernel_dir(kernel.id)
-        self._kernel_file = services.vms.boot.kernel(kernel_dir, driver.kernel_format, self._operation)
+        self._find_kernel()
         toolbox = services.vms.boot.toolbox(kernel_dir, kernel.id, self._operation)
         config = GuestConfig(
             hostname=spec.hostname or self._vm.name,
@@ -129,6 +134,15 @@ class VmStart:
         )
         services.vms.boot.initrd(toolbox, config, self._files.initrd)
         crashpoint("vm.start:initrd-written")
+
+    def _find_kernel(self) -> None:
+        kernel_dir = self._services.layout.kernel_dir(self._what.kernel.id)
+        self._kernel_file = self._services.vms.boot.kernel(kernel_dir, self._what.driver.kernel_format, self._operation)
+
+    def _resume(self) -> None:
+        crashpoint("vm.start:machine-loaded")
+        machine = machine_of(self._services, self._vm, self.identity)
+        self._what.driver.resume(machine, self._operation.haste)
 
     def _boot_command(self) -> tuple[str, ...]:
         """What a detached run has the guest start with every boot."""
@@ -161,6 +175,7 @@ class VmStart:
             vmm_log=self._files.vmm_log,
             version=vm.vmm_version,
             uid=held_by(self._ledger),
+            saved=self._what.saved,
         )
 
     def _devices(self) -> list[Device]:
@@ -172,6 +187,21 @@ class VmStart:
             drives.append(Drive(modules, MODULES_LABEL, read_only=True))
         return [*drives, *(device for device in given if not isinstance(device, Drive))]
 
+    def _renewal(self, origin: Origin) -> Renewal:
+        """Who the guest is to be that goes on from another one's memory."""
+        given, vm = joined(self._contributions), self._vm
+        return Renewal(
+            event=RenewalEvent.FORK if origin.is_fork else RenewalEvent.RESTORE,
+            vm_id=vm.id,
+            name=vm.name,
+            saved_vm_id=origin.snapshot.vm_id,
+            saved_name=origin.snapshot.vm_name,
+            hostname=vm.spec.hostname or vm.name,
+            host_key_seed=self._files.host_key_seed(),
+            mac=next((one.mac for one in given.devices if isinstance(one, TapNic)), ""),
+            network=given.network,
+        )
+
     def _process_exists(self, identity: ProcessIdentity) -> None:
         crashpoint("vm.start:process-spawned")
         self._ledger.activate("process", identity.marker, asdict(identity))
@@ -181,5 +211,9 @@ class VmStart:
         vm = self._running()
         with self._bringup.lasting() as token:
             self._services.vms.guests.connect(vm, self._operation, _CONNECT_TIMEOUT_S, token)
+            if self._what.origin and self._what.saved:
+                renewal = self._renewal(self._what.origin)
+                renew_identity(self._services.vms, vm, renewal, self._operation, token)
+                crashpoint("vm.start:identity-renewed")
         for capability in self._capabilities:
             capability.started(vm, self._ledger)

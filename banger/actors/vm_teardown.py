@@ -16,11 +16,13 @@ from banger.core import codec
 from banger.core.crashpoints import crashpoint
 from banger.core.models import ProcessIdentity, Vm
 from banger.core.plan import CleanupStep
-from banger.core.ports import Handle
+from banger.core.ports import Handle, VmLedger
 from banger.host import uids
 from banger.host.cascade import run_all
 from banger.host.publish import discard
 
+#: The kind of a process that helps to save a VM's machine, see :meth:`banger.core.ports.VmmDriver.save`.
+SAVER = "saver"
 #: Kinds of what a launch makes besides the process, see :meth:`banger.core.ports.VmmLauncher.holds`.
 LAUNCHER_KINDS = ("unit", "cgroup")
 
@@ -53,6 +55,13 @@ def find_process(services: Services, handles: Sequence[Handle]) -> tuple[Process
     return found or identity, found is not None
 
 
+def end_saver(services: Services, ledger: VmLedger) -> None:
+    """End the helper of a save that nobody may have ended; already gone is success. It stays in the ledger."""
+    for handle in ledger.of(SAVER):
+        if (found := services.vms.vmms.processes.find(handle.key)) is not None:
+            services.vms.vmms.processes.kill(found)
+
+
 def console_of_this_boot(services: Services, vm: Vm) -> str:
     """The end of the console, but nothing that an earlier boot wrote."""
     marks = services.host.ledger.of(vm.id).of("console")
@@ -75,6 +84,10 @@ def tear_down(services: Services, vm: Vm, identity: ProcessIdentity | None, *, f
         crashpoint("vm.down:process-gone")
         ledger.strike("process")
 
+    def end_save() -> None:
+        end_saver(services, ledger)
+        ledger.strike(SAVER)
+
     def remove_run_dir() -> None:
         discard(place.run_dir, services.layout)
         crashpoint("vm.down:run-dir-gone")
@@ -88,6 +101,7 @@ def tear_down(services: Services, vm: Vm, identity: ProcessIdentity | None, *, f
     disk = [replace(step, needs=(*alive, *step.needs)) for step in disk]
     steps = [
         CleanupStep("guest channel", lambda: services.vms.guests.disconnect(vm.id)),
+        CleanupStep(f"helper that saves {vm.name}", end_save),
         CleanupStep(process, end_process),
         *_launcher_steps(services, vm, needs=alive),
         CleanupStep(f"user of the VMM of {vm.name}", lambda: ledger.strike(uids.KIND), needs=alive),

@@ -84,6 +84,7 @@ async def disk_usage(request: Request) -> Response:
             "images_bytes": _occupied([layout.data / "images"]),
             "kernels_bytes": _occupied([layout.data / "kernels"]),
             "vms_bytes": _occupied([layout.data / "vms"]),
+            "snapshots_bytes": _occupied([layout.data / "snapshots"]),
             "blobs_bytes": _occupied([layout.blobs]),
             "evidence_bytes": _occupied([layout.evidence]),
             "drivers_bytes": _occupied([layout.data / "drivers"]),

@@ -9,6 +9,7 @@ from typing import Any
 from banger.api.context import ApiContext
 from banger.core import codec
 from banger.core.models import Image, Kernel, Vm, VmmProgram, VmState
+from banger.store.users import Users
 
 #: States in which a VM's directory may not be there yet, or any more.
 _WITHOUT_FILES = (VmState.CREATING, VmState.DELETING)
@@ -20,7 +21,7 @@ def image_view(context: ApiContext, image: Image) -> dict[str, Any]:
     rootfs = context.layout.image_rootfs(image)
     return {
         **codec.to_plain(image),
-        "used_by": [vm.name for vm in context.store.vms.using_image(image.id)],
+        **_users_view(context.store.users_of_image(image.id)),
         "broken": "" if rootfs.exists() else f"{rootfs} is missing",
     }
 
@@ -30,9 +31,13 @@ def kernel_view(context: ApiContext, kernel: Kernel) -> dict[str, Any]:
     file = context.layout.kernel_dir(kernel.id) / "vmlinuz"
     return {
         **codec.to_plain(kernel),
-        "used_by": [vm.name for vm in context.store.vms.using_kernel(kernel.id)],
+        **_users_view(context.store.users_of_kernel(kernel.id)),
         "broken": "" if file.exists() else f"{file} is missing",
     }
+
+
+def _users_view(users: Users) -> dict[str, list[str]]:
+    return {"used_by": list(users.vms), "snapshots": list(users.snapshots)}
 
 
 def driver_view(program: VmmProgram, vms: Sequence[Vm]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""The objects that banger stores and shows: images, kernels, VMs. Field names are those of the JSON (with units).
+"""The objects that banger stores and shows: images, kernels, VMs, snapshots.
 
-All are frozen: a change is a new value, written to the store first.
+Field names are those of the JSON (with units). All are frozen: a change is a new value, written to the store first.
 """
 
 from __future__ import annotations
@@ -219,6 +219,8 @@ class Vm:
         paused_by: ``user``; ``guard`` when the host was about to run out of room, or had none for what it wrote;
             ``disk`` when the host did not take its writes for another reason; empty while not paused.
         attended: a run session holds it, and it is deleted when that ends; see :mod:`banger.core.attendance`.
+        origin_snapshot: id of the snapshot that it was made from, which may be gone; empty if it was made from none.
+        forked_from: name that the VM had whose copy it began as; empty if it began from its image.
         keep_home: what deleting it does with its home disk; false once a user has wished it deleted.
         accelerator: of the running VMM.
         restarts: what banger started by itself, and is about to.
@@ -252,6 +254,46 @@ class Vm:
     restarts: Restarts = NO_RESTARTS
     pid: int = 0
     timings: tuple[StepTiming, ...] = ()
+    origin_snapshot: str = ""
+    forked_from: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A VM of one instant: ``snapshots/ID/`` holds its disk and, if it ran, its machine.
+
+    Attributes:
+        name: unique.
+        vm_id, vm_name: of the VM that it was taken of, which may be gone.
+        parent_id: of the snapshot that this VM was made from, which may be gone; empty if it was made from none.
+        spec: of the VM then, with its sizes.
+        storage: the storage driver that made its disk, and makes others of it.
+        vmm, vmm_version, cpu, accelerator: what its machine ran on, and what alone can take it; empty for a VM that was
+            stopped, whose snapshot has a disk and no memory.
+        memory_mib: of its machine; 0 if it has none.
+        details: what the VMM driver noted for itself.
+        memory_bytes, disk_bytes: what its machine and its disk took on the host's disk when they were made.
+    """
+
+    id: str
+    name: str
+    vm_id: str
+    vm_name: str
+    image_id: str
+    kernel_id: str
+    spec: VmSpec
+    storage: str
+    created_at: datetime
+    owner_uid: int = 0
+    parent_id: str = ""
+    vmm: str = ""
+    vmm_version: str = ""
+    cpu: str = ""
+    accelerator: str = ""
+    memory_mib: int = 0
+    details: Mapping[str, str] = field(default_factory=dict)
+    memory_bytes: int = 0
+    disk_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from banger.actors.inventory import overview
 from banger.actors.kernel_actor import KernelActor
 from banger.actors.messages import OwnerKey, OwnerKind, ReconcileVm
 from banger.actors.services import ArtifactServices, HostServices, Services, Vmms, VmServices
+from banger.actors.snapshot_actor import SnapshotActor
 from banger.actors.vm_actor import VmActor
 from banger.agent.endpoint import Endpoint
 from banger.agent.guests import AgentGuests
@@ -75,6 +76,7 @@ OWNERS: dict[OwnerKind, type[OwnerActor]] = {
     OwnerKind.IMAGE: ImageActor,
     OwnerKind.KERNEL: KernelActor,
     OwnerKind.VM: VmActor,
+    OwnerKind.SNAPSHOT: SnapshotActor,
     OwnerKind.DRIVER: DriverActor,
     OwnerKind.HOST: HostActor,
 }

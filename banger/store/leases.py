@@ -66,5 +66,10 @@ class LeaseTable:
             return True
 
 
+def directory_key(object_id: str) -> str:
+    """The key of an object's directory: of one that is about to get its row, or that something is made from."""
+    return f"dir:{object_id}"
+
+
 def _until(seconds: float) -> str:
     return clock.rfc3339(clock.now() + timedelta(seconds=seconds))

@@ -113,4 +113,32 @@ MIGRATIONS: tuple[str, ...] = (
     """
     ALTER TABLE vms ADD COLUMN vmm_reason TEXT NOT NULL DEFAULT '';
     """,
+    """
+    CREATE TABLE snapshots (
+        id TEXT PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        vm_id TEXT NOT NULL,
+        vm_name TEXT NOT NULL,
+        image_id TEXT NOT NULL REFERENCES images (id) ON DELETE RESTRICT,
+        kernel_id TEXT NOT NULL REFERENCES kernels (id) ON DELETE RESTRICT,
+        spec TEXT NOT NULL,
+        storage TEXT NOT NULL,
+        created_at TEXT NOT NULL,
+        owner_uid INTEGER NOT NULL,
+        parent_id TEXT NOT NULL,
+        vmm TEXT NOT NULL,
+        vmm_version TEXT NOT NULL,
+        cpu TEXT NOT NULL,
+        accelerator TEXT NOT NULL,
+        memory_mib INTEGER NOT NULL,
+        details TEXT NOT NULL,
+        memory_bytes INTEGER NOT NULL,
+        disk_bytes INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX snapshots_by_image ON snapshots (image_id);
+    CREATE INDEX snapshots_by_kernel ON snapshots (kernel_id);
+
+    ALTER TABLE vms ADD COLUMN origin_snapshot TEXT NOT NULL DEFAULT '';
+    ALTER TABLE vms ADD COLUMN forked_from TEXT NOT NULL DEFAULT '';
+    """,
 )

@@ -10,15 +10,20 @@ import pytest
 
 from banger.actors.inventory import overview
 from banger.actors.messages import DeleteVm, ReconcileHost
+from banger.actors.vm_machines import machine_of
 from banger.core import crashpoints
 from banger.core.models import ProcessIdentity, VmState
-from banger.core.names import vmm_marker
+from banger.core.names import saver_marker, vmm_marker
+from banger.core.origin import Origin
+from banger.core.ports import Health
 from banger.vmm import identity as processes
 from banger.vmm.firecracker.installed import PROGRAMS, RECORD, installed
 from tests.support import in_memory, origins
-from tests.support.crash_zygote import VM_ID, Zygote, step, world_at
+from tests.support.crash_zygote import COPY_IDS, VM_ID, Zygote, step, world_at
+from tests.support.fake_vmm import FRESH_MEMORY
 from tests.support.faulty_registry import faulty_registry
 from tests.support.host_drivers import FIRECRACKER, NAMES, crash_world
+from tests.support.saved_vms import delete_snapshot
 from tests.support.soak import IS_SOAK
 
 #: Hundreds of daemons live and die.
@@ -51,6 +56,14 @@ SCRIPTS = {
     "kill": ["create", "start", "kill"],
     "delete": ["create", "delete"],
     "delete while running": ["create", "start", "delete"],
+    "snapshot": ["create", "start", "snapshot"],
+    "snapshot and stop": ["create", "start", "snapshot and stop"],
+    "snapshot of a stopped VM": ["create", "snapshot"],
+    "restore": ["create", "start", "snapshot", "restore"],
+    "restore of a stopped VM": ["create", "snapshot", "restore"],
+    "fork": ["create", "start", "fork"],
+    "fork of a snapshot": ["create", "start", "snapshot", "fork snapshot"],
+    "delete snapshot": ["create", "snapshot", "delete snapshot"],
 }
 
 #: The same with the other driver's machines, which end in another way.
@@ -139,9 +152,15 @@ def _check_mended(home, script, point, *, real):
         _check_invariants(world, point, real=real)
         assert all(_is_whole(blob) for blob in _blobs(world)), point  # what had begun to come was gone on with
     finally:
-        for vm in world.store.vms.all():
-            world.do(DeleteVm(vm.id, vm.name, force=True))
+        _delete_all(world)
         world.stop()
+
+
+def _delete_all(world):
+    for vm in world.store.vms.all():
+        world.do(DeleteVm(vm.id, vm.name, force=True))
+    for taken in world.store.snapshots.all():
+        delete_snapshot(world, taken)
 
 
 def _blobs(world):
@@ -163,22 +182,36 @@ def _check_invariants(world, point, *, real):
         assert (world.layout.kernel_dir(kernel.id) / "kernel.json").exists(), point
     for release in installed(world.layout):
         assert {file.name for file in release.directory.iterdir()} == {*PROGRAMS, RECORD}, point
-    process = processes.find(vmm_marker(VM_ID))
-    vm = world.store.vms.get(VM_ID)
-    if vm is not None and vm.state in (VmState.RUNNING, VmState.PAUSED):
-        (handle,) = world.ledger.of(VM_ID).of("process")
-        assert processes.is_same(ProcessIdentity(**handle.detail)), point
-    else:
-        assert process is None, f"{point}: a machine was lost"
-        assert world.ledger.all() == [], point
+    for taken in world.store.snapshots.all():
+        _check_snapshot(world, taken, point)
+    live = [vm for vm in world.store.vms.all() if vm.state in (VmState.RUNNING, VmState.PAUSED)]
+    for vm in live:
+        (handle,) = world.ledger.of(vm.id).of("process")
+        identity = ProcessIdentity(**handle.detail)
+        assert processes.is_same(identity), point
+        stands = world.vmm.condition(machine_of(world.services, vm, identity)).health is Health.PAUSED
+        assert stands == (vm.state is VmState.PAUSED), point
+        assert world.ledger.of(vm.id).of("saver") == [], point
+    for vm_id in {VM_ID, *COPY_IDS} - {vm.id for vm in live}:
+        assert processes.find(vmm_marker(vm_id)) is None, f"{point}: a machine was lost"
+        assert world.ledger.of(vm_id).of() == [], point
+    assert processes.find(saver_marker(VM_ID)) is None, point
+    if not live:
         assert overview(world.services) == [], point
     assert [found for found in overview(world.services) if found.is_leak] == [], point
 
 
+def _check_snapshot(world, taken, point):
+    origin = Origin(taken, world.layout.snapshot_dir(taken.id))
+    assert (origin.disk / "disk").exists(), point
+    if origin.machine:
+        assert origin.machine.memory.read_text() == FRESH_MEMORY, point
+        assert origin.machine.devices.exists(), point
+
+
 def _end_machines(home):
     world = crash_world(home)
-    for vm in world.store.vms.all():
-        world.do(DeleteVm(vm.id, vm.name, force=True))
+    _delete_all(world)
     world.stop()
 
 

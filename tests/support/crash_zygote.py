@@ -42,10 +42,13 @@ from tests.support.fakes import World  # noqa: E402
 from tests.support.firecracker import make_release  # noqa: E402
 from tests.support.host_drivers import crash_world, network, published  # noqa: E402
 from tests.support.owned_vms import process_of  # noqa: E402
+from tests.support.saved_vms import copied_guests, delete_snapshot, restoring, snapshot  # noqa: E402
 from tests.support.waiting import eventually  # noqa: E402
 
 #: The same here and in the process that serves, but another one in every run: machines are looked for on the whole host.
 VM_ID = os.environ.setdefault("CRASH_VM_ID", new_id())
+#: Of VMs that begin from a snapshot of it.
+COPY_IDS = (VM_ID[::-1], VM_ID[6:] + VM_ID[:6])
 
 
 def own_file(world: World) -> Path:
@@ -61,6 +64,7 @@ def step(world: World, script: str) -> None:  # noqa: C901, PLR0912  # one line 
     name = name or ("default" if "kernel" in verb else "alpine")
     vm = world.store.vms.get(VM_ID)
     image, kernel = world.store.images.by_name(name), world.store.kernels.by_name(name)
+    taken = world.store.snapshots.by_name("snap")
     match verb:
         case "pull":
             world.do(m.PullImage(name, ImageRequest(name), refresh=True))
@@ -120,6 +124,18 @@ def step(world: World, script: str) -> None:  # noqa: C901, PLR0912  # one line 
             world.do(m.KillVm(VM_ID, "web"))
         case "delete" if vm is not None:
             world.do(m.DeleteVm(VM_ID, "web", force=True))
+        case "snapshot" if vm is not None and world.store.snapshots.by_name("snap") is None:
+            snapshot(world, vm)
+        case "snapshot and stop" if vm is not None and world.store.snapshots.by_name("snap") is None:
+            snapshot(world, vm, stop=True)
+        case "delete snapshot" if taken:
+            delete_snapshot(world, taken)
+        case "restore" if taken and world.store.vms.get(COPY_IDS[0]) is None:
+            world.do(restoring(world, taken, "again", COPY_IDS[0]))
+        case "fork" | "fork snapshot" if vm is not None and not world.store.vms.by_name("one"):
+            source = "" if verb == "fork" or taken is None else taken.id
+            copies = (m.Copy(COPY_IDS[0], "one"), m.Copy(COPY_IDS[1], "two"))
+            world.do(m.ForkVm(new_id(), "web", VM_ID, source, copies))
         case "install driver":
             source = make_release(world.layout.data.parent / "release", "1.16.1")
             sums = tuple(hashlib.sha256(file.read_bytes()).hexdigest() for file in source.iterdir())
@@ -137,7 +153,9 @@ def step(world: World, script: str) -> None:  # noqa: C901, PLR0912  # one line 
 def world_at(home: Path, *, real: bool) -> World:
     """The world of a script: over fakes, or over sources that ask registries."""
     if not real:
-        return crash_world(home)
+        world = crash_world(home)
+        copied_guests(world)
+        return world
     return origins.real_world(home)
 
 

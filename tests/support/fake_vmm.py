@@ -48,6 +48,8 @@ from banger.vmm.saved import check_loadable
 from tests.support.waiting import eventually
 
 FAKE_CPU = "a fake"
+#: What a machine runs on, in its directory, for whoever saves it after a restart.
+_RAN_ON = "ran-on"
 #: What the process that helps with a save waits on, in the directory of the save.
 _HOLD = "hold"
 BOOT_MARKS = "banger: init 0.10\nbanger: root 0.20\nbanger: ready 0.30\n"
@@ -215,6 +217,7 @@ class FakeVmm:
             raise EngineError(ErrorKind.UNAVAILABLE, f'cannot start VM "{config.name}"', cause="KVM is busy")
         saved = check_loadable(config, vmm=self.name, version=self.version(), cpu=FAKE_CPU)
         (config.run_dir / MEMORY_FILE).write_text(saved.memory.read_text() if saved else FRESH_MEMORY)
+        (config.run_dir / _RAN_ON).write_text(f"{config.accelerator} {config.memory_mib}")
         spawned = self._spawn(config, "dies" if fault is Fault.DIES else "runs")
         try:
             on_spawn(spawned)
@@ -250,9 +253,9 @@ class FakeVmm:
         condition, token = self.condition(machine), token or CancelToken()
         if condition.health not in (Health.RUNS, Health.PAUSED) or not processes.is_same(machine.identity):
             raise BangerError(ErrorKind.CONFLICT, "the machine cannot be saved: it does not run")
-        config = next(one for one in reversed(self.launched) if one.run_dir == machine.run_dir)
+        accelerator, memory_mib = (machine.run_dir / _RAN_ON).read_text().split()
         saver = _spawn_saver(machine.vm_id, into)
-        saved = SavedMachine(into, self.name, self.version(), FAKE_CPU, config.accelerator, config.memory_mib)
+        saved = SavedMachine(into, self.name, self.version(), FAKE_CPU, accelerator, int(memory_mib))
         try:
             on_spawn(saver)
             self.while_saving()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,11 +16,13 @@ from banger.actors.image_actor import ImageActor
 from banger.actors.kernel_actor import KernelActor
 from banger.actors.messages import OwnerKey, OwnerKind, PullImage, PullKernel, ReconcileVm
 from banger.actors.services import ArtifactServices, HostServices, Resolver, Services, Vmms, VmServices
+from banger.actors.snapshot_actor import SnapshotActor
 from banger.actors.vm_actor import VmActor
 from banger.config import Config
 from banger.core import lookup
 from banger.core.attendance import Attendance
 from banger.core.backoff import Backoff
+from banger.core.cancel import CancelToken
 from banger.core.drivers import Drivers
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import Image, ImageConfig, Kernel, ProcessIdentity, Vm
@@ -226,6 +229,13 @@ class FakeStorage:
     def grow(self, vm_dir: Path, size_mib: int, operation: Operation) -> None:
         (vm_dir / "disk").write_text(str(size_mib))
 
+    def freeze(self, vm_id: str, vm_dir: Path, into: Path, token: CancelToken) -> None:
+        shutil.copy(vm_dir / "disk", into)
+        (into / "disk").chmod(0o400)
+
+    def fork(self, generation: Path, vm_dir: Path, operation: Operation) -> None:
+        shutil.copyfile(generation / "disk", vm_dir / "disk")
+
     def remove(self, vm_dir: Path) -> None:
         (vm_dir / "disk").unlink(missing_ok=True)
 
@@ -298,6 +308,7 @@ class World:
             OwnerKind.IMAGE: ImageActor,
             OwnerKind.KERNEL: KernelActor,
             OwnerKind.VM: VmActor,
+            OwnerKind.SNAPSHOT: SnapshotActor,
             OwnerKind.HOST: HostActor,
             OwnerKind.DRIVER: DriverActor,
         }
@@ -388,8 +399,10 @@ class World:
 
     def leftovers(self) -> list[str]:
         """What lies in staging and trash, and directories that no row knows."""
-        known = {row.id for row in (*self.store.images.all(), *self.store.kernels.all(), *self.store.vms.all())}
-        roots = [self.layout.data / name for name in ("images", "kernels", "vms")] + [self.layout.run / "vms"]
+        store = self.store
+        known = {row.id for table in (store.images, store.kernels, store.snapshots, store.vms) for row in table.all()}
+        kept = ("images", "kernels", "snapshots", "vms")
+        roots = [self.layout.data / name for name in kept] + [self.layout.run / "vms"]
         left = [str(path) for root in (self.layout.staging, self.layout.trash) for path in root.iterdir()]
         left += [str(path) for root in roots for path in root.iterdir() if path.name not in known]
         return left

@@ -13,13 +13,17 @@ class OwnerKind(StrEnum):
     IMAGE = "image"
     KERNEL = "kernel"
     VM = "vm"
+    SNAPSHOT = "snapshot"
     DRIVER = "driver"
     HOST = "host"
 
 
 @dataclass(frozen=True, slots=True)
 class OwnerKey:
-    """Who owns what: one actor for each key. ``name`` is an image's, kernel's or VMM driver's name, or a VM's id."""
+    """Who owns what: one actor for each key.
+
+    ``name`` is an image's, kernel's, snapshot's or VMM driver's name, or a VM's id.
+    """
 
     kind: OwnerKind
     name: str

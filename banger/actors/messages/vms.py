@@ -10,6 +10,8 @@ from typing import ClassVar
 from banger.actors.messages.commands import Command, OwnerKey, OwnerKind
 from banger.core.models import ProcessIdentity, Vm
 from banger.core.operation import Operation
+from banger.core.origin import Origin
+from banger.core.ports import SavedMachine
 from banger.core.wire.vm_spec import VmSpec
 
 
@@ -35,6 +37,7 @@ class VmCommand(Command):
 class CreateVm(VmCommand):
     """Make a VM from its spec; with ``start``, start it too, and leave nothing behind if that fails.
 
+    With ``origin`` its disk begins as that of a snapshot, and if that has a machine, the start goes on with it.
     ``attended``: a session of this daemon holds it, which began before this was requested. ``is_name_made_up``: nobody
     chose the name, so that another one will do if it is taken by the time that it is claimed.
     """
@@ -46,6 +49,7 @@ class CreateVm(VmCommand):
     start: bool = False
     attended: bool = False
     is_name_made_up: bool = False
+    origin: Origin | None = None
 
     def __hash__(self) -> int:
         return hash(self.vm_id)  # the spec's labels are a mapping
@@ -122,11 +126,38 @@ class UseDisk(VmCommand):
 
 
 @dataclass(frozen=True, slots=True)
+class SaveVm(VmCommand):
+    """Write what a snapshot is made of into ``into``, an empty private directory; answers a :class:`SavedVm`.
+
+    Nothing in it is synced. A running VM goes on, whatever happens; if this fails, ``into`` is to be thrown away.
+    """
+
+    verb: ClassVar[str] = "vm.save"
+    joinable: ClassVar[bool] = False
+    into: Path
+
+
+@dataclass(frozen=True, slots=True)
+class SavedVm:
+    """A VM as it was at the instant at which it was saved; ``machine`` is None if it was stopped."""
+
+    vm: Vm
+    machine: SavedMachine | None
+
+
+@dataclass(frozen=True, slots=True)
 class GrowVm(VmCommand):
     """Make the disk of a stopped one larger: ``disk_mib`` is the new size."""
 
     verb: ClassVar[str] = "vm.grow"
     disk_mib: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeepVm(VmCommand):
+    """Let it stay when what has held it so far is over: it is no longer attended."""
+
+    verb: ClassVar[str] = "vm.keep"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,122 @@
+"""The owner of one snapshot name: taking, forking and deleting are serialised in its mailbox."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from banger.actors.artifact_owner import ArtifactOwner
+from banger.actors.forks import make_forks
+from banger.actors.messages import (
+    Command,
+    CreateSnapshot,
+    DeleteSnapshot,
+    ForkVm,
+    KillVm,
+    SavedVm,
+    SaveVm,
+)
+from banger.actors.origins import kept
+from banger.actors.orphans import occupied
+from banger.core import clock, lookup
+from banger.core.crashpoints import crashpoint
+from banger.core.errors import BangerError, ErrorKind
+from banger.core.forking import numbered_name
+from banger.core.models import Snapshot, Vm
+from banger.core.names import new_id
+from banger.core.operation import Operation
+from banger.core.origin import Origin, disk_in, machine_in
+
+
+class SnapshotActor(ArtifactOwner):
+    """Owns one snapshot name, or one fork."""
+
+    def handle(self, command: Command, operation: Operation) -> Any:
+        """Dispatch."""
+        match command:
+            case CreateSnapshot():
+                return self._create(command, operation)
+            case ForkVm(snapshot_id=""):
+                return self._fork_vm(command, operation)
+            case ForkVm():
+                return self._fork_snapshot(command, operation)
+            case DeleteSnapshot():
+                return self._delete(command, operation)
+        raise TypeError(f"a snapshot's owner cannot do {command.verb}")
+
+    def _create(self, command: CreateSnapshot, operation: Operation) -> Snapshot:
+        name, store = self._free_name(command), self.services.store
+        with self.building("snapshot", operation) as staged:
+            crashpoint("snapshot.create:staging-made")
+            snapshot = self._saved(command, name, staged, operation)
+            crashpoint("snapshot.create:saved")
+            with operation.step("publish"):
+                self.publish(store.snapshots, snapshot, staged, self.services.layout.snapshot_dir, operation)
+        if command.stop:
+            self.ask_owner(KillVm(command.vm_id, command.vm_name), operation)
+        return snapshot
+
+    def _saved(self, command: CreateSnapshot | ForkVm, name: str, staged: Path, operation: Operation) -> Snapshot:
+        """Have the VM saved into ``staged``; the row of that."""
+        found = self.services.store.vms.get(command.vm_id)
+        if found is None:
+            raise lookup.not_found(command.subject, "vm", [])
+        saved: SavedVm = self.ask_owner(SaveVm(found.id, found.name, staged), operation)
+        vm, machine = saved.vm, saved.machine
+        of_machine = {} if machine is None else {
+            "vmm": machine.vmm, "vmm_version": machine.vmm_version, "cpu": machine.cpu,
+            "accelerator": machine.accelerator, "memory_mib": machine.memory_mib, "details": machine.details,
+        }  # fmt: skip
+        return Snapshot(
+            id=new_id(),
+            name=name,
+            vm_id=vm.id,
+            vm_name=vm.name,
+            image_id=vm.image_id,
+            kernel_id=vm.kernel_id,
+            spec=vm.spec,
+            storage=vm.storage,
+            created_at=clock.now(),
+            owner_uid=command.owner_uid,
+            parent_id=vm.origin_snapshot,
+            memory_bytes=occupied(machine_in(staged)),
+            disk_bytes=occupied(disk_in(staged)),
+            **of_machine,  # type: ignore[arg-type]  # of a mapping, each has the type of its field
+        )
+
+    def _free_name(self, command: CreateSnapshot) -> str:
+        snapshots, name = self.services.store.snapshots, command.name
+        if snapshots.by_name(name) is None:
+            return name
+        if command.is_name_made_up:
+            return numbered_name(command.vm_name, {snapshot.name for snapshot in snapshots.all()})
+        raise BangerError(
+            ErrorKind.ALREADY_EXISTS, f'snapshot "{name}" already exists', subject=name,
+            hint=f"banger snapshot delete {name}",
+        )  # fmt: skip
+
+    def _fork_vm(self, command: ForkVm, operation: Operation) -> list[Vm]:
+        """Save the VM where nobody finds it, and go on from there; what is left of that goes with the operation."""
+        with self.building("fork", operation) as staged:
+            snapshot = self._saved(command, "", staged, operation)
+            crashpoint("vm.fork:saved")
+            return make_forks(self.services, Origin(snapshot, staged, is_fork=True), command, operation)
+
+    def _fork_snapshot(self, command: ForkVm, operation: Operation) -> list[Vm]:
+        snapshot = self._present(command.snapshot_id, command.subject)
+        origin = Origin(snapshot, self.services.layout.snapshot_dir(snapshot.id))
+        with kept(self.services, origin, operation):
+            return make_forks(self.services, origin, command, operation)
+
+    def _delete(self, command: DeleteSnapshot, operation: Operation) -> dict[str, Any]:
+        snapshots = self.services.store.snapshots
+        snapshot = self._present(command.snapshot_id, command.name)
+        with operation.step("delete snapshot"):
+            self.remove(snapshots, snapshot, self.services.layout.snapshot_dir)
+        return {"id": snapshot.id, "name": snapshot.name}
+
+    def _present(self, snapshot_id: str, name: str) -> Snapshot:
+        snapshot = self.services.store.snapshots.get(snapshot_id)
+        if snapshot is None:
+            raise lookup.not_found(name, "snapshot", [])
+        return snapshot

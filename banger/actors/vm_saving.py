@@ -1,0 +1,116 @@
+"""Saving a VM as it is at one instant, in its owner's thread: what a snapshot of it is made of."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from banger.actors.messages import SavedVm
+from banger.actors.services import Services
+from banger.actors.vm_files import VmFiles
+from banger.actors.vm_machines import driver_of, machine_of
+from banger.actors.vm_teardown import SAVER, recorded_identity
+from banger.core.crashpoints import crashpoint
+from banger.core.errors import BangerError, ErrorKind
+from banger.core.models import ProcessIdentity, Vm, VmState
+from banger.core.names import saver_marker
+from banger.core.operation import Operation
+from banger.core.origin import disk_in, machine_in
+from banger.core.ports import Drive, Machine, SavedMachine
+
+
+def save_vm(services: Services, vm: Vm, into: Path, operation: Operation) -> SavedVm:
+    """Copy the disk of a stopped VM, or save a running one's machine and copy its disk while that stands still.
+
+    Raises:
+        BangerError: before anything is touched, ``conflict`` for a VM that is neither or that has more than its own
+            disk, and ``unavailable`` if its machine cannot be saved; what storage and VMM drivers raise. The VM is as
+            it was before.
+    """
+    _check_own(services, vm)
+    if vm.state is VmState.STOPPED:
+        disk_in(into).mkdir(mode=0o700)
+        with operation.step("copy disk"):
+            _freeze(services, vm, into, operation)
+        return SavedVm(vm, None)
+    machine = _savable_machine(services, vm)
+    for directory in (disk_in(into), machine_in(into)):
+        directory.mkdir(mode=0o700)
+    with operation.step("save machine"):
+        return SavedVm(vm, _save_machine(services, vm, machine, into, operation))
+
+
+def _check_own(services: Services, vm: Vm) -> None:
+    if vm.state not in (VmState.RUNNING, VmState.STOPPED):
+        hint = "resume" if vm.state is VmState.PAUSED else "show"
+        raise BangerError(
+            ErrorKind.CONFLICT, f'VM "{vm.name}" is {vm.state.value}, neither running nor stopped', subject=vm.name,
+            cause=vm.reason, hint=f"banger vm {hint} {vm.name}",
+        )  # fmt: skip
+    if not (vm.image_id and vm.kernel_id):
+        raise BangerError(
+            ErrorKind.CONFLICT, f'VM "{vm.name}" was not created completely', subject=vm.name,
+            hint=f"banger vm delete {vm.name}",
+        )  # fmt: skip
+    for capability in services.host.capabilities:
+        if capability.applies(vm) and Drive in capability.devices(vm):
+            raise BangerError(
+                ErrorKind.CONFLICT, f'VM "{vm.name}" cannot be saved', subject=vm.name,
+                cause=f"it has a disk that is not its own ({capability.name}), and no two VMs can have that",
+                hint="take snapshots of VMs that were made without it",
+            )  # fmt: skip
+
+
+def _savable_machine(services: Services, vm: Vm) -> Machine:
+    identity = recorded_identity(services, vm.id)
+    if identity is None:
+        raise _ended(vm)
+    machine = machine_of(services, vm, identity)
+    _check_alive(services, vm, machine)
+    driver = driver_of(services, vm)
+    if obstacle := driver.save_obstacle(machine):
+        raise BangerError(
+            ErrorKind.UNAVAILABLE, f'the machine of VM "{vm.name}" cannot be saved', subject=vm.name, cause=obstacle,
+            hint=f"its disk alone can, once it is stopped: banger vm stop {vm.name}",
+        )  # fmt: skip
+    return machine
+
+
+def _check_alive(services: Services, vm: Vm, machine: Machine) -> None:
+    if not services.vms.vmms.processes.is_alive(machine.identity):
+        raise _ended(vm)
+
+
+def _ended(vm: Vm) -> BangerError:
+    hint = f"banger vm why {vm.name}"
+    return BangerError(ErrorKind.CONFLICT, f'VM "{vm.name}" has just ended', subject=vm.name, hint=hint)
+
+
+def _save_machine(services: Services, vm: Vm, machine: Machine, into: Path, operation: Operation) -> SavedMachine:
+    ledger = services.host.ledger.of(vm.id)
+    marker = saver_marker(vm.id)
+
+    def standing() -> None:
+        crashpoint("vm.save:standing")
+        _check_alive(services, vm, machine)
+        with operation.step("copy disk"):
+            _freeze(services, vm, into, operation)
+
+    def spawned(identity: ProcessIdentity) -> None:
+        crashpoint("vm.save:saver-spawned")
+        ledger.activate(SAVER, marker, asdict(identity))
+
+    ledger.intend(SAVER, marker)
+    crashpoint("vm.save:saver-intended")
+    try:
+        saved = driver_of(services, vm).save(machine, machine_in(into), standing, spawned, operation.haste)
+    finally:
+        ledger.strike(SAVER)
+    crashpoint("vm.save:saved")
+    return saved
+
+
+def _freeze(services: Services, vm: Vm, into: Path, operation: Operation) -> None:
+    storage = services.host.storages.named(vm.storage)
+    storage.freeze(vm.id, VmFiles(services.layout, vm.id).directory, disk_in(into), operation.haste)
+    crashpoint("vm.save:disk-copied")

@@ -1,0 +1,71 @@
+"""VMs that are saved and go on elsewhere, as the tests of their owners make and look at them.
+
+The memory of a fake machine is a text, and so is its disk: what its guest would write, a test writes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from banger.actors.messages import Copy, CreateSnapshot, CreateVm, DeleteSnapshot, ForkVm
+from banger.core.forking import forked_spec
+from banger.core.models import Snapshot, Vm
+from banger.core.names import new_id
+from banger.core.origin import Origin
+from banger.core.ports import MEMORY_FILE
+from tests.support.copied_guest import CopiedGuest
+from tests.support.fakes import World
+
+
+def copied_guests(world: World) -> dict[str, CopiedGuest]:
+    """Have a copied guest in every VM, by id; one that is there stays."""
+    guests: dict[str, CopiedGuest] = {}
+    world.guests.sessions = lambda vm: guests.setdefault(vm.id, CopiedGuest())  # type: ignore[assignment,return-value]
+    return guests
+
+
+def write(world: World, vm: Vm, text: str) -> None:
+    """Have the guest change its memory and its disk."""
+    memory_of(world, vm).write_text(text)
+    disk_of(world, vm).write_text(text)
+
+
+def read(world: World, vm: Vm) -> tuple[str, str]:
+    """What it has in its memory and on its disk."""
+    return memory_of(world, vm).read_text(), disk_of(world, vm).read_text()
+
+
+def memory_of(world: World, vm: Vm) -> Path:
+    return world.layout.vm_run_dir(vm.id) / MEMORY_FILE
+
+
+def disk_of(world: World, vm: Vm) -> Path:
+    return world.layout.vm_dir(vm.id) / "disk"
+
+
+def snapshot(world: World, vm: Vm, name: str = "snap", **wishes: bool) -> Snapshot:
+    return world.do(CreateSnapshot(name, vm.id, vm.name, **wishes))  # type: ignore[no-any-return]
+
+
+def restoring(world: World, taken: Snapshot, name: str, vm_id: str = "") -> CreateVm:
+    """The command for a VM from a snapshot."""
+    origin = Origin(taken, world.layout.snapshot_dir(taken.id))
+    return CreateVm(vm_id or new_id(), name, forked_spec(taken.spec, ()), start=True, origin=origin)
+
+
+def restore(world: World, taken: Snapshot, name: str) -> Vm:
+    return world.do(restoring(world, taken, name))  # type: ignore[no-any-return]
+
+
+def forking(vm: Vm, *names: str, snapshot_id: str = "") -> ForkVm:
+    """The command for forks of a VM, or of a snapshot of it."""
+    copies = tuple(Copy(new_id(), name) for name in names)
+    return ForkVm(new_id(), vm.name, vm.id, snapshot_id, copies)
+
+
+def fork(world: World, vm: Vm, *names: str) -> list[Vm]:
+    return world.do(forking(vm, *names))  # type: ignore[no-any-return]
+
+
+def delete_snapshot(world: World, taken: Snapshot) -> None:
+    world.do(DeleteSnapshot(taken.name, taken.id))
