@@ -35,11 +35,12 @@ class Noun(NamedTuple):
     """A group of verbs. ``target`` is a function that takes the noun's own options."""
 
     summary: str
-    verbs: Mapping[str, Verb]
+    verbs: Mapping[str, Verb | Noun]
     target: str = ""
 
 
 _RUN = Verb("run:run", "Run a command in a new VM, and exit with its status.")
+_TAKE_SNAPSHOT = Verb("snapshot:create", "Take a snapshot of a VM: memory and disk of one instant.")
 _LIST_VMS = Verb("listing:list_vms", "List VMs.")
 
 TREE: Mapping[str, Verb | Noun] = {
@@ -61,6 +62,12 @@ TREE: Mapping[str, Verb | Noun] = {
             "show": Verb("show:show_vms", "Show details of VMs."),
             "stats": Verb("stats:stats", "Show what running VMs use, live."),
             "why": Verb("why:why", "Show why a VM stopped or failed, and what to do next."),
+            "snapshot": Noun(
+                "Take snapshots of VMs.",
+                {"create": _TAKE_SNAPSHOT},
+            ),
+            "restore": Verb("snapshot:restore", "Create a VM that goes on from a snapshot."),
+            "fork": Verb("snapshot:fork", "Create running copies of a VM, which keeps running, or of a snapshot."),
             "grow": Verb("vm:grow", "Grow the disk of a stopped VM."),
             "exec": Verb("run:exec_", "Run a command in a running VM."),
             "ssh": Verb("ssh:ssh", "Log in to a VM with your own ssh."),
@@ -68,6 +75,15 @@ TREE: Mapping[str, Verb | Noun] = {
             "logs": Verb("vm:logs", "Show the console output of a VM."),
             "wait": Verb("vm:wait", "Wait until VMs are stopped or running."),
             "prune": Verb("prune:prune_vms", "Delete all stopped VMs."),
+        },
+    ),
+    "snapshot": Noun(
+        "VMs of one instant: memory and disk.",
+        {
+            "create": _TAKE_SNAPSHOT,
+            "list": Verb("snapshot:list_snapshots", "List snapshots."),
+            "show": Verb("show:show_snapshots", "Show details of snapshots."),
+            "delete": Verb("snapshot:delete", "Delete snapshots; VMs that were made from them stay."),
         },
     ),
     "image": Noun(

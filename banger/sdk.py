@@ -21,12 +21,15 @@ from banger.client.ceiling import MOST_BYTES
 from banger.client.channel import ClientFrameChannel
 from banger.client.conversation import converse
 from banger.client.drivers import VmmPrograms
+from banger.client.snapshots import Snapshots
 from banger.config import Config
 from banger.core.codec import from_plain, to_plain
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.guest_facts import GuestFacts
-from banger.core.models import Vm
+from banger.core.models import Snapshot, Vm
 from banger.core.wire.exec import ExecConfig, RunConfig
+from banger.core.wire.port_forward import PortForward
+from banger.core.wire.snapshots import ForkBody, RestoreBody
 from banger.core.wire.vm_spec import SpecOptions, VmSpec, from_settings
 from banger.core.wire.vms import CreateVmBody
 from banger.layout import Layout
@@ -85,6 +88,7 @@ class Banger:
         self.images = Images(self.client)
         self.kernels = Kernels(self.client)
         self.drivers = VmmPrograms(self.client)
+        self.snapshots = Snapshots(self.client)
 
     def __enter__(self) -> Banger:
         return self
@@ -158,6 +162,14 @@ class Vms:
         body = CreateVmBody(self.spec(image, **spec), name, start)
         return Machine(self._client, self._client.long("POST", "/v1/vms", body=body, on_event=on_event))
 
+    def restore(
+        self, snapshot: str, *, name: str = "", ports: Sequence[PortForward] = (), on_event: OnEvent | None = None
+    ) -> Machine:
+        """Create a machine that goes on from a snapshot. What the saved one published is not inherited."""
+        body = RestoreBody(name, tuple(ports))
+        path = path_of("snapshots", snapshot, "restore")
+        return Machine(self._client, self._client.long("POST", path, body=body, on_event=on_event))
+
     def spec(self, image: str, *, ephemeral: bool = False, **spec: Unpack[SpecOptions]) -> VmSpec:
         """A spec, with defaults from the settings.
 
@@ -227,6 +239,30 @@ class Machine:
     def wait(self, until: str = "stopped", *, timeout_s: float | None = None) -> Machine:
         """Wait until it is ``stopped`` or ``running``. Raises ``timeout``."""
         return self._act("wait", {"until": until, "timeout_s": timeout_s}, method="GET")
+
+    def snapshot(self, name: str = "", *, stop: bool = False) -> Snapshot:
+        """Take a snapshot of it; it keeps running unless ``stop`` ends it then."""
+        return Snapshots(self._client).create(self.id, name=name, stop=stop)
+
+    def fork(
+        self,
+        count: int = 1,
+        *,
+        name: str = "",
+        ports: Sequence[PortForward] = (),
+        on_event: OnEvent | None = None,
+    ) -> list[Machine]:
+        """Create running copies of it, all or none; it keeps running.
+
+        Args:
+            count: how many.
+            name: a pattern with ``{n}`` for the number of each, or the name of the only one; made up if empty.
+            ports: that each of them publishes.
+            on_event: gets the events of the work.
+        """
+        body = ForkBody(count, name, tuple(ports))
+        rows = self._client.long("POST", path_of("vms", self.id, "fork"), body=body, on_event=on_event)
+        return [Machine(self._client, row) for row in rows]
 
     def delete(self, *, force: bool = False) -> None:
         """Delete it and its disk; ``force`` also while it runs."""

@@ -211,7 +211,7 @@ class VmStart:
         vm = self._running()
         with self._bringup.lasting() as token:
             self._services.vms.guests.connect(vm, self._operation, _CONNECT_TIMEOUT_S, token)
-            if self._what.origin and self._what.saved:
+            if self._what.origin:
                 renewal = self._renewal(self._what.origin)
                 renew_identity(self._services.vms, vm, renewal, self._operation, token)
                 crashpoint("vm.start:identity-renewed")

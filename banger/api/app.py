@@ -13,14 +13,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from banger.api import artifacts, drivers, homes, lint, sessions, system, vms, why
+from banger.api import artifacts, drivers, homes, lint, sessions, snapshots, system, vms, why
 from banger.api.context import ApiContext
 from banger.api.ndjson import MEDIA_TYPE
 from banger.api.openapi import Described, document
 from banger.core.errors import BangerError, ErrorKind, internal_error
 from banger.core.evidence import Evidence
 from banger.core.guest_facts import GuestFacts
-from banger.core.models import Image, Kernel, Vm, VmmProgram, VmmRelease
+from banger.core.models import Image, Kernel, Snapshot, Vm, VmmProgram, VmmRelease
 from banger.core.wire.drivers import InstallDriverBody
 from banger.core.wire.exec import CopyConfig, ExecConfig, RunConfig, SshConfig
 from banger.core.wire.images import (
@@ -32,6 +32,7 @@ from banger.core.wire.images import (
     TagImageBody,
 )
 from banger.core.wire.kernels import ImportKernelBody, PullKernelBody, PushKernelBody
+from banger.core.wire.snapshots import CreateSnapshotBody, ForkBody, RestoreBody
 from banger.core.wire.system import PruneBody, RefreshCatalogBody
 from banger.core.wire.vms import CreateVmBody, GrowBody
 
@@ -145,6 +146,40 @@ ROUTES: tuple[Entry, ...] = (
     _entry("POST", "/v1/vms/{query}/kill", vms.kill_vm, "kill a VM", answer=Vm, long=True),
     _entry(
         "POST", "/v1/vms/{query}/commit", artifacts.commit_vm, "make an image of the disk", body=CommitBody, long=True
+    ),
+    _entry(
+        "POST",
+        "/v1/vms/{query}/snapshots",
+        snapshots.create_snapshot,
+        "take a snapshot",
+        body=CreateSnapshotBody,
+        answer=Snapshot,
+        long=True,
+    ),
+    _entry(
+        "POST", "/v1/vms/{query}/fork", snapshots.fork_vm, "fork a VM", body=ForkBody, answer=Vm, many=True, long=True
+    ),
+    _entry("GET", "/v1/snapshots", snapshots.list_snapshots, "list snapshots", answer=Snapshot, many=True),
+    _entry("GET", "/v1/snapshots/{query}", snapshots.show_snapshot, "show a snapshot", answer=Snapshot),
+    _entry("DELETE", "/v1/snapshots/{query}", snapshots.delete_snapshot, "delete a snapshot", long=True),
+    _entry(
+        "POST",
+        "/v1/snapshots/{query}/restore",
+        snapshots.restore,
+        "make a VM from a snapshot",
+        body=RestoreBody,
+        answer=Vm,
+        long=True,
+    ),
+    _entry(
+        "POST",
+        "/v1/snapshots/{query}/fork",
+        snapshots.fork_snapshot,
+        "make VMs from a snapshot",
+        body=ForkBody,
+        answer=Vm,
+        many=True,
+        long=True,
     ),
     _entry("GET", "/v1/homes", homes.list_homes, "list home disks", many=True),
     _entry("DELETE", "/v1/homes/{query}", homes.delete_home, "delete a home disk"),

@@ -8,7 +8,7 @@ from typing import Any
 
 from banger.api.context import ApiContext
 from banger.core import codec
-from banger.core.models import Image, Kernel, Vm, VmmProgram, VmState
+from banger.core.models import Image, Kernel, Snapshot, Vm, VmmProgram, VmState
 from banger.store.users import Users
 
 #: States in which a VM's directory may not be there yet, or any more.
@@ -38,6 +38,22 @@ def kernel_view(context: ApiContext, kernel: Kernel) -> dict[str, Any]:
 
 def _users_view(users: Users) -> dict[str, list[str]]:
     return {"used_by": list(users.vms), "snapshots": list(users.snapshots)}
+
+
+def snapshot_view(context: ApiContext, snapshot: Snapshot) -> dict[str, Any]:
+    """A snapshot with what it is of, the VMs that began from it, and what is wrong with it."""
+    store = context.store
+    image, kernel = store.images.get(snapshot.image_id), store.kernels.get(snapshot.kernel_id)
+    parent = store.snapshots.get(snapshot.parent_id) if snapshot.parent_id else None
+    directory = context.layout.snapshot_dir(snapshot.id)
+    return {
+        **codec.to_plain(snapshot),
+        "image_name": image.name if image else "",
+        "kernel_name": kernel.name if kernel else "",
+        "parent_name": parent.name if parent else "",
+        "vms": [vm.name for vm in store.vms.from_snapshot(snapshot.id)],
+        "broken": "" if directory.exists() else f"{directory} is missing",
+    }
 
 
 def driver_view(program: VmmProgram, vms: Sequence[Vm]) -> dict[str, Any]:

@@ -167,6 +167,9 @@ _SOURCES: Mapping[str, Callable[[Names], list[Candidate]]] = {
     "kernels": lambda names: names.objects("kernels"),
     "stored_kernel": lambda names: names.objects("kernels"),
     "kernel_names": lambda names: names.catalog("kernels"),
+    "snapshot": lambda names: names.objects("snapshots"),
+    "snapshots": lambda names: names.objects("snapshots"),
+    "vm_or_snapshot": lambda names: _merged(names.objects("vms"), names.objects("snapshots")),
     "operation": lambda names: names.objects("operations"),
     "operations": lambda names: names.objects("operations"),
     "version": lambda names: names.releases(),
@@ -230,4 +233,4 @@ def _merged(*lists: Sequence[Candidate]) -> list[Candidate]:
 
 
 def _meaning(row: Mapping[str, Any]) -> str:
-    return str(row.get("state") or row.get("source") or row.get("kind") or "")
+    return str(row.get("state") or row.get("source") or row.get("kind") or row.get("vm_name") or "")

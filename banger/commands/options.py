@@ -18,6 +18,8 @@ VmArguments = Annotated[list[str] | None, Argument(metavar="[VM...]", help=_ADDR
 SeveralVms = Annotated[list[str], Argument(metavar="VM...", help=_ADDRESSING)]
 SeveralImages = Annotated[list[str], Argument(metavar="IMAGE...", help=_ADDRESSING)]
 SeveralKernels = Annotated[list[str], Argument(metavar="KERNEL...", help=_ADDRESSING)]
+SnapshotArgument = Annotated[str, Argument(metavar="SNAPSHOT", help=_ADDRESSING)]
+SeveralSnapshots = Annotated[list[str], Argument(metavar="SNAPSHOT...", help=_ADDRESSING)]
 StoredImage = Annotated[str, Argument(metavar="IMAGE", help=_ADDRESSING)]
 StoredKernel = Annotated[str, Argument(metavar="KERNEL", help=_ADDRESSING)]
 Destination = Annotated[str, Argument(metavar="REFERENCE", help="Destination: HOST/NAME:TAG.")]

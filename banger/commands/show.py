@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from typer import Argument, Context
 
 from banger.client import path_of
-from banger.commands.options import Operation, SeveralImages, SeveralKernels, SeveralVms
+from banger.commands.options import Operation, SeveralImages, SeveralKernels, SeveralSnapshots, SeveralVms
 from banger.commands.session import CliSession
 from banger.core.errors import BangerError, ErrorKind
 from banger.render import details
@@ -59,6 +59,11 @@ def _find(session: CliSession, name: str) -> tuple[Mapping[str, Any], Page]:
                 raise
             missing = missing or error
     raise missing or BangerError(ErrorKind.NOT_FOUND, f'"{name}" not found', subject=name)
+
+
+def show_snapshots(ctx: Context, snapshots: SeveralSnapshots) -> None:
+    """Show details of snapshots."""
+    _show(ctx.obj, "snapshots", snapshots, details.snapshot_page)
 
 
 def show_operation(ctx: Context, operation: Operation) -> None:

@@ -39,6 +39,9 @@ COMMANDS: Mapping[str, str] = {
     "images": "image list",
     "rmi": "image delete",
     "kernels": "kernel list",
+    "fork": "vm fork",
+    "restore": "vm restore",
+    "snapshots": "snapshot list",
     "df": "system df",
 }
 #: Another word for a noun.
@@ -97,7 +100,8 @@ INSTEAD: Mapping[str, str] = {
     "scp": "vm cp",
     "resize": "vm grow",
     "publish": "image commit",
-    "snapshot": "image commit",
+    "checkpoint": "snapshot create",
+    "clone": "vm fork",
     "build": "image register",
     "load": "image pull",
     "download": "image pull",

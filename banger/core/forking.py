@@ -8,10 +8,9 @@ from dataclasses import replace
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.names import check_vm_name
 from banger.core.wire.port_forward import PortForward
+from banger.core.wire.snapshots import MOST_FORKS
 from banger.core.wire.vm_spec import VmSpec
 
-#: Of one request.
-MOST_FORKS = 100
 #: Stands for the number of a fork in a pattern of names.
 NUMBER = "{n}"
 _LONGEST_NAME = 40

@@ -96,6 +96,11 @@ def check_artifact_name(name: str, noun: str) -> str:
     return _check(name, ARTIFACT_NAME, noun, "use lower-case letters, digits and . _ : / @ -, at most 255")
 
 
+def check_snapshot_name(name: str) -> str:
+    """Return ``name`` if it may name a snapshot; raises a ``usage`` error otherwise."""
+    return _check(name, VM_NAME, "snapshot", f"use {VM_NAME_RULE}")
+
+
 def check_dns_suffix(suffix: str) -> str:
     """Return ``suffix`` if names of VMs may end with it (``vm``, ``lab.example.org``); raises ``usage`` otherwise."""
     if not DNS_SUFFIX.match(suffix):

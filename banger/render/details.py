@@ -37,6 +37,7 @@ def vm_page(vm: Row, terminal: Terminal) -> str:
         ("started", _moment(vm, "started_at")),
         ("stopped", _moment(vm, "stopped_at")),
         ("restarts", _restarts(vm)),
+        ("forked from", _join(vm.get("forked_from"), vm.get("origin_snapshot"))),
         ("labels", _pairs(spec.get("labels"))),
         ("ephemeral", "yes: deleted when it stops" if spec.get("ephemeral") else ""),
         ("time left", _time_left(vm)),
@@ -190,6 +191,39 @@ def artifact_page(artifact: Row, terminal: Terminal) -> str:
     ]
     name = str(artifact.get("name") or artifact.get("id"))
     return _section(name, identity, terminal) + _section("Defaults", defaults, terminal)
+
+
+def snapshot_page(snapshot: Row, terminal: Terminal) -> str:
+    """A snapshot, and what goes on from it."""
+    spec = snapshot.get("spec") or {}
+    has_memory = bool(snapshot.get("memory_mib"))
+    holds = "memory and disk" if has_memory else "disk only: the VM was stopped, and what is made from it boots"
+    identity = [
+        ("id", snapshot.get("id")),
+        ("broken", snapshot.get("broken")),
+        ("vm", _join(snapshot.get("vm_name"), snapshot.get("vm_id"))),
+        ("parent", _join(snapshot.get("parent_name"), snapshot.get("parent_id"))),
+        ("taken", _moment(snapshot, "created_at")),
+        ("holds", holds),
+        ("memory", size(snapshot.get("memory_bytes")) if has_memory else ""),
+        ("disk", size(snapshot.get("disk_bytes"))),
+        ("vms", ", ".join(snapshot.get("vms") or ())),
+    ]
+    engine = " on ".join(filter(None, (_named_version(snapshot), snapshot.get("accelerator"))))
+    machine = [
+        ("image", _join(snapshot.get("image_name"), snapshot.get("image_id"))),
+        ("kernel", _join(snapshot.get("kernel_name"), snapshot.get("kernel_id"))),
+        ("cpus", spec.get("cpus")),
+        ("memory", _mebibytes(spec.get("memory_mib"))),
+        ("disk", _join(_mebibytes(spec.get("disk_mib")), snapshot.get("storage"))),
+        ("needs", engine),
+        ("cpu", snapshot.get("cpu")),
+    ]
+    return _section(str(snapshot.get("name")), identity, terminal) + _section("Machine", machine, terminal)
+
+
+def _named_version(snapshot: Row) -> str:
+    return f"{snapshot.get('vmm')} {snapshot.get('vmm_version')}" if snapshot.get("vmm") else ""
 
 
 def operation_page(operation: Row, terminal: Terminal) -> str:

@@ -88,6 +88,13 @@ def artifact_source(row: Row) -> str:
     return f"broken: {row['broken']}" if row.get("broken") else str(row.get("source") or "")
 
 
+def snapshot_contents(row: Row) -> str:
+    """What is in a snapshot, or why it cannot be used."""
+    if row.get("broken"):
+        return f"broken: {row['broken']}"
+    return "memory and disk" if row.get("memory_mib") else "disk"
+
+
 def driver_state(row: Row) -> str:
     """Whether a VMM works, and is still supported."""
     if row.get("broken"):
@@ -112,6 +119,15 @@ ARTIFACT_COLUMNS = (
     Column("SIZE", lambda row: size(row.get("size_bytes"))),
     Column("SOURCE", artifact_source, shrinks=True),
     Column("USED-BY", lambda row: ", ".join(row.get("used_by") or ()), shrinks=True),
+    Column("AGE", age),
+)
+
+SNAPSHOT_COLUMNS = (
+    Column("NAME", lambda row: row["name"], shrinks=True),
+    Column("ID", lambda row: row["id"]),
+    Column("VM", lambda row: row.get("vm_name") or "", shrinks=True),
+    Column("HOLDS", snapshot_contents, shrinks=True),
+    Column("SIZE", lambda row: size(int(row.get("memory_bytes") or 0) + int(row.get("disk_bytes") or 0))),
     Column("AGE", age),
 )
 

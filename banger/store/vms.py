@@ -28,6 +28,10 @@ class VmTable(Table[Vm]):
         """VMs that refer to a kernel."""
         return self._select("kernel_id = ? ORDER BY name", kernel_id)
 
+    def from_snapshot(self, snapshot_id: str) -> list[Vm]:
+        """VMs that began from a snapshot."""
+        return self._select("origin_snapshot = ? ORDER BY name", snapshot_id)
+
     @contextmanager
     def kept_off(self, vmm: str, version: str) -> Iterator[list[Vm]]:
         """The VMs that run on this release of a VMM. None begins to while the block is being executed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 
 import pytest
@@ -14,10 +14,10 @@ from tests.support.cli import Cli
 pytest_plugins = ("tests.support.cli_fixtures",)
 
 
-def verbs() -> Iterator[tuple[str, Verb]]:
-    for name, entry in TREE.items():
+def verbs(tree: Mapping[str, Verb | Noun] = TREE) -> Iterator[tuple[str, Verb]]:
+    for name, entry in tree.items():
         if isinstance(entry, Noun):
-            yield from ((f"{name} {verb}", found) for verb, found in entry.verbs.items())
+            yield from ((f"{name} {verb}", found) for verb, found in verbs(entry.verbs))
         else:
             yield name, entry
 
