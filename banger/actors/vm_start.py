@@ -66,7 +66,7 @@ class VmStart:
         steps += [PlanStep(f"prepare {one.name}", lambda one=one: self._prepare(one)) for one in self._capabilities]  # type: ignore[misc]
         launch = PlanStep(LAUNCH, self._bringup.launch, intend=self._bringup.intend)
         if self._what.saved:
-            steps += [PlanStep("prepare machine", self._find_kernel), launch, PlanStep("resume", self._resume)]
+            steps += [PlanStep("prepare machine", self._prepare_machine), launch, PlanStep("resume", self._resume)]
         else:
             steps += [PlanStep("prepare boot", self._prepare_boot), launch, PlanStep("boot guest", self._bringup.boot)]
         steps.append(PlanStep("connect", self._connect))
@@ -138,6 +138,13 @@ class VmStart:
     def _find_kernel(self) -> None:
         kernel_dir = self._services.layout.kernel_dir(self._what.kernel.id)
         self._kernel_file = self._services.vms.boot.kernel(kernel_dir, self._what.driver.kernel_format, self._operation)
+
+    def _prepare_machine(self) -> None:
+        """For one that goes on: nobody meets its guest before that knows who it is."""
+        for capability in self._capabilities:
+            capability.hold(self._vm, self._ledger)
+        crashpoint("vm.start:held")
+        self._find_kernel()
 
     def _resume(self) -> None:
         crashpoint("vm.start:machine-loaded")

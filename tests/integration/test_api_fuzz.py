@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from banger.actors.messages import DeleteVm, PullImage, PullKernel
+from banger.actors.messages import DeleteSnapshot, DeleteVm, PullImage, PullKernel
 from banger.api.app import ROUTES
 from banger.core.errors import BangerError
 from banger.core.exec import ExitStatus
@@ -22,6 +22,7 @@ from banger.core.ports import GuestPath, ImageRequest, KernelRequest
 from tests.support.fake_vmm import FakeVmm
 from tests.support.fakes import World
 from tests.support.owned_vms import create
+from tests.support.saved_vms import copied_guests
 from tests.support.scripted_guest import ScriptedGuest, ScriptedProcess
 from tests.support.served import Served
 from tests.support.unix_http import unix_session
@@ -36,6 +37,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
     _furnish(world)
     guest = ScriptedGuest(_shout, GuestPath("file", is_link=True, real_path="/real"))
     world.guests.sessions = lambda _: guest
+    copied_guests(world)
     served = Served(world)
     yield served
     _delete_vms(world)
@@ -52,9 +54,11 @@ def _furnish(world: World) -> None:
 
 
 def _delete_vms(world: World) -> None:
-    for vm in world.store.vms.all():
+    """And snapshots, which would keep images."""
+    doomed = [DeleteVm(vm.id, vm.name, force=True) for vm in world.store.vms.all()]
+    for command in (*doomed, *(DeleteSnapshot(one.name, one.id) for one in world.store.snapshots.all())):
         with suppress(BangerError):  # an operation that a request began may be before us
-            world.do(DeleteVm(vm.id, vm.name, force=True))
+            world.do(command)
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ from banger.core.wire.vms import CreateVmBody
 from tests.support.fake_vmm import FakeVmm
 from tests.support.fakes import World
 from tests.support.owned_vms import create
+from tests.support.saved_vms import copied_guests
 from tests.support.served import Served
 from tests.support.unix_http import BASE_URL, unix_session
 
@@ -40,6 +41,7 @@ ELSEWHERE = ("/v1/system/shutdown", "/v1/catalog/refresh")
 def served(tmp_path: Path) -> Iterator[Served]:
     world = World(tmp_path / "home", FakeVmm())
     create(world, "web", stop_timeout_s=0.1)
+    copied_guests(world)
     served = Served(world)
     yield served
     for vm in world.store.vms.all():

@@ -128,9 +128,11 @@ def _as_they_are(_context: Any, value: Any) -> bytes:
 
 
 def _make_harmless(case: Case, tmp_path: Path) -> None:
-    """Files are written below a directory of the test's own, and no catalog is fetched from elsewhere."""
+    """Files are written below a directory of the test's own, no catalog is fetched from elsewhere, forks are few."""
     if not isinstance(case.body, dict):
         return
+    if isinstance(count := case.body.get("count"), int):
+        case.body["count"] = min(count, 2)
     if isinstance(path := case.body.get("path"), str) and path.startswith("/"):
         case.body["path"] = f"{tmp_path}{path}"
     if isinstance(source := case.body.get("source"), str) and case.path == "/v1/catalog/refresh":

@@ -9,18 +9,24 @@ from pathlib import Path
 
 from banger.actors.messages import Copy, CreateSnapshot, CreateVm, DeleteSnapshot, ForkVm
 from banger.core.forking import forked_spec
-from banger.core.models import Snapshot, Vm
+from banger.core.models import Snapshot, Vm, VmState
 from banger.core.names import new_id
 from banger.core.origin import Origin
-from banger.core.ports import MEMORY_FILE
+from banger.core.ports import MEMORY_FILE, RunningGuest
 from tests.support.copied_guest import CopiedGuest
 from tests.support.fakes import World
 
 
 def copied_guests(world: World) -> dict[str, CopiedGuest]:
-    """Have a copied guest in every VM, by id; one that is there stays."""
+    """Have a copied guest in every VM that starts as a copy of another, by id; in others is what was there."""
     guests: dict[str, CopiedGuest] = {}
-    world.guests.sessions = lambda vm: guests.setdefault(vm.id, CopiedGuest())  # type: ignore[assignment,return-value]
+    others = world.guests.sessions
+
+    def session(vm: Vm) -> RunningGuest:
+        is_copy = vm.forked_from and vm.state is VmState.STARTING
+        return guests.setdefault(vm.id, CopiedGuest()) if is_copy else others(vm)  # type: ignore[return-value]
+
+    world.guests.sessions = session
     return guests
 
 
