@@ -13,6 +13,7 @@ from banger.actors.inventory import is_held, leaks
 from banger.actors.messages import Command, DeleteImage, DeleteKernel, ReconcileHost, ReconcileVm
 from banger.actors.orphans import CACHED_S, GRACE_S, Orphans
 from banger.actors.services import Services
+from banger.actors.snapshot_records import lost_snapshots
 from banger.actors.vm_reconcile import observe, recorded_vm, standstill
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
@@ -64,6 +65,7 @@ class HostReconciler:
         """Do all of it; a part that fails is reported and does not keep the others from being done."""
         with self._operation.step("find lost VMs"):
             self._recover_rows()
+            self._recover_snapshots()
         with self._operation.step("reconcile VMs"):
             self._forecast_vms() if self._dry else self._reconcile_vms()
         with self._operation.step("refresh what is shared"):
@@ -94,6 +96,15 @@ class HostReconciler:
                     store.vms.insert(self._insertable(vm))
                     crashpoint("reconcile.recover:row-written")
                 self._report.recovered.append(vm.name)
+
+    def _recover_snapshots(self) -> None:
+        """The same for snapshots."""
+        for snapshot in lost_snapshots(self._services.layout, self._services.store):
+            with self._reported(f"snapshot {snapshot.name}"):
+                if not self._dry:
+                    self._services.store.snapshots.insert(snapshot)
+                    crashpoint("reconcile.recover:snapshot-row-written")
+                self._report.recovered.append(f"snapshot {snapshot.name}")
 
     def _insertable(self, vm: Vm) -> Vm:
         """The recorded VM as a row that the store takes: its name free, its image and kernel there or left empty."""

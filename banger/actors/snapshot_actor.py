@@ -18,6 +18,7 @@ from banger.actors.messages import (
 )
 from banger.actors.origins import kept
 from banger.actors.orphans import occupied
+from banger.actors.snapshot_records import remove_record, write_record
 from banger.core import clock, lookup
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
@@ -51,6 +52,7 @@ class SnapshotActor(ArtifactOwner):
             snapshot = self._saved(command, name, staged, operation)
             crashpoint("snapshot.create:saved")
             with operation.step("publish"):
+                write_record(staged, snapshot)
                 self.publish(store.snapshots, snapshot, staged, self.services.layout.snapshot_dir, operation)
         if command.stop:
             self.ask_owner(KillVm(command.vm_id, command.vm_name), operation)
@@ -111,8 +113,15 @@ class SnapshotActor(ArtifactOwner):
     def _delete(self, command: DeleteSnapshot, operation: Operation) -> dict[str, Any]:
         snapshots = self.services.store.snapshots
         snapshot = self._present(command.snapshot_id, command.name)
+        directory_of = self.services.layout.snapshot_dir
         with operation.step("delete snapshot"):
-            self.remove(snapshots, snapshot, self.services.layout.snapshot_dir)
+            remove_record(directory_of(snapshot.id))
+            crashpoint("snapshot.delete:record-gone")
+            try:
+                self.remove(snapshots, snapshot, directory_of)
+            except BangerError:  # it is in use
+                write_record(directory_of(snapshot.id), snapshot)
+                raise
         return {"id": snapshot.id, "name": snapshot.name}
 
     def _present(self, snapshot_id: str, name: str) -> Snapshot:

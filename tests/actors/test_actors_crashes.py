@@ -64,6 +64,7 @@ SCRIPTS = {
     "fork": ["create", "start", "fork"],
     "fork of a snapshot": ["create", "start", "snapshot", "fork snapshot"],
     "delete snapshot": ["create", "snapshot", "delete snapshot"],
+    "recover a lost snapshot": ["create", "snapshot", "lose snapshot", "reconcile"],
 }
 
 #: The same with the other driver's machines, which end in another way.

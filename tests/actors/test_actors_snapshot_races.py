@@ -180,3 +180,41 @@ def test_fork_that_fails_while_another_is_ready_takes_that_back(world, points, v
         fork(world, vm, "one", "two")
     assert [one.name for one in world.store.vms.all()] == ["web"]
     assert not world.attendance.all()
+
+
+def test_snapshot_whose_row_was_lost_is_taken_in_again_and_can_be_used(world, vm):
+    taken = snapshot(world, vm)
+    world.store.database.execute("DELETE FROM snapshots")
+    assert world.do(ReconcileHost(dry_run=True)).recovered == ["snapshot snap"]
+    assert world.store.snapshots.all() == []
+
+    assert world.do(ReconcileHost(at_start=True)).recovered == ["snapshot snap"]
+
+    assert world.store.snapshots.all() == [taken]
+    assert read(world, restore(world, taken, "again")) == ("first", "first")
+    assert world.do(ReconcileHost()).recovered == []
+
+
+def test_lost_snapshot_whose_name_is_another_ones_now_keeps_both(world, vm):
+    lost = snapshot(world, vm)
+    world.store.database.execute("DELETE FROM snapshots")
+    snapshot(world, vm)
+    world.do(ReconcileHost(at_start=True))
+    assert {one.name for one in world.store.snapshots.all()} == {"snap", f"snap-{lost.id[:4]}"}
+
+
+@pytest.mark.parametrize("point", ["snapshot.delete:record-gone", "artifact.remove:row-gone"])
+def test_snapshot_that_is_being_deleted_is_not_taken_in_again(world, points, vm, point):
+    reports = []
+    points.at(point, lambda: reports.append(world.do(ReconcileHost())))
+    delete_snapshot(world, snapshot(world, vm))
+    assert reports[0].recovered == []
+    assert world.store.snapshots.all() == []
+
+
+def test_snapshot_that_is_being_published_is_not_taken_for_a_lost_one(world, points, vm):
+    reports = []
+    points.at("artifact.publish:renamed", lambda: reports.append(world.do(ReconcileHost())))
+    taken = snapshot(world, vm)
+    assert reports[0].recovered == []
+    assert world.store.snapshots.all() == [taken]

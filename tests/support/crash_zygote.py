@@ -120,6 +120,8 @@ def step(world: World, script: str) -> None:  # noqa: C901, PLR0912  # one line 
         case "lose row" if vm is not None:
             world.store.database.execute("DELETE FROM handles")
             world.store.vms.delete(VM_ID)
+        case "lose snapshot":
+            world.store.database.execute("DELETE FROM snapshots")
         case "kill" if vm is not None:
             world.do(m.KillVm(VM_ID, "web"))
         case "delete" if vm is not None:
