@@ -6,12 +6,12 @@ long form at every one.
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import pytest
 
-from banger.core import crashpoints
+from banger.sdk import Banger
+from tests.support.crash_points import points_of
 from tests.support.daemon import BangerHome
 from tests.support.images import busybox_rootfs
 from tests.support.soak import IS_SOAK
@@ -19,27 +19,14 @@ from tests.support.soak import IS_SOAK
 pytestmark = [pytest.mark.boot, pytest.mark.slow, pytest.mark.timeout(1800 if IS_SOAK else 400)]
 
 NAME = "crashed"
-#: The points that a command comes by, and how many of them the short form takes.
-POINTS = {
-    "create": (("vm.create:",), 1),
-    "start": (("vm.start:", "namespace.open:", "tap.prepare:", "ports.prepare:"), 2),
-    "stop": (("vm.stop:", "vm.down:", "tap.cleanup:", "ports.cleanup:"), 1),
-    "delete": (("vm.delete:",), 1),
-}
 #: Those of another network or launcher, of a KVM that fails, and of the process that makes links in the namespace.
-NOT_HERE = {
+NOT_HERE = (
     "vm.start:kvm-given-up",
     "vm.down:launcher-released",
     "ports.prepare:written",
     "tap.prepare:bridge-added",
     "tap.prepare:tap-added",
-}
-
-
-def points_of(command: str) -> list[str]:
-    prefixes, count = POINTS[command]
-    points = [one for one in crashpoints.all_points() if one.startswith(prefixes) and one not in NOT_HERE]
-    return points if IS_SOAK else random.Random(20261128).sample(points, count)
+)
 
 
 @pytest.fixture
@@ -53,25 +40,26 @@ def image(fresh_home: BangerHome, tmp_path: Path) -> str:
 def test_vm_survives_a_supervisor_that_dies_at_any_point_of_its_life(fresh_home: BangerHome, image: str) -> None:
     home = fresh_home
     create = ("create", "--name", NAME, "--vmm", "qemu", "--memory", "128M", "-p", "80", image)
-    for point in points_of("create"):
+    for point in points_of("create", NOT_HERE):
         die(home, point, *create)
         if known(home):
             home.run("vm", "delete", NAME).ok()
     home.run("vm", *create).ok()
-    for point in points_of("start"):
+    for point in points_of("start", NOT_HERE):
         home.run("vm", "kill", NAME).ok()
         die(home, point, "start", NAME)
         check_runs(home)
-    for point in points_of("stop"):
+    for point in points_of("stop", NOT_HERE):
         check_runs(home)
         die(home, point, "stop", NAME)
         home.run("vm", "stop", NAME).ok()
-    for point in points_of("delete"):
+    for point in points_of("delete", NOT_HERE):
         die(home, point, "delete", NAME)
         if known(home):
             home.run("vm", "delete", NAME).ok()
         check_mended(home, point)
         home.run("vm", *create).ok()
+    assert home.leftovers() == []
 
 
 def die(home: BangerHome, point: str, *command: str) -> None:
@@ -85,9 +73,10 @@ def die(home: BangerHome, point: str, *command: str) -> None:
 
 def check_mended(home: BangerHome, point: str) -> None:
     vms = home.json("vm", "list")  # the next supervisor, which has looked at everything before it answers
-    assert home.run("system", "reconcile").ok().text == "nothing to repair\n", point
-    assert home.leftovers() == [], point
-    assert [one for one in home.json("doctor", "--leaks") if one["is_leak"]] == [], point
+    asked = Banger(home.path).client  # without a command's start for each question
+    report = asked.long("POST", "/v1/system/reconcile")
+    assert [report[one] for one in ("stopped", "recovered", "removed", "failed")] == [[]] * 4, point
+    assert asked.get("/v1/system/objects", {"leaks": "true"}) == [], point
     assert home.vmms() == [vm["pid"] for vm in vms if vm["state"] == "running"], point
     assert [vm for vm in vms if vm["broken"]] == [], point
 
