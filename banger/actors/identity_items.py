@@ -23,12 +23,16 @@ ITEM_TIMEOUT_S = 120.0
 _SEED_BYTES = 64
 _SSHD_DIRECTORY = "/etc/ssh"
 #: sshd reads its host keys when it starts, and again at HUP (sshd(8)); its pid file is where distributions have it.
-_TELL_SSHD = """
+#: journald writes to a directory that is named by the machine-id, with the boot id, as it knows them from its start:
+#: journalctl would find nothing there. What is not there, or does not heed, is not missed.
+_TELL_SERVICES = """
 for file in /run/sshd.pid /var/run/sshd.pid; do
     read -r pid 2>/dev/null <$file && read -r name 2>/dev/null </proc/$pid/comm && [ "$name" = sshd ] || continue
     kill -HUP "$pid"
     break
 done
+[ ! -d /run/systemd/system ] || systemctl --no-block restart systemd-journald >/dev/null 2>&1 </dev/null
+true
 """
 _TOOLBOX_SHELL = "/run/banger/bin/sh"
 
@@ -38,6 +42,7 @@ class Makings:
     """One renewal's new identity, with the private halves of its keys.
 
     Attributes:
+        has_services: the guest has some that remember who it was.
         changes_network: the guest's card is to have another MAC, or other addresses, than it has.
         host_key: the file of banger's own ssh server.
         sshd_keys: by the names of their files, of the image's own; None for one that is removed.
@@ -45,6 +50,7 @@ class Makings:
 
     renewal: Renewal
     wanted: NewIdentity
+    has_services: bool
     changes_network: bool
     host_key: bytes
     sshd_keys: Mapping[str, ServerKey | None]
@@ -83,7 +89,8 @@ def make_identity(renewal: Renewal, saved: SeenIdentity, keys: HostKeys) -> Maki
         mac=renewal.mac,
         network=renewal.network,
     )
-    return Makings(renewal, wanted, changes_network, own.private, sshd_keys)
+    has_services = saved.has_systemd or bool(sshd_keys)
+    return Makings(renewal, wanted, has_services, changes_network, own.private, sshd_keys)
 
 
 async def _seed(makings: Makings, guest: RunningGuest) -> None:  # noqa: ARG001
@@ -119,9 +126,7 @@ async def _replace_sshd_keys(makings: Makings, guest: RunningGuest) -> None:
                 continue
             _add_file(tar, name, key.private, 0o600)
             _add_file(tar, f"{name}.pub", f"{key.public} root@{makings.wanted.hostname}\n".encode(), 0o644)
-    unpacking = await guest.files.put(_SSHD_DIRECTORY)
-    await _finish(unpacking, "write its keys", archive.getvalue())
-    await _finish(await guest.exec(ExecRequest((_TOOLBOX_SHELL, "-c", _TELL_SSHD), user="root")), "tell its sshd")
+    await _finish(await guest.files.put(_SSHD_DIRECTORY), "write its keys", archive.getvalue())
 
 
 async def _forget_seeds(makings: Makings, guest: RunningGuest) -> None:  # noqa: ARG001
@@ -135,6 +140,11 @@ async def _set_network(makings: Makings, guest: RunningGuest) -> None:
 
 async def _set_vm_id(makings: Makings, guest: RunningGuest) -> None:
     await guest.machine.identify(GuestIdentity(vm_id=makings.wanted.vm_id))
+
+
+async def _tell_services(makings: Makings, guest: RunningGuest) -> None:  # noqa: ARG001
+    request = ExecRequest((_TOOLBOX_SHELL, "-c", _TELL_SERVICES), user="root", has_input=False)
+    await _finish(await guest.exec(request), "tell its services")
 
 
 async def _run_hooks(makings: Makings, guest: RunningGuest) -> None:
@@ -152,6 +162,7 @@ RENEWING: Mapping[IdentityItem, ItemWork] = {
     identity.SEEDS: ItemWork("remove random seeds", _forget_seeds),
     identity.NETWORK: ItemWork("renew network card", _set_network, lambda makings: makings.changes_network),
     identity.VM_ID: ItemWork("renew VM id", _set_vm_id),
+    identity.SERVICES: ItemWork("tell services", _tell_services, lambda makings: makings.has_services),
     identity.HOOKS: ItemWork("run hooks", _run_hooks, limit_s=MOST_HOOKS * HOOK_LIMIT_S),
 }
 

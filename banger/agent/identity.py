@@ -84,6 +84,7 @@ _READERS: dict[str, _Reader] = {
     "vm-id": lambda seen, words: replace(seen, vm_id=word(words)),
     "host-key": lambda seen, words: replace(seen, host_key=word(words)),
     "ssh-server": lambda seen, words: replace(seen, has_ssh_server=words[:1] == ["running"]),
+    "systemd": lambda seen, words: replace(seen, has_systemd=words[:1] == ["running"]),
     "sshd-key": _sshd_key,
     "seed": lambda seen, words: replace(seen, seeds=_added(seen.seeds, words)),
     "card": _card,

@@ -19,6 +19,7 @@ class SeenIdentity:
         host_key: the public key of banger's own ssh server, 64 hexadecimal digits (RFC 8709, section 4).
         has_ssh_server: that server runs, so it goes on with the key that it has started with.
         sshd_keys: names of the image's own ssh host keys in ``/etc/ssh`` to the key in their ``.pub`` files.
+        has_systemd: that is its process 1.
         seeds: files from which its kernel, or a DHCP client, would repeat itself after the next boot.
         card: its network card; ``mac`` and ``addresses``, as ADDRESS/PREFIX, are this card's.
         gateways: of its default routes.
@@ -36,6 +37,7 @@ class SeenIdentity:
     host_key: str = ""
     has_ssh_server: bool = False
     sshd_keys: Mapping[str, str] = field(default_factory=dict)
+    has_systemd: bool = False
     seeds: tuple[str, ...] = ()
     card: str = ""
     mac: str = ""

@@ -13,7 +13,7 @@ boot id              renewed        renewed: what was said under it is      kept
                                     not what will be                        after sleep
 random-seed files    removed        removed: the disk has them again        kept
 network card         renewed        renewed if it has other addresses now   as rewind
-hooks                run            run                                     run
+services, hooks      told; run      told; run                               run
 ==================== ============== ======================================= ==========
 """
 
@@ -216,7 +216,7 @@ def _wrong_addresses(network: GuestNetwork, seen: SeenIdentity) -> str:
     return f"no route by {missing[0]}" if missing else ""
 
 
-def _hooks(look: Inspection) -> str:  # noqa: ARG001  # how they end is known when they have run
+def _unseen(look: Inspection) -> str:  # noqa: ARG001  # how it went is known when it has run
     return ""
 
 
@@ -234,7 +234,9 @@ SSHD_KEYS = IdentityItem("host keys of sshd", _ANOTHER_VM, _sshd_keys)
 SEEDS = IdentityItem("random seeds", _REPEATED, _seeds)
 NETWORK = IdentityItem("network card", _ALL, _network)
 VM_ID = IdentityItem("VM id", _ANOTHER_VM, _vm_id)
-HOOKS = IdentityItem("hooks", _ALL, _hooks)
+#: Those that remember what they have read when they started.
+SERVICES = IdentityItem("services", _REPEATED, _unseen)
+HOOKS = IdentityItem("hooks", _ALL, _unseen)
 
 #: In this order.
 ITEMS: Sequence[IdentityItem] = (
@@ -248,6 +250,7 @@ ITEMS: Sequence[IdentityItem] = (
     SEEDS,
     NETWORK,
     VM_ID,
+    SERVICES,
     HOOKS,
 )
 

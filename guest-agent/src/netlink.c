@@ -11,8 +11,8 @@ static size_t aligned(size_t size) {
     return (size + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1);
 }
 
-int netlink_open(void) {
-    return socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, 0);
+int netlink_open(int protocol) {
+    return socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol);
 }
 
 void message_begin(struct message *message, uint16_t type, uint16_t flags, const void *head, size_t size) {

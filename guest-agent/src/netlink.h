@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+enum { NETLINK_ROUTE = 0, NETLINK_SOCK_DIAG = 4 };
 enum { NLM_F_REQUEST = 1, NLM_F_ACK = 4, NLM_F_REPLACE = 0x100, NLM_F_DUMP = 0x300, NLM_F_CREATE = 0x400 };
 enum { RTM_NEWLINK = 16, RTM_NEWADDR = 20, RTM_DELADDR, RTM_GETADDR, RTM_NEWROUTE = 24 };
 enum { IFLA_ADDRESS = 1, IFLA_MTU = 4 };
@@ -49,7 +50,7 @@ struct message {
 
 typedef void take_message(uint16_t type, const uint8_t *body, size_t size, void *argument);
 
-int netlink_open(void);
+int netlink_open(int protocol);
 void message_begin(struct message *message, uint16_t type, uint16_t flags, const void *head, size_t size);
 void message_add(struct message *message, uint16_t type, const void *value, size_t size);
 bool next_part(const uint8_t **at, const uint8_t *end, struct part *part, const uint8_t **value);

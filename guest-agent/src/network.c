@@ -19,12 +19,6 @@
 
 enum { MAC_BYTES = 6, MOST_DROPPED = 256, RESOLVER_BYTES = 512 };
 
-/* An address, and how many bits of it are the network's. */
-struct network {
-    uint8_t bytes[16];
-    uint8_t family, size, bits;
-};
-
 /* The card of the lowest index: a link that has a device below it, and is an Ethernet (ARPHRD_ETHER). False: none. */
 bool find_card(struct card *card) {
     static const char place[] = "/sys/class/net";
@@ -58,7 +52,7 @@ bool card_has_ipv6(const struct card *card) {
 }
 
 /* ADDRESS or ADDRESS/BITS. */
-static bool parse_address(const char *text, struct network *to) {
+static bool parse_address(const char *text, struct address *to) {
     char address[INET6_ADDRSTRLEN];
     const char *slash = strchr(text, '/');
     size_t size = slash ? (size_t)(slash - text) : strlen(text);
@@ -106,7 +100,7 @@ static bool set_link(int fd, const struct card *card, const uint8_t *mac, uint16
     return netlink_do(fd, &message);
 }
 
-static bool change_address(int fd, const struct card *card, const struct network *address, bool add) {
+static bool change_address(int fd, const struct card *card, const struct address *address, bool add) {
     struct message message;
     struct address_head head = {.family = address->family, .bits = address->bits, .index = card->index};
     uint32_t flags = IFA_F_NODAD; /* nobody else on its network can have it */
@@ -124,7 +118,7 @@ static bool change_address(int fd, const struct card *card, const struct network
     return netlink_do(fd, &message);
 }
 
-static bool add_route(int fd, const struct card *card, const struct network *gateway) {
+static bool add_route(int fd, const struct card *card, const struct address *gateway) {
     struct message message;
     struct route_head head = {
         .family = gateway->family, .table = RT_TABLE_MAIN, .protocol = RTPROT_BOOT, .type = RTN_UNICAST};
@@ -138,22 +132,24 @@ static bool add_route(int fd, const struct card *card, const struct network *gat
 /* The addresses that the card has, as far as there is room for them. */
 struct found {
     const struct card *card;
-    struct network addresses[MOST_DROPPED];
+    struct address addresses[MOST_DROPPED];
     size_t count;
 };
 
+static struct found found;
+
 static void take_address(uint16_t type, const uint8_t *body, size_t size, void *argument) {
-    struct found *found = argument;
+    (void)argument;
     struct address_head head;
     struct part part;
     const uint8_t *at = body + sizeof head, *value;
-    if (type != RTM_NEWADDR || size < sizeof head || found->count == MOST_DROPPED)
+    if (type != RTM_NEWADDR || size < sizeof head || found.count == MOST_DROPPED)
         return;
     memcpy(&head, body, sizeof head);
-    if (head.index != found->card->index)
+    if (head.index != found.card->index)
         return;
-    struct network *one = &found->addresses[found->count];
-    *one = (struct network){.family = head.family, .bits = head.bits};
+    struct address *one = &found.addresses[found.count];
+    *one = (struct address){.family = head.family, .bits = head.bits};
     while (next_part(&at, body + size, &part, &value)) {
         size_t length = part.size - sizeof part;
         bool local = part.type == IFA_LOCAL || (part.type == IFA_ADDRESS && !one->size);
@@ -162,18 +158,17 @@ static void take_address(uint16_t type, const uint8_t *body, size_t size, void *
         one->size = (uint8_t)length;
         memcpy(one->bytes, value, length);
     }
-    found->count += one->size != 0;
+    found.count += one->size != 0;
 }
 
 /* Secondary addresses go with the first of their network: that one is gone already is no failure. */
 static void drop_addresses(int fd, const struct card *card) {
-    static struct found found;
     struct message message;
     struct address_head head = {.family = AF_UNSPEC};
     found.card = card;
     found.count = 0;
     message_begin(&message, RTM_GETADDR, NLM_F_DUMP, &head, sizeof head);
-    if (!netlink_each(fd, &message, take_address, &found))
+    if (!netlink_each(fd, &message, take_address, NULL))
         cannot("read the addresses of", card);
     for (size_t i = 0; i < found.count; i++)
         if (!change_address(fd, card, &found.addresses[i], false) && errno != EADDRNOTAVAIL)
@@ -193,7 +188,7 @@ static void set_resolver(const char *nameserver) {
 }
 
 void run_network(struct reader *request) {
-    struct network given[4] = {{.size = 0}}, nameserver; /* an address and its gateway, of each family */
+    struct address given[4] = {{.size = 0}}, nameserver; /* an address and its gateway, of each family */
     uint8_t mac[MAC_BYTES];
     struct card card;
     const char *mac_text = take_text(request);
@@ -208,7 +203,7 @@ void run_network(struct reader *request) {
     if (!right || (*resolver && (!parse_address(resolver, &nameserver) || strchr(resolver, '/'))))
         report_failure(BAD_REQUEST, 0, "no addresses of a network card");
     enter_image();
-    int fd = netlink_open();
+    int fd = netlink_open(NETLINK_ROUTE);
     if (fd < 0)
         report_errno("cannot reach the kernel's network");
     if (!find_card(&card))
@@ -225,6 +220,13 @@ void run_network(struct reader *request) {
             continue;
         if (i % 2 ? !add_route(fd, &card, &given[i]) : !change_address(fd, &card, &given[i], true))
             cannot(i % 2 ? "set a route of" : "set an address of", &card);
+    }
+    for (size_t i = 0; i < found.count; i++) {
+        bool kept = false;
+        for (size_t k = 0; k < 4; k += 2)
+            kept |= given[k].size == found.addresses[i].size && !memcmp(given[k].bytes, found.addresses[i].bytes, given[k].size);
+        if (!kept)
+            end_connections(&found.addresses[i]);
     }
     if (*resolver)
         set_resolver(resolver);

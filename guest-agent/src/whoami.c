@@ -141,6 +141,8 @@ void run_whoami(struct reader *request) {
     say_own_key();
     say_sshd_keys();
     each_seed(say_seed);
+    if (access("/run/systemd/system", F_OK) == 0)
+        say("systemd running\n");
     say_network();
     say_all();
     report_ok();

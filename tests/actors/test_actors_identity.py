@@ -61,7 +61,10 @@ def failed(guest: CopiedGuest, renewal: Renewal = FORK) -> BangerError:
     return caught.value
 
 
-@pytest.mark.parametrize("item", [item.name for item in ITEMS if item.name not in ("hooks", "random numbers")])
+UNSEEN = ("random numbers", "services", "hooks")
+
+
+@pytest.mark.parametrize("item", [item.name for item in ITEMS if item.name not in UNSEEN])
 def test_item_that_the_guest_ignores_fails_the_renewal_by_name(item: str) -> None:
     error = failed(CopiedGuest(ignores=item))
     assert error.kind is ErrorKind.UNAVAILABLE
@@ -145,6 +148,25 @@ def test_what_the_guest_refuses_is_told_with_the_item_and_its_own_words() -> Non
     assert error.kind is ErrorKind.UNAVAILABLE
     assert error.message == 'VM "child" cannot renew its random seeds'
     assert error.cause == "the guest cannot remove its random seeds: read-only"
+
+
+@pytest.mark.parametrize(
+    ("saved", "event", "told"),
+    [
+        (replace(SAVED, sshd_keys={}), RenewalEvent.FORK, 0),
+        (SAVED, RenewalEvent.FORK, 1),
+        (replace(SAVED, sshd_keys={}, has_systemd=True), RenewalEvent.FORK, 1),
+        (replace(SAVED, has_systemd=True), RenewalEvent.REWIND, 1),
+        (SAVED, RenewalEvent.REWIND, 0),
+        (replace(SAVED, has_systemd=True), RenewalEvent.WAKE, 0),
+    ],
+)
+def test_services_that_remember_who_the_machine_was_are_told(
+    saved: SeenIdentity, event: RenewalEvent, told: int
+) -> None:
+    guest = CopiedGuest(saved=saved)
+    renew(guest, replace(FORK if event is RenewalEvent.FORK else SAME, event=event))
+    assert len(guest.ran) == told
 
 
 # -- hooks -------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
 from collections.abc import Coroutine, Iterator
 from contextlib import ExitStack
@@ -25,7 +26,7 @@ from banger.core.identity import ITEMS, Renewal, RenewalEvent
 from banger.core.models import Vm, VmState
 from banger.core.names import new_id
 from banger.core.operation import Operation
-from banger.core.ports import AGENT_SOCKET, GuestNetwork
+from banger.core.ports import AGENT_SOCKET, GuestNetwork, GuestProcess
 from banger.core.random_reads import RandomReads
 from banger.core.wire.vm_spec import VmSpec
 from banger.guest.boot import LinuxGuestBoot
@@ -35,6 +36,7 @@ from banger.vmm.qemu import probe
 from tests.support.agent_world import finish, guests_behind, operation
 from tests.support.qemu_boot import (
     SEED,
+    Disk,
     busybox_tree,
     debian_kernel,
     guest_config,
@@ -112,7 +114,7 @@ class Box:
 def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     place = tmp_path_factory.mktemp("identity")
     tree = busybox_tree(
-        place / "tree", "sh cat sleep hostname ip nslookup",
+        place / "tree", "sh cat sleep hostname ip nc",
         ("etc/banger/restore.d", "etc/ssh", "var/lib/systemd", "var/lib/dhcp"),
     )  # fmt: skip
     for path, content, mode in (
@@ -129,7 +131,9 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
         (tree / path).chmod(mode)
     config = guest_config(make_ssh_key(place), vm_id=PARENT)
     layout = Layout(place, place, place, place / "cache")
-    parts = (LinuxGuestBoot(layout), debian_kernel(), overlay_disks(place, tree), place, config)
+    kernel = debian_kernel()
+    disks = [*overlay_disks(place, tree), Disk(kernel / "modules.ext4", "modules", read_only=True)]
+    parts = (LinuxGuestBoot(layout), kernel, disks, place, config)
     with ExitStack() as stack:
         running = stack.enter_context(machine(*parts, tsc_khz=probe.tsc_khz(layout)))
         wait_until_ready(running)
@@ -176,6 +180,24 @@ def test_copy_is_somebody_else_for_its_programs_its_network_and_its_clients(box:
     assert served.split()[:2] == seen.sshd_keys["ssh_host_ed25519_key"].split()
     hooked = box.shown("cat /hooked").splitlines()[-1]
     assert hooked == f"fork box:{PARENT} child:{seen.vm_id}"
+
+
+def test_connection_of_an_address_that_is_gone_ends_at_once(box: Box) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(60)
+        port = server.getsockname()[1]
+
+        async def connect() -> GuestProcess:
+            return await box.guest.exec(ExecRequest(("nc", "10.0.2.2", str(port))))
+
+        process = box.do(connect())
+        served, _ = server.accept()
+        with served:
+            box.do(box.guest.machine.set_network(replace(NETWORK, address="10.0.2.78/24")))
+            try:
+                box.do(asyncio.wait_for(process.wait(), 60))
+            finally:
+                box.do(process.close())
 
 
 def test_hook_that_fails_is_named_and_the_guest_goes_on(box: Box) -> None:

@@ -25,6 +25,7 @@ boot-id 11111111-2222-3333-4444-555555555555
 vm-id 0123456789ab
 host-key 00ff
 ssh-server running
+systemd running
 sshd-key ssh_host_ed25519_key ssh-ed25519 AAAA
 sshd-key ssh_host_dsa_key
 sshd-key ssh_host_mine_key ssh-rsa AAAA
@@ -50,6 +51,7 @@ def test_identity_is_read_as_it_is_written() -> None:
         host_key="00ff",
         has_ssh_server=True,
         sshd_keys={"ssh_host_ed25519_key": "ssh-ed25519 AAAA", "ssh_host_dsa_key": ""},
+        has_systemd=True,
         seeds=("/var/lib/systemd/random-seed",),
         card="eth0",
         mac="02:00:00:00:00:07",
