@@ -14,6 +14,8 @@ from typing import Protocol
 #: After so long a silence the agent is asked, and after as long again its machine; that is asked again after twice as
 #: long, and so on up to the second.
 QUIET_S, LONGEST_S = 2.0, 30.0
+#: Why nothing more comes then. In an image with an init of its own nobody starts another one.
+GONE = "its agent was killed, and no other one has taken its place"
 
 
 class Asked(Protocol):
@@ -74,4 +76,4 @@ class Heartbeat:
                 continue
             patience_s = min(2 * patience_s, LONGEST_S)
             if not await asyncio.to_thread(self._is_attended):
-                self._session.end("its agent has ended")
+                self._session.end(GONE)

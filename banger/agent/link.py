@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from banger.agent.endpoint import Endpoint, connect
+from banger.agent.heartbeat import GONE
 from banger.agent.messages import Request
 from banger.agent.session import AgentSession
 from banger.agent.stream import AgentStream
@@ -16,6 +17,9 @@ from banger.core.errors import BangerError, ErrorKind
 GREETING_TIMEOUT_S, START_TIMEOUT_S = 30.0, 60.0
 #: After so long without an answer a greeting is said again, then after twice that, and so on up to the second.
 _REPEAT_S, _LONGEST_REPEAT_S = 0.4, 6.4
+#: So often a guest that does not answer is looked at, and is given up when nobody in it could have, twice in a row: one
+#: whose agent was killed may be about to start another.
+_LOOK_S, _LOOKS = 4.0, 2
 #: Between two attempts to reach a guest that is not there yet.
 _PAUSE_S = 0.1
 
@@ -58,11 +62,12 @@ class AgentLink:
                 hint=f"banger vm logs {self._vm_id}",
             ) from None
 
-    async def session(self, timeout_s: float = GREETING_TIMEOUT_S) -> AgentSession:
+    async def session(self, timeout_s: float = GREETING_TIMEOUT_S, *, may_boot: bool = False) -> AgentSession:
         """The session that there is, or a new one if its agent does not answer any more.
 
         Raises:
-            BangerError: ``unavailable`` if the guest cannot be reached, does not answer, or was dropped.
+            BangerError: ``unavailable`` if the guest cannot be reached, does not answer, or was dropped; unless it
+                ``may_boot`` still, also if nobody in it has the stream open.
         """
         if self._session is not None and self._session.is_live and await self._session.answers():
             return self._session
@@ -71,7 +76,7 @@ class AgentLink:
         if self._greeting is None or self._greeting.done():
             self._greeting = asyncio.create_task(self._greet(timeout_s))
             self._greeting.add_done_callback(_mark_seen)
-        session = await asyncio.shield(self._greeting)
+        session = await (asyncio.shield(self._greeting) if may_boot else self._answer(self._greeting))
         if not session.is_live:  # it was lost as soon as it was there
             raise self._unavailable(session.reason)
         return session
@@ -121,12 +126,20 @@ class AgentLink:
     async def _attempt(self, timeout_s: float) -> BangerError | None:
         """Why there is no session yet; raises it if there will be none."""
         try:
-            await self.session(timeout_s)
+            await self.session(timeout_s, may_boot=True)
         except BangerError as error:
             if self._dropped:
                 raise
             return error
         return None
+
+    async def _answer(self, greeting: asyncio.Task[AgentSession]) -> AgentSession:
+        missed = 0
+        while not (await asyncio.wait((greeting,), timeout=_LOOK_S))[0]:
+            missed = 0 if await asyncio.to_thread(self._is_attended) else missed + 1
+            if missed == _LOOKS:
+                raise self._unavailable(GONE, f"banger vm restart {self._vm_id}")
+        return await asyncio.shield(greeting)
 
     async def _greet(self, timeout_s: float) -> AgentSession:
         try:

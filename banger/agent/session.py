@@ -14,7 +14,7 @@ from typing import cast
 from loguru import logger
 
 from banger.agent.exchange import Exchange
-from banger.agent.heartbeat import Heartbeat
+from banger.agent.heartbeat import GONE, Heartbeat
 from banger.agent.messages import Request
 from banger.agent.stream import AgentStream
 from banger.agent.wire import (
@@ -270,7 +270,7 @@ class AgentSession(asyncio.BufferedProtocol):
         self.reason = reason
         self._room.set()
         self._answered.set()
-        hint = f"banger vm why {self._vm_id}"
+        hint = f"banger vm {'restart' if reason == GONE else 'why'} {self._vm_id}"
         if not self.greeted.done():
             message = "the guest does not answer"
             self.greeted.set_exception(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from banger.agent import heartbeat
+from banger.agent import heartbeat, link
 from banger.agent.guest import AgentGuest
 from banger.agent.wire import Kind
 from banger.core.errors import BangerError, ErrorKind
@@ -39,7 +39,23 @@ def test_exec_whose_agent_ended_has_an_unknown_outcome_and_does_not_hang(tmp_pat
     with pytest.raises(BangerError) as caught:
         play(tmp_path, script, run_cat, is_attended=lambda: False)
     assert caught.value.kind is ErrorKind.UNKNOWN_OUTCOME
-    assert caught.value.cause == "its agent has ended"
+    assert caught.value.cause == heartbeat.GONE
+    assert caught.value.hint == "banger vm restart vm0"
+
+
+def test_guest_in_which_nobody_is_left_to_answer_is_given_up_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def script(agent: ScriptedAgent) -> None:
+        await agent.gone()
+
+    looks = iter((False, True, False, False))  # an agent that is started again may be a moment late
+    monkeypatch.setattr(link, "_LOOK_S", 0.05)
+    with pytest.raises(BangerError) as caught:
+        play(tmp_path, script, run_cat, is_attended=lambda: next(looks))
+    assert caught.value.kind is ErrorKind.UNAVAILABLE
+    assert (caught.value.cause, caught.value.hint) == (heartbeat.GONE, "banger vm restart vm0")
+    assert not list(looks)
 
 
 def test_exec_in_a_guest_that_stands_still_goes_on_when_that_does(tmp_path: Path) -> None:
