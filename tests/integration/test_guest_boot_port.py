@@ -14,8 +14,9 @@ from banger.core.exec import ExecRequest
 from banger.core.ports import GuestIdentity, GuestProcess, WriteOptions
 from banger.guest.boot import LinuxGuestBoot
 from banger.layout import Layout
-from tests.support.frozen import PATIENCE_S, freezes_and_thaws, is_held_up, writer
+from tests.support.frozen import PATIENCE_S, STILL_S, freezes_and_thaws, is_held_up, writer
 from tests.support.qemu_boot import (
+    Disk,
     Machine,
     busybox_tree,
     debian_kernel,
@@ -38,7 +39,8 @@ IN_2040_NS = 2_208_988_800 * 10**9
 def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     place = tmp_path_factory.mktemp("port")
     boot = LinuxGuestBoot(Layout(place, place, place, place / "cache"))
-    disks = overlay_disks(place, busybox_tree(place / "tree", "sh cat sleep hostname"))
+    disks = overlay_disks(place, busybox_tree(place / "tree", "sh cat sleep hostname", ("outer", "inner")))
+    disks.append(Disk(debian_kernel() / "modules.ext4", "modules", read_only=True))
     with machine(boot, debian_kernel(), disks, place, guest_config(make_ssh_key(place))) as running:
         wait_until_ready(running)
         yield running
@@ -57,8 +59,7 @@ def test_figures_are_those_of_the_guest(guest: Machine) -> None:
         assert facts.hostname == "guest-1"
         assert facts.cpu.count == 1
         assert 300 << 20 < facts.memory.total_bytes < 512 << 20
-        assert [disk.mount_point for disk in facts.disks] == ["/"]
-        assert facts.disks[0].type == "overlay"
+        assert {disk.mount_point: disk.type for disk in facts.disks}["/"] == "overlay"
         assert {net.name: net.addresses[0] for net in facts.nets if net.is_up}["eth0"] == "10.0.2.15/24"
 
     guest.ask(look)
@@ -153,6 +154,27 @@ def test_freezing_that_is_given_up_leaves_nothing_frozen(guest: Machine) -> None
         assert await at.machine.thaw(["/"]) == 1
 
     guest.ask(give_up)
+
+
+def test_freezing_that_takes_long_is_waited_for_by_the_next_when_it_was_given_up(guest: Machine) -> None:
+    """What is to be frozen has something to write, to a file on another file system, which stands still already."""
+
+    async def freeze(at: AgentGuest) -> None:
+        await shown(at, "busybox", "modprobe", "loop")
+        for image, place in (("/image", "/outer"), ("/outer/image", "/inner")):
+            made = f"busybox truncate -s 4M {image} && busybox mke2fs -F {image}"
+            await shown(at, "sh", "-c", f"{made} && busybox mount -o loop {image} {place}")
+        await shown(at, "sh", "-c", "busybox fsfreeze --freeze /outer && echo dirty >/inner/file")
+        given_up = asyncio.create_task(at.machine.freeze(["/inner"], 60))
+        assert not (await asyncio.wait((given_up,), timeout=STILL_S))[0]
+        given_up.cancel()
+        behind = asyncio.create_task(at.machine.freeze(["/inner"], 60))
+        assert not (await asyncio.wait((behind,), timeout=STILL_S))[0]
+        await shown(at, "busybox", "fsfreeze", "--unfreeze", "/outer")
+        assert await behind == await at.machine.thaw(["/inner"]) == 1
+        await shown(at, "sh", "-c", "echo more >/inner/file && busybox umount /inner && busybox umount /outer")
+
+    guest.ask(freeze)
 
 
 def test_freezing_is_taken_back_after_its_success_was_told(guest: Machine) -> None:
