@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 from dataclasses import dataclass
 
 from banger.agent import messages
@@ -123,7 +122,6 @@ def exec_spec(request: ExecRequest) -> ExecSpec:
         env=(*given, *request.env),
         user=request.user,
         workdir=request.workdir,
-        id=secrets.token_hex(8),
         grace_ms=int(HANGUP_GRACE_S * 1000),
         rows=tty.rows if tty else 0,
         columns=tty.columns if tty else 0,

@@ -10,6 +10,7 @@
 struct watch {
     int fd; /* -1: closed */
     bool readable, writable, broken;
+    bool awaited; /* false: the loop does not wait for it (yet) */
 };
 
 /* Input that its reader has not taken yet: a ring that grows to the stream's window. */
@@ -26,6 +27,7 @@ struct stream {
     uint16_t flags;
 
     struct watch in, out, err, status;
+    int writers[2]; /* of out and err; -1: not held */
     struct backlog backlog;
     uint32_t window, consumed; /* of the input: what the host may have under way, and what CREDIT has not told yet */
     int64_t credit, input_left; /* of the output; and of the input, until the host has none left */
@@ -36,7 +38,7 @@ struct stream {
     bool want_started, want_stop, deaf, said_end, muted;
 
     pid_t pid; /* 0: none, or reaped */
-    bool child, reaped, status_watched;
+    bool child, reaped;
     int wait_status;
     uint64_t user_us, system_us, resident_kib;
     int64_t out_left, err_left; /* after the end of a command: what it had written by then; -1: all there is */
@@ -76,11 +78,11 @@ struct channel {
     size_t request_size;
     bool in_request, request_lost; /* its last frame has not come; there was no memory for it */
     uint32_t request_stream;
-    struct stream *streams[MAX_DIALS + REFUSED_STREAMS];
     unsigned count, turn, ended; /* ended: by what came before the greeting that is waited for */
     uint8_t pong[MAX_PING];
     int pong_size; /* -1: none to send */
     int announcement; /* a reason, or -1 */
+    struct stream *streams[MAX_DIALS + REFUSED_STREAMS];
 };
 
 /* What the agent found where it started, and keeps open whatever becomes of the place. */
@@ -109,9 +111,11 @@ void complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* loop.c */
 extern int64_t loop_now; /* ms, of this turn */
 void loop_start(void);
+void loop_take(struct watch *watch, int fd);
+void loop_await(struct watch *watch);
 void loop_watch(struct watch *watch, int fd);
 void loop_close(struct watch *watch);
-void loop_turn(int timeout_ms);
+bool loop_turn(int timeout_ms);
 bool loop_child_ended(void);
 void loop_default_signals(void);
 
@@ -183,6 +187,14 @@ void child_kill(struct stream *stream);
 int64_t children_next_deadline(void);
 void children_look_at_clock(void);
 void run_signal(struct stream *stream, unsigned target, int number);
+
+/* spare.c */
+bool spare_take(struct stream *stream, const struct reader *request);
+void spare_ended(pid_t pid);
+void spare_expect(void);
+bool spare_is_due(void);
+void spare_make(void);
+void spare_leave(void);
 
 /* cgroups.c */
 void cgroups_open(void);

@@ -3,6 +3,7 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "agent.h"
@@ -15,21 +16,24 @@ enum { IN_BYTES = 2 * MAX_FRAME, OUT_BYTES = 3 * MAX_FRAME, READS_IN_TURN = 32, 
 
 struct channel *channels;
 
+/* Processes that are started do not have them: neither their contents, nor the cost of being told apart. */
+static bool open_buffers(struct channel *channel) {
+    void *memory = mmap(NULL, IN_BYTES + OUT_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED)
+        return false;
+    madvise(memory, IN_BYTES + OUT_BYTES, MADV_DONTFORK);
+    channel->in = memory;
+    channel->out = channel->in + IN_BYTES;
+    return true;
+}
+
 struct channel *channel_open(int fd, bool ends, bool dials) {
     unsigned count = 0;
     for (struct channel *channel = channels; channel; channel = channel->next)
         count++;
     struct channel *channel = count < MAX_CHANNELS ? calloc(1, sizeof *channel) : NULL;
-    if (channel) {
-        channel->in = malloc(IN_BYTES);
-        channel->out = malloc(OUT_BYTES);
-    }
-    if (!channel || !channel->in || !channel->out) {
-        if (channel) {
-            free(channel->in);
-            free(channel->out);
-            free(channel);
-        }
+    if (!channel || !open_buffers(channel)) {
+        free(channel);
         close(fd);
         return NULL;
     }
@@ -281,8 +285,7 @@ void channels_sweep(void) {
         *at = channel->next;
         session_end(channel); /* no stream is left that knows it */
         loop_close(&channel->port);
-        free(channel->in);
-        free(channel->out);
+        munmap(channel->in, IN_BYTES + OUT_BYTES);
         free(channel->request);
         free(channel);
     }

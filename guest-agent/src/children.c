@@ -1,13 +1,10 @@
 /* Processes for requests: started, watched, ended, reaped. */
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -17,85 +14,38 @@
 
 enum { RETRY_KILL_MS = 500, TTY_REST = 1 << 20, UNHURRIED_MS = 50 };
 
-static bool make_pipe(int *reading, int *writing) {
-    int ends[2];
-    if (pipe2(ends, O_CLOEXEC) < 0)
-        return false;
-    *reading = ends[0];
-    *writing = ends[1];
-    return true;
-}
-
-static void close_all(int *fds, size_t count) {
-    for (size_t i = 0; i < count; i++)
-        if (fds[i] >= 0)
-            close(fds[i]);
-}
-
-/* The process's own end of things: nothing of the agent's is left open, blocked or ignored in it. */
-static _Noreturn void become_child(struct spawn *spawn, child_body *body, struct reader *request) {
-    loop_default_signals();
-    int wanted[] = {spawn->in, spawn->out, spawn->err, spawn->status, around.proc, spawn->extra, spawn->keys};
-    const int count = sizeof wanted / sizeof *wanted;
-    for (int i = 0; i < count; i++)
-        if (wanted[i] >= 0 && wanted[i] < FIRST_OTHER_FD)
-            wanted[i] = fcntl(wanted[i], F_DUPFD_CLOEXEC, FIRST_OTHER_FD);
-    for (int i = 0; i < count; i++)
-        if (wanted[i] >= 0)
-            dup3(wanted[i], i, i > STDERR_FILENO ? O_CLOEXEC : 0);
-        else
-            close(i);
-    if (syscall(SYS_close_range, FIRST_OTHER_FD, ~0U, 0) < 0)
-        for (int i = FIRST_OTHER_FD; i < 4096; i++)
-            close(i);
-    setsid();
-    request_flags = spawn->flags;
-    write_file(PROC_FD, "self/oom_score_adj", "0");
-    umask(022);
-    body(request);
-    report_ok();
-}
-
-/* Starts a process; descriptors of spawn are closed here, whatever happens. */
-bool spawn_child(struct stream *stream, struct spawn *spawn, child_body *body, const struct reader *request) {
-    int status = -1;
-    struct reader own = *request;
-    pid_t pid = -1;
-    if (make_pipe(&status, &spawn->status)) {
-        pid = spawn_into(spawn->cgroup);
-        if (pid == 0)
-            become_child(spawn, body, &own);
-    }
-    int error = errno;
-    int fds[] = {spawn->in, spawn->out, spawn->err == spawn->out ? -1 : spawn->err, spawn->status, spawn->cgroup};
-    close_all(fds, sizeof fds / sizeof *fds);
-    if (pid < 0) {
-        if (status >= 0)
-            close(status);
-        stream_fail(stream, BUSY, error, "no process can be started");
-        return false;
-    }
-    stream->pid = pid;
+/* From here on it is this stream's. */
+void child_adopt(struct stream *stream, const struct started *started) {
+    const int ends[] = {started->in, started->out, started->err, started->status};
+    struct watch *watches[] = {&stream->in, &stream->out, &stream->err, &stream->status};
+    stream->pid = started->pid;
     stream->child = true;
-    fcntl(status, F_SETFL, O_NONBLOCK);
-    stream->status = (struct watch){.fd = status, .readable = true};
+    memcpy(stream->writers, started->writers, sizeof stream->writers);
+    for (int i = 0; i < 4; i++)
+        if (ends[i] >= 0)
+            loop_take(watches[i], ends[i]);
+    stream->status.readable = false; /* until it is of interest */
+    loop_await(&stream->out);
+    loop_await(&stream->err);
     stream->unhurried = stream->op == OP_EXEC ? now_ms() + UNHURRIED_MS : 0;
-    return true;
+}
+
+/* Starts the process of a stream, with the agent's ends of its streams; descriptors are closed if that fails. */
+void child_attach(struct stream *stream, struct spawn *spawn, struct started *started, child_body *body,
+                  const struct reader *request) {
+    if (spawn_child(spawn, started, body, request))
+        child_adopt(stream, started);
+    else
+        stream_fail(stream, BUSY, errno, "no process can be started");
 }
 
 void child_start(struct stream *stream, child_body *body, const struct reader *request, bool input, bool output) {
-    struct spawn spawn = {.in = -1, .out = -1, .err = -1, .status = -1, .cgroup = -1, .extra = -1, .keys = -1};
-    int ends[3] = {-1, -1, -1};
-    bool made = !input || make_pipe(&spawn.in, &ends[0]);
-    made = made && (!output || (make_pipe(&ends[1], &spawn.out) && make_pipe(&ends[2], &spawn.err)));
-    if (!input)
-        spawn.in = fcntl(around.null, F_DUPFD_CLOEXEC, 0);
-    if (!output)
-        spawn.out = fcntl(around.null, F_DUPFD_CLOEXEC, 0);
-    if (!output)
-        spawn.err = fcntl(around.null, F_DUPFD_CLOEXEC, 0);
-    made = made && spawn.in >= 0 && spawn.out >= 0 && spawn.err >= 0;
-    int error = errno;
+    struct spawn spawn = NO_SPAWN;
+    struct started started = NOT_STARTED;
+    if (!open_pipes(&spawn, &started, input, output)) {
+        stream_fail(stream, BUSY, errno, "no pipe can be made");
+        return;
+    }
     if (stream->op == OP_FREEZE)
         spawn.extra = around.freezable;
     if (stream->op == OP_IDENTITY || stream->op == OP_WHOAMI) {
@@ -103,26 +53,7 @@ void child_start(struct stream *stream, child_body *body, const struct reader *r
         spawn.keys = around.key_dir;
     }
     spawn.flags = stream->flags;
-    if (!made) {
-        int fds[] = {spawn.in, spawn.out, spawn.err, ends[0], ends[1], ends[2]};
-        close_all(fds, sizeof fds / sizeof *fds);
-        stream_fail(stream, BUSY, error, "no pipe can be made");
-        return;
-    }
-    child_attach(stream, &spawn, ends, body, request);
-}
-
-/* Starts the process and watches the agent's ends of its streams. */
-void child_attach(struct stream *stream, struct spawn *spawn, int ends[3], child_body *body,
-                  const struct reader *request) {
-    if (!spawn_child(stream, spawn, body, request)) {
-        close_all(ends, 3);
-        return;
-    }
-    struct watch *watches[] = {&stream->in, &stream->out, &stream->err};
-    for (int i = 0; i < 3; i++)
-        if (ends[i] >= 0)
-            loop_watch(watches[i], ends[i]);
+    child_attach(stream, &spawn, &started, body, request);
 }
 
 /* Keeps what of a report there is memory for. */
@@ -176,14 +107,13 @@ static void finish_exec(struct stream *stream) {
 /* That a command runs is worth no turn of its own if it has no input, of which the host would know then that somebody
    reads it: many have ended by the time that is over, and the guest is spared an interruption. */
 static void watch_report(struct stream *stream) {
-    if (stream->status.fd < 0 || stream->status_watched)
+    if (stream->status.fd < 0 || stream->status.awaited)
         return;
-    stream->status.readable = true;
     if (stream->unhurried && stream->ended && !stream->received && loop_now < stream->unhurried)
         return;
     stream->unhurried = 0;
-    stream->status_watched = true;
-    loop_watch(&stream->status, stream->status.fd);
+    stream->status.readable = true;
+    loop_await(&stream->status);
 }
 
 static bool has_report(const struct stream *stream) {
@@ -254,8 +184,6 @@ static void reaped(struct stream *stream, int status, const struct rusage *usage
     stream->deaf = true;
     measure_rest(stream, &stream->out, &stream->out_left);
     measure_rest(stream, &stream->err, &stream->err_left);
-    if (stream->op == OP_EXEC)
-        cgroup_drop(stream->run);
 }
 
 void child_kill(struct stream *stream) {
@@ -269,22 +197,43 @@ void child_kill(struct stream *stream) {
     kill(stream->pid, SIGKILL);
 }
 
-/* What an ended command has left is killed while its process id still names it. */
+static struct stream *of_process(pid_t pid) {
+    struct stream *stream = streams;
+    while (stream && (stream->pid != pid || !stream->child || stream->reaped))
+        stream = stream->next;
+    return stream;
+}
+
+/* One that has ended, and is not reaped yet; 0 if there is none. */
+static pid_t ended_process(void) {
+    siginfo_t information = {0};
+    return waitid(P_ALL, 0, &information, WEXITED | WNOHANG | WNOWAIT) < 0 ? 0 : information.si_pid;
+}
+
+static bool is_any_hung_up(void) {
+    for (const struct stream *stream = streams; stream; stream = stream->next)
+        if (stream->hung_up && stream->child && !stream->reaped)
+            return true;
+    return false;
+}
+
+/* What an ended command that was hung up has left is killed while its process id still names it. */
 void children_reap(void) {
-    siginfo_t information;
     for (;;) {
-        information.si_pid = 0;
-        if (waitid(P_ALL, 0, &information, WEXITED | WNOHANG | WNOWAIT) < 0 || !information.si_pid)
-            return;
-        struct stream *stream = streams;
-        while (stream && (stream->pid != information.si_pid || !stream->child || stream->reaped))
-            stream = stream->next;
+        pid_t ended = is_any_hung_up() ? ended_process() : -1;
+        struct stream *stream = ended > 0 ? of_process(ended) : NULL;
         if (stream && stream->hung_up)
             child_kill(stream);
         int status = 0;
         struct rusage usage = {0};
-        if (wait4(information.si_pid, &status, 0, &usage) == information.si_pid && stream)
+        pid_t pid = ended ? wait4(ended, &status, WNOHANG, &usage) : 0;
+        if (pid <= 0)
+            return;
+        stream = of_process(pid);
+        if (stream)
             reaped(stream, status, &usage);
+        else
+            spare_ended(pid);
         if (stream && stream->op == OP_FREEZE)
             freezer_ended(stream);
     }

@@ -25,7 +25,7 @@ static bool usable_run(const char *run) {
 }
 
 /* A terminal of the image's own, so that its name means something there. */
-static bool open_terminal(struct spawn *spawn, int ends[3], uint16_t rows, uint16_t columns) {
+static bool open_terminal(struct spawn *spawn, struct started *started, uint16_t rows, uint16_t columns) {
     int flags = O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK, unlocked = 0, number;
     int master = around.proc < 0 ? -1 : openat(around.proc, "1/root/dev/ptmx", flags);
     if (master < 0)
@@ -37,9 +37,11 @@ static bool open_terminal(struct spawn *spawn, int ends[3], uint16_t rows, uint1
     int slave = -1;
     if (ioctl(master, TIOCGPTN, &number) == 0 && ioctl(master, TIOCSPTLCK, &unlocked) == 0)
         slave = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
-    ends[0] = slave < 0 ? -1 : fcntl(master, F_DUPFD_CLOEXEC, 0);
-    if (ends[0] < 0) {
+    started->in = slave < 0 ? -1 : fcntl(master, F_DUPFD_CLOEXEC, 0);
+    if (started->in < 0) {
         close(master);
+        if (slave >= 0)
+            close(slave);
         return false;
     }
     ioctl(master, TIOCSWINSZ, &size);
@@ -47,27 +49,8 @@ static bool open_terminal(struct spawn *spawn, int ends[3], uint16_t rows, uint1
         settings.c_iflag |= IUTF8;
         tcsetattr(slave, TCSANOW, &settings);
     }
-    ends[1] = master;
+    started->out = master;
     spawn->in = spawn->out = spawn->err = slave;
-    return true;
-}
-
-static bool open_pipes(struct spawn *spawn, int ends[3]) {
-    int pairs[3][2];
-    for (int i = 0; i < 3; i++)
-        if (pipe2(pairs[i], O_CLOEXEC) < 0) {
-            while (i-- > 0) {
-                close(pairs[i][0]);
-                close(pairs[i][1]);
-            }
-            return false;
-        }
-    spawn->in = pairs[0][0];
-    spawn->out = pairs[1][1];
-    spawn->err = pairs[2][1];
-    ends[0] = pairs[0][1];
-    ends[1] = pairs[1][0];
-    ends[2] = pairs[2][0];
     return true;
 }
 
@@ -78,6 +61,14 @@ static bool is_running(const char *run) {
     return false;
 }
 
+/* An ID that no command has, and its cgroup. One may be left of an agent before this one. */
+void pick_run(char run[65], int *cgroup) {
+    static unsigned number;
+    do
+        snprintf(run, 65, "agent-%u", ++number);
+    while (is_running(run) || !cgroup_make(run, cgroup));
+}
+
 void exec_start(struct stream *stream, const struct reader *request) {
     struct reader reader = *request;
     uint32_t timeout_ms = take_u32(&reader);
@@ -86,33 +77,34 @@ void exec_start(struct stream *stream, const struct reader *request) {
     take_text(&reader);
     take_text(&reader);
     const char *run = take_text(&reader);
-    static unsigned number;
-    char own[65];
-    snprintf(own, sizeof own, "agent-%u", ++number);
+    bool tty = stream->flags & EXEC_TTY;
+    int64_t deadline = timeout_ms ? now_ms() + timeout_ms : 0;
+    if (!*run && !tty && spare_take(stream, request)) {
+        stream->deadline = deadline;
+        return;
+    }
     if (!usable_run(run)) {
         stream_fail(stream, BAD_REQUEST, 0, "an ID is made of 64 letters, digits, dots, dashes and underscores at most");
         return;
     }
-    struct spawn spawn = {.in = -1, .out = -1, .err = -1, .status = -1, .cgroup = -1, .extra = -1, .keys = -1, .flags = stream->flags};
-    int ends[3] = {-1, -1, -1};
-    if (is_running(*run ? run : own) || !cgroup_make(*run ? run : own, &spawn.cgroup)) {
+    struct spawn spawn = NO_SPAWN;
+    struct started started = NOT_STARTED;
+    spawn.flags = stream->flags;
+    spawn.held = !tty;
+    if (*run && (is_running(run) || !cgroup_make(run, &spawn.cgroup))) {
         stream_fail(stream, BAD_REQUEST, EBUSY, "a command with this ID runs already");
         return;
     }
-    bool opened = stream->flags & EXEC_TTY ? open_terminal(&spawn, ends, rows, columns) : open_pipes(&spawn, ends);
-    if (!opened) {
-        int error = errno;
-        if (spawn.cgroup >= 0)
-            close(spawn.cgroup);
-        cgroup_drop(*run ? run : own);
-        stream_fail(stream, stream->flags & EXEC_TTY ? FAILED : BUSY, error,
-                    stream->flags & EXEC_TTY ? "the guest has no terminal to give" : "no pipe can be made");
+    if (*run)
+        snprintf(stream->run, sizeof stream->run, "%s", run);
+    else
+        pick_run(stream->run, &spawn.cgroup);
+    if (tty ? open_terminal(&spawn, &started, rows, columns) : open_pipes(&spawn, &started, true, true)) {
+        child_attach(stream, &spawn, &started, run_exec, request);
+        stream->deadline = stream->child ? deadline : 0;
         return;
     }
-    snprintf(stream->run, sizeof stream->run, "%s", *run ? run : own);
-    child_attach(stream, &spawn, ends, run_exec, request);
-    if (!stream->child)
-        cgroup_drop(stream->run);
-    else if (timeout_ms)
-        stream->deadline = now_ms() + timeout_ms;
+    stream_fail(stream, tty ? FAILED : BUSY, errno, tty ? "the guest has no terminal to give" : "no pipe can be made");
+    if (spawn.cgroup >= 0)
+        close(spawn.cgroup);
 }

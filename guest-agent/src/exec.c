@@ -100,11 +100,11 @@ bool is_program(const char *path) {
 /* Finds the program first, so that every failure has its own status. */
 static char *find_program(const char *name, const char *path) {
     if (strchr(name, '/')) {
+        if (is_program(name))
+            return strdup(name);
         if (access(name, F_OK) < 0)
             report_failure(NOT_FOUND, errno, "command \"%.300s\" not found", name);
-        if (!is_program(name))
-            report_failure(NOT_EXECUTABLE, EACCES, "\"%.300s\" cannot be executed", name);
-        return strdup(name);
+        report_failure(NOT_EXECUTABLE, EACCES, "\"%.300s\" cannot be executed", name);
     }
     char *found = NULL;
     struct stat about;

@@ -89,7 +89,7 @@ static void follow(struct stream *stream) {
     free(stream->report);
     stream->report = NULL;
     stream->report_head = stream->report_size = 0;
-    stream->status_watched = stream->reaped = false;
+    stream->reaped = false;
     stream->pid = 0;
     stream->flags |= FREEZE_THAW;
     stream->hung_up = true;

@@ -8,7 +8,7 @@
 
 bool open_lines(struct lines *lines, const char *path) {
     struct stat about;
-    lines->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+    lines->fd = openat(AT_FDCWD, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     lines->start = lines->end = 0;
     lines->over = false;
     if (lines->fd >= 0 && (fstat(lines->fd, &about) < 0 || !S_ISREG(about.st_mode))) {

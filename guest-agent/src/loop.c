@@ -55,24 +55,39 @@ void loop_default_signals(void) {
     syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, sizeof none);
 }
 
-/* Takes the descriptor over. What it is ready for is found out by trying. */
-void loop_watch(struct watch *watch, int fd) {
+/* Takes a descriptor over that no call waits for. What it is ready for is found out by trying. */
+void loop_take(struct watch *watch, int fd) {
     *watch = (struct watch){.fd = fd, .readable = true, .writable = true};
-    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+}
+
+/* What it will be ready for wakes the loop. */
+void loop_await(struct watch *watch) {
+    if (watch->fd < 0 || watch->awaited)
+        return;
+    watch->awaited = true;
     struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.ptr = watch};
-    epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event); /* fails for plain files, which are always ready */
+    epoll_ctl(epoll_fd, EPOLL_CTL_ADD, watch->fd, &event); /* fails for plain files, which are always ready */
+}
+
+/* Takes any descriptor over, and waits for it. */
+void loop_watch(struct watch *watch, int fd) {
+    fcntl(fd, F_SETFL, O_NONBLOCK);
+    loop_take(watch, fd);
+    loop_await(watch);
 }
 
 /* The removal is explicit: a child that has not executed yet may hold a copy, which would keep the events coming. */
 void loop_close(struct watch *watch) {
     if (watch->fd < 0)
         return;
-    epoll_ctl(epoll_fd, EPOLL_CTL_DEL, watch->fd, NULL);
+    if (watch->awaited)
+        epoll_ctl(epoll_fd, EPOLL_CTL_DEL, watch->fd, NULL);
     close(watch->fd);
     *watch = (struct watch){.fd = -1};
 }
 
-void loop_turn(int timeout_ms) {
+/* True if anything has happened. */
+bool loop_turn(int timeout_ms) {
     struct epoll_event events[64];
     int count = epoll_wait(epoll_fd, events, 64, timeout_ms);
     loop_now = now_ms();
@@ -83,14 +98,15 @@ void loop_turn(int timeout_ms) {
         watch->writable |= (what & (EPOLLOUT | EPOLLHUP | EPOLLERR)) != 0;
         watch->broken |= (what & EPOLLERR) != 0;
     }
+    return count > 0;
 }
 
 bool loop_child_ended(void) {
     if (!signals.readable)
         return false;
-    struct signalfd_siginfo information;
-    while (read(signals.fd, &information, sizeof information) > 0)
-        ;
+    struct signalfd_siginfo information; /* one stands for all: it is no queue */
+    ssize_t got = read(signals.fd, &information, sizeof information);
+    (void)got;
     signals.readable = false;
     return true;
 }

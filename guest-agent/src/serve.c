@@ -29,7 +29,8 @@ static bool is_busy(void) {
 
 /* One turn: what has come in, what it leads to, what goes out. */
 void serve_turn(void) {
-    loop_turn(is_busy() ? 0 : timeout());
+    bool busy = is_busy();
+    bool idle = !loop_turn(busy || spare_is_due() ? 0 : timeout()) && !busy;
     accept_vsock();
     if (loop_child_ended())
         children_reap();
@@ -46,5 +47,7 @@ void serve_turn(void) {
     }
     streams_sweep();
     channels_sweep();
+    if (idle)
+        spare_make();
 }
 

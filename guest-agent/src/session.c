@@ -160,6 +160,7 @@ void session_end(struct channel *channel) {
     forget_request(channel);
     channel->in_session = false;
     channel->pong_size = -1;
+    spare_leave();
 }
 
 static bool wants_more(const struct channel *channel) {
@@ -168,7 +169,8 @@ static bool wants_more(const struct channel *channel) {
 
 /* News of every stream come before data, data of those with little to say before bulk data, which goes in turn. */
 void session_fill(struct channel *channel) {
-    channel->unfinished = false;
+    if (channel->unfinished)
+        channel->unfinished = false;
     if (!channel->in_session)
         return;
     if (channel->pong_size >= 0 && channel_has_room(channel)) {

@@ -32,6 +32,7 @@ struct stream *stream_new(struct channel *channel, uint32_t id) {
     stream->channel = channel;
     stream->id = id;
     stream->in.fd = stream->out.fd = stream->err.fd = stream->status.fd = -1;
+    stream->writers[0] = stream->writers[1] = -1;
     stream->window = INPUT_WINDOW;
     stream->input_left = INPUT_WINDOW;
     stream->out_left = stream->err_left = -1;
@@ -236,6 +237,8 @@ bool stream_news(struct stream *stream) {
     leave_channel(stream);
     if (!stream->child || stream->reaped)
         stream->dead = true;
+    if (stream->op == OP_EXEC)
+        spare_expect();
     return true;
 }
 
@@ -339,6 +342,7 @@ void streams_settle(void) {
         if (stream->op == OP_DIAL)
             dial_progress(stream);
         stream_pass_on(stream);
+        loop_await(&stream->in); /* what has ended with the request is never waited for */
         if (stream->muted) {
             drop_output(&stream->out, stream->out_left);
             drop_output(&stream->err, stream->err_left);
@@ -380,6 +384,11 @@ void streams_sweep(void) {
         loop_close(&stream->out);
         loop_close(&stream->err);
         loop_close(&stream->status);
+        for (int i = 0; i < 2; i++)
+            if (stream->writers[i] >= 0)
+                close(stream->writers[i]);
+        if (*stream->run)
+            cgroup_drop(stream->run);
         backlog_free(&stream->backlog);
         dial_free(stream);
         freeze_free(stream);

@@ -21,12 +21,18 @@ pytest_plugins = ("tests.support.agent_fixtures",)
 as_root = pytest.mark.skipif(os.getuid() != 0, reason="only root becomes somebody else")
 
 
-@pytest.fixture
-def host(agent: Agent) -> Iterator[Host]:
-    """A session of the test's own; the agent has nothing left of it afterwards."""
+@pytest.fixture(params=["started", "spare"])
+def host(agent: Agent, request: pytest.FixtureRequest) -> Iterator[Host]:
+    """A session of the test's own, with a process that waits for its first command or without one.
+
+    The agent has nothing left of it afterwards.
+    """
     before = agent.descriptors()
     agent.host.session_credit = True
     agent.host.greet()
+    if request.param == "spare":
+        agent.host.run(ExecSpec(("true",)).request())
+        eventually(agent.spares, what="a process waits for the next command")
     yield agent.host
     agent.host.greet()
     eventually(lambda: not agent.children(), what="no process is left")

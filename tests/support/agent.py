@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "guest-agent"
 #: As scripts/setup.sh has built it.
 PROGRAM = ROOT / "banger" / "guest" / "data" / "banger-agent"
+#: What the process that waits for the next command is called.
+SPARE = "banger-spare"
 #: A window that no test fills.
 PLENTY = 1 << 30
 SESSION_WINDOW = 1 << 20
@@ -175,7 +177,14 @@ class Agent:
         return {path.name for path in Path(f"/proc/{self.process.pid}/fd").iterdir()}
 
     def children(self) -> list[int]:
-        """Its processes, zombies included."""
+        """Its processes, zombies included, without the one that waits for the next command."""
+        return [pid for pid in self._processes() if _name(pid) != SPARE]
+
+    def spares(self) -> list[int]:
+        """The processes that wait for the next command."""
+        return [pid for pid in self._processes() if _name(pid) == SPARE]
+
+    def _processes(self) -> list[int]:
         pid = self.process.pid
         return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()]
 
@@ -183,6 +192,13 @@ class Agent:
         """Its memory."""
         status = Path(f"/proc/{self.process.pid}/status").read_text(encoding="utf-8")
         return int(status.split("VmRSS:")[1].split()[0])
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text(encoding="utf-8").rstrip("\n")
+    except OSError:
+        return ""
 
 
 @contextmanager
