@@ -52,7 +52,7 @@ class _Piece:
 
 
 class _Node:
-    """A device node at a place, which belongs to the VMM's user."""
+    """A device node at a place. One that may be written belongs to the VMM's user, who could change any mode of it."""
 
     def __init__(self, path: str, kind: int, mode: int, place: str = "") -> None:
         with Doing("see", path):
@@ -72,7 +72,8 @@ class _Node:
                 os.mknod(place, self.mode, self.device)
             except PermissionError:
                 return False
-            os.chown(place, wanted.uid, wanted.gid)
+            if self.mode & stat.S_IWUSR:
+                os.chown(place, wanted.uid, wanted.gid)
         return True
 
 
@@ -131,7 +132,7 @@ def _placed(mode: str, path: str, place: str) -> _Piece | _Node:
     with Doing("see", path):
         is_block_device = stat.S_ISBLK(os.stat(path).st_mode)
     if is_block_device:
-        return _Node(path, stat.S_IFBLK, 0o400 if is_read_only else 0o600, place)
+        return _Node(path, stat.S_IFBLK, 0o444 if is_read_only else 0o600, place)
     flags = kernel.NO_SUID | kernel.NO_DEVICES | kernel.NO_EXECUTION
     return _Piece(path, flags | (kernel.READ_ONLY if is_read_only else 0), place)
 

@@ -26,11 +26,12 @@ from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import ProcessIdentity
 from banger.core.names import vmm_marker
 from banger.core.ports import AGENT_SOCKET, Drive, VmmConfig
+from banger.launch import Confinement, ForJailer, Put
 from banger.launch.jail import helper, jailed, obstacle
 from banger.vmm.qemu import jail, launch
 from banger.vmm.qemu.binary import find_binary
 from tests.support.intruder import intrude, open_secrets, status_of
-from tests.support.machines import Rig, has_qemu
+from tests.support.machines import USERS, Rig, has_qemu
 
 pytestmark = [
     pytest.mark.boot,
@@ -256,6 +257,19 @@ def test_launch_on_a_file_system_that_knows_no_users_says_how_to_do_without(
         rig.vmm.launch(config, lambda _: None)
     assert "initrd: Operation not permitted" in caught.value.cause
     assert "vmm.jail" in caught.value.hint
+
+
+def test_block_device_that_may_be_read_cannot_be_made_writable_by_the_vmms_user(tmp_path: Path) -> None:
+    busybox = Path(shutil.which("busybox") or pytest.skip("needs a static busybox"))
+    os.mknod(tmp_path / "disk", stat.S_IFBLK | 0o600, os.makedev(7, 0))
+    (tmp_path / "link").symlink_to("disk")  # as in /dev/mapper
+    puts = [Put("read", tmp_path / "link", Path("/s/base")), Put("write", tmp_path / "link", Path("/s/data"))]
+    given = Confinement(visible=[busybox], uid=USERS[0], jailer=ForJailer(Path("/s"), 1 << 16, puts))
+    words = [word for word in jailed(given, [str(busybox), "sh", "-c"]) if word != "--jailer"]
+    look = "$0 stat -c '%u %a %t:%T' /s/base /s/data; $0 chmod 600 /s/base"
+    done = subprocess.run([*words, look, str(busybox)], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == ["0 444 7:0", f"{USERS[0]} 600 7:0"]
+    assert "Operation not permitted" in done.stderr
 
 
 def test_program_that_becomes_a_vmm_ignores_no_signal(tmp_path: Path) -> None:
