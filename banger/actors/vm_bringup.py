@@ -143,11 +143,16 @@ class Bringup:
             raise self.failed(error.message if is_alive else "the machine ended", error.kind) from error
 
     def failed(self, told: str, kind: ErrorKind = ErrorKind.UNAVAILABLE) -> BangerError:
-        """The error of a boot that failed; call it before anything is taken down."""
+        """The error of a boot that failed, or of a guest that did not go on; call it before anything is taken down."""
+        vm = self._what.vm
+        if self._what.saved:
+            return BangerError(
+                kind, f'VM "{vm.name}" did not go on', subject=vm.name, cause=told, hint=f"banger vm why {vm.name}"
+            )
         launches = (LAUNCH, LAUNCH_AGAIN)
         begun_s = next((step.started_s for step in reversed(self._operation.steps) if step.name in launches), 0.0)
         boot = Boot(
-            vm=self._what.vm,
+            vm=vm,
             image=self._what.image,
             kernel=self._what.kernel,
             driver=self._what.driver,

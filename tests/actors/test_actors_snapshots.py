@@ -242,6 +242,15 @@ def test_fork_whose_guest_keeps_an_id_of_its_parent_fails_by_its_name_and_is_gon
     assert world.store.vms.all() == [world.vm("web")]
 
 
+def test_copy_that_does_not_answer_is_told_as_one_and_is_gone(world, vm):
+    world.guests.refusal = BangerError(ErrorKind.TIMEOUT, "the guest did not answer within 30 s")
+    with pytest.raises(BangerError) as caught:
+        fork(world, vm, "fork")
+    assert (caught.value.kind, caught.value.message) == (ErrorKind.TIMEOUT, 'VM "fork" did not go on')
+    assert (caught.value.cause, caught.value.hint) == ("the guest did not answer within 30 s", "banger vm why fork")
+    assert world.store.vms.all() == [world.vm("web")]
+
+
 def test_fork_that_nobody_waits_for_leaves_nothing(world, vm):
     world.vmm.faults["two"] = Fault.HANGS
     waiter = world.supervisor.submit(forking(vm, "one", "two"))

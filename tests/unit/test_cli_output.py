@@ -246,12 +246,15 @@ def test_system_df_and_reconcile(cli: Cli, api: FakeApi) -> None:
         "images_bytes": 1 << 30,
         "kernels_bytes": 0,
         "vms_bytes": 5,
+        "snapshots_bytes": 3 << 20,
         "blobs_bytes": 0,
         "staging_bytes": 0,
         "free_bytes": 1 << 40,
     }
     api.on("GET", "/v1/system/df", usage)
-    assert "  images   1.0 GiB\n" in cli("system", "df").out
+    told = cli("system", "df").out
+    assert "  images     1.0 GiB\n" in told
+    assert "  snapshots  3.0 MiB\n" in told
     api.long("POST", "/v1/system/reconcile", {"adopted": ["web"], "stopped": [], "cleaned": [], "removed": []})
     assert cli("system", "reconcile").out == "  adopted  web\n"
 
