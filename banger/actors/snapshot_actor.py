@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,8 @@ class SnapshotActor(ArtifactOwner):
         found = self.services.store.vms.get(command.vm_id)
         if found is None:
             raise lookup.not_found(command.subject, "vm", [])
+        for directory in (disk_in(staged), machine_in(staged)):
+            directory.mkdir(mode=0o700)
         saved: SavedVm = self.ask_owner(SaveVm(found.id, found.name, staged), operation)
         vm, machine = saved.vm, saved.machine
         of_machine = {} if machine is None else {
@@ -120,7 +123,8 @@ class SnapshotActor(ArtifactOwner):
             try:
                 self.remove(snapshots, snapshot, directory_of)
             except BangerError:  # it is in use
-                write_record(directory_of(snapshot.id), snapshot)
+                with suppress(OSError):
+                    write_record(directory_of(snapshot.id), snapshot)
                 raise
         return {"id": snapshot.id, "name": snapshot.name}
 

@@ -29,13 +29,10 @@ def save_vm(services: Services, vm: Vm, into: Path, operation: Operation) -> Sav
     """
     _check_own(services, vm)
     if vm.state is VmState.STOPPED:
-        disk_in(into).mkdir(mode=0o700)
         with operation.step("copy disk"):
             _freeze(services, vm, into, operation)
         return SavedVm(vm, None)
     machine = _savable_machine(services, vm)
-    for directory in (disk_in(into), machine_in(into)):
-        directory.mkdir(mode=0o700)
     with operation.step("save machine"):
         return SavedVm(vm, _save_machine(services, vm, machine, into, operation))
 

@@ -143,11 +143,11 @@ class VmStart:
         """For one that goes on: nobody meets its guest before that knows who it is."""
         for capability in self._capabilities:
             capability.hold(self._vm, self._ledger)
-        crashpoint("vm.start:held")
+        crashpoint("vm.restore:held")
         self._find_kernel()
 
     def _resume(self) -> None:
-        crashpoint("vm.start:machine-loaded")
+        crashpoint("vm.restore:machine-loaded")
         machine = machine_of(self._services, self._vm, self.identity)
         self._what.driver.resume(machine, self._operation.haste)
 
@@ -221,6 +221,6 @@ class VmStart:
             if self._what.origin:
                 renewal = self._renewal(self._what.origin)
                 renew_identity(self._services.vms, vm, renewal, self._operation, token)
-                crashpoint("vm.start:identity-renewed")
+                crashpoint("vm.restore:identity-renewed")
         for capability in self._capabilities:
             capability.started(vm, self._ledger)

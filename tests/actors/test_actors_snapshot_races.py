@@ -46,7 +46,7 @@ def outcome(world, command):
 
 
 @pytest.mark.parametrize("point", ["vm.create:name-claimed", "vm.create:artifacts-here", "vm.create:disk-made",
-                                   "vm.start:process-intended", "vm.start:machine-loaded"])  # fmt: skip
+                                   "vm.start:process-intended", "vm.restore:machine-loaded"])  # fmt: skip
 def test_snapshot_is_not_deleted_while_a_vm_is_made_from_it(world, points, vm, point):
     taken, outcomes = snapshot(world, vm), []
 

@@ -92,7 +92,7 @@ class BangerHome:
         """What failed or deleted work should not leave: staged files, partial downloads, directories without a row."""
         found = [path for place in ("staging", "trash") for path in (self.data / place).glob("*")]
         found += (self.data / "blobs").rglob("*.part")
-        for noun, place in (("vm", "vms"), ("image", "images"), ("kernel", "kernels")):
+        for noun, place in (("vm", "vms"), ("image", "images"), ("kernel", "kernels"), ("snapshot", "snapshots")):
             known = {item["id"] for item in self.json(noun, "list")}
             found += [path for path in (self.data / place).glob("*") if path.name not in known]
         return sorted(str(path.relative_to(self.path)) for path in found)

@@ -127,7 +127,9 @@ class UseDisk(VmCommand):
 
 @dataclass(frozen=True, slots=True)
 class SaveVm(VmCommand):
-    """Write what a snapshot is made of into ``into``, an empty private directory; answers a :class:`SavedVm`.
+    """Write what a snapshot is made of into ``into``; answers a :class:`SavedVm`.
+
+    Its two directories are there (:func:`banger.core.origin.disk_in`, ``machine_in``), empty and private.
 
     Nothing in it is synced. A running VM goes on, whatever happens; if this fails, ``into`` is to be thrown away.
     """
