@@ -21,6 +21,8 @@ from banger.core.ports import GuestIdentity, GuestProcess, HostKeys, RunningGues
 #: How long a guest may take for one item; each of its requests has a limit of its own.
 ITEM_TIMEOUT_S = 120.0
 _SEED_BYTES = 64
+#: What is kept of what a guest says when it cannot do something.
+_MOST_WORDS = 2000
 _SSHD_DIRECTORY = "/etc/ssh"
 #: sshd reads its host keys when it starts, and again at HUP (sshd(8)); its pid file is where distributions have it.
 #: journald writes to a directory that is named by the machine-id, with the boot id, as it knows them from its start:
@@ -179,7 +181,9 @@ async def _finish(process: GuestProcess, doing: str, given: bytes = b"") -> None
         if given:
             await process.write_stdin(given)
         process.write_eof()
-        said = b"".join([data async for _, data in process.output()])
+        said = b""
+        async for _, data in process.output():
+            said = (said + data)[-_MOST_WORDS:]
         status = await process.wait()
     finally:
         await process.close()

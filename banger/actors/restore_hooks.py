@@ -48,7 +48,8 @@ async def _find(guest: RunningGuest) -> list[str]:
             async for entry in entries:
                 seen += 1
                 is_program = entry.kind is EntryKind.FILE and bool(entry.mode & 0o111)
-                if entry.kind is EntryKind.LINK or is_program:
+                is_link = entry.kind is EntryKind.LINK and entry.target != "/dev/null"  # which masks a hook
+                if is_link or is_program:
                     found.append(entry.name)
                 if seen > _MOST_ENTRIES:
                     break

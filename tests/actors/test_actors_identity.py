@@ -177,6 +177,7 @@ def test_hooks_run_once_each_in_order_and_know_what_happened() -> None:
     for name in ("20-second", "10-first", ".hidden", "old~"):
         guest.hooks[name] = _ends(0)
     guest.hooks["README"] = None
+    guest.masked = ["15-masked"]
     renew(guest)
     hooks = [request for request in guest.ran if request.argv[0].startswith(HOOKS)]
     assert [request.argv for request in hooks] == [(f"{HOOKS}/10-first",), (f"{HOOKS}/20-second",)]

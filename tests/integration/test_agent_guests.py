@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from pathlib import Path
@@ -11,8 +12,10 @@ import pytest
 
 from banger.agent.endpoint import Endpoint
 from banger.agent.link import AgentLink
+from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.exec import ExitStatus
+from banger.core.exec import ExecRequest, ExitStatus
+from banger.core.ports import RunningGuest
 from tests.support.agent_world import AgentWorld, agent_world, finish, needs_agent, operation, read_until
 
 pytest_plugins = ("tests.support.agent_fixtures",)
@@ -67,6 +70,42 @@ def test_served_counts_what_runs_in_a_guest(world: AgentWorld) -> None:
         return counts
 
     assert world.do(scenario()) == [0, 1, 0]
+
+
+def test_guest_is_asked_from_a_thread_and_its_refusal_raised_there(world: AgentWorld) -> None:
+    async def hostname(guest: RunningGuest) -> str:
+        return (await guest.machine.facts()).hostname
+
+    async def entry(guest: RunningGuest) -> object:
+        return await guest.files.entry("/nowhere/at/all")
+
+    assert world.guests.ask(world.vm, hostname, 30) == os.uname().nodename
+    with pytest.raises(BangerError) as caught:
+        world.guests.ask(world.vm, entry, 30)
+    assert caught.value.kind is ErrorKind.NOT_FOUND
+
+
+@pytest.mark.parametrize("ends", ["its time", "its token"])
+def test_guest_that_is_asked_for_too_much_is_left_and_goes_on(world: AgentWorld, ends: str) -> None:
+    token, ended = CancelToken(), threading.Event()
+
+    async def forever(guest: RunningGuest) -> None:
+        try:
+            process = await guest.exec(ExecRequest(("sleep", "600")))
+            if ends == "its token":
+                token.cancel("nobody wants it")
+            try:
+                await process.wait()
+            finally:
+                await process.close()
+        finally:
+            ended.set()
+
+    with pytest.raises(BangerError) as caught:
+        world.guests.ask(world.vm, forever, 0.5 if ends == "its time" else 60, token)
+    assert caught.value.kind is (ErrorKind.TIMEOUT if ends == "its time" else ErrorKind.CANCELLED)
+    assert ended.wait(30)
+    assert world.exec("true").status == ExitStatus(0)
 
 
 def test_connect_cancelled_leaves_at_once(world: AgentWorld) -> None:

@@ -46,6 +46,7 @@ class CopiedGuest:
         now: who it is.
         behind_ns: how far its clock is behind.
         hooks: programs in the hooks' directory, by name, with what plays them; None is a file that is no program.
+        masked: names of links to /dev/null there.
         asked: everything that it was asked for, in order.
     """
 
@@ -54,6 +55,7 @@ class CopiedGuest:
         self.ignores = ignores
         self.behind_ns = 62 * 10**9
         self.hooks: dict[str, Script | None] = {}
+        self.masked: list[str] = []
         self.ran: list[ExecRequest] = []
         self.asked: list[str] = []
         self._random = Random("the same in every copy")
@@ -107,6 +109,8 @@ class CopiedGuest:
         self.asked.append("hooks")
         if not self.hooks:
             raise BangerError(ErrorKind.NOT_FOUND, "no such directory")
+        for name in self.masked:
+            yield GuestEntry(name, EntryKind.LINK, 0o777, target="/dev/null")
         for name, hook in self.hooks.items():
             yield GuestEntry(name, EntryKind.FILE, 0o644 if hook is None else 0o755)
 
