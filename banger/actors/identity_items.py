@@ -26,14 +26,19 @@ _MOST_WORDS = 2000
 _SSHD_DIRECTORY = "/etc/ssh"
 #: sshd reads its host keys when it starts, and again at HUP (sshd(8)); its pid file is where distributions have it.
 #: journald writes to a directory that is named by the machine-id, with the boot id, as it knows them from its start:
-#: journalctl would find nothing there. What is not there, or does not heed, is not missed.
+#: journalctl would find nothing there. systemd starts it again at once, with what it had open; asking systemd for that
+#: would take longer. What is not there, or does not heed, is not missed.
 _TELL_SERVICES = """
 for file in /run/sshd.pid /var/run/sshd.pid; do
     read -r pid 2>/dev/null <$file && read -r name 2>/dev/null </proc/$pid/comm && [ "$name" = sshd ] || continue
     kill -HUP "$pid"
     break
 done
-[ ! -d /run/systemd/system ] || systemctl --no-block restart systemd-journald >/dev/null 2>&1 </dev/null
+for place in /sys/fs/cgroup /sys/fs/cgroup/systemd; do
+    read -r pid 2>/dev/null <$place/system.slice/systemd-journald.service/cgroup.procs || continue
+    kill "$pid"
+    break
+done
 true
 """
 _TOOLBOX_SHELL = "/run/banger/bin/sh"
