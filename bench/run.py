@@ -10,7 +10,7 @@ import tempfile
 import traceback
 from pathlib import Path
 
-from bench import booting, channel, jailed, listing, pulling, scaling, taps, vmms
+from bench import booting, channel, jailed, listing, pulling, scaling, taps, uplinks, vmms
 from bench.measure import LEAST_ROUNDS, Comparison, table
 
 BENCHES = {
@@ -21,6 +21,7 @@ BENCHES = {
     "pulling": pulling.run,
     "scaling": scaling.run,
     "taps": taps.run,
+    "uplinks": uplinks.run,
     "vmms": vmms.run,
 }
 LATEST = Path(__file__).with_name("latest.json")

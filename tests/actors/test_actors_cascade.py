@@ -15,7 +15,7 @@ from banger.core.names import new_id
 from banger.core.wire.vm_spec import VmSpec
 from banger.host.journal import Journal
 from tests.support.fake_capability import FakeCapability
-from tests.support.fake_vmm import FakeVmm, Fault
+from tests.support.fake_vmm import FakeFirecracker, FakeVmm, Fault
 from tests.support.fakes import World
 
 NAMES = ("nat", "dns", "tap")
@@ -28,9 +28,9 @@ def capabilities(tmp_path: Path):
     return {name: FakeCapability(name, place) for name in NAMES}
 
 
-@pytest.fixture
-def world(tmp_path, capabilities):
-    world = World(tmp_path / "home", FakeVmm(), capabilities=tuple(capabilities.values()))
+@pytest.fixture(params=[FakeVmm, FakeFirecracker])
+def world(tmp_path, capabilities, request):
+    world = World(tmp_path / "home", request.param(), capabilities=tuple(capabilities.values()))
     yield world
     for capability in capabilities.values():
         capability.failing = 0

@@ -70,7 +70,10 @@ SCRIPTS = {
 #: The same with the other driver's machines, which end in another way.
 FIRECRACKER_SCRIPTS = {
     f"firecracker: {name}": SCRIPTS[name]
-    for name in ("start", "start of a guest that panics", "stop", "restart", "reboot", "pause", "resume", "kill")
+    for name in (
+        *("start", "start of a guest that panics", "stop", "restart", "reboot", "pause", "resume", "kill"),
+        *("recover a lost row", "delete while running"),
+    )
 } | {"firecracker: power off": ["create", "start", "power off"]}
 
 #: The same over the real sources and a registry, whose address is put in.

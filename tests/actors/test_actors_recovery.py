@@ -16,14 +16,14 @@ from banger.core.models import ExitReason, ProcessIdentity, VmState
 from banger.core.names import new_id, vmm_marker
 from banger.core.wire.vm_spec import VmSpec
 from banger.vmm import identity as processes
-from tests.support.fake_vmm import FakeVmm
+from tests.support.fake_vmm import FakeFirecracker, FakeVmm
 from tests.support.fakes import World
 from tests.support.waiting import eventually
 
 
-@pytest.fixture
-def world(tmp_path):
-    world = World(tmp_path, FakeVmm())
+@pytest.fixture(params=[FakeVmm, FakeFirecracker])
+def world(tmp_path, request):
+    world = World(tmp_path, request.param())
     yield world
     for vm in world.store.vms.all():
         world.do(DeleteVm(vm.id, vm.name, force=True))

@@ -7,12 +7,18 @@ import pytest
 from banger.actors.messages import DeleteVm, KillVm, PauseVm, ReconcileHost, StartVm, StopVm
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import ExitReason, Vm, VmState
-from tests.support.fake_vmm import FakeVmm, Fault
+from tests.support.fake_vmm import FakeFirecracker, FakeVmm, Fault
 from tests.support.fakes import World
 from tests.support.owned_vms import create, process_of
 from tests.support.waiting import eventually
 
 LONG_S = 600.0
+
+
+@pytest.fixture(params=[FakeVmm, FakeFirecracker])
+def vmm(request: pytest.FixtureRequest) -> FakeVmm:
+    driver: FakeVmm = request.param()
+    return driver
 
 
 @pytest.fixture
