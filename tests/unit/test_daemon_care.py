@@ -13,14 +13,14 @@ from banger.daemon import main as daemon
 def test_console_that_cannot_be_cut_does_not_keep_the_others_from_being(monkeypatch) -> None:
     cut = []
 
-    def bound(path: Path) -> None:
+    def bound(path: Path, limit_bytes: int) -> None:
         if path.name == "bad":
             raise OSError(errno.ENOSPC, "No space left on device")
-        cut.append(path.name)
+        cut.append((path.name, limit_bytes))
 
     monkeypatch.setattr(daemon, "bound", bound)
-    daemon._bound_all([Path("bad"), Path("good")])
-    assert cut == ["good"]
+    daemon._bound_all([(Path("bad"), 1), (Path("good"), 2)])
+    assert cut == [("good", 2)]
 
 
 def test_guard_looks_even_if_looking_after_time_fails_every_time(monkeypatch) -> None:
