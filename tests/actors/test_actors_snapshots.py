@@ -6,7 +6,7 @@ import stat
 
 import pytest
 
-from banger.actors.messages import DeleteImage, DeleteKernel, DeleteVm, GrowVm, PauseVm, StartVm, StopVm
+from banger.actors.messages import DeleteImage, DeleteKernel, DeleteVm, GrowVm, PauseVm, Prune, StartVm, StopVm
 from banger.actors.vm_machines import condition_of
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import VmState
@@ -318,3 +318,10 @@ def test_image_and_kernel_of_a_snapshot_stay_and_the_refusal_names_it(world, vm,
     assert (caught.value.cause, caught.value.hint) == ("by snapshot snap", "banger snapshot delete snap")
     delete_snapshot(world, taken)
     world.do(command(used.name, used.id))
+
+
+def test_prune_keeps_what_a_snapshot_needs(world, vm):
+    snapshot(world, vm)
+    world.do(DeleteVm(vm.id, "web", force=True))
+    assert world.do(Prune(unused=True)).removed == []
+    assert read(world, restore(world, world.store.snapshots.by_name("snap"), "again")) == ("first", "first")
