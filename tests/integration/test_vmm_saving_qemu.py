@@ -278,14 +278,19 @@ def test_saved_state_that_is_damaged_is_refused_in_qemus_words_and_no_machine_is
     assert rig.processes.find(machine_of(rig.config("fork"), processes.NO_PROCESS).vm_id) is None
 
 
-def test_loaded_machine_has_a_disk_of_its_own_and_locks_it(rig: Rig) -> None:
+def test_loaded_machine_whose_disk_another_one_has_does_not_run(rig: Rig) -> None:
+    """QEMU 7.2 misses its disks when it has loaded the state, later ones (10.0) when it is to go on."""
     disk = rig.home / "disk.img"
     disk.write_bytes(bytes(1 << 20))
     devices = [Drive(disk, "data", read_only=False), UserNic()]
     saved = save(rig, launched(rig, devices=devices))
+
+    def begin() -> None:
+        rig.vmm.resume(launched(rig, "fork", devices=devices, saved=saved))
+
     with pytest.raises(BangerError) as caught:
-        launched(rig, "fork", devices=devices, saved=saved)
-    assert caught.value.kind is ErrorKind.CONFLICT
+        begin()
+    assert "lock" in caught.value.cause
 
 
 def test_memory_that_a_loaded_machine_has_a_copy_of_takes_room_only_as_long_as_it_runs(rig: Rig) -> None:
