@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from banger.core.models import ProcessIdentity
 from banger.core.names import saver_marker
 from banger.core.ports import Drive, Health, Machine, SavedMachine, TapNic, UserNic
 from banger.vmm import identity as processes
-from banger.vmm.qemu import driver, saving
+from banger.vmm.qemu import driver, forgotten_pages, saving
 from banger.vmm.qemu.binary import find_binary
 from tests.support.machines import Rig, has_qemu, machine_of, obstacle_to
 from tests.support.netns import why_no_namespace
@@ -136,6 +137,24 @@ def test_save_whose_helper_hangs_is_cancelled_at_once(rig: Rig, monkeypatch: pyt
             rig.vmm.save(machine, machine.run_dir / "saved", lambda: None, lambda _: None, token)
     assert caught.value.kind is ErrorKind.CANCELLED
     is_as_before(rig, machine)
+
+
+def test_machine_whose_memory_may_not_be_looked_at_stands_still_from_the_beginning(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What an emulator before 10.0 forgets to send of a machine that runs could not be made good."""
+    machine, stood = launched(rig), list[int]()
+    with monkeypatch.context() as patched:
+        patched.setattr(forgotten_pages, "guest_memory", lambda *_: nullcontext())
+        patched.setattr(type(find_binary()), "forgets_pages", True)
+        meanwhile(patched, lambda: stood.append(printed(machine)))
+        saved = save(rig, machine, lambda: stood.append(printed(machine)))
+    assert stood[0] == stood[1]
+    fork = launched(rig, "fork", saved=saved)
+    for one in (machine, fork):
+        rig.vmm.resume(one)
+        before = printed(one)
+        eventually(lambda of=one, then=before: printed(of) > then + 2, what="it goes on")  # type: ignore[misc]
 
 
 def test_machine_that_ends_while_it_is_saved_is_told_and_leaves_nothing(rig: Rig) -> None:

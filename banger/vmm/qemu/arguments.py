@@ -53,8 +53,17 @@ class Binary:
 
         So from 8.2 on (``rom=off`` of ``memory-backend-file``); older ones open the file for writing, and never do.
         """
+        return self._number >= (8, 2)
+
+    @property
+    def forgets_pages(self) -> bool:
+        """Emulating, it does not send all of a machine that runs, see ``forgotten_pages``."""
+        return self._number < (10, 0)
+
+    @property
+    def _number(self) -> tuple[int, int]:
         found = re.search(r"version (\d+)\.(\d+)", self.version)
-        return found is not None and (int(found[1]), int(found[2])) >= (8, 2)
+        return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 @dataclass(frozen=True, slots=True)

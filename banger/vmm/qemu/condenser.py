@@ -51,6 +51,11 @@ class Likeness:
     sizes: Mapping[str, int]
 
     @property
+    def accelerator(self) -> str:
+        """What it runs on."""
+        return first(options_of(self.argv), "-accel").kind
+
+    @property
     def memory_mib(self) -> int:
         """Of its guest."""
         return memory_mib(self.argv)
@@ -129,8 +134,8 @@ def _jailed(like: Likeness, files: SavedFiles, binary: Binary, monitor: int) -> 
     tap = monitor + 1
     own = Condenser(saver_marker(like.vm_id), files.memory, monitor, like.sizes, {"fd": tap})
     handing.give(files.memory, like.uid)
-    kernel, accelerator = Path(first(options, "-kernel").value or ""), first(options, "-accel").kind
-    seen = jail.of_condenser(binary, kernel, accelerator, files, jail.OfCondenser(like.uid, monitor, tap))
+    kernel = Path(first(options, "-kernel").value or "")
+    seen = jail.of_condenser(binary, kernel, like.accelerator, files, jail.OfCondenser(like.uid, monitor, tap))
     program, *arguments = condenser_line(like.argv, own)
     argv = [os.path.realpath(program), *arguments]
     return Job(like.vm_id, argv, files.log, descriptors=(monitor,), confinement=seen)

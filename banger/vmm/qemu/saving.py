@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from banger.launch import Launching
 from banger.posix.files import sync_path, text_or_empty
 from banger.vmm import identity as processes
 from banger.vmm.log_files import log_tail
-from banger.vmm.qemu import condenser, failures, migration, qmp
+from banger.vmm.qemu import condenser, failures, forgotten_pages, migration, qmp
 from banger.vmm.qemu.arguments import Binary
 from banger.vmm.qemu.launch import qmp_path
 from banger.vmm.qemu.saved_files import SavedFiles, no_room, saved_files
@@ -42,6 +42,7 @@ _COPY_TIMEOUT_S, _COPY_S_PER_GIB = 60.0, 60.0
 _POLL_S, _SETTLE_S = 0.05, 0.001
 #: The driver's name, and the key in a saved machine's details.
 NAME, FORM = "qemu", "form"
+_EMULATED = "tcg"
 _ANEW = "start the VM anew: banger vm restart"
 
 
@@ -97,7 +98,7 @@ class Saving:
             vmm=NAME,
             vmm_version=self.binary.version,
             cpu=cpu_of(first(options, "-cpu").value or ""),
-            accelerator=first(options, "-accel").kind,
+            accelerator=like.accelerator,
             memory_mib=like.memory_mib,
             details={FORM: form_of(argv)},
         )
@@ -130,7 +131,7 @@ class Saving:
 
         try:
             with condenser.started(like, files, starter, spawned, self.token) as helper:
-                self._move(like, helper, standing, runs=runs)
+                self._move(like, files, helper, standing, runs=runs)
                 return helper.devices(_COMMAND_TIMEOUT_S, self.token)
         except (qmp.QmpError, OSError) as error:
             if any(condenser.ran_out_of_room(one) for one in helpers):
@@ -138,18 +139,29 @@ class Saving:
             raise self._failed(failures.last_lines(log_tail(files.log)) or str(error)) from error
 
     def _move(
-        self, like: condenser.Likeness, helper: condenser.RunningCondenser, standing: Callable[[], None], *, runs: bool
+        self,
+        like: condenser.Likeness,
+        files: SavedFiles,
+        helper: condenser.RunningCondenser,
+        standing: Callable[[], None],
+        *,
+        runs: bool,
     ) -> None:
         """Send the machine's state, and let it go on."""
+        copying_s = _COPY_S_PER_GIB * like.memory_mib / 1024
         try:
-            with self._monitor() as monitor:
-                monitor.allow(_COPY_TIMEOUT_S + _COPY_S_PER_GIB * like.memory_mib / 1024)
+            with self._monitor() as monitor, self._checking(monitor, like, runs=runs) as memory:
+                monitor.allow(_COPY_TIMEOUT_S + copying_s)
                 self._begin(monitor, helper)
                 _wait_standing(monitor)
                 standing()
-                monitor.allow(_COMMAND_TIMEOUT_S + _COPY_S_PER_GIB * like.memory_mib / 1024)
+                monitor.allow(_COMMAND_TIMEOUT_S + copying_s)
                 monitor.execute("migrate-continue", {"state": migration.STANDING})
                 migration.wait_sent(monitor)
+                if memory is not None:
+                    helper.monitor.allow(_COMMAND_TIMEOUT_S + copying_s)
+                    migration.wait_received(helper.monitor)
+                    memory.complete(files.memory)
                 while monitor.execute("query-status")["status"] == "finish-migrate":
                     monitor.wait_for_event(_SETTLE_S)
                 if runs:
@@ -157,6 +169,22 @@ class Saving:
         except BaseException:
             self._go_on(runs=runs)
             raise
+
+    @contextmanager
+    def _checking(
+        self, monitor: qmp.QmpSession, like: condenser.Likeness, *, runs: bool
+    ) -> Iterator[forgotten_pages.GuestMemory | None]:
+        """The guest's memory, to be compared in the end; None if all will be sent.
+
+        Without the right to look at it, the machine stands still from the beginning.
+        """
+        if not (runs and self.binary.forgets_pages and like.accelerator == _EMULATED):
+            yield None
+            return
+        with forgotten_pages.guest_memory(monitor, self.machine.identity, like.memory_mib) as memory:
+            if memory is None:
+                monitor.execute("stop")
+            yield memory
 
     def _begin(self, monitor: qmp.QmpSession, helper: condenser.RunningCondenser) -> None:
         ours, theirs = socket.socketpair()
