@@ -28,7 +28,6 @@ class ServerFrameChannel:
     """Both directions. :meth:`pump` must run as a task for anything to arrive.
 
     Attributes:
-        hung_up: the caller is gone, or nothing more is heard from it because of its ``fault``.
         fault: which rule it broke.
         is_input_empty: standard input has ended, and there was none.
 
@@ -44,7 +43,6 @@ class ServerFrameChannel:
         self._held = 0
         self._was_put = False
         self.is_input_empty = False
-        self.hung_up = asyncio.Event()
         self.fault: BangerError | None = None
         self._started = False
         self._finished = False
@@ -71,7 +69,6 @@ class ServerFrameChannel:
                 self._controls.put_nowait(None)
             while (await self._receive())["type"] != "http.disconnect":
                 pass
-        self.hung_up.set()
 
     def _sort(self, kind: FrameType, payload: bytes) -> None:
         match kind:
@@ -123,13 +120,12 @@ class ServerFrameChannel:
         if self._finished:
             return
         self._finished = True
-        await self.send_json(FrameType.EXIT, value)
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+        await self._write(encode_json(FrameType.EXIT, value), is_last=True)
 
-    async def _write(self, data: bytes) -> None:
+    async def _write(self, data: bytes, *, is_last: bool = False) -> None:
         async with self._sending:
             if not self._started:
                 self._started = True
                 headers = [(b"content-type", MEDIA_TYPE.encode())]
                 await self._send({"type": "http.response.start", "status": 200, "headers": headers})
-            await self._send({"type": "http.response.body", "body": data, "more_body": True})
+            await self._send({"type": "http.response.body", "body": data, "more_body": not is_last})

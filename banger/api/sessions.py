@@ -39,15 +39,14 @@ class FrameEndpoint:
         """Run until the work is done or the caller hangs up, whichever is first."""
         request = Request(scope)
         channel = ServerFrameChannel(receive, send)
-        pump = asyncio.create_task(channel.pump())
+        hearing = asyncio.create_task(channel.pump())  # to the end: until the caller hangs up
         work = asyncio.create_task(self._answer(request, channel))
-        hang_up = asyncio.create_task(channel.hung_up.wait())
         try:
-            await asyncio.wait({work, hang_up}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({work, hearing}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (work, hang_up, pump):
+            for task in (work, hearing):
                 task.cancel()
-            await asyncio.gather(work, hang_up, pump, return_exceptions=True)
+            await asyncio.gather(work, hearing, return_exceptions=True)
         if channel.fault is not None:
             with suppress(OSError):
                 await channel.finish({"error": channel.fault.to_dict()})

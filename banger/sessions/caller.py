@@ -73,7 +73,11 @@ async def converse(caller: Caller, process: GuestProcess) -> ExitStatus:
 
     The process is closed in the end, however that comes.
     """
-    tasks = [asyncio.create_task(work(caller, process)) for work in (_feed, _control)]
+    tasks = [asyncio.create_task(_control(caller, process))]
+    if caller.has_input:
+        tasks.append(asyncio.create_task(_feed(caller, process)))
+    else:
+        process.write_eof()
     try:
         async for stream, chunk in process.output():
             await caller.put_output(stream, chunk)
