@@ -52,7 +52,8 @@ class Table(Generic[T]):
 
     def find(self, query: str) -> T:
         """The object addressed by name, id or unique prefix; see :func:`banger.core.lookup.find` for errors."""
-        return lookup.find(query, self.all(), self._noun)
+        exact = self._select("name = ? OR id = ?", query, query) if query else []
+        return exact[0] if len(exact) == 1 else lookup.find(query, self.all(), self._noun)
 
     def insert(self, value: T) -> None:
         """Add a row. Raises ``already_exists`` if the name is taken."""
