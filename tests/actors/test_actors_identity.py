@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
@@ -11,6 +12,7 @@ import pytest
 
 from banger.actors import restore_hooks
 from banger.actors.identity_items import RENEWING
+from banger.actors.messages import DeleteVm
 from banger.actors.vm_identity import renew_identity
 from banger.core import clock
 from banger.core.errors import BangerError, ErrorKind
@@ -19,12 +21,17 @@ from banger.core.guest_identity import SeenIdentity
 from banger.core.identity import CLOCK_TOLERANCE_NS, ITEMS, Renewal, RenewalEvent
 from banger.core.models import Vm, VmState
 from banger.core.operation import Operation
-from banger.core.ports import GuestNetwork
+from banger.core.ports import GuestNetwork, VmLedger
 from banger.core.random_reads import RandomReads
 from banger.core.wire.vm_spec import VmSpec
 from banger.guest.hostkey import HostKeyMaker
 from tests.support.copied_guest import HOOKS, SAVED, CopiedGuest
+from tests.support.fake_capability import FakeCapability
 from tests.support.fake_guests import FakeGuests
+from tests.support.fake_vmm import FakeVmm
+from tests.support.fakes import World
+from tests.support.owned_vms import create
+from tests.support.saved_vms import copied_guests, fork, write
 from tests.support.scripted_guest import Script, ScriptedProcess
 
 if TYPE_CHECKING:
@@ -167,6 +174,33 @@ def test_services_that_remember_who_the_machine_was_are_told(
     guest = CopiedGuest(saved=saved)
     renew(guest, replace(FORK if event is RenewalEvent.FORK else SAME, event=event))
     assert len(guest.ran) == told
+
+
+def test_copy_is_held_before_its_machine_starts_until_it_is_verified(tmp_path: Path, vmm: FakeVmm) -> None:
+    events: list[tuple[str, bool]] = []
+
+    class Watching(FakeCapability):
+        def hold(self, vm: Vm, ledger: VmLedger) -> None:
+            events.append(("hold", vm.id in copies))  # nobody has asked the guest anything
+            super().hold(vm, ledger)
+
+        def started(self, vm: Vm, ledger: VmLedger) -> None:
+            if vm.id in self.held:
+                events.append(("started", copies[vm.id].asked[-2:] == ["hooks", "identity"]))
+            super().started(vm, ledger)
+
+    (tmp_path / "place").mkdir()
+    capability = Watching("fake", tmp_path / "place")
+    world = World(tmp_path / "home", vmm, capabilities=(capability,))
+    copies = copied_guests(world)
+    vm = create(world, start=True)
+    write(world, vm, "first")
+    fork(world, vm, "one")
+    assert events == [("hold", False), ("started", True)]
+    assert capability.held == set()
+    for one in world.store.vms.all():
+        world.do(DeleteVm(one.id, one.name, force=True))
+    world.stop()
 
 
 # -- hooks -------------------------------------------------------------------------------------------------
