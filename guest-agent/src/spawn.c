@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -73,6 +74,7 @@ static _Noreturn void become_child(struct spawn *spawn, child_body *body, struct
     request_flags = spawn->flags;
     write_file(PROC_FD, "self/oom_score_adj", "0");
     umask(022);
+    prctl(PR_SET_NAME, "banger-request"); /* it is not the agent, whatever becomes of it (has_agent in bin/start) */
     body(request);
     report_ok();
 }

@@ -41,6 +41,10 @@ def test_systemd_boots_as_the_images_own_init_and_is_not_degraded(
         assert home.run("vm", "exec", "--timeout", "2s", vm, "--", *spread).code == 124
         left = home.guest(vm, "grep -la 8639[9] /proc/[0-9]*/cmdline; cat /proc/self/cgroup; ulimit -n").text
         assert re.fullmatch(r"0::/banger/[0-9a-f]+\n1048576\n", left)
+        for command in ("kill -9 -1", "true"):  # which kills the agent too; nobody but an init starts one
+            lost = home.run("vm", "exec", vm, "--", "sh", "-c", command)
+            assert lost.code not in (0, 137), str(lost)
+            assert f"banger vm restart {vm}" in lost.errors
         home.run("vm", "stop", vm).ok()
         shown = home.json("vm", "show", vm)
         assert (shown["state"], shown["exit_reason"]) == ("stopped", "requested")

@@ -157,24 +157,34 @@ def test_freezing_that_is_given_up_leaves_nothing_frozen(guest: Machine) -> None
 
 
 def test_freezing_that_takes_long_is_waited_for_by_the_next_when_it_was_given_up(guest: Machine) -> None:
-    """What is to be frozen has something to write, to a file on another file system, which stands still already."""
-
     async def freeze(at: AgentGuest) -> None:
-        await shown(at, "busybox", "modprobe", "loop")
-        for image, place in (("/image", "/outer"), ("/outer/image", "/inner")):
-            made = f"busybox truncate -s 4M {image} && busybox mke2fs -F {image}"
-            await shown(at, "sh", "-c", f"{made} && busybox mount -o loop {image} {place}")
-        await shown(at, "sh", "-c", "busybox fsfreeze --freeze /outer && echo dirty >/inner/file")
-        given_up = asyncio.create_task(at.machine.freeze(["/inner"], 60))
-        assert not (await asyncio.wait((given_up,), timeout=STILL_S))[0]
+        given_up = await _hanging_freeze(at)
         given_up.cancel()
         behind = asyncio.create_task(at.machine.freeze(["/inner"], 60))
         assert not (await asyncio.wait((behind,), timeout=STILL_S))[0]
         await shown(at, "busybox", "fsfreeze", "--unfreeze", "/outer")
         assert await behind == await at.machine.thaw(["/inner"]) == 1
-        await shown(at, "sh", "-c", "echo more >/inner/file && busybox umount /inner && busybox umount /outer")
+        await _unmount(at)
 
     guest.ask(freeze)
+
+
+def test_agent_comes_back_though_a_process_of_the_killed_one_cannot_end(guest: Machine) -> None:
+    async def freeze(at: AgentGuest) -> None:
+        lost = await _hanging_freeze(at)
+        await kill_all(at)
+        with pytest.raises(BangerError):
+            await lost
+
+    async def thaw(at: AgentGuest) -> None:
+        await shown(at, "busybox", "fsfreeze", "--unfreeze", "/outer")
+        ended = "while busybox grep -qs agent-request /proc/[0-9]*/comm; do busybox usleep 50000; done"
+        await asyncio.wait_for(shown(at, "sh", "-c", ended), PATIENCE_S)
+        assert await at.machine.thaw(["/inner"]) == 1, "it was killed when it had frozen that"
+        await _unmount(at)
+
+    guest.ask(freeze)
+    guest.ask(thaw)
 
 
 def test_freezing_is_taken_back_after_its_success_was_told(guest: Machine) -> None:
@@ -222,3 +232,19 @@ def test_what_stood_still_when_the_agent_was_killed_can_be_thawed(guest: Machine
 async def _writes(process: GuestProcess) -> None:
     """It does so long before a freeze of a minute would have ended by itself."""
     assert (await asyncio.wait_for(process.wait(), PATIENCE_S / 2)).code == 0
+
+
+async def _hanging_freeze(at: AgentGuest) -> asyncio.Task[int]:
+    """A freeze of ``/inner`` that goes on until ``/outer``, where its image is, has thawed: it has something to write."""
+    await shown(at, "busybox", "modprobe", "loop")
+    for image, place in (("/image", "/outer"), ("/outer/image", "/inner")):
+        made = f"busybox truncate -s 4M {image} && busybox mke2fs -F {image}"
+        await shown(at, "sh", "-c", f"{made} && busybox mount -o loop {image} {place}")
+    await shown(at, "sh", "-c", "busybox fsfreeze --freeze /outer && echo dirty >/inner/file")
+    freezing = asyncio.create_task(at.machine.freeze(["/inner"], 60))
+    assert not (await asyncio.wait((freezing,), timeout=STILL_S))[0]
+    return freezing
+
+
+async def _unmount(at: AgentGuest) -> None:
+    await shown(at, "sh", "-c", "echo more >/inner/file && busybox umount /inner && busybox umount /outer")
