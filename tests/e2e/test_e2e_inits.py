@@ -44,7 +44,7 @@ def test_systemd_boots_as_the_images_own_init_and_is_not_degraded(
         for command in ("kill -9 -1", "true"):  # which kills the agent too; nobody but an init starts one
             lost = home.run("vm", "exec", vm, "--", "sh", "-c", command)
             assert lost.code not in (0, 137), str(lost)
-            assert f"banger vm restart {vm}" in lost.errors
+            assert "banger vm restart" in lost.errors
         home.run("vm", "stop", vm).ok()
         shown = home.json("vm", "show", vm)
         assert (shown["state"], shown["exit_reason"]) == ("stopped", "requested")
