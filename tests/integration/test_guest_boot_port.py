@@ -178,7 +178,7 @@ def test_agent_comes_back_though_a_process_of_the_killed_one_cannot_end(guest: M
 
     async def thaw(at: AgentGuest) -> None:
         await shown(at, "busybox", "fsfreeze", "--unfreeze", "/outer")
-        ended = "while busybox grep -qs agent-request /proc/[0-9]*/comm; do busybox usleep 50000; done"
+        ended = "while busybox grep -qs banger-freezer /proc/[0-9]*/comm; do busybox usleep 50000; done"
         await asyncio.wait_for(shown(at, "sh", "-c", ended), PATIENCE_S)
         assert await at.machine.thaw(["/inner"]) == 1, "it was killed when it had frozen that"
         await _unmount(at)
@@ -201,9 +201,8 @@ def test_freezing_is_taken_back_after_its_success_was_told(guest: Machine) -> No
 def test_freezer_that_somebody_kills_is_followed_by_one_that_thaws(guest: Machine) -> None:
     async def kill(at: AgentGuest) -> None:
         await at.machine.freeze(["/"], 60)
-        newest = "for p in /proc/[0-9]*; do read -r a <$p/cmdline; case $a in @banger*) echo ${p#/proc/};; esac; done"
-        pids = (await shown(at, "sh", "-c", f"{newest} 2>/dev/null; true")).split()
-        await shown(at, "sh", "-c", f"kill -9 {max(map(int, pids))}")
+        named = "busybox grep -ls banger-freezer /proc/[0-9]*/comm"
+        await shown(at, "sh", "-c", f"busybox kill -9 $({named} | busybox cut -d / -f 3)")
         await _writes(await writer(at, ""))
         assert await at.machine.freeze(["/"], 60) == 1
         assert await at.machine.thaw(["/"]) == 1
