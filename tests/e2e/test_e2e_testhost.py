@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.crash_points import points_of
 from tests.support.daemon import BangerHome
 from tests.support.images import busybox_rootfs
 from tests.support.soak import IS_SOAK
@@ -31,6 +32,9 @@ LEAN_SHORT = (
     "jailed and (adopted or listening or stands_still or repeated or same_directory or processor_time"
     " or no_kernel or floods or counted)"
 )
+#: One whose supervisor dies, and the points that it does not come by.
+CRASHED = "crashed"
+NOT_WITHOUT_NETWORK = ("vm.start:kvm-given-up", "namespace.", "tap.", "ports.")
 #: Seconds that the suites may take in there.
 SUITES_S = 1000.0 if IS_SOAK else 400.0
 #: Is there if the daemon runs with settings that are not in its file any more.
@@ -203,6 +207,49 @@ def _ended(service: HostInside) -> tuple[str, str]:
         lambda: (shown := _vm(service, LEAN))["state"] == "stopped" and shown, PATIENCE_S, "the end to be seen"
     )
     return ended["exit_reason"], ended["reason"]
+
+
+@pytest.mark.usefixtures("firecracker")
+def test_vm_on_firecracker_survives_a_supervisor_that_dies_at_any_point_of_its_life(
+    service: HostInside, home: BangerHome, tmp_path: Path
+) -> None:
+    """The form of tests/e2e/test_e2e_crashes.py for this driver, its jail and the service manager.
+
+    In the short one its supervisor dies with a machine that nobody has written down yet.
+    """
+    _bring_kernel_and_image(service, home, tmp_path)
+    options = ("--vmm", "firecracker", "--network", "none", "--memory", "192M", "--kernel", VM)
+    create = ("create", "--name", CRASHED, *options, VM)
+    service.banger("vm", *create).ok()
+    for point in points_of("start", NOT_WITHOUT_NETWORK):
+        _die(service, point, "start", CRASHED)
+        if IS_SOAK:
+            service.banger("vm", "start", CRASHED).ok()
+            service.banger("vm", "kill", CRASHED).ok()
+    for point in points_of("stop", NOT_WITHOUT_NETWORK) if IS_SOAK else ():
+        service.banger("vm", "start", CRASHED).ok()
+        _die(service, point, "stop", CRASHED)
+    for point in points_of("delete", NOT_WITHOUT_NETWORK) if IS_SOAK else ():
+        _die(service, point, "delete", "--force", CRASHED)
+        if CRASHED in [vm["name"] for vm in _known(service, "vm")]:
+            service.banger("vm", "delete", "--force", CRASHED).ok()
+        service.banger("vm", *create).ok()
+    service.banger("vm", "delete", "--force", CRASHED).ok()
+
+
+def _die(service: HostInside, point: str, *command: str) -> None:
+    """A command of a supervisor that dies at ``point``; the next one has mended it, and no machine is lost."""
+    service.shell(
+        f"systemctl set-environment BANGER_CRASHPOINT={point}; systemctl reset-failed {UNIT};"
+        f"systemctl restart {UNIT}; systemctl unset-environment BANGER_CRASHPOINT"
+    ).ok()
+    dying = _facts(service)["MainPID"]
+    assert service.banger("vm", *command).code != 0, point
+    _wait_restarted(service, dying)
+    assert service.banger("system", "reconcile").ok().text == "nothing to repair\n", point
+    assert json.loads(service.banger("doctor", "--leaks", "--json").ok().text) == [], point
+    alive = [str(vm["pid"]) for vm in _known(service, "vm") if vm["state"] == "running"]
+    assert sorted(service.shell("pidof firecracker qemu-system-x86_64").text.split()) == sorted(alive), point
 
 
 @a_long_one
