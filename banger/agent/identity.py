@@ -69,6 +69,11 @@ def _sshd_key(seen: SeenIdentity, words: Sequence[str]) -> SeenIdentity:
     return replace(seen, sshd_keys={**seen.sshd_keys, name: key}) if _SSHD_KEY.match(name) else seen
 
 
+def _seed(seen: SeenIdentity, words: Sequence[str]) -> SeenIdentity:
+    more = {word(words): word(words[1:])} if len(seen.seeds) < _MOST else {}
+    return replace(seen, seeds={**seen.seeds, **more})
+
+
 def _added(have: tuple[str, ...], words: Sequence[str]) -> tuple[str, ...]:
     return have if len(have) >= _MOST else (*have, word(words))
 
@@ -86,7 +91,7 @@ _READERS: dict[str, _Reader] = {
     "ssh-server": lambda seen, words: replace(seen, has_ssh_server=words[:1] == ["running"]),
     "systemd": lambda seen, words: replace(seen, has_systemd=words[:1] == ["running"]),
     "sshd-key": _sshd_key,
-    "seed": lambda seen, words: replace(seen, seeds=_added(seen.seeds, words)),
+    "seed": _seed,
     "card": _card,
     "address": lambda seen, words: replace(seen, addresses=_added(seen.addresses, words[1:])),
     "gateway": lambda seen, words: replace(seen, gateways=_added(seen.gateways, words)),

@@ -20,7 +20,8 @@ class SeenIdentity:
         has_ssh_server: that server runs, so it goes on with the key that it has started with.
         sshd_keys: names of the image's own ssh host keys in ``/etc/ssh`` to the key in their ``.pub`` files.
         has_systemd: that is its process 1.
-        seeds: files from which its kernel, or a DHCP client, would repeat itself after the next boot.
+        seeds: files from which its kernel, or a DHCP client, would repeat itself after the next boot, to what tells
+            one from another that was written in its place.
         card: its network card; ``mac`` and ``addresses``, as ADDRESS/PREFIX, are this card's.
         gateways: of its default routes.
         nameservers: of ``/etc/resolv.conf``.
@@ -38,7 +39,7 @@ class SeenIdentity:
     has_ssh_server: bool = False
     sshd_keys: Mapping[str, str] = field(default_factory=dict)
     has_systemd: bool = False
-    seeds: tuple[str, ...] = ()
+    seeds: Mapping[str, str] = field(default_factory=dict)
     card: str = ""
     mac: str = ""
     is_up: bool = False

@@ -146,6 +146,15 @@ def test_guest_without_a_card_of_its_own_is_left_alone_there() -> None:
     assert "network card" not in guest.asked
 
 
+def test_seed_that_the_guest_has_written_since_is_a_new_one() -> None:
+    class Booting(CopiedGuest):
+        async def forget_seeds(self) -> None:
+            await super().forget_seeds()
+            self.now = replace(self.now, seeds=dict.fromkeys(SAVED.seeds, "13:2.5"))
+
+    assert renew(Booting()).seeds.keys() == SAVED.seeds.keys()
+
+
 def test_what_the_guest_refuses_is_told_with_the_item_and_its_own_words() -> None:
     class Refusing(CopiedGuest):
         async def forget_seeds(self) -> None:

@@ -28,7 +28,7 @@ SAVED = SeenIdentity(
     host_key=HostKeyMaker().own(bytes(32)).public,
     has_ssh_server=True,
     sshd_keys={"ssh_host_ed25519_key": "ssh-ed25519 AAAA", "ssh_host_dsa_key": "ssh-dss AAAA"},
-    seeds=("/var/lib/systemd/random-seed",),
+    seeds={"/var/lib/systemd/random-seed": "12:1.5"},
     card="eth0",
     mac="02:00:00:00:00:01",
     is_up=True,
@@ -96,7 +96,7 @@ class CopiedGuest:
 
     async def forget_seeds(self) -> None:
         if self._heeds("random seeds"):
-            self.now = replace(self.now, seeds=())
+            self.now = replace(self.now, seeds={})
 
     async def set_network(self, network: GuestNetwork, mac: str = "") -> None:
         if self._heeds("network card"):

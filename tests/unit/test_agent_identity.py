@@ -29,7 +29,7 @@ systemd running
 sshd-key ssh_host_ed25519_key ssh-ed25519 AAAA
 sshd-key ssh_host_dsa_key
 sshd-key ssh_host_mine_key ssh-rsa AAAA
-seed /var/lib/systemd/random-seed
+seed /var/lib/systemd/random-seed 12:1.5
 card eth0 02:00:00:00:00:07 up ipv6
 address eth0 10.1.0.7/24
 address eth0 fe80::7/64
@@ -52,7 +52,7 @@ def test_identity_is_read_as_it_is_written() -> None:
         has_ssh_server=True,
         sshd_keys={"ssh_host_ed25519_key": "ssh-ed25519 AAAA", "ssh_host_dsa_key": ""},
         has_systemd=True,
-        seeds=("/var/lib/systemd/random-seed",),
+        seeds={"/var/lib/systemd/random-seed": "12:1.5"},
         card="eth0",
         mac="02:00:00:00:00:07",
         is_up=True,
@@ -76,12 +76,15 @@ def test_identity_that_makes_no_sense_is_refused(line: str) -> None:
 
 
 def test_names_cannot_steer_a_terminal_and_what_there_is_of_them_is_bounded() -> None:
-    seen = read_identity(b"hostname \x1b[31mred\\033[0m\nclock 99999999999999999999\n" + b"seed /a\\012b\n" * 500)
+    seen = read_identity(
+        b"hostname \x1b[31mred\\033[0m\nclock 99999999999999999999\n"
+        + b"".join(b"seed /a\\012b%d 1\n" % n for n in range(500))
+    )
     assert printable(seen.hostname) == seen.hostname
     assert "\x1b" not in seen.hostname
     assert seen.clock_ns == MOST
     assert len(seen.seeds) == 64
-    assert "\n" not in seen.seeds[0]
+    assert all("\n" not in path for path in seen.seeds)
 
 
 def test_network_is_sent_as_the_contract_says() -> None:
