@@ -28,6 +28,7 @@ from banger.core.ports import (
     GuestConfig,
     GuestNetwork,
     TapNic,
+    UserNic,
     VmmConfig,
     joined,
 )
@@ -197,6 +198,7 @@ class VmStart:
     def _renewal(self, origin: Origin) -> Renewal:
         """Who the guest is to be that goes on from another one's memory."""
         given, vm = joined(self._contributions), self._vm
+        card = next((one for one in given.devices if isinstance(one, TapNic | UserNic)), None)
         return Renewal(
             event=RenewalEvent.FORK if origin.is_fork else RenewalEvent.RESTORE,
             vm_id=vm.id,
@@ -205,8 +207,8 @@ class VmStart:
             saved_name=origin.snapshot.vm_name,
             hostname=vm.spec.hostname or vm.name,
             host_key_seed=self._files.host_key_seed(),
-            mac=next((one.mac for one in given.devices if isinstance(one, TapNic)), ""),
-            network=given.network,
+            mac=card.mac if isinstance(card, TapNic) else "",
+            network=given.network if card else None,  # without one, it has an address on its loopback alone
         )
 
     def _process_exists(self, identity: ProcessIdentity) -> None:

@@ -185,6 +185,13 @@ def test_restored_vm_is_another_one_for_its_guest_and_says_what_that_took(world,
     assert "boot guest" not in steps
 
 
+@pytest.mark.parametrize(("network", "has_card"), [("none", False), ("slirp", True)])
+def test_card_is_renewed_where_there_is_one(world, network, has_card):
+    vm = create(world, network=network, egress="open", start=True)
+    [forked] = fork(world, vm, "fork")
+    assert ("network card" in world.copies[forked.id].asked) is has_card
+
+
 def test_vm_from_a_snapshot_does_not_take_over_what_only_one_can_have(world, vm):
     again = restore(world, snapshot(world, vm), "again")
     assert (again.spec.ports, again.spec.hostname, again.spec.ephemeral) == ((), "", False)
