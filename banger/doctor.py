@@ -266,8 +266,11 @@ def explain_user_network(obstacle: str) -> Check:
     if not obstacle:
         return Check("network", Status.OK, "VMs are confined to what --egress allows, without privileges (pasta)")
     detail, _, remedy = obstacle.partition(": ")
-    lost = "VMs on the network user reach nothing, and --network slirp, which works, confines nothing"
-    return Check("network", Status.WARNING, f"{detail}: {lost}", remedy)
+    instead = (
+        "VMs on the network user reach nothing, and with --egress open they are on slirp instead, which has no rules: "
+        "they reach this host's own services (at 10.0.2.2) and all networks that this host reaches"
+    )
+    return Check("network", Status.WARNING, f"{detail}: {instead}", remedy)
 
 
 def check_daemon(layout: Layout) -> Check:

@@ -199,6 +199,7 @@ class VmActor(OwnerActor):
                 ErrorKind.CONFLICT, f'VM "{vm.name}" was not created completely', subject=vm.name,
                 hint=f"banger vm delete {vm.name}",
             )  # fmt: skip
+        vm = replace(vm, network="", network_reason="")  # where it is, is decided anew
         choice = driver_for_origin(self.services, vm, origin, kernel.digest)
         vm = self._keeper.save(
             vm,

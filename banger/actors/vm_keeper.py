@@ -70,6 +70,8 @@ class VmKeeper:
             last_ports=vm.ports or vm.last_ports,
             restarts=restarts,
             address="",
+            network="",
+            network_reason="",
             accelerator="",
             paused_by="",
         )

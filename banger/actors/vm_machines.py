@@ -41,10 +41,10 @@ def driver_for(services: Services, vm: Vm, kernel_digest: str = "") -> VmmChoice
     choice = likely_driver(services, vm, kernel_digest)
     if words := lacking(choice.driver, wanted):
         able = [one.name for one in services.vms.vmms.drivers if wanted <= set(one.devices)]
-        raise _cannot(
-            vm, f'the VMM driver "{choice.driver.name}" cannot give it {words}',
-            f"--vmm {' or '.join(able)}, or set vmm.driver" if able else "banger doctor",
-        )  # fmt: skip
+        hint = f"--vmm {' or '.join(able)}, or set vmm.driver" if able else "banger doctor"
+        if vm.spec.network == "user" and UserNic in wanted:
+            hint = f"banger doctor says what the network user lacks here; or {hint}"
+        raise _cannot(vm, f'the VMM driver "{choice.driver.name}" cannot give it {words}', hint)
     _check_mounts(vm, [mount for one in present for mount in one.mounts(vm)], services)
     return choice
 

@@ -136,6 +136,8 @@ class VmReconciler:
             started_at=recorded.started_at,
             stopped_at=None,
             address=recorded.address,
+            network=recorded.network,
+            network_reason=recorded.network_reason,
             ports=recorded.ports,
             accelerator=recorded.accelerator,
             vmm=recorded.vmm,

@@ -87,6 +87,8 @@ class VmStart:
             self._vm,
             ports=given.ports,
             address=given.address,
+            network=given.network_name or self._vm.spec.network,
+            network_reason=given.network_reason,
             accelerator=self._bringup.engine.accelerator,
             pid=self.identity.pid,
         )

@@ -54,8 +54,8 @@ class Guest:
 
     @property
     def network(self) -> str:
-        """Which network it was made with."""
-        return str(self.vm["spec"]["network"])
+        """Which network it is on."""
+        return str(self.vm.get("network") or self.vm["spec"]["network"])
 
     def shell(self, script: str, *args: str, stdin: bytes = b"", timeout_s: float = 30.0) -> ScriptResult:
         """Run a script as root, its arguments as ``$1``…; raises ``timeout``, and what kept it from running."""

@@ -123,7 +123,7 @@ class Trial:
                     return None
                 raise CheckFailedError(f"asked for {accelerator}, and runs on {vm['accelerator']}")
             booted.append(Guest(self.client, vm))
-            say(Finding(_steps(vm)))
+            say(_booted(vm, self.candidate.network))
         return booted[0] if booted else None
 
     def _check(self, guest: Guest) -> None:
@@ -230,6 +230,14 @@ class Trial:
     def _add(self, row: Row) -> None:
         self._rows.append(row)
         self.watcher.row(row)
+
+
+def _booted(vm: Mapping[str, Any], network: str) -> Finding:
+    """How it came up, and whether it is on the network that was to be tried."""
+    real = vm.get("network") or network
+    if real == network:
+        return Finding(_steps(vm))
+    return Finding(f"{_steps(vm)}; on the network {real} instead of {network}: {vm['network_reason']}", note=True)
 
 
 def _steps(vm: Mapping[str, Any]) -> str:

@@ -214,6 +214,8 @@ class Vm:
         vmm: the VMM driver that runs it, or ran it last.
         vmm_version: which release of that VMM, as it tells itself; empty where it was never started.
         vmm_reason: why it is that one, in one line.
+        network: that it is on; empty while not running.
+        network_reason: why that is not the one of its spec, in one line; empty if it is.
         address: where the host reaches the guest; empty while not running.
         last_ports: published ports of the last start; what banger had picked is picked again if it is free.
         paused_by: ``user``; ``guard`` when the host was about to run out of room, or had none for what it wrote;
@@ -240,6 +242,8 @@ class Vm:
     vmm: str = ""
     vmm_version: str = ""
     vmm_reason: str = ""
+    network: str = ""
+    network_reason: str = ""
     reason: str = ""
     exit_reason: ExitReason = ExitReason.NONE
     started_at: datetime | None = None

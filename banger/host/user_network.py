@@ -1,10 +1,11 @@
 """The networks ``none``, without a card, and ``slirp``, the VMM's own user-mode stack; both with published ports.
 
 Needs no privilege. That stack has the host's loopback behind its gateway and knows no policy: it reaches all that the
-daemon's user reaches. So it is only had by asking for it, and a VM of the network ``user`` is given no card where that
-network cannot be had.
- Published ports are held by a forwarder (:mod:`banger.forwarding`), which reaches the guest through
-its agent: QEMU's stack would accept connections for ports on which nobody listens, and mislead who waits for a server.
+daemon's user reaches. Where the network ``user`` cannot be had, a VM of that network is on this stack if it may reach
+everything; with any other policy, which this stack cannot hold, it has no card.
+
+Published ports are held by a forwarder (:mod:`banger.forwarding`), which reaches the guest through its agent: QEMU's
+stack would accept connections for ports on which nobody listens, and mislead who waits for a server.
 """
 
 from __future__ import annotations
@@ -26,10 +27,16 @@ from banger.core.ports import (
     UserNic,
     VmLedger,
 )
+from banger.core.wire.vm_spec import VmSpec
 from banger.forwarding.publisher import PORT_KIND, Publisher
 
 #: QEMU's user-mode network, see "Using the user mode network stack" in QEMU's manual.
 ADDRESS, GATEWAY, NAMESERVER = "10.0.2.15/24", "10.0.2.2", "10.0.2.3"
+#: What a VM is told that is confined by nothing, and the way to that.
+_SLIRP = "reaches all that this user reaches, this host's own services too: the network slirp confines nothing"
+_WAY_OUT = "--egress open, on the network slirp, which confines nothing"
+#: The reason where there is none any more.
+_A_MOMENT_AGO = "it could not be had when this start began: start it again"
 #: Of a guest without a network, so that its servers can tell who comes from outside from its own programs.
 ALONE = "10.0.2.15/32"
 
@@ -46,11 +53,13 @@ class UserNetwork:
 
     def applies(self, vm: Vm) -> bool:
         """True for a VM that has no other network."""
-        return vm.spec.network in ("slirp", "none") or (vm.spec.network == "user" and bool(self._obstacle()))
+        if vm.network or vm.spec.network != "user":
+            return (vm.network or vm.spec.network) in ("slirp", "none")
+        return bool(self._obstacle())
 
     def devices(self, vm: Vm) -> Collection[DeviceKind]:
         """A card on the VMM's own stack, for a guest that is to reach something."""
-        return (UserNic,) if vm.spec.network == "slirp" else ()
+        return (UserNic,) if substitute(vm.spec) == "slirp" else ()
 
     def mounts(self, vm: Vm) -> Collection[Mount]:  # noqa: ARG002
         """None."""
@@ -63,19 +72,24 @@ class UserNetwork:
             BangerError: as :func:`banger.forwarding.host_ports.bound_ports`; ``unavailable``, also for a policy that
                 cannot be followed here.
         """
-        if vm.spec.network == "user":
-            operation.note(_stand_in(vm, self._obstacle()))
-        if vm.spec.network == "slirp":
-            operation.note(f"{vm.name} reaches this host's own services: the network slirp confines nothing")
+        network = substitute(vm.spec)
+        reason = (self._obstacle() or _A_MOMENT_AGO) if network != vm.spec.network else ""
+        if reason or network == "slirp":
+            operation.note(f"{vm.name} {_told(vm, network, reason)}")
         with self._publisher.opened(vm) as bound:
             published = tuple(forward for forward, _ in bound)
             self._publisher.hold(ledger, published, forwarded=True)
             crashpoint("ports.prepare:written")
             self._publisher.forward(vm, bound, ledger)
-        if vm.spec.network != "slirp":
-            return Contribution(network=GuestNetwork(ALONE), address="127.0.0.1", ports=published)
-        network = GuestNetwork(ADDRESS, GATEWAY, NAMESERVER)
-        return Contribution(devices=(UserNic(),), network=network, address="127.0.0.1", ports=published)
+        is_alone = network == "none"
+        return Contribution(
+            devices=() if is_alone else (UserNic(),),
+            network=GuestNetwork(ALONE) if is_alone else GuestNetwork(ADDRESS, GATEWAY, NAMESERVER),
+            network_name=network,
+            network_reason=reason,
+            address="127.0.0.1",
+            ports=published,
+        )
 
     def hold(self, vm: Vm, ledger: VmLedger) -> None:
         """QEMU's own stack is the guest's alone: no other machine is on it."""
@@ -112,15 +126,28 @@ class UserNetwork:
         return self._publisher.host_objects()
 
 
-def _stand_in(vm: Vm, obstacle: str) -> str:
-    """What a VM of the network ``user`` is told when it is cut off. Raises ``unavailable`` if it asked for more."""
+def substitute(spec: VmSpec) -> str:
+    """The network that a VM is on here: its own, or what there is instead of ``user``. Pure."""
+    if spec.network != "user":
+        return spec.network
+    return "slirp" if EgressPolicy.parse(spec.egress).mode is EgressMode.OPEN else "none"
+
+
+def _told(vm: Vm, network: str, reason: str) -> str:
+    """What a start says of the network that is not as it should be. Raises ``unavailable`` if that is no use.
+
+    ``reason`` is why it is not the network ``user``, with a remedy behind a colon; empty if nobody asked for that.
+    """
     policy = EgressPolicy.parse(vm.spec.egress)
-    if policy.mode in (EgressMode.PUBLIC, EgressMode.NONE):
-        return f"{vm.name} has no network: {obstacle}"
-    raise BangerError(
-        ErrorKind.UNAVAILABLE,
-        f'"{vm.name}" cannot have the egress policy "{policy}" here',
-        subject=vm.name,
-        cause=obstacle,
-        hint="banger doctor; --network slirp --egress open reaches everything, this host's own services too",
-    )
+    if network == "slirp":
+        return f"{_SLIRP}; it is used instead of user: {reason}" if reason else _SLIRP
+    if policy.mode is EgressMode.ALLOW:
+        cause, _, remedy = reason.partition(": ")
+        raise BangerError(
+            ErrorKind.UNAVAILABLE,
+            f'"{vm.name}" cannot have the egress policy "{policy}" here',
+            subject=vm.name,
+            cause=cause,
+            hint=f"{remedy or 'banger doctor'}; or {_WAY_OUT}",
+        )
+    return f"has no network: {reason}" + (f"; or {_WAY_OUT}" if policy.mode is EgressMode.PUBLIC else "")

@@ -101,6 +101,8 @@ class TapNetwork:
 
         The network that needs no rights has a substitute then, see :mod:`banger.host.user_network`.
         """
+        if vm.network:
+            return vm.network == self.name
         return vm.spec.network == self.name and not (self._place.is_apart and self._place.obstacle())
 
     def devices(self, vm: Vm) -> Collection[DeviceKind]:  # noqa: ARG002

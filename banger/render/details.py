@@ -63,14 +63,20 @@ def vm_page(vm: Row, terminal: Terminal) -> str:
         *_others(spec),
     ]
     network = [
-        ("network", spec.get("network")),
-        ("egress", spec.get("egress") if spec.get("network") == "tap" else ""),
+        ("network", _network(vm)),
+        ("egress", spec.get("egress") if spec.get("network") != "none" else ""),
         ("address", vm.get("address")),
         ("ports", ports(vm)),
     ]
     page = _section(str(vm.get("name") or vm.get("id")), identity, terminal)
     page += _section("Machine", machine, terminal) + _section("Network", network, terminal)
     return page + _timings("Last start", vm.get("timings") or (), terminal)
+
+
+def _network(vm: Row) -> str:
+    """The one that it was made for, or is on instead."""
+    wished, real = (vm.get("spec") or {}).get("network"), vm.get("network")
+    return str(wished or "") if real in (None, "", wished) else f"{real} instead of {wished} ({vm['network_reason']})"
 
 
 def _others(spec: Row) -> Fields:

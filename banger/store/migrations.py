@@ -141,4 +141,8 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE vms ADD COLUMN origin_snapshot TEXT NOT NULL DEFAULT '';
     ALTER TABLE vms ADD COLUMN forked_from TEXT NOT NULL DEFAULT '';
     """,
+    """
+    ALTER TABLE vms ADD COLUMN network TEXT NOT NULL DEFAULT '';
+    ALTER TABLE vms ADD COLUMN network_reason TEXT NOT NULL DEFAULT '';
+    """,
 )

@@ -138,6 +138,23 @@ def test_driver_that_is_asked_for_is_taken_or_its_lack_is_told_before_anything_i
     assert other.launched
 
 
+def test_vm_whose_network_is_missing_is_on_the_stack_of_a_vmm_that_has_one(vm_world: World) -> None:
+    other = both(vm_world, "auto")
+    vm = made(vm_world, network="user", egress="open")
+    assert (vm.vmm, vm.network, vm.network_reason) == ("qemu", "slirp", "pasta is not installed")
+    assert [one for one in other.launched[-1].devices if isinstance(one, UserNic)]
+    vm = vm_world.do(StopVm(vm.id, vm.name, 60.0))
+    assert (vm.network, vm.network_reason) == ("", "")
+
+
+def test_firecracker_cannot_stand_in_for_a_network_that_is_missing_and_says_what_can_be_done(vm_world: World) -> None:
+    both(vm_world, "auto")
+    with pytest.raises(BangerError) as caught:
+        made(vm_world, vmm="firecracker", network="user", egress="open")
+    assert "what the network user lacks here; or --vmm qemu" in caught.value.hint
+    assert made(vm_world, vmm="firecracker", network="user").network == "none"
+
+
 def test_setting_is_taken_for_every_vm_that_asks_for_none(vm_world: World) -> None:
     both(vm_world, "firecracker")
     vm = made(vm_world, network="none")

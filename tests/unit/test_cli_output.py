@@ -96,6 +96,13 @@ def test_vm_show_is_a_page_with_the_waterfall(cli: Cli, api: FakeApi) -> None:
     )
 
 
+def test_vm_show_says_what_network_stands_in_for_that_of_the_vm_and_why(cli: Cli, api: FakeApi) -> None:
+    spec = {"network": "user", "egress": "open"}
+    api.on("GET", "/v1/vms/web", vm_json("web", spec=spec, network="slirp", network_reason="pasta is not installed"))
+    out = cli("vm", "show", "web").out
+    assert "  network     slirp instead of user (pasta is not installed)\n  egress      open\n" in out
+
+
 def test_show_json_is_an_object_or_a_list(cli: Cli, api: FakeApi) -> None:
     api.on("GET", "/v1/vms/web", vm_json("web"))
     api.on("GET", "/v1/vms/db", vm_json("db"))

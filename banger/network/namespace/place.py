@@ -32,7 +32,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _KILL_TIMEOUT_S = 10.0
-_PID_FILE = "pasta.pid"
 
 
 class NamespacePlace:
@@ -40,7 +39,7 @@ class NamespacePlace:
 
     Args:
         installation_id: whose.
-        run_dir: where the uplink's process id is written, for people.
+        run_dir: of the installation: tells people whose the processes are.
         renewed: called when the namespaces are new, or gone: sockets that were made there are of no use any more.
     """
 
@@ -127,9 +126,7 @@ class NamespacePlace:
         uplink = self._uplink if self._uplink and processes.is_same(self._uplink) else find_uplink(self._id)
         if uplink is None:
             entry = probe.entry()
-            argv = command_line(
-                uplink_marker(self._id), holder.pid, self._run_dir / _PID_FILE, is_root=entry.is_root
-            )  # fmt: skip
+            argv = command_line(uplink_marker(self._id), holder.pid, is_root=entry.is_root)
             uplink, why = start_uplink(require_program(probe.PROGRAM), argv, self._has_uplink)
             if uplink is None:
                 logger.warning("VMs have no way out of their network namespace: {}", why)

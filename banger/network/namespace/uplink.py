@@ -10,7 +10,6 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from banger.core.models import ProcessIdentity
 from banger.launch.environment import vmm_environment
@@ -34,11 +33,12 @@ def find_uplink(installation_id: str) -> ProcessIdentity | None:
     return processes.find(marker_of(installation_id))
 
 
-def command_line(marker: str, holder_pid: int, pid_file: Path, *, is_root: bool) -> list[str]:
+def command_line(marker: str, holder_pid: int, *, is_root: bool) -> list[str]:
     """Its arguments. Pure.
 
     Nothing of the host is offered in the namespace: no address stands for its loopback (``--no-map-gw``), and no port
-    of either is open at the other, which is what it does by itself.
+    of either is open at the other, which is what it does by itself. It writes no file: where distributions confine it
+    (AppArmor), it may not write everywhere.
     """
     return [
         marker,
@@ -51,7 +51,6 @@ def command_line(marker: str, holder_pid: int, pid_file: Path, *, is_root: bool)
         "--tcp-ns", "none",
         "--udp-ns", "none",
         "--ns-ifname", UPLINK,
-        "--pid", str(pid_file),
         "--userns", f"/proc/{holder_pid}/ns/user",
         "--netns", f"/proc/{holder_pid}/ns/net",
         # It would become nobody, who may not enter root's namespaces. It gives up root's rights all the same.
