@@ -38,7 +38,7 @@ soak: setup-test ## the long form of the random tests: owners, races, kills of t
 	@HYPOTHESIS_PROFILE=soak LOGURU_LEVEL=ERROR $(PYTHON) -m pytest --timeout 3600 tests/actors \
 		tests/integration/test_agent_session.py tests/integration/test_owners_no_room.py \
 		tests/integration/test_crashes_on_host.py tests/integration/test_bootstrap.py tests/e2e/test_e2e_crashes.py tests/e2e/test_e2e_kills.py tests/e2e/test_e2e_copy.py \
-		tests/e2e/test_e2e_testhost.py
+		tests/e2e/test_e2e_testhost.py tests/e2e/test_e2e_reach.py
 
 fuzz: setup-test ## feed the API, the layer reader and the guest agent with nonsense, ten minutes each; then other readers
 	@FUZZ_SECONDS=600 LOGURU_LEVEL=ERROR $(PYTHON) -m pytest -s --no-boot --timeout 3600 tests/integration/test_api_fuzz.py

@@ -24,7 +24,7 @@ from banger.core.console import boot_marks
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.exec import ExecRequest
 from banger.core.operation import Operation
-from banger.core.ports import AGENT_PORT, AGENT_SOCKET, SSH_PORT, GuestConfig, GuestNetwork, KernelRequest, TapNic
+from banger.core.ports import AGENT_PORT, AGENT_SOCKET, SSH_PORT, GuestConfig, GuestNetwork, KernelRequest
 from banger.guest.boot import LinuxGuestBoot
 from banger.guest.hostkey import public_key
 from banger.kernels.apt_source import AptKernelSource, resolve
@@ -63,7 +63,6 @@ class Machine:
     console_log: Path
     port: int
     directory: Path
-    address: str = "127.0.0.1"
     has_ssh: bool = False
 
     @property
@@ -74,7 +73,7 @@ class Machine:
     def ssh_options(self) -> list[str]:
         """OpenSSH options: our key, and no host but the one whose key was made from :data:`SEED`."""
         known_hosts = self.directory / "known_hosts"
-        known_hosts.write_text(f"[{self.address}]:{self.port} {public_key(SEED)}\n")
+        known_hosts.write_text(f"[127.0.0.1]:{self.port} {public_key(SEED)}\n")
         options = {
             "IdentityFile": self.directory / "id",
             "IdentitiesOnly": "yes",
@@ -94,7 +93,7 @@ class Machine:
         The first of two equal options counts for ssh, so ``options`` override the usual ones.
         """
         self.start_ssh()
-        words = ["ssh", *options, *self.ssh_options(), "-p", str(self.port), f"{user}@{self.address}"]
+        words = ["ssh", *options, *self.ssh_options(), "-p", str(self.port), f"{user}@127.0.0.1"]
         words += [command] if command else []
         return subprocess.run(words, input=stdin, capture_output=True, timeout=60, check=False, text=True)
 
@@ -231,7 +230,6 @@ def machine(
     directory: Path,
     config: GuestConfig,
     options: Sequence[str] = (),
-    nic: TapNic | None = None,
     *,
     tsc_khz: int = 0,
 ) -> Iterator[Machine]:
@@ -239,20 +237,15 @@ def machine(
 
     Args:
         options: further ones of QEMU.
-        nic: a tap in the place of user-mode networking; the guest is reached at its own address then.
         tsc_khz: rate of this host's time stamp counter, for a guest whose clock has to be right.
     """
     initrd = directory / "initrd.img"
     boot.initrd(boot.toolbox(kernel_dir, "test-kernel", Operation("vm.start", "guest-1")), config, initrd)
     console_log = directory / "console.log"
     console_log.write_bytes(b"")
-    port = SSH_PORT if nic else _free_port()
-    address = config.network.address.partition("/")[0] if nic else "127.0.0.1"
+    port = _free_port()
     network = ["-netdev", f"user,id=net0,hostfwd=tcp:127.0.0.1:{port}-:{SSH_PORT}"]
     network += ["-device", "virtio-net-device,netdev=net0"]
-    if nic:
-        network = ["-netdev", f"tap,id=net0,ifname={nic.tap},script=no,downscript=no"]
-        network += ["-device", f"virtio-net-device,netdev=net0,mac={nic.mac}"]
     clocks = _RIGHT_CLOCKS.format(tsc_khz) if tsc_khz else _CLOCKS
     words = [
         "qemu-system-x86_64", "-M", "microvm,acpi=on,pit=on,pic=on,rtc=on", "-accel", "tcg,thread=multi", "-cpu", "max",
@@ -273,7 +266,7 @@ def machine(
         ]
         words += ["-device", f"virtio-blk-device,drive=d{index},serial={disk.serial}"]
     process = subprocess.Popen([*words, *options], stdin=subprocess.DEVNULL)
-    running = Machine(process, console_log, port, directory, address)
+    running = Machine(process, console_log, port, directory)
     try:
         yield running
     finally:
