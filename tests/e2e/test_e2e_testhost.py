@@ -6,17 +6,19 @@ The tests share that machine, the daemon that its systemd runs and a VM that run
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.command import Result
 from tests.support.crash_points import points_of
 from tests.support.daemon import BangerHome
 from tests.support.images import busybox_rootfs
 from tests.support.soak import IS_SOAK
-from tests.support.testhost import PYTHON, HostInside
+from tests.support.testhost import BANGER, PYTHON, HostInside
+from tests.support.testhost_world import LISTENING, check_network, make_world
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.boot, pytest.mark.slow, pytest.mark.timeout(1200 if IS_SOAK else 480)]
@@ -35,6 +37,8 @@ LEAN_SHORT = (
 #: One whose supervisor dies, and the points that it does not come by.
 CRASHED = "crashed"
 NOT_WITHOUT_NETWORK = ("vm.start:kvm-given-up", "namespace.", "tap.", "ports.")
+#: An ordinary user in there, who may use KVM, and the home of his installation.
+TESTER, TESTERS_HOME = 1000, "/home/tester"
 #: Seconds that the suites may take in there.
 SUITES_S = 1000.0 if IS_SOAK else 400.0
 #: Is there if the daemon runs with settings that are not in its file any more.
@@ -111,6 +115,21 @@ def firecracker(inside: HostInside, real_firecracker: tuple[Path, Path]) -> Host
 
 
 @pytest.fixture
+def world(inside: HostInside) -> HostInside:
+    """The test host, and a world beyond it."""
+    make_world(inside)
+    return inside
+
+
+@pytest.fixture
+def tester(inside: HostInside) -> Callable[..., Result]:
+    """Runs a command in the test host as an ordinary user, of the group ``kvm``."""
+    inside.shell(f"id tester 2>/dev/null || useradd --create-home --uid {TESTER} --groups kvm tester").ok()
+    user = ("setpriv", f"--reuid={TESTER}", f"--regid={TESTER}", "--init-groups", "env", "-C", TESTERS_HOME)
+    return lambda *argv: inside.run(*user, f"HOME={TESTERS_HOME}", f"BANGER_HOME={TESTERS_HOME}/b", *argv)
+
+
+@pytest.fixture
 def sessions(service: HostInside) -> Iterator[HostInside]:
     """The same, but VMs are started in sessions of their own."""
     settings = '[vmm]\\nlauncher = "session"\\n'
@@ -141,17 +160,16 @@ def test_contract_of_vmms_is_kept_by_firecracker(firecracker: HostInside) -> Non
     assert "SKIPPED" not in ran.text, ran.text
 
 
-@pytest.mark.usefixtures("firecracker")
+@pytest.mark.usefixtures("firecracker", "world")
 def test_vm_on_firecracker_is_one_like_any_other(service: HostInside, home: BangerHome, tmp_path: Path) -> None:
     """From its boot to its end; to another one in the long form. An emulated CPU that emulates virtualisation is slow."""
     _bring_kernel_and_image(service, home, tmp_path)
-    options = ("--network", "none", "--memory", "192M", "--kernel", VM)
-    service.banger("vm", "run", "--detach", "--name", LEAN, "--vmm", "firecracker", *options, VM).ok()
+    _run_lean(service.banger, "tap", 8080)
     shown = _vm(service, LEAN)
     assert (shown["vmm"], shown["accelerator"], shown["vmm_version"]) == ("firecracker", "kvm", "1.12.1")
     user = _check_jailed(service, shown["pid"])
     assert service.banger("vm", "exec", LEAN, "--", "uname", "-n").ok().text == f"{LEAN}\n"
-    assert service.banger("vm", "exec", LEAN, "--", "ls", "/sys/class/net").ok().text == "lo\n"
+    check_network(service, service.banger, LEAN, 8080)
     service.banger("vm", "cp", "/etc/os-release", f"{LEAN}:/tmp/sent").ok()
     service.banger("vm", "cp", f"{LEAN}:/tmp/sent", "/srv/sent").ok()
     service.run("cmp", "/etc/os-release", "/srv/sent").ok()
@@ -199,6 +217,35 @@ def _check_nothing_left(service: HostInside, user: int) -> None:
     state = "/var/lib/banger /run/banger"
     assert service.shell(f"find {state} -uid {user} -print; find /proc -maxdepth 1 -uid {user}").ok().text == ""
     assert "jails" not in service.run("cat", "/proc/mounts").ok().text
+
+
+@pytest.mark.usefixtures("firecracker", "world")
+def test_vm_on_firecracker_of_an_ordinary_user_has_a_confined_network(
+    service: HostInside, tester: Callable[..., Result], home: BangerHome, tmp_path: Path
+) -> None:
+    _bring_kernel_and_image(service, home, tmp_path)
+    service.shell("chmod a+r /srv/vmlinuz /srv/busybox.ext4").ok()
+
+    def banger(*argv: str) -> Result:
+        return tester(BANGER, *argv)
+
+    banger("kernel", "import", VM, "--kernel", "/srv/vmlinuz", "--modules", MODULES).ok()
+    banger("image", "register", "--rootfs", "/srv/busybox.ext4", "--name", VM).ok()
+    _run_lean(banger, "user", 8090)
+    shown = banger("vm", "show", "--json", LEAN).json()
+    assert (shown["vmm"], shown["network"]) == ("firecracker", "user")
+    status = service.run("cat", f"/proc/{shown['pid']}/status").ok().text
+    assert f"Uid:\t{TESTER}\t" in status
+    assert "CapEff:\t0000000000000000\n" in status
+    check_network(service, banger, LEAN, 8090)
+    banger("vm", "delete", "--force", LEAN).ok()
+    assert banger("doctor", "--leaks", "--json").json() == []
+    banger("daemon", "stop").ok()
+
+
+def _run_lean(banger: Callable[..., Result], network: str, port: int) -> None:
+    options = ("--network", network, "--memory", "192M", "--kernel", VM, "-p", f"{port}:80")
+    banger("vm", "run", "--detach", "--name", LEAN, "--vmm", "firecracker", *options, VM, "--", *LISTENING).ok()
 
 
 def _ended(service: HostInside) -> tuple[str, str]:
@@ -253,16 +300,15 @@ def _die(service: HostInside, point: str, *command: str) -> None:
 
 
 @a_long_one
-def test_launch_of_an_ordinary_users_systemd(inside: HostInside) -> None:
+def test_launch_of_an_ordinary_users_systemd(inside: HostInside, tester: Callable[..., Result]) -> None:
     """The user's own manager starts, limits and forgets processes just the same."""
-    inside.shell("id tester 2>/dev/null || useradd --create-home --uid 1000 tester; chmod -R a+rX /src").ok()
-    inside.run("systemctl", "start", "user@1000.service").ok()
+    inside.run("chmod", "-R", "a+rX", "/src").ok()
+    inside.run("systemctl", "start", f"user@{TESTER}.service").ok()
     suite = "tests/contract/test_launch_contract.py"
-    tests = ("-k", "systemd and (limits or memory or released or kill)", "--basetemp=/home/tester/tmp")
-    user = ("setpriv", "--reuid=1000", "--regid=1000", "--init-groups", "env", "-C", "/src", "HOME=/home/tester")
-    variables = ("XDG_RUNTIME_DIR=/run/user/1000", "PYTHONDONTWRITEBYTECODE=1")
+    tests = ("-k", "systemd and (limits or memory or released or kill)", f"--basetemp={TESTERS_HOME}/tmp")
+    variables = ("env", "-C", "/src", f"XDG_RUNTIME_DIR=/run/user/{TESTER}", "PYTHONDONTWRITEBYTECODE=1")
     options = ("-q", "-rs", "-p", "no:cacheprovider", "-p", "no:randomly")
-    ran = inside.run(*user, *variables, PYTHON, "-m", "pytest", *options, *tests, suite)
+    ran = tester(*variables, PYTHON, "-m", "pytest", *options, *tests, suite)
     assert ran.code == 0, str(ran)
     assert "SKIPPED" not in ran.text, ran.text
 

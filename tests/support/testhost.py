@@ -30,7 +30,7 @@ from tests.support.daemon import BangerHome
 from tests.support.waiting import eventually
 
 PACKAGES = """
-systemd-sysv libpam-systemd udev dbus dbus-user-session kmod procps python3 qemu-system-x86 dmsetup e2fsprogs util-linux nftables iproute2 openssh-client
+systemd-sysv libpam-systemd udev dbus dbus-user-session kmod procps python3 qemu-system-x86 dmsetup e2fsprogs util-linux nftables iproute2 passt openssh-client
 openssh-sftp-server busybox-static dropbear-bin
 """.split()
 VENV = "/opt/banger"
