@@ -225,3 +225,11 @@ def test_missing_firecracker_is_fine_unless_it_is_the_configured_vmm(
     monkeypatch.setattr("banger.vmm.programs.all_programs", lambda *_: [])
     (check,) = doctor.check_vmms(layout, Config.load(layout.config_file, {"BANGER_VMM_DRIVER": driver}))
     assert check.verdict is verdict
+
+
+def test_missing_network_is_told_with_the_remedy_and_with_what_stands_in_for_it() -> None:
+    found = doctor.explain_user_network("pasta is not installed: apt-get install passt")
+    assert (found.verdict, found.remedy) == (Status.WARNING, "apt-get install passt")
+    assert "pasta is not installed" in found.detail
+    assert "slirp" in found.detail
+    assert "this host's own services" in found.detail
