@@ -41,7 +41,14 @@ from tests.support.netlab import (
 from tests.support.reach import Answer, reached
 from tests.support.soak import IS_SOAK
 
-pytestmark = [pytest.mark.boot, pytest.mark.root, pytest.mark.slow, needs_taps, needs_namespaces]
+pytestmark = [
+    pytest.mark.boot,
+    pytest.mark.root,
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    needs_taps,
+    needs_namespaces,
+]
 
 #: Of the host, on other interfaces than the one that leads out: as of a container engine, and one that is public.
 BRIDGE, SECOND = "172.17.0.1", "203.0.113.77"
