@@ -18,13 +18,13 @@ from tests.support.daemon import BangerHome
 from tests.support.images import busybox_rootfs
 from tests.support.soak import IS_SOAK
 from tests.support.testhost import BANGER, PYTHON, HostInside
+from tests.support.testhost_daemon import UNIT, doctor_checks, known_objects, unit_facts, vm_units
 from tests.support.testhost_world import LISTENING, check_network, make_world
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.boot, pytest.mark.slow, pytest.mark.timeout(1200 if IS_SOAK else 480)]
 a_long_one = pytest.mark.skipif(not IS_SOAK, reason="a long one: make soak")
 
-UNIT = "banger.service"
 UNIT_FILE = f"/etc/systemd/system/{UNIT}"
 VM = "inner"
 #: A VM on Firecracker, and the tests of its contract that `make test` has time for.
@@ -72,7 +72,7 @@ SUITES = {
 @pytest.fixture
 def installed(inside: HostInside) -> HostInside:
     """The test host with the daemon installed in its systemd; KVM is there."""
-    if _facts(inside)["ActiveState"] != "active":
+    if unit_facts(inside)["ActiveState"] != "active":
         drop_in = f"{UNIT_FILE}.d"
         inside.shell(
             f"mkdir -p {drop_in} && printf '[Service]\\nWatchdogSec={WATCHDOG_S}\\n' > {drop_in}/test.conf"
@@ -95,7 +95,7 @@ def service(installed: HostInside) -> HostInside:
 @pytest.fixture
 def inner(service: HostInside, home: BangerHome, tmp_path: Path) -> str:
     """Name of a VM that runs in the test host."""
-    known = [vm for vm in _known(service, "vm") if vm["name"] == VM]
+    known = [vm for vm in known_objects(service, "vm") if vm["name"] == VM]
     if not known:
         _bring_kernel_and_image(service, home, tmp_path)
         service.banger("vm", "run", "--detach", "--name", VM, "--kernel", VM, "--memory", "256M", VM).ok()
@@ -176,7 +176,7 @@ def test_vm_on_firecracker_is_one_like_any_other(service: HostInside, home: Bang
 
     service.banger("vm", "pause", LEAN).ok()
     service.banger("vm", "resume", LEAN).ok()
-    daemon = _facts(service)["MainPID"]
+    daemon = unit_facts(service)["MainPID"]
     service.run("kill", "-KILL", daemon).ok()
     _wait_restarted(service, daemon)
     _check_lives_on(service, shown["pid"], LEAN)
@@ -207,7 +207,7 @@ def _check_jailed(service: HostInside, pid: int) -> int:
     assert {"drives", "firecracker", "kernel"} <= set(seen) <= {
         "dev", "drives", "firecracker", "firecracker.pid", "initrd", "kernel", "run", "vm", "vmm-metrics.log", "vmm.log",
     }  # fmt: skip
-    assert _doctor(service)["jail"]["verdict"] == "ok"
+    assert doctor_checks(service)["jail"]["verdict"] == "ok"
     return user
 
 
@@ -278,7 +278,7 @@ def test_vm_on_firecracker_survives_a_supervisor_that_dies_at_any_point_of_its_l
         _die(service, point, "stop", CRASHED)
     for point in points_of("delete", NOT_WITHOUT_NETWORK) if IS_SOAK else ():
         _die(service, point, "delete", "--force", CRASHED)
-        if CRASHED in [vm["name"] for vm in _known(service, "vm")]:
+        if CRASHED in [vm["name"] for vm in known_objects(service, "vm")]:
             service.banger("vm", "delete", "--force", CRASHED).ok()
         service.banger("vm", *create).ok()
     service.banger("vm", "delete", "--force", CRASHED).ok()
@@ -290,12 +290,12 @@ def _die(service: HostInside, point: str, *command: str) -> None:
         f"systemctl set-environment BANGER_CRASHPOINT={point}; systemctl reset-failed {UNIT};"
         f"systemctl restart {UNIT}; systemctl unset-environment BANGER_CRASHPOINT"
     ).ok()
-    dying = _facts(service)["MainPID"]
+    dying = unit_facts(service)["MainPID"]
     assert service.banger("vm", *command).code != 0, point
     _wait_restarted(service, dying)
     assert service.banger("system", "reconcile").ok().text == "nothing to repair\n", point
     assert json.loads(service.banger("doctor", "--leaks", "--json").ok().text) == [], point
-    alive = [str(vm["pid"]) for vm in _known(service, "vm") if vm["state"] == "running"]
+    alive = [str(vm["pid"]) for vm in known_objects(service, "vm") if vm["state"] == "running"]
     assert sorted(service.shell("pidof firecracker qemu-system-x86_64").text.split()) == sorted(alive), point
 
 
@@ -314,7 +314,7 @@ def test_launch_of_an_ordinary_users_systemd(inside: HostInside, tester: Callabl
 
 
 def test_kvm_is_proven_by_a_guest_and_a_machine_runs_on_it(service: HostInside, inner: str) -> None:
-    assert _doctor(service)["kvm"]["verdict"] == "ok"
+    assert doctor_checks(service)["kvm"]["verdict"] == "ok"
     assert _vm(service)["accelerator"] == "kvm"
     assert service.banger("vm", "exec", inner, "--", "uname", "-n").ok().text == f"{inner}\n"
 
@@ -327,7 +327,7 @@ def test_vmm_that_systemd_started_on_kvm_is_in_a_jail(service: HostInside, inner
     assert found["CapBnd"] == ["0" * 16]
     assert service.shell(f"test -e /proc/{pid}/root/dev/kvm").ok()
     assert service.shell(f"test -e /proc/{pid}/root/var/lib/banger/banger.db").code == 1
-    assert _doctor(service)["jail"]["verdict"] == "ok"
+    assert doctor_checks(service)["jail"]["verdict"] == "ok"
 
 
 def test_outer_machine_runs_on_what_doctor_says(home: BangerHome, inside: HostInside) -> None:
@@ -340,9 +340,9 @@ def test_outer_machine_runs_on_what_doctor_says(home: BangerHome, inside: HostIn
 
 
 def test_machine_is_a_limited_service_of_systemd(service: HostInside, inner: str) -> None:
-    assert "services of systemd (the daemon is one itself), limited" in _doctor(service)["launcher"]["detail"]
+    assert "services of systemd (the daemon is one itself), limited" in doctor_checks(service)["launcher"]["detail"]
     unit = _unit(service)
-    facts = _facts(service, unit)
+    facts = unit_facts(service, unit)
     assert int(facts["MainPID"]) == _vm(service)["pid"]
     assert facts["Slice"] == "banger.slice"
     assert facts["CPUQuotaPerSecUSec"].startswith("1.5")
@@ -353,7 +353,7 @@ def test_machine_is_a_limited_service_of_systemd(service: HostInside, inner: str
 def test_machine_outlives_a_daemon_that_crashes_and_the_next_one_tells_how_it_ended(
     service: HostInside, inner: str
 ) -> None:
-    vm, daemon = _vm(service)["pid"], _facts(service)["MainPID"]
+    vm, daemon = _vm(service)["pid"], unit_facts(service)["MainPID"]
     service.run("kill", "-KILL", daemon).ok()
     _wait_restarted(service, daemon)
     _check_lives_on(service, vm)
@@ -362,12 +362,12 @@ def test_machine_outlives_a_daemon_that_crashes_and_the_next_one_tells_how_it_en
         lambda: (shown := _vm(service))["state"] == "stopped" and shown, PATIENCE_S, "the end to be seen"
     )
     assert (ended["exit_reason"], ended["reason"]) == ("killed", "the VMM was killed with SIGKILL")
-    assert not _units(service)
+    assert not vm_units(service)
 
 
 @a_long_one
 def test_machine_outlives_a_daemon_that_hangs_until_the_watchdog_ends_it(service: HostInside, inner: str) -> None:
-    vm, daemon = _vm(service)["pid"], _facts(service)["MainPID"]
+    vm, daemon = _vm(service)["pid"], unit_facts(service)["MainPID"]
     service.run("kill", "-STOP", daemon).ok()
     _wait_restarted(service, daemon)
     _check_lives_on(service, vm)
@@ -375,21 +375,21 @@ def test_machine_outlives_a_daemon_that_hangs_until_the_watchdog_ends_it(service
 
 
 def test_machine_outlives_an_upgrade(service: HostInside, inner: str) -> None:
-    vm, daemon = _vm(service)["pid"], _facts(service)["MainPID"]
+    vm, daemon = _vm(service)["pid"], unit_facts(service)["MainPID"]
     service.install()
     _restart(service)
-    assert _facts(service)["MainPID"] != daemon
+    assert unit_facts(service)["MainPID"] != daemon
     _check_lives_on(service, vm)
 
 
 @a_long_one
 def test_machine_in_a_session_of_its_own_outlives_a_restart_too(inner: str, sessions: HostInside) -> None:
     sessions.banger("vm", "stop", VM).ok()
-    assert not _units(sessions)
+    assert not vm_units(sessions)
     assert json.loads(sessions.banger("doctor", "--leaks", "--json").ok().text) == []
     sessions.banger("vm", "start", VM).ok()
-    assert not _units(sessions)
-    assert "not limited" in _doctor(sessions)["launcher"]["detail"]
+    assert not vm_units(sessions)
+    assert "not limited" in doctor_checks(sessions)["launcher"]["detail"]
     vm = _vm(sessions)["pid"]
     _restart(sessions)
     _check_lives_on(sessions, vm)
@@ -398,7 +398,7 @@ def test_machine_in_a_session_of_its_own_outlives_a_restart_too(inner: str, sess
 
 def test_uninstall_takes_everything_back(installed: HostInside) -> None:
     installed.banger("daemon", "uninstall", "--system").ok()
-    facts = _facts(installed)
+    facts = unit_facts(installed)
     assert (facts["LoadState"], facts["ActiveState"]) == ("not-found", "inactive")
     left = installed.shell(
         f"ls -d {UNIT_FILE} /etc/systemd/system/*.wants/{UNIT} 2>/dev/null; pgrep -f '[b]anger daemon'"
@@ -408,45 +408,26 @@ def test_uninstall_takes_everything_back(installed: HostInside) -> None:
 
 def _bring_kernel_and_image(service: HostInside, home: BangerHome, scratch: Path) -> None:
     """What is there already, from an attempt that failed later, is left as it is."""
-    if not _known(service, "kernel"):
+    if not known_objects(service, "kernel"):
         kernel = home.data / "kernels" / home.json("kernel", "list")[0]["id"] / "vmlinuz"
         service.put(kernel, "/srv/vmlinuz")
         service.shell(
             f"mkdir -p {MODULES} && cd /lib/modules/* && cp --parents -r {NEEDED_MODULES} modules.* {MODULES}"
         ).ok()
         service.banger("kernel", "import", VM, "--kernel", "/srv/vmlinuz", "--modules", MODULES).ok()
-    if not _known(service, "image"):
+    if not known_objects(service, "image"):
         service.put(busybox_rootfs(scratch / "busybox.ext4"), "/srv/busybox.ext4")
         service.banger("image", "register", "--rootfs", "/srv/busybox.ext4", "--name", VM).ok()
 
 
-def _known(service: HostInside, noun: str) -> list[dict[str, Any]]:
-    known: list[dict[str, Any]] = json.loads(service.banger(noun, "list", "--json").ok().text)
-    return known
-
-
-def _facts(host: HostInside, unit: str = UNIT) -> dict[str, str]:
-    lines = host.run("systemctl", "show", unit).ok().text.splitlines()
-    return dict(line.split("=", 1) for line in lines if "=" in line)
-
-
-def _units(host: HostInside) -> list[str]:
-    listed = host.run("systemctl", "list-units", "--all", "--plain", "--no-legend", "banger-*.service").ok().text
-    return [line.split()[0] for line in listed.splitlines()]
-
-
 def _unit(host: HostInside) -> str:
-    (unit,) = _units(host)
+    (unit,) = vm_units(host)
     return unit
 
 
 def _vm(host: HostInside, name: str = VM) -> dict[str, Any]:
     shown: dict[str, Any] = json.loads(host.banger("vm", "show", "--json", name).ok().text)
     return shown
-
-
-def _doctor(host: HostInside) -> dict[str, dict[str, str]]:
-    return {check["name"]: check for check in json.loads(host.banger("doctor", "--json").text)}
 
 
 def _restart(host: HostInside) -> None:
@@ -456,7 +437,7 @@ def _restart(host: HostInside) -> None:
 
 def _wait_restarted(host: HostInside, former: str) -> None:
     def is_another() -> bool:
-        facts = _facts(host)
+        facts = unit_facts(host)
         return facts["ActiveState"] == "active" and facts["MainPID"] != former
 
     eventually(is_another, PATIENCE_S, "systemd to restart the daemon")
