@@ -31,7 +31,10 @@ _TIMEOUT_S = 120.0
 
 
 def run(root: Path, rounds: int) -> Iterator[Comparison]:
-    """Bulk data out of the guest and into it, and the round trip of a byte: none may be slower than on slirp."""
+    """Bulk data out of the guest and into it, and the round trip of a byte: none may be slower than on slirp.
+
+    The round trip is: pasta is a process of its own on the way, which slirp, a part of QEMU, is not.
+    """
     with ExitStack() as stack:
         place = root / "uplinks"
         place.mkdir()
