@@ -52,7 +52,7 @@ NEEDED_MODULES = " ".join(
 #: Seconds without a sign of life; the unit's own patience would make a long test.
 WATCHDOG_S = 10
 #: Seconds that anything which systemd does by itself may take in an emulated machine.
-PATIENCE_S = 90.0
+PATIENCE_S = 240.0
 
 #: Suites that need what the test host has: which of their tests need it, and what `make test` has time for.
 SUITES = {
