@@ -117,7 +117,7 @@ class FakeWorld:
 
     def world(self) -> World:
         """What the resolver gets."""
-        return World(self.vms.get, self._name_of, self.guests.get, self._open)
+        return World(lambda name, _guest: self.vms.get(name), self._name_of, self.guests.get, self._open)
 
     def _name_of(self, address: str) -> str | None:
         return next((name for name, addresses in self.vms.items() if address in addresses), None)
