@@ -15,7 +15,7 @@ from pathlib import Path
 
 from banger.client import Client
 from banger.core.errors import BangerError
-from banger.core.names import vmm_marker
+from banger.core.names import saver_marker, vmm_marker
 from banger.layout import Layout
 from banger.posix.files import text_or_empty
 from banger.posix.programs import run_program
@@ -79,14 +79,14 @@ def count(seen: Look) -> int:
 
 
 def _processes() -> Iterable[str]:
-    """Every VMM of banger's, by the marker in its command line."""
-    marker = vmm_marker("").encode()
+    """Every VMM of banger's, and all that help to save one, by the marker in their command lines."""
+    markers = vmm_marker("").encode(), saver_marker("").encode()
     for name in _names(Path("/proc")):
         if not name.isdigit():
             continue
         with suppress(OSError):  # it may have ended
             for word in Path("/proc", name, "cmdline").read_bytes().split(b"\0"):
-                if word.startswith(marker):
+                if word.startswith(markers):
                     yield f"{name} {word.decode(errors='replace').partition(',')[0]}"
 
 

@@ -195,6 +195,18 @@ def test_save_that_fails_leaves_nothing_and_the_machine_running(rig: Rig, how: s
     save(rig, machine, into)
 
 
+def test_whatever_is_raised_while_it_stands_comes_back_as_it_was(rig: Rig) -> None:
+    machine, into = launched(rig), place(rig)
+
+    def standing() -> None:
+        raise PermissionError("not here")
+
+    with pytest.raises(PermissionError, match="not here"):
+        save(rig, machine, into, standing)
+    assert not list(into.iterdir())
+    goes_on(rig, machine)
+
+
 def test_machine_that_is_gone_is_not_saved(rig: Rig) -> None:
     machine, into = launched(rig), place(rig)
     rig.processes.kill(machine.identity)

@@ -86,7 +86,10 @@ class RunningCondenser:
             with theirs:
                 migration.send(self.monitor, theirs)
             ours.settimeout(timeout_s)
-            data = b"".join(iter(lambda: ours.recv(_PIECE_BYTES), b""))
+            try:
+                data = b"".join(iter(lambda: ours.recv(_PIECE_BYTES), b""))
+            except OSError as error:
+                raise qmp.QmpError(f"its state does not come: {error}") from error
         migration.wait_sent(self.monitor)
         return data
 

@@ -133,7 +133,7 @@ class Saving:
             with condenser.started(like, files, starter, spawned, self.token) as helper:
                 self._move(like, files, helper, standing, runs=runs)
                 return helper.devices(_COMMAND_TIMEOUT_S, self.token)
-        except (qmp.QmpError, OSError) as error:
+        except qmp.QmpError as error:
             if any(condenser.ran_out_of_room(one) for one in helpers):
                 raise no_room(files.memory) from error
             raise self._failed(failures.last_lines(log_tail(files.log)) or str(error)) from error
