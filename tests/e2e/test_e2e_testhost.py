@@ -65,7 +65,7 @@ SUITES = {
         "test_storage_contract and dm",
         "overflows or what_is_written or detach_leaves or (anywhere and (3 or 7))",
     ),
-    "test_storage_generations.py": ("test_storage_generations and dm", "instant or never_changes"),
+    "test_storage_generations.py": ("test_storage_generations and dm", "never_changes"),
 }
 
 
