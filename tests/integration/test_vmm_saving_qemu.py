@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,11 +40,14 @@ from tests.support.machines import Rig, machine_of
 kind, home, cache, identity, moment = sys.argv[1:]
 rig = Rig.build(kind, pathlib.Path(home), pathlib.Path(cache))
 end = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+def spawned(identity):
+    print(identity.pid, flush=True)
+    end()
 if moment == "copying":
     saving._wait_standing = end
 config = rig.config()
 machine = machine_of(config, ProcessIdentity(**json.loads(identity)))
-rig.vmm.save(machine, config.run_dir / "saved", end, end if moment == "spawned" else lambda _: None)
+rig.vmm.save(machine, config.run_dir / "saved", end, spawned if moment == "spawned" else lambda _: None)
 """
 
 
@@ -168,7 +171,7 @@ def test_machine_that_ends_while_it_is_saved_is_told_and_leaves_nothing(rig: Rig
 
 @pytest.mark.parametrize("moment", ["spawned", "copying", "standing"])
 def test_daemon_that_is_killed_takes_its_helper_with_it_and_a_resume_undoes_the_save(rig: Rig, moment: str) -> None:
-    """One that had just been started may not know yet whom to end with: it is found by its marker."""
+    """One that had just been started may not know yet whom to end with: it is written down."""
     machine = launched(rig)
     identity = (
         f'{{"pid": {machine.identity.pid}, "start_ticks": {machine.identity.start_ticks}, '
@@ -179,8 +182,9 @@ def test_daemon_that_is_killed_takes_its_helper_with_it_and_a_resume_undoes_the_
         capture_output=True, check=False, timeout=60,
     )  # fmt: skip
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-    if moment == "spawned" and (left := processes.find(saver_marker(machine.vm_id), range(2**32))):
-        rig.processes.kill(left)
+    if moment == "spawned":
+        with suppress(ProcessLookupError):
+            os.kill(int(done.stdout), signal.SIGKILL)
     eventually(lambda: processes.find(saver_marker(machine.vm_id), range(2**32)) is None, what="no helper is left")
     if moment == "standing":
         assert rig.vmm.condition(machine).health is Health.PAUSED

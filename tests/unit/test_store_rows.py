@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from pysqlite3 import dbapi2 as sqlite3
 
 from banger.core import clock
 from banger.core.models import Vm, VmState
@@ -30,7 +31,8 @@ def store(path: Path) -> Iterator[Store]:
 
 
 def damage(path: Path, column: str, value: object) -> None:
-    with sqlite3.connect(path) as database:
+    """By the store's own copy of SQLite: of two in one process, each takes away the other's locks."""
+    with closing(sqlite3.connect(path)) as database, database:
         database.execute(f"UPDATE vms SET {column} = ? WHERE name = 'odd'", (value,))
 
 
