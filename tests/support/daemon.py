@@ -68,6 +68,12 @@ class BangerHome:
         """All processes that belong to this installation: its daemon, its VMMs, their helpers."""
         return [pid for pid in all_pids() if pid != os.getpid() and mentions(pid, self.path)]
 
+    def _all_processes(self) -> list[int]:
+        """Also those that only say the installation's id: of its network, which may outlive all others."""
+        mark = self.data / "installation-id"
+        marked = mark.read_bytes().strip() if mark.is_file() else b""
+        return [*self.processes(), *(pid for pid in all_pids() if marked and marked in _command(pid))]
+
     def vmms(self) -> list[int]:
         """The VMM processes of this installation."""
         return [pid for pid in self.processes() if b"qemu-system" in _command(pid)]
@@ -109,10 +115,10 @@ class BangerHome:
         """Stop the daemon, end what still belongs to this installation, and remove its directory."""
         with suppress(AssertionError):
             self.cli.run("daemon", "stop", timeout_s=40)
-        for pid in self.processes():
+        for pid in self._all_processes():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        left = eventually_empty(self.processes, 10.0)
+        left = eventually_empty(self._all_processes, 10.0)
         note_installation(self.path.parent, self.data / "installation-id")
         shutil.rmtree(self.path)
         assert not left, f"processes of {self.path} cannot be killed: {left}"
