@@ -20,10 +20,10 @@ run: setup ## run a command in a fresh VM: hello from its kernel
 	@.venv/bin/banger vm run debian -- sh -c 'echo hello from $$(uname -sr)' || { code=$$?; \
 		echo 'to see what works on this host, and what does not: .venv/bin/banger doctor --boot' >&2; exit $$code; }
 
-test: setup-test check ## the whole suite, with real VMs (about 15 minutes on two cores)
+test: setup-test check ## the whole suite, with real VMs (about 17 minutes on two cores)
 	@$(PYTHON) -m pytest -n auto --durations=20 --randomly-seed=$(SEED)
 
-test-fast: setup-test ## unit, actor and contract tests, but for slow ones (a minute)
+test-fast: setup-test ## unit, actor and contract tests, but for slow ones (a minute and a half)
 	@$(PYTHON) -m pytest -n auto --no-boot -m 'not slow' tests/unit tests/actors tests/contract
 
 check: setup-test ## ruff, format, strict mypy, import rules, file sizes

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from banger.actors.guest_commands import run_to_end
 from banger.actors.restore_hooks import HOOK_LIMIT_S, MOST_HOOKS, run_hooks
 from banger.core import clock, identity
 from banger.core.errors import BangerError, ErrorKind
@@ -21,8 +22,6 @@ from banger.core.ports import GuestIdentity, GuestProcess, HostKeys, RunningGues
 #: How long a guest may take for one item; each of its requests has a limit of its own.
 ITEM_TIMEOUT_S = 120.0
 _SEED_BYTES = 64
-#: What is kept of what a guest says when it cannot do something.
-_MOST_WORDS = 2000
 _SSHD_DIRECTORY = "/etc/ssh"
 #: sshd reads its host keys when it starts, and again at HUP (sshd(8)); its pid file is where distributions have it.
 #: journald writes to a directory that is named by the machine-id, with the boot id, as it knows them from its start:
@@ -182,16 +181,6 @@ def _add_file(tar: tarfile.TarFile, name: str, content: bytes, mode: int) -> Non
 
 async def _finish(process: GuestProcess, doing: str, given: bytes = b"") -> None:
     """Give a command its input and wait for its end, which has to be a good one."""
-    try:
-        if given:
-            await process.write_stdin(given)
-        process.write_eof()
-        said = b""
-        async for _, data in process.output():
-            said = (said + data)[-_MOST_WORDS:]
-        status = await process.wait()
-    finally:
-        await process.close()
-    if status.code:
-        words = said.decode(errors="replace").strip()
-        raise BangerError(ErrorKind.UNAVAILABLE, f"the guest cannot {doing}", cause=words or f"exit code {status.code}")
+    code, words = await run_to_end(process, given)
+    if code:
+        raise BangerError(ErrorKind.UNAVAILABLE, f"the guest cannot {doing}", cause=words or f"exit code {code}")

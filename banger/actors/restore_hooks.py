@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing
 
+from banger.actors.guest_commands import run_to_end
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.exec import ExecRequest
 from banger.core.identity import Renewal
@@ -15,8 +16,6 @@ HOOK_DIRECTORY = "/etc/banger/restore.d"
 HOOK_LIMIT_S = 30.0
 MOST_HOOKS = 100
 _MOST_ENTRIES = 1000
-#: What is kept of a hook's words.
-_MOST_WORDS = 2000
 
 
 class HookError(BangerError):
@@ -64,19 +63,12 @@ async def _find(guest: RunningGuest) -> list[str]:
 
 
 async def _run(guest: RunningGuest, name: str, renewal: Renewal) -> None:
-    path, said = f"{HOOK_DIRECTORY}/{name}", b""
+    path = f"{HOOK_DIRECTORY}/{name}"
     request = ExecRequest((path,), env=renewal.environment(), user="root", has_input=False)
     try:
         async with asyncio.timeout(HOOK_LIMIT_S):
-            process = await guest.exec(request)
-            try:
-                async for _, data in process.output():
-                    said = (said + data)[-_MOST_WORDS:]
-                status = await process.wait()
-            finally:
-                await process.close()
+            code, words = await run_to_end(await guest.exec(request))
     except TimeoutError:
         raise HookError(ErrorKind.TIMEOUT, path, f"it did not end within {HOOK_LIMIT_S:g} s") from None
-    if status.code:
-        words = said.decode(errors="replace").strip()
-        raise HookError(ErrorKind.UNAVAILABLE, path, f"exit code {status.code}" + (f": {words}" if words else ""))
+    if code:
+        raise HookError(ErrorKind.UNAVAILABLE, path, f"exit code {code}" + (f": {words}" if words else ""))

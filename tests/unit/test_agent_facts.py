@@ -6,13 +6,13 @@ import json
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from banger.agent.facts import read_facts
 from banger.agent.wire import WireError
 from banger.core.codec import MOST, to_plain
 from banger.core.guest_facts import CpuFacts, DiskFacts, MemoryFacts, NetFacts
 from banger.core.plain_text import printable
+from tests.support.agent_lines import lines_like
 
 TEXT = b"""clock 1700000000000000001
 uptime 5000
@@ -92,17 +92,7 @@ def test_number_of_things_is_bounded() -> None:
     assert (len(facts.disks), len(facts.nets)) == (64, 64)
 
 
-lines = st.lists(
-    st.one_of(
-        st.sampled_from(TEXT.splitlines()),
-        st.tuples(st.sampled_from(TEXT.split()), st.binary(max_size=30)).map(b" ".join),
-        st.binary(max_size=60),
-    ),
-    max_size=30,
-).map(b"\n".join)
-
-
-@given(lines)
+@given(lines_like(TEXT))
 def test_whatever_a_guest_says_is_either_figures_or_nonsense(text: bytes) -> None:
     try:
         facts = read_facts(text)

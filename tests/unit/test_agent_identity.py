@@ -6,7 +6,6 @@ import json
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from banger.agent.identity import give_network, read_identity
 from banger.agent.wire import WireError
@@ -14,6 +13,7 @@ from banger.core.codec import MOST, to_plain
 from banger.core.guest_identity import SeenIdentity
 from banger.core.plain_text import printable
 from banger.core.ports import GuestNetwork
+from tests.support.agent_lines import lines_like
 
 TEXT = b"""clock 1700000000000000001
 random 11111111-2222-4333-8444-555555555555
@@ -95,17 +95,7 @@ def test_network_is_sent_as_the_contract_says() -> None:
     assert payload[8:] == b"".join(len(text).to_bytes(4, "little") + text + b"\0" for text in texts) + b"\x78\x05"
 
 
-lines = st.lists(
-    st.one_of(
-        st.sampled_from(TEXT.splitlines()),
-        st.tuples(st.sampled_from(TEXT.split()), st.binary(max_size=30)).map(b" ".join),
-        st.binary(max_size=60),
-    ),
-    max_size=30,
-).map(b"\n".join)
-
-
-@given(lines)
+@given(lines_like(TEXT))
 def test_whatever_a_guest_says_is_either_an_identity_or_nonsense(text: bytes) -> None:
     try:
         seen = read_identity(text)
