@@ -26,8 +26,8 @@ BOOT_LIMIT_S = 400
 #: What was on the host when the session began.
 _before = pytest.StashKey[HostState]()
 
-# A frozen monotonic clock would keep `ask(timeout=…)` from ever timing out.
-freezegun.configure(extend_ignore_list=["pykka"])  # type: ignore[attr-defined]  # missing in freezegun's stubs
+# A frozen monotonic clock would keep `ask(timeout=…)` and deadlines of other threads from ever running out.
+freezegun.configure(extend_ignore_list=["pykka", "banger.core.cancel"])  # type: ignore[attr-defined]  # missing in freezegun's stubs
 
 hypothesis.settings.register_profile("short", max_examples=60, deadline=None)
 hypothesis.settings.register_profile("soak", max_examples=3000, deadline=None)
