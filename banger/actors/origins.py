@@ -12,6 +12,7 @@ from banger.actors.vm_machines import driver_for
 from banger.actors.vmm_choice import VmmChoice
 from banger.core import lookup
 from banger.core.errors import BangerError, ErrorKind
+from banger.core.identity import RenewalEvent
 from banger.core.models import Image, Kernel, Vm
 from banger.core.operation import Operation
 from banger.core.origin import Origin
@@ -25,7 +26,7 @@ def kept(services: Services, origin: Origin | None, operation: Operation) -> Ite
     Raises:
         BangerError: ``not_found`` if it is gone already.
     """
-    if origin is None or origin.is_fork:  # whoever took it for this keeps it
+    if origin is None or origin.event is RenewalEvent.FORK:  # whoever took it for this keeps it
         yield
         return
     store, snapshot = services.store, origin.snapshot

@@ -24,6 +24,7 @@ from banger.core import clock, lookup
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.forking import numbered_name
+from banger.core.identity import RenewalEvent
 from banger.core.models import Snapshot, Vm
 from banger.core.names import new_id
 from banger.core.operation import Operation
@@ -105,7 +106,7 @@ class SnapshotActor(ArtifactOwner):
         with self.building("fork", operation) as staged:
             snapshot = self._saved(command, "", staged, operation)
             crashpoint("vm.fork:saved")
-            return make_forks(self.services, Origin(snapshot, staged, is_fork=True), command, operation)
+            return make_forks(self.services, Origin(snapshot, staged, RenewalEvent.FORK), command, operation)
 
     def _fork_snapshot(self, command: ForkVm, operation: Operation) -> list[Vm]:
         snapshot = self._present(command.snapshot_id, command.subject)

@@ -40,6 +40,7 @@ from banger.actors.vm_teardown import recorded_identity
 from banger.core import clock
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
+from banger.core.identity import RenewalEvent
 from banger.core.models import NO_RESTARTS, ExitReason, Image, Kernel, ProcessIdentity, Restarts, Vm, VmState
 from banger.core.names import made_up_name
 from banger.core.operation import Operation
@@ -111,7 +112,7 @@ class VmActor(OwnerActor):
             owner_uid=command.owner_uid,
             storage=origin.snapshot.storage if origin else services.host.storages.chosen(command.spec.storage).name,
             attended=command.attended,
-            origin_snapshot=origin.snapshot.id if origin and not origin.is_fork else "",
+            origin_snapshot=origin.snapshot.id if origin and origin.event is not RenewalEvent.FORK else "",
             forked_from=origin.snapshot.vm_name if origin else "",
         )
         # Before anything is made.

@@ -13,7 +13,7 @@ from banger.actors.vm_identity import renew_identity
 from banger.actors.vm_machines import machine_of
 from banger.actors.vm_teardown import tear_down
 from banger.core.crashpoints import crashpoint
-from banger.core.identity import Renewal, RenewalEvent
+from banger.core.identity import Renewal
 from banger.core.image_command import command_of_run
 from banger.core.models import ProcessIdentity, Vm
 from banger.core.operation import Operation
@@ -202,7 +202,7 @@ class VmStart:
         given, vm = joined(self._contributions), self._vm
         card = next((one for one in given.devices if isinstance(one, TapNic | UserNic)), None)
         return Renewal(
-            event=RenewalEvent.FORK if origin.is_fork else RenewalEvent.RESTORE,
+            event=origin.event,
             vm_id=vm.id,
             name=vm.name,
             saved_vm_id=origin.snapshot.vm_id,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from banger.core.identity import RenewalEvent
 from banger.core.models import Snapshot
 from banger.core.ports import SavedMachine
 
@@ -14,12 +15,12 @@ class Origin:
     """A snapshot, and the directory that holds it. It is only read, and nobody needs it once the VM is made.
 
     Attributes:
-        is_fork: the snapshot was taken for this alone, and is no object of its own.
+        event: how a VM is started from it; a fork's snapshot was taken for this alone, and is no object of its own.
     """
 
     snapshot: Snapshot
     directory: Path
-    is_fork: bool = False
+    event: RenewalEvent = RenewalEvent.RESTORE
 
     @property
     def disk(self) -> Path:
