@@ -9,6 +9,7 @@ from typing import Any
 from loguru import logger
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -17,6 +18,7 @@ from banger.api import artifacts, drivers, homes, lint, sessions, snapshots, sys
 from banger.api.context import ApiContext
 from banger.api.ndjson import MEDIA_TYPE
 from banger.api.openapi import Described, document
+from banger.api.parameters import KnownParameters
 from banger.core.errors import BangerError, ErrorKind, internal_error
 from banger.core.evidence import Evidence
 from banger.core.guest_facts import GuestFacts
@@ -188,7 +190,7 @@ ROUTES: tuple[Entry, ...] = (
         "/v1/vms/{query}/wait",
         vms.wait_vm,
         "wait for a state",
-        query=("until", "timeout_s"),
+        query=("until", "timeout_s", "wait"),
         media=MEDIA_TYPE,
     ),
     _entry(
@@ -233,7 +235,15 @@ def make_app(context: ApiContext) -> Starlette:
     """The ASGI application."""
     # Those of commands come first: what is looked for comes after each one that does not match.
     ordered = sorted(ROUTES, key=lambda entry: entry.described.frames is None)
-    routes = [Route(e.described.path, e.endpoint, methods=[e.described.method]) for e in ordered]
+    routes = [
+        Route(
+            one.described.path,
+            one.endpoint,
+            methods=[one.described.method],
+            middleware=[Middleware(KnownParameters, one.described)],
+        )
+        for one in ordered
+    ]
     routes.append(Route("/v1/openapi.json", _openapi, methods=["GET"]))
     app = Starlette(
         routes=routes,

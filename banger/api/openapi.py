@@ -57,6 +57,16 @@ class Described:
     query: tuple[str, ...] = ()
 
 
+def parameters_of(route: Described) -> tuple[str, ...]:
+    """What a route takes behind the question mark."""
+    return tuple(dict.fromkeys([*route.query, *(("wait", "timeout_s") if route.long else ())]))
+
+
+def is_repeated(parameter: str) -> bool:
+    """It may be given several times, and each counts."""
+    return _QUERY[parameter].get("type") == "array"
+
+
 def document(routes: Sequence[Described]) -> dict[str, Any]:
     """The whole document."""
     schemas: dict[str, Any] = {
@@ -88,8 +98,9 @@ def document(routes: Sequence[Described]) -> dict[str, Any]:
 
 
 def _operation(route: Described, schemas: dict[str, Any]) -> dict[str, Any]:
-    names = dict.fromkeys([*route.query, *(("wait", "timeout_s") if route.long else ())])
-    parameters = [{"name": name, "in": "query", "schema": dict(_QUERY[name])} for name in names]
+    parameters: list[dict[str, Any]] = [
+        {"name": name, "in": "query", "schema": dict(_QUERY[name])} for name in parameters_of(route)
+    ]
     if "{query" in route.path:
         schema = {**_TEXT, "minLength": 1, "description": "a name, an id, or a unique prefix of either"}
         parameters.append({"name": "query", "in": "path", "required": True, "schema": schema})

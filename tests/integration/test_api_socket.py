@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from contextlib import suppress
+from contextlib import closing, suppress
 
 import pytest
 
@@ -76,6 +76,41 @@ def test_api_request_that_is_refused_for_a_parameter_begins_nothing(served):
     assert (refused.value.kind, refused.value.subject) == (ErrorKind.USAGE, "wait")
     assert served.client.get("/v1/operations") == []
     assert served.client.get("/v1/images") == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "query", "hint"),
+    [
+        ("DELETE", "/v1/vms/web", {"fource": "true"}, 'did you mean "force"?'),
+        ("POST", "/v1/system/prune", {"dry_run": "true"}, "it has wait, timeout_s"),
+        ("GET", "/v1/images", {"state": "running"}, "it has none"),
+        ("POST", "/v1/images/pull", {"wait": ["true", "false"]}, ""),
+    ],
+)
+def test_api_parameter_that_the_route_would_overlook_is_refused(served, method, path, query, hint):
+    served.client.long("POST", "/v1/vms", None, {"name": "web", "spec": {"image": "alpine"}})
+
+    with pytest.raises(BangerError) as refused:
+        served.client.call(method, path, query, {"reference": "example.com/app:1"} if "pull" in path else None)
+
+    assert (refused.value.kind, refused.value.hint) == (ErrorKind.USAGE, hint)
+    assert refused.value.subject in query
+    assert [vm["name"] for vm in served.client.get("/v1/vms")] == ["web"]
+
+
+def test_api_parameter_that_may_be_repeated_counts_each_time(served):
+    served.client.long("POST", "/v1/vms", None, {"name": "web", "spec": {"image": "alpine", "labels": {"a": "1"}}})
+
+    assert served.client.get("/v1/vms", {"label": ["a", "a=1"], "state": ["stopped", "running"]})
+    assert served.client.get("/v1/vms", {"label": ["a", "b"]}) == []
+
+
+def test_api_stream_refuses_a_parameter_that_it_would_overlook(served):
+    served.client.long("POST", "/v1/vms", None, {"name": "web", "spec": {"image": "alpine"}})
+    channel = served.client.frames(path_of("vms", "web", "files", "put"), {}, {"dir": "/tmp"})
+
+    with closing(channel), pytest.raises(BangerError, match='has no parameter "dir"'):
+        channel.receive(WAIT_S)
 
 
 def test_api_wait_for_a_vm_to_run_ends_when_it_is_deleted(served):

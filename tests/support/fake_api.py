@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +15,8 @@ from socketserver import ThreadingMixIn, UnixStreamServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from banger.api.app import ROUTES
+from banger.api.openapi import parameters_of
 from banger.core.codec import from_plain, to_plain
 from banger.core.frames import MEDIA_TYPE, FrameReader, FrameType, encode, encode_json
 from banger.core.wire.exec import ExecConfig, RunConfig
@@ -137,6 +140,7 @@ class FakeApi:
         self._server.server_close()
         self._thread.join()
         self.path.unlink(missing_ok=True)
+        assert not (refused := [call for call in self.calls if not is_taken(call)]), f"a daemon refuses {refused}"
 
     def on(self, method: str, path: str, value: Any = None, **facts: Any) -> None:
         """Answer ``method path`` so from now on."""
@@ -163,6 +167,15 @@ class FakeApi:
     def asked(self, method: str, path: str) -> list[Call]:
         """The calls of one route."""
         return [call for call in self.calls if (call.method, call.path) == (method, path)]
+
+
+def is_taken(call: Call) -> bool:
+    """A route takes the parameters of this call; what no route is of may have any."""
+    for entry in ROUTES:
+        pattern = re.sub(r"\{query(:path)?\}", lambda found: ".+" if found[1] else "[^/]+", entry.described.path)
+        if call.method == entry.described.method and re.fullmatch(pattern, call.path):
+            return set(call.query) <= set(parameters_of(entry.described))
+    return True
 
 
 class _Server(ThreadingMixIn, UnixStreamServer):

@@ -35,8 +35,8 @@ def test_get_returns_the_decoded_answer(api: FakeApi, client: Client) -> None:
 
 
 def test_query_repeats_lists_and_leaves_out_nothings(api: FakeApi, client: Client) -> None:
-    api.on("GET", "/v1/vms", [])
-    client.get("/v1/vms", {"label": ["a=b", "c=d e"], "state": None, "force": True, "x": ""})
+    api.on("GET", "/v1/things", [])
+    client.get("/v1/things", {"label": ["a=b", "c=d e"], "state": None, "force": True, "x": ""})
     assert api.calls[0].query == {"label": ["a=b", "c=d e"], "force": ["true"]}
 
 
