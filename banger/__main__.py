@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from banger.commands.session import CliSession
 from banger.core.errors import EXIT_CODES, BangerError, ErrorKind
@@ -61,6 +62,9 @@ def _report(error: BangerError, arguments: list[str], session: CliSession) -> in
 
 def _unexpected(error: Exception) -> BangerError:
     """A bug of ours, or a file that could not be read and that nobody foresaw."""
+    if isinstance(error, FileNotFoundError) and _is_nowhere():
+        message, hint = "the directory that this command was started in is gone", "cd / and use absolute paths"
+        return BangerError(ErrorKind.NOT_FOUND, message, cause=error.strerror or "", hint=hint)
     wrapped = BangerError(
         ErrorKind.INTERNAL,
         "unexpected error in banger itself",
@@ -69,6 +73,14 @@ def _unexpected(error: Exception) -> BangerError:
     )
     wrapped.__cause__ = error
     return wrapped
+
+
+def _is_nowhere() -> bool:
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from banger.core.errors import BangerError, ErrorKind
 from banger.core.network_names import NETWORKS
 from banger.core.units import parse_size
 from banger.core.vmm_names import ACCELERATORS, AUTO, DRIVERS, MACHINES
+from banger.posix.files import read_regular
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +151,14 @@ def variable_of(name: str) -> str:
 
 def _read_file(file: Path) -> dict[str, Any]:
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_regular(file).decode()
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise BangerError(ErrorKind.DENIED, f'cannot read "{file}"', subject=str(file), cause=str(error)) from error
+        cause = error.strerror or str(error)
+        raise BangerError(ErrorKind.DENIED, f'cannot read "{file}"', subject=str(file), cause=cause) from error
+    except UnicodeDecodeError as error:
+        raise _bad("", str(file), str(error), "the file is not UTF-8") from None
     import tomllib  # noqa: PLC0415  # most commands run without a config file
 
     try:

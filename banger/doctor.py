@@ -19,6 +19,7 @@ from banger.core.models import VmmProgram
 from banger.core.units import GIB, MIB, format_size
 from banger.core.vmm_names import EMULATED
 from banger.layout import Layout
+from banger.posix.files import read_regular
 
 #: The WAL bug that two processes on one database can meet is fixed from here on (sqlite.org/releaselog).
 SAFE_SQLITE = (3, 51, 3)
@@ -252,7 +253,7 @@ def check_network(layout: Layout) -> Iterator[Check]:
         return
     yield Check("taps", Status.OK, reason or "bridged networking works")
     try:
-        installation = layout.installation_id_file.read_text().strip()
+        installation = read_regular(layout.installation_id_file).decode(errors="replace").strip()
         findings = coexistence.find(installation, layout.data / "network.json")
     except (OSError, BangerError):
         return  # no daemon has run yet, so there is nothing of ours to get along with

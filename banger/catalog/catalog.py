@@ -11,6 +11,7 @@ from typing import Protocol
 from banger.catalog.definitions import SECTIONS, CatalogError, Definition, parse_catalog
 from banger.catalog.host import HostFacts
 from banger.core.errors import BangerError, ErrorKind
+from banger.posix.files import read_regular
 
 _SHIPPED = Path(__file__).parent
 _Definitions = Mapping[str, Mapping[str, Definition]]
@@ -130,11 +131,13 @@ def _read_all(place: CatalogPlace, instead: Mapping[Path, str] | None = None) ->
     found: dict[str, dict[str, Definition]] = {section: {} for section in SECTIONS}
     for file, origin in files:
         try:
-            text = instead[file] if file in instead else file.read_text()
+            text = instead[file] if file in instead else read_regular(file).decode()
             definitions = parse_catalog(text, origin)
         except OSError as error:
             message = f'cannot read catalog file "{file}"'
-            raise BangerError(ErrorKind.DENIED, message, subject=str(file), cause=str(error)) from error
+            raise BangerError(
+                ErrorKind.DENIED, message, subject=str(file), cause=error.strerror or str(error)
+            ) from error
         except CatalogError as error:
             raise _bad(file, error) from None
         except UnicodeDecodeError as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 from banger.client.connection import connect
 from banger.core.errors import EXIT_CODES, BangerError, ErrorKind
 from banger.layout import Layout
+from banger.posix.files import open_regular
 
 #: Seconds that a daemon may take until it answers: opening the store and the first reconcile included.
 START_TIMEOUT_S = 60.0
@@ -100,8 +101,7 @@ def _spawn(layout: Layout) -> tuple[int, subprocess.Popen[bytes]]:
     try:
         layout.daemon_log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         layout.check_trusted()  # as make_directories does
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        log = os.open(layout.daemon_log, flags, 0o600)
+        log = open_regular(layout.daemon_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW)
     except OSError as error:
         raise BangerError(
             ErrorKind.DENIED,

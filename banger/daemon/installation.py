@@ -8,6 +8,7 @@ import secrets
 
 from banger.core.errors import BangerError, ErrorKind
 from banger.layout import Layout
+from banger.posix.files import read_regular
 
 
 def installation_id(layout: Layout) -> str:
@@ -15,10 +16,11 @@ def installation_id(layout: Layout) -> str:
 
     Raises:
         BangerError: ``unavailable`` if the file holds anything else: with another mark nothing of ours would be found.
+            ``denied`` if it cannot be read.
     """
     file = layout.installation_id_file
     try:
-        known = file.read_text(errors="replace").strip()
+        known = read_regular(file).decode(errors="replace").strip()
     except FileNotFoundError:
         known = secrets.token_hex(6)
         fresh = file.with_suffix(".new")
@@ -27,6 +29,9 @@ def installation_id(layout: Layout) -> str:
             out.flush()
             os.fsync(out.fileno())
         fresh.replace(file)
+    except OSError as error:
+        cause = error.strerror or str(error)
+        raise BangerError(ErrorKind.DENIED, f'cannot read "{file}"', subject=str(file), cause=cause) from error
     if not re.fullmatch("[0-9a-f]{12}", known):
         raise BangerError(
             ErrorKind.UNAVAILABLE,

@@ -30,6 +30,7 @@ from banger.daemon.notify import notify, watchdog_interval_s
 from banger.daemon.wiring import Daemon, wire
 from banger.host import reserve
 from banger.layout import Layout
+from banger.posix.files import open_regular
 from banger.vmm.log_files import LIMIT_BYTES, bound, limits_of
 
 #: Half a thousand actors with pykka's default stack would map gigabytes.
@@ -83,7 +84,13 @@ def main(*, foreground: bool = True, dev: bool = False) -> int:
 @contextmanager
 def _lock(layout: Layout) -> Iterator[None]:
     """Be the one daemon of this state directory. The kernel drops the lock with the process, however it ends."""
-    descriptor = os.open(layout.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        descriptor = open_regular(layout.lock_file, os.O_RDWR | os.O_CREAT)
+    except OSError as error:
+        cause = error.strerror or str(error)
+        raise BangerError(
+            ErrorKind.DENIED, f'cannot open "{layout.lock_file}"', subject=str(layout.lock_file), cause=cause
+        ) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from banger.core.errors import BangerError, ErrorKind
-from banger.posix.files import sync_path
+from banger.posix.files import read_regular, sync_path
 
 _COMMENT = "banger"
 
@@ -54,8 +54,8 @@ def _load(path: Path) -> Ed25519PrivateKey:
             ErrorKind.DENIED, f'others may read the private key "{path}"', subject=str(path), hint=f"chmod 600 {path}"
         )
     try:
-        key = load_ssh_private_key(path.read_bytes(), password=None)
-    except (ValueError, UnsupportedAlgorithm) as error:
+        key = load_ssh_private_key(read_regular(path), password=None)
+    except (OSError, ValueError, UnsupportedAlgorithm) as error:
         raise _not_a_key(path, str(error)) from error
     if not isinstance(key, Ed25519PrivateKey):
         raise _not_a_key(path, f"it is a {type(key).__name__}")

@@ -20,6 +20,7 @@ from typing import Any
 
 from banger.core.errors import BangerError, ErrorKind
 from banger.oci.credential_keys import matching_keys, server_of
+from banger.posix.files import read_regular
 from banger.posix.programs import run_program
 
 #: Names of one helper that are worth a call.
@@ -96,12 +97,14 @@ class CredentialStore:
 
     def _read(self) -> dict[str, Any]:
         try:
-            data = json.loads(self._file.read_bytes())
+            data = json.loads(read_regular(self._file))
         except FileNotFoundError:
             return {}
         except OSError as error:
             message = f'cannot read the credential file "{self._file}"'
-            raise BangerError(ErrorKind.DENIED, message, subject=str(self._file), cause=str(error)) from error
+            raise BangerError(
+                ErrorKind.DENIED, message, subject=str(self._file), cause=error.strerror or str(error)
+            ) from error
         except ValueError as error:
             raise self._bad(str(error)) from None
         if not isinstance(data, dict):

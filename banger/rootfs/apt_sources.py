@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from banger.posix.files import read_regular
+
 APT_DIRECTORY = Path("/etc/apt")
 KEYRING_DIRECTORY = Path("/usr/share/keyrings")
 
@@ -52,7 +54,7 @@ def read_sources(directory: Path = APT_DIRECTORY) -> list[AptSource]:
     for file in [directory / "sources.list", *parts]:
         parse = {".list": parse_one_line, ".sources": parse_deb822}.get(file.suffix)
         try:
-            text = file.read_text(errors="replace") if parse else ""
+            text = read_regular(file).decode(errors="replace") if parse else ""
         except OSError:
             continue
         if parse:

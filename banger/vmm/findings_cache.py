@@ -15,6 +15,8 @@ from typing import Any
 
 from loguru import logger
 
+from banger.posix.files import read_regular
+
 
 class FindingsCache:
     """Findings by name."""
@@ -34,7 +36,7 @@ class FindingsCache:
     def load(self) -> dict[str, Any]:
         """What was kept; anything unreadable counts as nothing."""
         try:
-            data: Any = json.loads(self._file.read_text(encoding="utf-8"))
+            data: Any = json.loads(read_regular(self._file))
             found = data[self._title] if data["circumstances"] == self._circumstances else {}
             return dict(found.items())
         except (OSError, ValueError, KeyError, TypeError, AttributeError):

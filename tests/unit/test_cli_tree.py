@@ -5,10 +5,12 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 
 from banger.cli import TREE, Noun, Verb, load_verb
+from banger.core.errors import EXIT_CODES, ErrorKind
 from tests.support.cli import Cli
 
 pytest_plugins = ("tests.support.cli_fixtures",)
@@ -106,3 +108,17 @@ def test_wrong_use_exits_2_with_a_hint(cli: Cli, arguments: tuple[str, ...], mes
 def test_wrong_use_with_json_is_a_json_error(cli: Cli) -> None:
     ended = cli("vm", "list", "--json", "--nope")
     assert (ended.code, ended.json["error"]["kind"], ended.err) == (2, "usage", "")
+
+
+@pytest.mark.parametrize("arguments", [("vm", "list"), ("kernel", "import", "mine", "./vmlinux")])
+def test_directory_that_is_gone_is_named_as_the_reason(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    monkeypatch.setenv("BANGER_HOME", "here")
+    ended = cli(*arguments)
+    assert ended.code == EXIT_CODES[ErrorKind.NOT_FOUND]
+    assert "the directory that this command was started in is gone" in ended.err
