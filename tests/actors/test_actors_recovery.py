@@ -18,6 +18,7 @@ from banger.core.wire.vm_spec import VmSpec
 from banger.vmm import identity as processes
 from tests.support.fake_vmm import FakeFirecracker, FakeVmm
 from tests.support.fakes import World
+from tests.support.soak import IS_SOAK
 from tests.support.waiting import eventually
 
 
@@ -215,7 +216,7 @@ def test_journal_cut_at_any_byte_neither_loses_the_vm_nor_its_process(world):
     identity = process_of(world, vm)
     journal = world.layout.vm_dir(vm.id) / "handles.journal"
     data = journal.read_bytes()
-    for cut in {*range(0, len(data), 13), len(data) - 1}:
+    for cut in {*range(0, len(data), 7 if IS_SOAK else 41), len(data) - 1}:
         journal.write_bytes(data[:cut])
         world.do(ReconcileHost(at_start=True))
         assert process_of(world, vm) == identity

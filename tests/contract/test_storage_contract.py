@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +24,7 @@ from banger.storage.objects import StorageObjects
 from banger.storage.snapshot import DmSnapshotStorage
 from banger.storage.snapshot_format import SnapshotState
 from tests.support.ext4_reader import needs_e2fsprogs, run
+from tests.support.forked import forked
 from tests.support.storage import (
     DRIVERS,
     INSTALLATION,
@@ -309,28 +308,24 @@ def test_dm_snapshot_with_less_room_overflows_says_so_and_goes_on_when_it_is_lar
 def test_dm_attach_killed_anywhere_leaves_what_the_ledger_finds(dm: Rig, base: Path, point: int) -> None:
     """A process of its own dies between two writes to the ledger; another takes down what it left."""
     dm.create(base, size_mib=96)
-    script = f"""
-        import os, signal, sys
-        from pathlib import Path
-        from tests.support.storage import MemoryLedger
-        from banger.storage.snapshot import DmSnapshotStorage
+    told = dm.layout.data / "told"
 
-        class Dying(MemoryLedger):
-            left = {point}
-            def _put(self, *row):
-                if not Dying.left:
-                    sys.stdout.flush()
-                    os.kill(os.getpid(), signal.SIGKILL)
-                Dying.left -= 1
-                super()._put(*row)
-                print(row[1], row[2])
+    class Dying(MemoryLedger):
+        left = point
 
-        DmSnapshotStorage({INSTALLATION!r}).attach("cafe", Path({str(dm.vm_dir())!r}), Path({str(base)!r}), Dying())
-    """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
-    assert done.returncode == (-signal.SIGKILL if point < 8 else 0), done.stderr
+        def _put(self, *row: Any) -> None:
+            if not Dying.left:
+                os.kill(os.getpid(), signal.SIGKILL)
+            Dying.left -= 1
+            super()._put(*row)
+            with told.open("a", encoding="utf-8") as file:
+                print(row[1], row[2], file=file)
+
+    storage = DmSnapshotStorage(INSTALLATION)
+    code = forked(lambda: storage.attach("cafe", dm.vm_dir(), base, Dying()))
+    assert code == (-signal.SIGKILL if point < 8 else 0)
     ledger = MemoryLedger()
-    for line in done.stdout.splitlines():
+    for line in told.read_text().splitlines() if point else ():
         ledger.intend(*line.split())
     known = {handle.key for handle in ledger.of()}
     assert {thing.key for thing in StorageObjects(dm.layout, INSTALLATION)()} <= known

@@ -6,9 +6,6 @@ import errno
 import os
 import shutil
 import signal
-import subprocess
-import sys
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,10 +16,11 @@ from banger.core.errors import BangerError, ErrorKind
 from banger.core.units import MIB
 from banger.posix import copying
 from banger.rootfs.resize import file_system_bytes
+from banger.storage import files
 from tests.support.ext4_reader import needs_e2fsprogs, run
+from tests.support.forked import forked
 from tests.support.storage import (
     DRIVERS,
-    INSTALLATION,
     Rig,
     digest,
     driver_rig,
@@ -136,29 +134,20 @@ def test_fork_killed_anywhere_is_made_whole_by_the_next(rig: Rig, rootfs: Path, 
     rig.create(rootfs)
     write_file(rig.disk(rootfs), "kept", "written\n")
     generation = freeze(rig)
-    script = f"""
-        import os, signal
-        from pathlib import Path
-        from banger.storage import files
-        from tests.support.storage import config, operation
-        from banger.storage.drivers import all_drivers
+    left, sync = point, files.sync_path
 
-        left = {point}
-        sync = files.sync_path
+    def dying(path: Path) -> None:
+        nonlocal left
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left -= 1
+        sync(path)
 
-        def dying(path):
-            global left
-            if not left:
-                os.kill(os.getpid(), signal.SIGKILL)
-            left -= 1
-            sync(path)
-
+    def die() -> None:
         files.sync_path = dying
-        storage = all_drivers(config(), {INSTALLATION!r})[{rig.storage.name!r}]
-        storage.fork(Path({str(generation)!r}), Path({str(rig.vm_dir("beef"))!r}), operation())
-    """
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, check=False)
-    assert done.returncode in ((-signal.SIGKILL,) if point < 2 else (-signal.SIGKILL, 0)), done.stderr
+        fork(rig, generation, "beef")
+
+    assert forked(die) in ((-signal.SIGKILL,) if point < 2 else (-signal.SIGKILL, 0))
     fork(rig, generation, "beef")
     assert read_file(rig.disk(rootfs, "beef"), "kept") == "written\n"
     assert not list(rig.vm_dir("beef").glob("*.new"))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from banger.core.cancel import CancelToken
+from banger.posix.copying import copy_unsynced
 from banger.storage.device_mapper import DeviceMapper
 from banger.storage.loop_devices import LoopDevice
 
@@ -60,16 +63,15 @@ class FakeHost:
         (self.root / "sys" / node / "dm").mkdir(parents=True)
         (self.root / "sys" / node / "dm/name").write_text(f"{name}\n")
         size = sum(int(line.split()[1]) for line in table.splitlines()) * 512
-        with (self.root / node).open("wb") as device:
-            device.write(self._below(table))
-            device.truncate(size)
+        copy_unsynced(self._below(table), self.root / node, CancelToken())
+        os.truncate(self.root / node, size)
         return 0, ""
 
-    def _below(self, table: str) -> bytes:
+    def _below(self, table: str) -> Path:
         """What is read through: the file of a loop device, or the device below."""
         below = Path(table.split()[3])
         loop = next((loop for loop in self.loops.values() if loop.path == below), None)
-        return Path(loop.file).read_bytes() if loop else below.read_bytes()
+        return Path(loop.file) if loop else below
 
     def _remove(self, name: str) -> tuple[int, str]:
         if name not in self.tables:
