@@ -88,7 +88,9 @@ class LoopDevices:
                 file = entry.read_text(errors="surrogateescape").rstrip("\n")
             except OSError:  # cleared since
                 continue
-            found.append(LoopDevice(path, file, _name_of(path)))
+            name = _name_of(path)
+            if name is not None:
+                found.append(LoopDevice(path, file, name))
         return found
 
     def named(self, name: str) -> list[LoopDevice]:
@@ -143,13 +145,14 @@ def configuration(backing: int, name: str) -> bytes:
     return _CONFIG.pack(backing, _SECTOR_BYTES, info, b"")
 
 
-def _name_of(path: Path) -> str:
+def _name_of(path: Path) -> str | None:
+    """Empty if this user may not ask; None for one that is just being cleared: its file is told for a moment longer."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             raw = fcntl.ioctl(descriptor, _LOOP_GET_STATUS64, bytes(_INFO.size))
         finally:
             os.close(descriptor)
-    except OSError:
-        return ""
+    except OSError as error:
+        return None if error.errno == errno.ENXIO else ""
     return bytes(_INFO.unpack(raw)[_NAME]).partition(b"\0")[0].decode(errors="replace")
