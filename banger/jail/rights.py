@@ -22,6 +22,8 @@ def drop_rights(wanted: Wanted) -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with Doing("give up", "new privileges"):
         kernel.refuse_new_privileges()
+    with Doing("keep away from", "the host's abstract sockets"):
+        kernel.keep_to_own_abstract_sockets()
     with Doing("drop", "the capabilities"):
         _drop_bounding_set(_OF_A_JAILER if wanted.is_jailer else frozenset())
     if wanted.is_jailer:

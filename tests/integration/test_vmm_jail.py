@@ -6,11 +6,13 @@ QEMU's place.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import re
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -216,6 +218,27 @@ def test_what_cannot_be_done_is_said_and_nothing_runs(words: list[str], told: st
     assert done.stderr.startswith("banger-jail: ")
     assert told in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_unix_sockets_without_a_path_can_be_called_by_nobody_in_a_jail() -> None:
+    """Also where the network is the host's, in which they have no directory to hide in."""
+    if _landlock_version() < 6:
+        pytest.skip("needs Linux 6.12 with Landlock")
+    name = f"\0banger-test-{os.getpid()}"
+    call = "import socket, sys; socket.socket(socket.AF_UNIX).connect(chr(0) + sys.argv[1])"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(name)
+        listener.listen()
+        words = [sys.executable, "-I", "-c", call, name[1:]]
+        outside = subprocess.run(words, capture_output=True, text=True, check=False)
+        inside = subprocess.run([*helper(), "--", *words], capture_output=True, text=True, check=False)
+    assert outside.returncode == 0, outside.stderr
+    assert "PermissionError" in inside.stderr
+
+
+def _landlock_version() -> int:
+    """landlock_create_ruleset(2), asked for nothing else."""
+    return ctypes.CDLL(None).syscall(444, None, 0, 1)  # type: ignore[no-any-return]
 
 
 def test_jail_in_a_chroot_is_refused_before_anything_is_mounted(tmp_path: Path) -> None:
