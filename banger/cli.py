@@ -51,11 +51,14 @@ TREE: Mapping[str, Verb | Noun] = {
         {
             "run": _RUN,
             "create": Verb("vm:create", "Create a VM without running a command in it."),
-            "start": Verb("vm:start", "Start stopped VMs."),
+            "start": Verb("vm:start", "Start stopped and suspended VMs."),
             "stop": Verb("vm:stop", "Shut VMs down, and kill those that take too long."),
             "restart": Verb("vm:restart", "Restart VMs; stopped ones are started."),
             "pause": Verb("vm:pause", "Pause VMs, keeping their memory."),
             "resume": Verb("vm:resume", "Resume paused VMs."),
+            "suspend": Verb(
+                "vm:suspend", "Save VMs to disk and free their memory; they go on when they are started or used."
+            ),
             "kill": Verb("vm:kill", "Kill VMs immediately, as if the power were cut."),
             "delete": Verb("vm:delete", "Delete VMs and their disks."),
             "list": _LIST_VMS,

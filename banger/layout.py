@@ -143,6 +143,10 @@ class Layout:
         """A VM's disk, handles and logs."""
         return self.data.joinpath("vms", vm_id)
 
+    def suspended_dir(self, vm_id: str) -> Path:
+        """The machine of a suspended VM."""
+        return self.vm_dir(vm_id) / "suspended"
+
     def snapshot_dir(self, snapshot_id: str) -> Path:
         """``snapshots/ID``."""
         return self.data / "snapshots" / snapshot_id

@@ -220,9 +220,13 @@ class Machine:
         self.info = typed(Vm, self._client.get(path_of("vms", self.id)))
         return self.info
 
-    def start(self) -> Machine:
-        """Start it; a running one is left alone."""
-        return self._act("start")
+    def start(self, *, cold: bool = False) -> Machine:
+        """Start it; a running one is left alone, a suspended one goes on, or boots if it is to start ``cold``."""
+        return self._act("start", {"cold": True} if cold else None)
+
+    def suspend(self) -> Machine:
+        """Save its memory to the disk and end it; it goes on when it is started, or used."""
+        return self._act("suspend")
 
     def stop(self, *, timeout_s: float | None = None) -> Machine:
         """Ask the guest to power off, and kill it if that takes longer than ``timeout_s``."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from typing import Any
 
 from loguru import logger
 
+from banger.actors import suspended_files
 from banger.actors.base import OwnerActor
 from banger.actors.disk_use import check_lendable
 from banger.actors.incident_recorder import LOST_S, IncidentRecorder
@@ -25,17 +25,23 @@ from banger.actors.messages import (
     SaveVm,
     StartVm,
     StopVm,
+    SuspendVm,
     UseDisk,
+    VmCommand,
+    WakeVm,
 )
 from banger.actors.origins import artifacts_of, driver_for_origin, kept
 from banger.actors.vm_bringup import Ingredients
 from banger.actors.vm_files import VmFiles
 from banger.actors.vm_keeper import VmKeeper
 from banger.actors.vm_machines import condition_of, driver_of, likely_driver, machine_of, wait_over
+from banger.actors.vm_pausing import pause, resume
 from banger.actors.vm_reconcile import VmReconciler
 from banger.actors.vm_saving import save_vm
 from banger.actors.vm_sizes import with_sizes
 from banger.actors.vm_start import VmStart
+from banger.actors.vm_suspend import after_failed_start as state_after
+from banger.actors.vm_suspend import cannot_wake, give_up, origin_of, suspend
 from banger.actors.vm_teardown import recorded_identity
 from banger.core import clock
 from banger.core.crashpoints import crashpoint
@@ -47,14 +53,9 @@ from banger.core.operation import Operation
 from banger.core.origin import Origin
 from banger.core.ports import Health
 from banger.core.restarting import after_failed_start, is_due
-from banger.core.states import LIVE, check_move
+from banger.core.states import DOWN, LIVE, check_move, check_running
 from banger.core.wire.vm_checks import check_disk_mib, check_spec
-from banger.host.disk_guard import DISK, stalled
 from banger.host.resources import check_memory
-
-#: How long, in seconds, a machine that is to go on is watched: its write is tried again at once, on a busy host a bit
-#: later. What comes later still is found by the housekeeper.
-_RETRY_S, _RETRY_POLL_S = 0.4, 0.05
 
 #: How often another name is made up for a VM.
 _NAMES_TO_TRY = 10
@@ -85,16 +86,26 @@ class VmActor(OwnerActor):
                 return vm and VmReconciler(self.services, self._keeper).run(vm, operation)
             case KeepVm():
                 return self._keep(self._keeper.load(command.vm_name))
+        assert isinstance(command, VmCommand)
+        return self._change(self._keeper.load(command.vm_name), command, operation)
+
+    def _change(self, vm: Vm, command: VmCommand, operation: Operation) -> Any:
+        """Dispatch what neither starts nor ends it for good."""
+        match command:
+            case SuspendVm():
+                return suspend(self.services, self._keeper, vm, command, operation)
+            case WakeVm():
+                return self._wake(vm, operation)
             case PauseVm():
-                return self._pause(self._keeper.load(command.vm_name), command, operation)
+                return pause(self.services, self._keeper, vm, command, operation)
             case ResumeVm():
-                return self._resume(self._keeper.load(command.vm_name), command, operation)
+                return resume(self.services, self._keeper, vm, command, operation)
             case GrowVm():
-                return self._grow(self._keeper.load(command.vm_name), command.disk_mib, operation)
+                return self._grow(vm, command.disk_mib, operation)
             case SaveVm():
-                return save_vm(self.services, self._keeper.load(command.vm_name), command.into, operation)
+                return save_vm(self.services, vm, command.into, operation)
             case UseDisk():
-                return self._lend_disk(self._keeper.load(command.vm_name), command, operation)
+                return self._lend_disk(vm, command, operation)
         raise TypeError(f"a VM's owner cannot do {command.verb}")
 
     # -- up --------------------------------------------------------------------------------------------
@@ -185,9 +196,16 @@ class VmActor(OwnerActor):
 
     def _start_command(self, vm: Vm, command: StartVm, operation: Operation) -> Vm:
         """Start by hand, which forgets what banger did by itself, or by banger, unless somebody thought better."""
+        if command.cold and vm.state is VmState.SUSPENDED:
+            vm = give_up(self.services, self._keeper, vm, ExitReason.NONE)
         if not command.again and vm.restarts != NO_RESTARTS:
             vm = self._keeper.save(vm, restarts=NO_RESTARTS)
         return vm if command.again and not is_due(vm, clock.now()) else self._start_vm(vm, operation)
+
+    def _wake(self, vm: Vm, operation: Operation) -> Vm:
+        vm = self._start_vm(vm, operation) if vm.state is VmState.SUSPENDED else vm
+        check_running(vm)
+        return vm
 
     def _start_vm(self, vm: Vm, operation: Operation, origin: Origin | None = None) -> Vm:
         if vm.state is VmState.RUNNING and self._keeper.is_alive(vm):
@@ -201,6 +219,13 @@ class VmActor(OwnerActor):
                 hint=f"banger vm delete {vm.name}",
             )  # fmt: skip
         vm = replace(vm, network="", network_reason="")  # where it is, is decided anew
+        try:
+            return self._brought_up(vm, image, kernel, operation, origin)
+        except BangerError as error:
+            raise cannot_wake(self.services, vm, error) from error
+
+    def _brought_up(self, vm: Vm, image: Image, kernel: Kernel, operation: Operation, origin: Origin | None) -> Vm:
+        origin = origin or origin_of(self.services, vm)
         choice = driver_for_origin(self.services, vm, origin, kernel.digest)
         vm = self._keeper.save(
             vm,
@@ -232,10 +257,11 @@ class VmActor(OwnerActor):
             self.services.host.ledger.record(vm)
         except BangerError as error:  # only needed should its row be lost
             logger.warning("{}: that it runs is not in its ledger: {}", vm.name, error)
+        suspended_files.clear(self.services.layout, vm.id)
         return vm
 
     def _start_failed(self, vm: Vm, error: BaseException) -> None:
-        state = VmState.FAILED if self.services.host.ledger.of(vm.id).of() else VmState.STOPPED
+        state = state_after(self.services, vm)
         reason = str(error.message) if isinstance(error, BangerError) else f"{type(error).__name__}: {error}"
         given_up = isinstance(error, BangerError) and error.kind is ErrorKind.CANCELLED  # the daemon stops, say
         after = vm.restarts if given_up else after_failed_start(vm, clock.now())
@@ -244,16 +270,20 @@ class VmActor(OwnerActor):
     # -- down ------------------------------------------------------------------------------------------
 
     def _stop_vm(self, vm: Vm, timeout_s: float | None, operation: Operation) -> Vm:
-        if vm.state is VmState.STOPPED:
+        if vm.state in DOWN:
             return self._stays_down(vm)
         return self._stopped(vm, timeout_s, operation)
 
     def _stays_down(self, vm: Vm) -> Vm:
-        """One that was to be started again is not."""
+        """One that was to be started again is not, and one that was suspended does not go on."""
+        if vm.state is VmState.SUSPENDED:
+            return give_up(self.services, self._keeper, vm, ExitReason.REQUESTED)
         return vm if vm.restarts.due_at is None else self._keeper.save(vm, restarts=NO_RESTARTS)
 
     def _restart(self, vm: Vm, timeout_s: float | None, operation: Operation) -> Vm:
         """That it comes up again is written before it goes down: a daemon that ends in between is no reason not to."""
+        if vm.state is VmState.SUSPENDED:  # its guest is to power off in order
+            vm = self._start_vm(vm, operation)
         if vm.state in LIVE:
             coming = Restarts(due_at=clock.now())
             vm = self._stopped(self._keeper.save(vm, restarts=coming), timeout_s, operation, coming)
@@ -319,7 +349,7 @@ class VmActor(OwnerActor):
                 driver.power_down(machine_of(self.services, vm, identity), operation.haste)
 
     def _kill_vm(self, vm: Vm, operation: Operation) -> Vm:
-        if vm.state is VmState.STOPPED:
+        if vm.state in DOWN:
             return self._stays_down(vm)
         self._incidents.if_ended(vm)
         return self._keeper.down(self._keeper.moved(vm, VmState.STOPPING), ExitReason.KILLED, "", operation)
@@ -343,64 +373,7 @@ class VmActor(OwnerActor):
         crashpoint("vm.keep:written")
         return vm
 
-    # -- standing still and growing --------------------------------------------------------------------
-
-    def _pause(self, vm: Vm, command: PauseVm, operation: Operation) -> Vm:
-        if vm.state is VmState.PAUSED:
-            if command.by != "user" or vm.paused_by == "user":
-                return vm
-            return self._keeper.save(vm, paused_by="user", reason=command.reason)  # not the guard's to resume any more
-        check_move(vm, VmState.PAUSED)
-        identity = recorded_identity(self.services, vm.id)
-        assert identity is not None
-        paused = self._keeper.save(vm, state=VmState.PAUSED, paused_by=command.by, reason=command.reason)
-        crashpoint("vm.pause:written")
-        try:
-            driver_of(self.services, vm).pause(machine_of(self.services, vm, identity), operation.token)
-        except BangerError:
-            self._keeper.save(vm)  # it runs on, as far as anybody knows
-            raise
-        return paused
-
-    def _resume(self, vm: Vm, command: ResumeVm, operation: Operation) -> Vm:
-        if command.by not in ("user", vm.paused_by):
-            return vm
-        if vm.state not in (VmState.PAUSED, VmState.RUNNING):  # a start half done may become running, but not like this
-            raise BangerError(
-                ErrorKind.CONFLICT, f'VM "{vm.name}" is {vm.state.value}, not paused', subject=vm.name,
-                hint=f"banger vm why {vm.name}",
-            )  # fmt: skip
-        identity = recorded_identity(self.services, vm.id)
-        before = condition_of(self.services, vm, identity)
-        if identity is None or (vm.state is VmState.RUNNING and before.health is Health.RUNS):
-            return vm
-        driver_of(self.services, vm).resume(machine_of(self.services, vm, identity), operation.token)
-        crashpoint("vm.resume:runs")
-        if before.is_stalled:
-            self._check_goes_on(vm, identity, command, operation)
-        return self._keeper.save(vm, state=VmState.RUNNING, paused_by="", reason="")
-
-    def _check_goes_on(self, vm: Vm, identity: ProcessIdentity, command: ResumeVm, operation: Operation) -> None:
-        """A machine that waited for the host to take a write stands still again at once if it does not.
-
-        Raises:
-            BangerError: ``exhausted`` or ``unavailable``; the row says why it is paused. What the guard could not help
-                although there was room, it does not try again.
-        """
-        until = time.monotonic() + _RETRY_S
-        while not (condition := condition_of(self.services, vm, identity)).is_stalled:
-            if time.monotonic() > until:
-                return
-            operation.haste.wait(_RETRY_POLL_S)
-            operation.haste.raise_if_cancelled()
-        by, reason = stalled(vm.name, condition)
-        self._keeper.save(vm, state=VmState.PAUSED, paused_by=by if command.by == "user" else DISK, reason=reason)
-        has_room = condition.health is not Health.NO_ROOM
-        raise BangerError(
-            ErrorKind.UNAVAILABLE if has_room else ErrorKind.EXHAUSTED,
-            f'VM "{vm.name}" cannot go on', subject=vm.name, cause=condition.words,
-            hint="dmesg | grep -i 'i/o error'" if has_room else "banger system df",
-        )  # fmt: skip
+    # -- its disk ---------------------------------------------------------------------------------------
 
     def _lend_disk(self, vm: Vm, command: UseDisk, operation: Operation) -> object:
         """Nothing else is done to this VM until the work is over: this is its owner."""

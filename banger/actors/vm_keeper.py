@@ -7,6 +7,7 @@ from typing import Any
 
 from loguru import logger
 
+from banger.actors import suspended_files
 from banger.actors.services import Services
 from banger.actors.vm_teardown import recorded_identity, tear_down
 from banger.core import clock, lookup
@@ -48,7 +49,14 @@ class VmKeeper:
         return identity is not None and self._services.vms.vmms.processes.is_alive(identity)
 
     def down(
-        self, vm: Vm, exit_reason: ExitReason, reason: str, operation: Operation, restarts: Restarts = NO_RESTARTS
+        self,
+        vm: Vm,
+        exit_reason: ExitReason,
+        reason: str,
+        operation: Operation,
+        restarts: Restarts = NO_RESTARTS,
+        *,
+        state: VmState = VmState.STOPPED,
     ) -> Vm:
         """Run the cascade and write how it ended, and in the same instant whether it is to be started again."""
         crashpoint("vm.down:begun")
@@ -59,9 +67,11 @@ class VmKeeper:
                 error = _incomplete(vm, "cleaned up", failures)
                 self.save(vm, state=VmState.FAILED, reason=error.cause, restarts=restarts)
                 raise error from failures
+        if state is not VmState.SUSPENDED:
+            suspended_files.clear(self._services.layout, vm.id)
         vm = self.save(
             vm,
-            state=VmState.STOPPED,
+            state=state,
             exit_reason=exit_reason,
             reason=reason,
             stopped_at=clock.now(),

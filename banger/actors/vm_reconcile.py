@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from loguru import logger
 
+from banger.actors import suspended_files
 from banger.actors.incident_recorder import IncidentRecorder, cause_of_exit
 from banger.actors.services import Services
 from banger.actors.vm_keeper import VmKeeper
@@ -43,6 +44,7 @@ def observe(services: Services, vm: Vm) -> Observation:
         has_process=identity is not None,
         goes_on=is_alive and not _is_over(condition),
         abandoned=is_abandoned(services, vm),
+        is_saved=suspended_files.is_saved(services.layout, vm),
     )
     return Observation(action, identity, condition)
 
@@ -113,6 +115,13 @@ class VmReconciler:
                 return self._keeper.down(vm, ExitReason.NONE, words, operation, after)
             case ReconcileAction.ADOPT:
                 return self._adopt(vm, seen)
+            case ReconcileAction.FINISH_SUSPEND:
+                operation.note(f"{vm.name}: was {vm.state.value} when the daemon ended, suspended")
+                return self._keeper.down(vm, ExitReason.NONE, "", operation, vm.restarts, state=VmState.SUSPENDED)
+            case ReconcileAction.GIVE_UP:
+                operation.note(f"{vm.name}: what it was suspended to is not there, stopped")
+                words = "what it was suspended to is not there"
+                return self._keeper.down(vm, ExitReason.NONE, words, operation)
             case ReconcileAction.FINISH_STOP:
                 # Nobody waits for a start or a stop that an earlier daemon began: finish it the safe way.
                 operation.note(f"{vm.name}: was {vm.state.value} when the daemon ended, stopped")
@@ -152,6 +161,9 @@ class VmReconciler:
         assert seen.identity is not None
         self._services.vms.watcher.watch(vm.id, seen.identity)  # first: whatever else fails, its end is heard of
         self._end_save(vm, seen.identity)
+        if vm.state is VmState.SUSPENDING:  # which was given up, like any save
+            vm = self._keeper.save(vm, state=VmState.PAUSED if vm.paused_by else VmState.RUNNING)
+        suspended_files.clear(self._services.layout, vm.id)
         vm = self._standing_still(vm, seen.identity, seen.condition)
         for one in self._services.host.capabilities:
             if one.applies(vm):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -32,23 +33,24 @@ def save_vm(services: Services, vm: Vm, into: Path, operation: Operation) -> Sav
         with operation.step("copy disk"):
             _freeze(services, vm, into, operation)
         return SavedVm(vm, None)
-    machine = _savable_machine(services, vm)
+    machine = savable_machine(services, vm, f"its disk alone can, once it is stopped: banger vm stop {vm.name}")
+
+    def standing() -> None:
+        with operation.step("copy disk"):
+            _freeze(services, vm, into, operation)
+
     with operation.step("save machine"):
-        return SavedVm(vm, _save_machine(services, vm, machine, into, operation))
+        return SavedVm(vm, save_machine(services, vm, machine, into, standing, operation))
 
 
 def _check_own(services: Services, vm: Vm) -> None:
     if vm.state not in (VmState.RUNNING, VmState.STOPPED):
-        hint = "resume" if vm.state is VmState.PAUSED else "show"
+        hint = {VmState.PAUSED: "resume", VmState.SUSPENDED: "start"}.get(vm.state, "show")
         raise BangerError(
             ErrorKind.CONFLICT, f'VM "{vm.name}" is {vm.state.value}, neither running nor stopped', subject=vm.name,
             cause=vm.reason, hint=f"banger vm {hint} {vm.name}",
         )  # fmt: skip
-    if not (vm.image_id and vm.kernel_id):
-        raise BangerError(
-            ErrorKind.CONFLICT, f'VM "{vm.name}" was not created completely', subject=vm.name,
-            hint=f"banger vm delete {vm.name}",
-        )  # fmt: skip
+    check_whole(vm)
     for capability in services.host.capabilities:
         if capability.applies(vm) and Drive in capability.devices(vm):
             raise BangerError(
@@ -58,7 +60,17 @@ def _check_own(services: Services, vm: Vm) -> None:
             )  # fmt: skip
 
 
-def _savable_machine(services: Services, vm: Vm) -> Machine:
+def check_whole(vm: Vm) -> None:
+    """Raise ``conflict`` for a VM that has no image or no kernel, which a store that was put back may have lost."""
+    if not (vm.image_id and vm.kernel_id):
+        raise BangerError(
+            ErrorKind.CONFLICT, f'VM "{vm.name}" was not created completely', subject=vm.name,
+            hint=f"banger vm delete {vm.name}",
+        )  # fmt: skip
+
+
+def savable_machine(services: Services, vm: Vm, hint: str) -> Machine:
+    """The machine of a VM that runs. Raises ``conflict`` if it ended, ``unavailable`` if it cannot be saved."""
     identity = recorded_identity(services, vm.id)
     if identity is None:
         raise _ended(vm)
@@ -68,7 +80,7 @@ def _savable_machine(services: Services, vm: Vm) -> Machine:
     if obstacle := driver.save_obstacle(machine):
         raise BangerError(
             ErrorKind.UNAVAILABLE, f'the machine of VM "{vm.name}" cannot be saved', subject=vm.name, cause=obstacle,
-            hint=f"its disk alone can, once it is stopped: banger vm stop {vm.name}",
+            hint=hint,
         )  # fmt: skip
     return machine
 
@@ -83,15 +95,17 @@ def _ended(vm: Vm) -> BangerError:
     return BangerError(ErrorKind.CONFLICT, f'VM "{vm.name}" has just ended', subject=vm.name, hint=hint)
 
 
-def _save_machine(services: Services, vm: Vm, machine: Machine, into: Path, operation: Operation) -> SavedMachine:
+def save_machine(
+    services: Services, vm: Vm, machine: Machine, into: Path, standing: Callable[[], None], operation: Operation
+) -> SavedMachine:
+    """Save it, with a helper that is in the ledger; ``standing`` is called while it stands still."""
     ledger = services.host.ledger.of(vm.id)
     marker = saver_marker(vm.id)
 
-    def standing() -> None:
+    def stands() -> None:
         crashpoint("vm.save:standing")
         _check_alive(services, vm, machine)
-        with operation.step("copy disk"):
-            _freeze(services, vm, into, operation)
+        standing()
 
     def spawned(identity: ProcessIdentity) -> None:
         crashpoint("vm.save:saver-spawned")
@@ -100,7 +114,7 @@ def _save_machine(services: Services, vm: Vm, machine: Machine, into: Path, oper
     ledger.intend(SAVER, marker)
     crashpoint("vm.save:saver-intended")
     try:
-        saved = driver_of(services, vm).save(machine, machine_in(into), standing, spawned, operation.haste)
+        saved = driver_of(services, vm).save(machine, machine_in(into), stands, spawned, operation.haste)
     finally:
         ledger.strike(SAVER)
     crashpoint("vm.save:saved")

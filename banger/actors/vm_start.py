@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from banger.actors import suspended_files
 from banger.actors.incident_recorder import IncidentRecorder, Start
 from banger.actors.services import Services
 from banger.actors.vm_bringup import LAUNCH, Bringup, Ingredients
@@ -13,7 +14,7 @@ from banger.actors.vm_identity import renew_identity
 from banger.actors.vm_machines import machine_of
 from banger.actors.vm_teardown import tear_down
 from banger.core.crashpoints import crashpoint
-from banger.core.identity import Renewal
+from banger.core.identity import Renewal, RenewalEvent
 from banger.core.image_command import command_of_run
 from banger.core.models import ProcessIdentity, Vm
 from banger.core.operation import Operation
@@ -151,6 +152,9 @@ class VmStart:
 
     def _resume(self) -> None:
         crashpoint("vm.restore:machine-loaded")
+        if self._what.origin and self._what.origin.event is RenewalEvent.WAKE:
+            suspended_files.spend(self._services.layout, self._vm.id)
+            crashpoint("vm.wake:spent")
         machine = machine_of(self._services, self._vm, self.identity)
         self._what.driver.resume(machine, self._operation.haste)
 

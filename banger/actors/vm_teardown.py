@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
+from banger.actors import suspended_files
 from banger.actors.services import Services
 from banger.actors.vm_files import VmFiles
 from banger.core import codec
@@ -108,6 +109,7 @@ def tear_down(services: Services, vm: Vm, identity: ProcessIdentity | None, *, f
         CleanupStep(f"sockets in {place.run_dir}", remove_run_dir, needs=alive),
         *made,
         *disk,
+        CleanupStep("unfinished suspension", lambda: suspended_files.clear_unfinished(services.layout, vm.id)),
         CleanupStep("console mark", lambda: ledger.strike("console")),
         CleanupStep(f"initrd {place.initrd}", lambda: place.initrd.unlink(missing_ok=True)),
     ]

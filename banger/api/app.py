@@ -127,13 +127,14 @@ ROUTES: tuple[Entry, ...] = (
     ),
     _entry("GET", "/v1/vms/{query}", vms.show_vm, "show a VM", answer=Vm),
     _entry("DELETE", "/v1/vms/{query}", vms.delete_vm, "delete a VM", long=True, query=("force", "keep_home")),
-    _entry("POST", "/v1/vms/{query}/start", vms.start_vm, "start a VM", answer=Vm, long=True),
+    _entry("POST", "/v1/vms/{query}/start", vms.start_vm, "start a VM", answer=Vm, long=True, query=("cold",)),
     _entry("POST", "/v1/vms/{query}/stop", vms.stop_vm, "stop a VM", answer=Vm, long=True, query=("timeout_s",)),
     _entry(
         "POST", "/v1/vms/{query}/restart", vms.restart_vm, "restart a VM", answer=Vm, long=True, query=("timeout_s",)
     ),
     _entry("POST", "/v1/vms/{query}/pause", vms.pause_vm, "pause a VM", answer=Vm, long=True),
     _entry("POST", "/v1/vms/{query}/resume", vms.resume_vm, "resume a VM", answer=Vm, long=True),
+    _entry("POST", "/v1/vms/{query}/suspend", vms.suspend_vm, "suspend a VM to disk", answer=Vm, long=True),
     _entry("POST", "/v1/vms/{query}/grow", vms.grow_vm, "grow the disk", body=GrowBody, answer=Vm, long=True),
     _entry("GET", "/v1/vms/{query}/why", why.why, "why a VM stopped or failed"),
     _entry(

@@ -19,7 +19,7 @@ _TEXT: Mapping[str, Any] = {"type": "string"}
 _TEXTS: Mapping[str, Any] = {"type": "array", "items": {"type": "string"}}
 #: What routes take behind the question mark; a name means the same wherever it is.
 _QUERY: Mapping[str, Mapping[str, Any]] = {
-    **dict.fromkeys(("wait", "force", "keep_home", "dry_run", "fix", "leaks", "follow"), _SWITCH),
+    **dict.fromkeys(("wait", "force", "cold", "keep_home", "dry_run", "fix", "leaks", "follow"), _SWITCH),
     **dict.fromkeys(("kernel", "path", "directory", "version"), _TEXT),
     **dict.fromkeys(("state", "label"), _TEXTS),
     "timeout_s": {**_TEXT, "description": "seconds, or with units: 1h30m"},

@@ -21,6 +21,7 @@ from banger.core import codec
 from banger.core.errors import BangerError
 from banger.core.models import VmState
 from banger.core.wire.system import PruneBody
+from banger.layout import Layout
 
 
 async def show_system(request: Request) -> Response:
@@ -83,7 +84,8 @@ async def disk_usage(request: Request) -> Response:
         lambda: {
             "images_bytes": _occupied([layout.data / "images"]),
             "kernels_bytes": _occupied([layout.data / "kernels"]),
-            "vms_bytes": _occupied([layout.data / "vms"]),
+            "vms_bytes": _occupied([layout.data / "vms"]) - _occupied(_suspended(layout)),
+            "suspended_bytes": _occupied(_suspended(layout)),
             "snapshots_bytes": _occupied([layout.data / "snapshots"]),
             "blobs_bytes": _occupied([layout.blobs]),
             "evidence_bytes": _occupied([layout.evidence]),
@@ -93,6 +95,11 @@ async def disk_usage(request: Request) -> Response:
         }
     )
     return JSONResponse(usage)
+
+
+def _suspended(layout: Layout) -> Iterable[Path]:
+    """Where the machines of suspended VMs are."""
+    return (layout.data / "vms").glob("*/suspended")
 
 
 def _occupied(roots: Iterable[Path]) -> int:

@@ -6,7 +6,9 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from banger.actors.orphans import occupied
 from banger.api.context import ApiContext
+from banger.api.vm_texts import Derived
 from banger.core import codec
 from banger.core.models import Image, Kernel, Snapshot, Vm, VmmProgram, VmState
 from banger.store.users import Users
@@ -68,13 +70,18 @@ def driver_view(program: VmmProgram, vms: Sequence[Vm]) -> dict[str, Any]:
     return {**codec.to_plain(program), "used_by": used_by}
 
 
+def _suspended_bytes(context: ApiContext, vm: Vm) -> int:
+    """What the machine of a suspended VM takes on the disk."""
+    return occupied(context.layout.suspended_dir(vm.id)) if vm.state is VmState.SUSPENDED else 0
+
+
 def vm_view(context: ApiContext, vm: Vm) -> dict[str, Any]:
     """A VM with the names of what it is made of, and what is wrong with it."""
     [(_, derived)] = vm_facts(context, [vm])
     return {**codec.to_plain(vm), **derived}
 
 
-def vm_facts(context: ApiContext, vms: Sequence[Vm]) -> list[tuple[Vm, dict[str, str]]]:
+def vm_facts(context: ApiContext, vms: Sequence[Vm]) -> list[tuple[Vm, Derived]]:
     """What is said of VMs beside their own fields; images and kernels are looked up once for all of them."""
     images = {image.id: image.name for image in context.store.images.all()}
     kernels = {kernel.id: kernel.name for kernel in context.store.kernels.all()}
@@ -86,6 +93,7 @@ def vm_facts(context: ApiContext, vms: Sequence[Vm]) -> list[tuple[Vm, dict[str,
                 "image_name": images.get(vm.image_id, vm.spec.image),
                 "kernel_name": kernels.get(vm.kernel_id, vm.spec.kernel),
                 "broken": "" if vm.id in there or vm.state in _WITHOUT_FILES else "its directory is missing",
+                "suspended_bytes": _suspended_bytes(context, vm),
             },
         )
         for vm in vms

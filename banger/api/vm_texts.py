@@ -16,7 +16,7 @@ from banger.core.models import Vm
 _MOST_KEPT = 4096
 
 #: What is said of a VM beside its own fields.
-Derived = dict[str, str]
+Derived = dict[str, str | int]
 
 
 class VmTexts:

@@ -21,6 +21,7 @@ from banger.actors.messages import (
     ResumeVm,
     StartVm,
     StopVm,
+    SuspendVm,
     VmCommand,
 )
 from banger.api.bodies import read_body
@@ -86,9 +87,9 @@ async def create_vm(request: Request) -> Response:
 
 
 async def start_vm(request: Request) -> Response:
-    """Start; a running VM is left alone."""
+    """Start; a running VM is left alone, a suspended one goes on, or boots with ``?cold=true``."""
     vm = find_vm(request)
-    return await _perform(request, StartVm(vm.id, vm.name))
+    return await _perform(request, StartVm(vm.id, vm.name, cold=is_set(request, "cold")))
 
 
 async def stop_vm(request: Request) -> Response:
@@ -127,6 +128,12 @@ async def resume_vm(request: Request) -> Response:
     return await _perform(request, ResumeVm(vm.id, vm.name))
 
 
+async def suspend_vm(request: Request) -> Response:
+    """Save its machine to the disk and end it."""
+    vm = find_vm(request)
+    return await _perform(request, SuspendVm(vm.id, vm.name))
+
+
 async def grow_vm(request: Request) -> Response:
     """Make the disk of a stopped one larger."""
     body = await read_body(request, GrowBody)
@@ -156,7 +163,8 @@ async def facts(request: Request) -> Response:
 async def access(request: Request) -> Response:
     """What the user's own ssh needs. The known_hosts file is written here, so that it is always true."""
     context, vm = context_of(request), find_vm(request)
-    check_running(vm)
+    if vm.state is not VmState.SUSPENDED:  # which is woken by the connection
+        check_running(vm)
     found = context.vms.access(vm)
     known_hosts = context.layout.vm_dir(vm.id) / "known_hosts"
     _keep(known_hosts, known_hosts_line(found))
@@ -214,7 +222,8 @@ def _reached(vm: Vm | None, until: str) -> bool:
         return until == "stopped"
     if until == "running":
         return vm.state is VmState.RUNNING
-    return vm.state not in LIVE and vm.restarts.due_at is None  # one that is about to come back has not stopped
+    # One that is about to come back has not stopped, nor has one that sleeps.
+    return vm.state not in (*LIVE, VmState.SUSPENDED) and vm.restarts.due_at is None
 
 
 async def logs(request: Request) -> Response:

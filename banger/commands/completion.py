@@ -148,7 +148,7 @@ def _fixed(parameter: str) -> Sequence[str] | None:
 
 _FIXED: Mapping[str, Sequence[str]] = {
     "pull": ("missing", "always", "never"),
-    "state": ("creating", "stopped", "starting", "running", "paused", "stopping", "failed", "deleting"),
+    "state": tuple("creating stopped starting running paused stopping suspending suspended failed deleting".split()),
     "until": ("stopped", "running"),
     "log_source": ("console", "vmm"),
     "form": ("bundle", "oci"),

@@ -21,8 +21,8 @@ from banger.core.wire.reading import mebibytes, one_of
 from banger.core.wire.vms import CreateVmBody, GrowBody
 from banger.render.streams import check_reader
 
-_LIVE = frozenset({"starting", "running", "paused", "stopping"})
-_DOWN = frozenset({"stopped", "failed"})
+_LIVE = frozenset({"starting", "running", "paused", "suspending", "stopping"})
+_DOWN = frozenset({"stopped", "suspended", "failed"})
 
 StopTimeout = Annotated[
     str | None, Option("--timeout", "--time", "-t", metavar="TIME", help="Time to wait before killing a VM.")
@@ -47,10 +47,16 @@ def create(
 
 
 def start(
-    ctx: Context, vms: options.VmArguments = None, every: options.AllFlag = False, label: options.LabelFilter = None
+    ctx: Context,
+    vms: options.VmArguments = None,
+    *,
+    every: options.AllFlag = False,
+    label: options.LabelFilter = None,
+    cold: Annotated[bool, Option("--cold", help="Boot suspended VMs, giving up what is in their memory.")] = False,
 ) -> int:
-    """Start stopped VMs."""
-    return _each(ctx.obj, "POST", "start", select(ctx.obj, vms, label, _DOWN, every=every))
+    """Start stopped and suspended VMs."""
+    query = {"cold": True} if cold else {}
+    return _each(ctx.obj, "POST", "start", select(ctx.obj, vms, label, _DOWN, every=every), query)
 
 
 def stop(
@@ -98,6 +104,13 @@ def resume(
 ) -> int:
     """Resume paused VMs."""
     return _each(ctx.obj, "POST", "resume", select(ctx.obj, vms, label, frozenset({"paused"}), every=every))
+
+
+def suspend(
+    ctx: Context, vms: options.VmArguments = None, every: options.AllFlag = False, label: options.LabelFilter = None
+) -> int:
+    """Save VMs to disk and free their memory; they go on when they are started or used."""
+    return _each(ctx.obj, "POST", "suspend", select(ctx.obj, vms, label, frozenset({"running"}), every=every))
 
 
 def grow(

@@ -166,6 +166,8 @@ class VmState(StrEnum):
     RUNNING = "running"
     PAUSED = "paused"
     STOPPING = "stopping"
+    SUSPENDING = "suspending"
+    SUSPENDED = "suspended"
     FAILED = "failed"
     DELETING = "deleting"
 

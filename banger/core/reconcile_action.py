@@ -13,6 +13,8 @@ class ReconcileAction(StrEnum):
 
     NOTHING = "nothing"
     ADOPT = "adopt"
+    FINISH_SUSPEND = "finish suspending it"
+    GIVE_UP = "stop: what it was suspended to is not there"
     FINISH_STOP = "stop: the daemon ended while it was starting or stopping"
     CLEAN = "clean up what a start left"
     RECORD_EXIT = "record that it ended, and clean up"
@@ -21,7 +23,13 @@ class ReconcileAction(StrEnum):
 
 
 def choose_action(
-    state: VmState, *, has_handles: bool, has_process: bool, goes_on: bool, abandoned: bool = False
+    state: VmState,
+    *,
+    has_handles: bool,
+    has_process: bool,
+    goes_on: bool,
+    abandoned: bool = False,
+    is_saved: bool = False,
 ) -> ReconcileAction:
     """Decide.
 
@@ -31,13 +39,20 @@ def choose_action(
         has_process: the ledger names a VMM process.
         goes_on: that very process lives, and so does its machine.
         abandoned: it was held by a session that is over.
+        is_saved: what it was suspended to is there, and its guest has done nothing since.
     """
     if state in (VmState.CREATING, VmState.DELETING):
         return ReconcileAction.ERASE
     if abandoned:
         return ReconcileAction.REMOVE_ABANDONED
+    if is_saved and state is not VmState.STOPPED:
+        is_done = state is VmState.SUSPENDED and not has_handles
+        return ReconcileAction.NOTHING if is_done else ReconcileAction.FINISH_SUSPEND
+    if state is VmState.SUSPENDED:
+        return ReconcileAction.GIVE_UP
     if not has_process:
         return ReconcileAction.CLEAN if state in LIVE or has_handles else ReconcileAction.NOTHING
     if not goes_on:
         return ReconcileAction.RECORD_EXIT
-    return ReconcileAction.ADOPT if state in (VmState.RUNNING, VmState.PAUSED) else ReconcileAction.FINISH_STOP
+    up = (VmState.RUNNING, VmState.PAUSED, VmState.SUSPENDING)
+    return ReconcileAction.ADOPT if state in up else ReconcileAction.FINISH_STOP

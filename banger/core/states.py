@@ -12,16 +12,21 @@ _S = VmState
 MOVES: Mapping[VmState, frozenset[VmState]] = {
     _S.CREATING: frozenset({_S.STOPPED, _S.FAILED, _S.DELETING}),
     _S.STOPPED: frozenset({_S.STARTING, _S.DELETING, _S.FAILED}),
-    _S.STARTING: frozenset({_S.RUNNING, _S.STOPPED, _S.STOPPING, _S.FAILED, _S.DELETING}),
-    _S.RUNNING: frozenset({_S.STOPPING, _S.PAUSED, _S.STOPPED, _S.FAILED, _S.DELETING}),
-    _S.PAUSED: frozenset({_S.RUNNING, _S.STOPPING, _S.STOPPED, _S.FAILED, _S.DELETING}),
+    _S.STARTING: frozenset({_S.RUNNING, _S.STOPPED, _S.SUSPENDED, _S.STOPPING, _S.FAILED, _S.DELETING}),
+    _S.RUNNING: frozenset({_S.STOPPING, _S.PAUSED, _S.SUSPENDING, _S.STOPPED, _S.FAILED, _S.DELETING}),
+    _S.PAUSED: frozenset({_S.RUNNING, _S.STOPPING, _S.SUSPENDING, _S.STOPPED, _S.FAILED, _S.DELETING}),
+    _S.SUSPENDING: frozenset({_S.SUSPENDED, _S.RUNNING, _S.PAUSED, _S.STOPPING, _S.STOPPED, _S.FAILED, _S.DELETING}),
+    _S.SUSPENDED: frozenset({_S.STARTING, _S.STOPPED, _S.FAILED, _S.DELETING}),
     _S.STOPPING: frozenset({_S.STOPPED, _S.FAILED, _S.DELETING}),
-    _S.FAILED: frozenset({_S.STARTING, _S.STOPPED, _S.DELETING}),
+    _S.FAILED: frozenset({_S.STARTING, _S.STOPPED, _S.SUSPENDED, _S.DELETING}),
     _S.DELETING: frozenset({_S.FAILED}),
 }
 
 #: States in which a VMM process may be alive.
-LIVE = frozenset({_S.STARTING, _S.RUNNING, _S.PAUSED, _S.STOPPING})
+LIVE = frozenset({_S.STARTING, _S.RUNNING, _S.PAUSED, _S.SUSPENDING, _S.STOPPING})
+
+#: States of a VM that has nothing to end: its VMM was ended on request, and all that it held was taken down.
+DOWN = frozenset({_S.STOPPED, _S.SUSPENDED})
 
 
 def check_move(vm: Vm, target: VmState) -> None:
@@ -48,7 +53,7 @@ def check_running(vm: Vm) -> None:
             cause=vm.reason,
             hint=f"banger vm wait --until running {vm.name}",
         )
-    verb = {_S.STOPPED: "start", _S.FAILED: "start", _S.PAUSED: "resume"}.get(vm.state, "show")
+    verb = {_S.STOPPED: "start", _S.SUSPENDED: "start", _S.FAILED: "start", _S.PAUSED: "resume"}.get(vm.state, "show")
     raise BangerError(
         ErrorKind.CONFLICT,
         f'VM "{vm.name}" is {vm.state.value}, not running',

@@ -54,6 +54,8 @@ def next_step(vm: Vm, *, leftovers: int) -> str:
             return f"banger vm exec {name} -- COMMAND, or banger vm logs -f {name}"
         case VmState.PAUSED:
             return _PAUSED_NEXT.get(vm.paused_by, "{resume}").format(resume=f"banger vm resume {name}")
+        case VmState.SUSPENDED:
+            return f"banger vm start {name}, or use it: it wakes by itself"
         case VmState.FAILED if leftovers:
             return f"banger system reconcile, then banger vm start {name}"
         case VmState.STOPPED if vm.exit_reason in (ExitReason.GUEST_PANIC, ExitReason.VMM_CRASH):

@@ -173,7 +173,14 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
         )
     )
     housekeepers.append(Housekeeper(parts[0]))
-    sessions = make_sessions(store, guests, supervisor.submit, attendance, evidence.all)
+    sessions = make_sessions(
+        store,
+        guests,
+        supervisor.submit,
+        attendance,
+        evidence.all,
+        lambda vm: layout.suspended_dir(vm.id).exists(),
+    )
     context = ApiContext(
         layout=layout,
         config=config,

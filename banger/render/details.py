@@ -33,6 +33,7 @@ def vm_page(vm: Row, terminal: Terminal) -> str:
         ("id", vm.get("id")),
         ("state", _join(vm_state(vm), running)),
         ("reason", vm.get("reason")),
+        ("suspended", size(vm["suspended_bytes"]) if vm.get("suspended_bytes") else ""),
         ("created", _moment(vm, "created_at")),
         ("started", _moment(vm, "started_at")),
         ("stopped", _moment(vm, "stopped_at")),

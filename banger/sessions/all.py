@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from banger.actors.messages import Command
 from banger.core.attendance import Attendance
 from banger.core.evidence import Evidence
+from banger.core.models import Vm
 from banger.core.ports import Guests
 from banger.core.waiter import Waiter
 from banger.sessions.exec import ExecService
@@ -15,6 +16,7 @@ from banger.sessions.files import FileService
 from banger.sessions.machines import MachineService
 from banger.sessions.run import RunService
 from banger.sessions.ssh import SshService
+from banger.sessions.waking import Waking
 from banger.store import Store
 
 
@@ -35,8 +37,10 @@ def make_sessions(
     submit: Callable[[Command], Waiter],
     attendance: Attendance,
     evidence: Callable[[], Sequence[Evidence]],
+    is_suspended: Callable[[Vm], bool],
 ) -> Sessions:
-    """Join them; see :class:`RunService` for what the arguments are."""
-    execs = ExecService(store, guests)
+    """Join them; see :class:`RunService` and :class:`Waking` for what the arguments are."""
+    waking = Waking(submit, is_suspended)
+    execs = ExecService(store, guests, waking)
     run = RunService(store, submit, attendance, evidence, execs)
-    return Sessions(execs, FileService(guests), MachineService(guests), run, SshService(guests))
+    return Sessions(execs, FileService(guests, waking), MachineService(guests), run, SshService(guests, waking))

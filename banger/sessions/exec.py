@@ -9,25 +9,27 @@ from banger.core.errors import BangerError, ErrorKind
 from banger.core.exec import ExecRequest, ExitStatus
 from banger.core.models import Vm
 from banger.core.ports import GuestProcess, Guests
-from banger.core.states import check_running
 from banger.sessions.caller import Caller, converse
+from banger.sessions.waking import Waking
 from banger.store import Store
 
 
 class ExecService:
     """Starts commands, and sees them through."""
 
-    def __init__(self, store: Store, guests: Guests) -> None:
+    def __init__(self, store: Store, guests: Guests, waking: Waking) -> None:
         self._store = store
         self._guests = guests
+        self._waking = waking
 
     async def start(self, vm: Vm, request: ExecRequest) -> GuestProcess:
-        """Start a command in a running VM; whoever asked has to close it.
+        """Start a command in a VM, which is woken first if it is suspended; whoever asked has to close the command.
 
         Raises:
-            BangerError: ``conflict`` unless the VM runs, and what :meth:`banger.core.ports.RunningGuest.exec` raises.
+            BangerError: ``conflict`` unless the VM runs then, and what :meth:`banger.core.ports.RunningGuest.exec`
+                raises.
         """
-        check_running(vm)
+        vm = await self._waking.awake(vm)
         return await self._guests.session(vm).exec(self.completed(vm, request))
 
     async def run(self, vm: Vm, request: ExecRequest, caller: Caller, timeout_s: float | None = None) -> ExitStatus:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from banger.actors import suspended_files
 from banger.actors.inventory import overview
 from banger.actors.messages import DeleteVm, ReconcileHost
 from banger.actors.vm_machines import machine_of
@@ -52,6 +53,12 @@ SCRIPTS = {
     "pause": ["create", "start", "pause"],
     "resume": ["create", "start", "pause", "resume"],
     "grow": ["create", "grow"],
+    "suspend": ["create", "start", "suspend"],
+    "suspend a paused VM": ["create", "start", "pause", "suspend"],
+    "start of a suspended VM": ["create", "start", "suspend", "start"],
+    "cold start of a suspended VM": ["create", "start", "suspend", "start cold"],
+    "stop of a suspended VM": ["create", "start", "suspend", "stop"],
+    "delete of a suspended VM": ["create", "start", "suspend", "delete"],
     "recover a lost row": ["create", "start", "lose row", "reconcile"],
     "kill": ["create", "start", "kill"],
     "delete": ["create", "delete"],
@@ -196,6 +203,8 @@ def _check_invariants(world, point, *, real):
         stands = world.vmm.condition(machine_of(world.services, vm, identity)).health is Health.PAUSED
         assert stands == (vm.state is VmState.PAUSED), point
         assert world.ledger.of(vm.id).of("saver") == [], point
+    for vm in world.store.vms.all():
+        _check_suspended(world, vm, point)
     for vm_id in {VM_ID, *COPY_IDS} - {vm.id for vm in live}:
         assert processes.find(vmm_marker(vm_id)) is None, f"{point}: a machine was lost"
         assert world.ledger.of(vm_id).of() == [], point
@@ -203,6 +212,19 @@ def _check_invariants(world, point, *, real):
     if not live:
         assert overview(world.services) == [], point
     assert [found for found in overview(world.services) if found.is_leak] == [], point
+
+
+def _check_suspended(world, vm, point):
+    """What it was suspended to is whole, or there is nothing of it."""
+    left = {path.name for path in world.layout.vm_dir(vm.id).glob("suspend*")}
+    assert vm.state not in (VmState.SUSPENDING, VmState.STARTING), point
+    if vm.state is VmState.SUSPENDED:
+        assert left == {"suspended"}, point
+        machine = suspended_files.origin_of(world.layout, vm).machine
+        assert machine is not None
+        assert machine.memory.read_text() == FRESH_MEMORY, point
+    else:
+        assert left == set(), point
 
 
 def _check_snapshot(world, taken, point):

@@ -13,6 +13,7 @@ _PREFIXES = {
     "start": ("vm.start:", "namespace.open:", "tap.prepare:", "ports.prepare:"),
     "stop": ("vm.stop:", "vm.down:", "tap.cleanup:", "ports.cleanup:"),
     "delete": ("vm.delete:",),
+    "suspend": ("vm.suspend:", "vm.save:standing"),
     "fork": ("vm.save:", "vm.fork:", "vm.restore:", "vm.keep:"),
 }
 #: For the short form: where something is on the host that was only intended, or is gone and was not struck out.
@@ -23,6 +24,7 @@ _FEW = (
     "vm.down:process-gone",
     "vm.delete:torn-down",
     "vm.save:standing",
+    "vm.suspend:saved",
     "vm.restore:machine-loaded",
     "vm.fork:made",
 )

@@ -33,6 +33,7 @@ crashpoints.crashpoint = _noting  # before anybody imports it by name
 from banger.actors import messages as m  # noqa: E402
 from banger.actors.vm_machines import machine_of  # noqa: E402
 from banger.core.errors import BangerError  # noqa: E402
+from banger.core.models import VmState  # noqa: E402
 from banger.core.names import new_id  # noqa: E402
 from banger.core.ports import Health, ImageRequest, KernelRequest, ReleaseRequest  # noqa: E402
 from banger.core.wire.vm_spec import VmSpec  # noqa: E402
@@ -96,6 +97,10 @@ def step(world: World, script: str) -> None:  # noqa: C901, PLR0912  # one line 
                 world.do(m.StartVm(VM_ID, "web"))
         case "start" if vm is not None:
             world.do(m.StartVm(VM_ID, "web"))
+        case "start cold" if vm is not None:
+            world.do(m.StartVm(VM_ID, "web", cold=True))
+        case "suspend" if vm is not None and vm.state in (VmState.RUNNING, VmState.PAUSED):
+            world.do(m.SuspendVm(VM_ID, "web"))
         case "stop" if vm is not None:
             world.do(m.StopVm(VM_ID, "web", 0.0))
         case "restart" if vm is not None:

@@ -18,12 +18,13 @@ from tests.support.fakes import World
 
 
 def copied_guests(world: World) -> dict[str, CopiedGuest]:
-    """Have a copied guest in every VM that starts as a copy of another, by id; in others is what was there."""
+    """Have a copied guest in every VM that goes on from a saved machine, by id; in others is what was there."""
     guests: dict[str, CopiedGuest] = {}
     others = world.guests.sessions
 
     def session(vm: Vm) -> RunningGuest:
-        is_copy = vm.forked_from and vm.state is VmState.STARTING
+        is_woken = world.layout.suspended_dir(vm.id).exists()
+        is_copy = vm.state is VmState.STARTING and (vm.forked_from or is_woken)
         return guests.setdefault(vm.id, CopiedGuest()) if is_copy else others(vm)  # type: ignore[return-value]
 
     world.guests.sessions = session

@@ -42,7 +42,12 @@ class Served:
             artifacts=ArtifactContext(StoreResolver(world.store, catalog, world.services.config), catalog),
             vms=VmContext(
                 sessions=make_sessions(
-                    world.store, world.guests, world.supervisor.submit, world.attendance, world.evidence.all
+                    world.store,
+                    world.guests,
+                    world.supervisor.submit,
+                    world.attendance,
+                    world.evidence.all,
+                    lambda vm: world.layout.suspended_dir(vm.id).exists(),
                 ),
                 access=lambda vm: GuestAccess(vm.id, "ssh-ed25519 AAAA", ""),
                 evidence=world.evidence,

@@ -35,8 +35,10 @@ from banger.actors.messages.vms import (
     SaveVm,
     StartVm,
     StopVm,
+    SuspendVm,
     UseDisk,
     VmCommand,
+    WakeVm,
 )
 
 __all__ = [
@@ -84,7 +86,9 @@ __all__ = [
     "StartVm",
     "StopVm",
     "Submit",
+    "SuspendVm",
     "TagImage",
     "UseDisk",
     "VmCommand",
+    "WakeVm",
 ]

@@ -12,6 +12,7 @@ from banger.core.models import ProcessIdentity, Vm
 from banger.core.operation import Operation
 from banger.core.origin import Origin
 from banger.core.ports import SavedMachine
+from banger.core.suspension import USER
 from banger.core.wire.vm_spec import VmSpec
 
 
@@ -57,10 +58,36 @@ class CreateVm(VmCommand):
 
 @dataclass(frozen=True, slots=True)
 class StartVm(VmCommand):
-    """Start it; one that runs is left alone. ``again``: by banger itself, and only if that is still due."""
+    """Start it; one that runs is left alone, and one that is suspended goes on.
+
+    ``again``: by banger itself, and only if that is still due. ``cold``: it boots, whatever it was suspended to.
+    """
 
     verb: ClassVar[str] = "vm.start"
     again: bool = False
+    cold: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SuspendVm(VmCommand):
+    """Save its machine to the disk and end it; a start goes on from there. One that is suspended is left alone.
+
+    ``by``: see :mod:`banger.core.suspension`; by banger only if nobody uses it by then. ``reason`` is for people.
+    """
+
+    verb: ClassVar[str] = "vm.suspend"
+    by: str = USER
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WakeVm(VmCommand):
+    """Let it go on if it is suspended, for somebody who has to do with its guest.
+
+    Answers a VM that runs; ``conflict`` if it is neither suspended nor running by then.
+    """
+
+    verb: ClassVar[str] = "vm.wake"
 
 
 @dataclass(frozen=True, slots=True)

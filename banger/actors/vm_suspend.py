@@ -1,0 +1,144 @@
+"""Suspending a VM to its disk and waking it again, in its owner's thread.
+
+The guest stands still from before its memory is saved until its VMM is gone: nothing that it does is lost, and nothing
+else writes its disk, which therefore stays where it is and needs no copy.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from banger.actors import suspended_files as files
+from banger.actors.messages import SuspendVm
+from banger.actors.orphans import occupied
+from banger.actors.services import Services
+from banger.actors.vm_keeper import VmKeeper
+from banger.actors.vm_machines import driver_of
+from banger.actors.vm_saving import check_whole, savable_machine, save_machine
+from banger.core import clock
+from banger.core.crashpoints import crashpoint
+from banger.core.errors import BangerError, ErrorKind
+from banger.core.models import ExitReason, Snapshot, Vm, VmState
+from banger.core.operation import Operation
+from banger.core.origin import Origin, machine_in
+from banger.core.ports import Machine, SavedMachine
+from banger.core.suspension import IDLE, Suspension
+
+
+def suspend(services: Services, keeper: VmKeeper, vm: Vm, command: SuspendVm, operation: Operation) -> Vm:
+    """Save its machine and end it; one that is suspended is left alone.
+
+    Raises:
+        BangerError: before anything is touched, ``conflict`` for a VM that does not run, and ``unavailable`` if its
+            machine cannot be saved; what VMM drivers raise, and then it runs on.
+    """
+    if vm.state is VmState.SUSPENDED:
+        return vm
+    was = _check(vm)
+    check_whole(vm)
+    machine = savable_machine(services, vm, "")
+    saving = keeper.moved(vm, VmState.SUSPENDING)
+    crashpoint("vm.suspend:begun")
+    if command.by == IDLE and services.vms.guests.served(vm.id):  # who came after this was written waits for it
+        return keeper.save(vm, state=was)
+    driver = driver_of(services, vm)
+    with ExitStack() as undo:
+        undo.callback(_go_on, services, keeper, vm, machine)
+        with operation.step("stand still"):
+            driver.pause(machine, operation.haste)
+        crashpoint("vm.suspend:standing")
+        _save(services, saving, machine, command, operation)
+        undo.pop_all()
+    crashpoint("vm.suspend:saved")
+    return keeper.down(vm, ExitReason.NONE, command.reason, operation, state=VmState.SUSPENDED)
+
+
+def origin_of(services: Services, vm: Vm) -> Origin | None:
+    """What a start of this VM goes on from; None if it boots. Raises ``invalid`` for a damaged one."""
+    if vm.state is VmState.SUSPENDED or (vm.state is VmState.FAILED and files.is_saved(services.layout, vm)):
+        return files.origin_of(services.layout, vm)
+    return None
+
+
+def give_up(services: Services, keeper: VmKeeper, vm: Vm, reason: ExitReason) -> Vm:
+    """Drop what it was suspended to: it is stopped, as after a power failure."""
+    files.clear(services.layout, vm.id)
+    crashpoint("vm.unsuspend:given-up")
+    return keeper.save(vm, state=VmState.STOPPED, exit_reason=reason, reason="", stopped_at=clock.now())
+
+
+def after_failed_start(services: Services, vm: Vm) -> VmState:
+    """What a VM is whose start failed, and whose machine is down: suspended, if its guest has done nothing since."""
+    if services.host.ledger.of(vm.id).of():
+        return VmState.FAILED
+    if files.is_saved(services.layout, vm):
+        return VmState.SUSPENDED
+    files.clear(services.layout, vm.id)
+    return VmState.STOPPED
+
+
+def cannot_wake(services: Services, vm: Vm, error: BangerError) -> BangerError:
+    """The same error, with the way out if the VM stays suspended."""
+    if error.kind is ErrorKind.CANCELLED or not files.is_saved(services.layout, vm):
+        return error
+    hint = f"to boot it from its disk, without what is in its memory: banger vm start --cold {vm.name}"
+    return BangerError(
+        error.kind, f'VM "{vm.name}" cannot be resumed', subject=vm.name,
+        cause=": ".join(filter(None, (error.message, error.cause))), hint=hint,
+    )  # fmt: skip
+
+
+def _check(vm: Vm) -> VmState:
+    """The state that it has, if it may be suspended from there."""
+    if vm.state is VmState.RUNNING or (vm.state is VmState.PAUSED and vm.paused_by == "user"):
+        return vm.state
+    hint = {VmState.STOPPED: "start", VmState.PAUSED: "resume"}.get(vm.state, "show")
+    raise BangerError(
+        ErrorKind.CONFLICT, f'VM "{vm.name}" is {vm.state.value}, not running', subject=vm.name,
+        cause=vm.reason, hint=f"banger vm {hint} {vm.name}",
+    )  # fmt: skip
+
+
+def _save(services: Services, vm: Vm, machine: Machine, command: SuspendVm, operation: Operation) -> None:
+    layout = services.layout
+    place = files.begin(layout, vm)
+    with operation.step("save machine"):
+        saved = save_machine(services, vm, machine, place, lambda: None, operation)
+    snapshot = _snapshot(vm, saved, occupied(machine_in(place)))
+    with operation.step("publish"):
+        files.finish(layout, vm, Suspension(snapshot, command.by, vm.started_at))
+
+
+def _go_on(services: Services, keeper: VmKeeper, vm: Vm, machine: Machine) -> None:
+    """After a failure: what was saved is void before the guest does anything."""
+    files.clear(services.layout, vm.id)
+    if vm.state is VmState.RUNNING:
+        try:
+            driver_of(services, vm).resume(machine)
+        except BangerError:  # it has ended, and its end is reconciled next
+            if services.vms.vmms.processes.is_alive(machine.identity):
+                raise
+    keeper.save(vm)
+
+
+def _snapshot(vm: Vm, saved: SavedMachine, size: int) -> Snapshot:
+    """What is saved, as a snapshot says it; none of those that are listed."""
+    return Snapshot(
+        id=vm.id,
+        name=vm.name,
+        vm_id=vm.id,
+        vm_name=vm.name,
+        image_id=vm.image_id,
+        kernel_id=vm.kernel_id,
+        spec=vm.spec,
+        storage=vm.storage,
+        created_at=clock.now(),
+        owner_uid=vm.owner_uid,
+        vmm=saved.vmm,
+        vmm_version=saved.vmm_version,
+        cpu=saved.cpu,
+        accelerator=saved.accelerator,
+        memory_mib=saved.memory_mib,
+        details=saved.details,
+        memory_bytes=size,
+    )
