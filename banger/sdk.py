@@ -170,6 +170,19 @@ class Vms:
         path = path_of("snapshots", snapshot, "restore")
         return Machine(self._client, self._client.long("POST", path, body=body, on_event=on_event))
 
+    def fork(
+        self,
+        snapshot: str,
+        count: int = 1,
+        *,
+        name: str = "",
+        ports: Sequence[PortForward] = (),
+        on_event: OnEvent | None = None,
+    ) -> Sequence[Machine]:
+        """Create running copies of the machine of a snapshot, all or none; as :meth:`Machine.fork` of a machine."""
+        path, body = path_of("snapshots", snapshot, "fork"), ForkBody(count, name, tuple(ports))
+        return [Machine(self._client, row) for row in self._client.long("POST", path, body=body, on_event=on_event)]
+
     def spec(self, image: str, *, ephemeral: bool = False, **spec: Unpack[SpecOptions]) -> VmSpec:
         """A spec, with defaults from the settings.
 

@@ -10,13 +10,14 @@ import tempfile
 import traceback
 from pathlib import Path
 
-from bench import booting, channel, jailed, listing, pulling, scaling, taps, uplinks, vmms
+from bench import booting, channel, forking, jailed, listing, pulling, scaling, taps, uplinks, vmms
 from bench.measure import LEAST_ROUNDS, Comparison, table
 
 BENCHES = {
     "listing": listing.run,
     "booting": booting.run,
     "channel": channel.run,
+    "forking": forking.run,
     "jailed": jailed.run,
     "pulling": pulling.run,
     "scaling": scaling.run,

@@ -2,6 +2,7 @@
 #ifndef AGENT_H
 #define AGENT_H
 
+#include <sys/stat.h>
 #include <sys/types.h>
 
 #include "wire.h"
@@ -48,6 +49,7 @@ struct stream {
     int64_t unhurried; /* ms: until then nobody waits to hear that the command runs; 0: somebody does */
     bool hung_up;
     char run[65]; /* an exec's ID */
+    bool picked; /* the agent's own choice */
     struct dial *dial;
     struct freeze *freeze;
 
@@ -86,12 +88,16 @@ struct channel {
 };
 
 /* What the agent found where it started, and keeps open whatever becomes of the place. */
+#define OOM_SPARED "-1000" /* none of the OOM killer's */
+
 struct surroundings {
     int proc; /* /proc; -1: none */
     int random, null; /* /dev/urandom, /dev/null */
     int cgroups; /* the directory in which each command gets one; -1: none */
     int freezable; /* the file system below the root, if the root itself cannot be frozen; -1: none */
     int key_dir; /* where the host key of banger's own ssh server is; -1: none */
+    int oom; /* this process's own oom_score_adj, which is OOM_SPARED; -1: it is spared nothing */
+    struct stat mounts; /* the namespace of its mounts; no st_ino: not known */
     bool confined; /* this process's root is not the image's */
     const char *environment; /* of the VM's configuration: NAME=VALUE, a zero after each */
     size_t environment_size;
@@ -200,6 +206,8 @@ void spare_leave(void);
 void cgroups_open(void);
 bool cgroup_make(const char *run, int *directory);
 void cgroup_drop(const char *run);
+bool cgroup_reuse(char run[65], int *directory);
+bool cgroup_keep(const char *run);
 bool cgroup_kill(const char *run);
 bool cgroup_signal(const char *run, int number);
 void kill_session(pid_t leader);

@@ -16,6 +16,7 @@ enum { SWEEP_MS = 1000, MOST_DOOMED = 4096 };
 
 static bool leftovers;
 static int64_t swept;
+static char kept[65]; /* an empty cgroup for the next command without an ID: making one takes long */
 
 /* The hierarchy is mounted, opened and detached again: neither seen nor unmounted by anybody, it lives as long as this
    process. Without "favordynmods" (Linux 6.0), joining a cgroup takes as long as RCU does. */
@@ -43,13 +44,17 @@ static void drop_all(void) {
         struct dirent *entry = readdir(directory);
         if (!entry)
             break;
-        if (entry->d_type == DT_DIR && entry->d_name[0] != '.' &&
+        if (entry->d_type == DT_DIR && entry->d_name[0] != '.' && strcmp(entry->d_name, kept) != 0 &&
             unlinkat(around.cgroups, entry->d_name, AT_REMOVEDIR) < 0 && errno == EBUSY)
             leftovers = true;
     }
     if (directory)
         closedir(directory);
     swept = now_ms();
+}
+
+static int open_cgroup(const char *run) {
+    return openat(around.cgroups, run, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 }
 
 /* Makes the cgroup of an exec. False, with errno, if there is one with processes already; directory may be -1. */
@@ -59,12 +64,37 @@ bool cgroup_make(const char *run, int *directory) {
         return true;
     if (leftovers && now_ms() - swept > SWEEP_MS)
         drop_all();
+    if (!strcmp(run, kept))
+        *kept = 0;
     if (mkdirat(around.cgroups, run, 0755) < 0 && errno == EEXIST) {
         if (unlinkat(around.cgroups, run, AT_REMOVEDIR) < 0 && errno == EBUSY)
             return false;
         mkdirat(around.cgroups, run, 0755);
     }
-    *directory = openat(around.cgroups, run, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    *directory = open_cgroup(run);
+    return true;
+}
+
+/* The cgroup that was kept, and its name; false if there is none. */
+bool cgroup_reuse(char run[65], int *directory) {
+    bool reused = *kept && (*directory = open_cgroup(kept)) >= 0;
+    if (reused)
+        snprintf(run, 65, "%s", kept);
+    *kept = 0;
+    return reused;
+}
+
+static bool is_empty(const char *run) {
+    char path[96], events[256];
+    snprintf(path, sizeof path, "%s/cgroup.events", run);
+    return read_file(around.cgroups, path, events, sizeof events) > 0 && strstr(events, "populated 0");
+}
+
+/* The name is the agent's own choice, so another command may have it: keeps the cgroup if nothing is left in it. */
+bool cgroup_keep(const char *run) {
+    if (*kept || around.cgroups < 0 || !is_empty(run))
+        return false;
+    snprintf(kept, sizeof kept, "%s", run);
     return true;
 }
 

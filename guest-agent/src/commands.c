@@ -64,6 +64,8 @@ static bool is_running(const char *run) {
 /* An ID that no command has, and its cgroup. One may be left of an agent before this one. */
 void pick_run(char run[65], int *cgroup) {
     static unsigned number;
+    if (cgroup_reuse(run, cgroup))
+        return;
     do
         snprintf(run, 65, "agent-%u", ++number);
     while (is_running(run) || !cgroup_make(run, cgroup));
@@ -99,6 +101,7 @@ void exec_start(struct stream *stream, const struct reader *request) {
         snprintf(stream->run, sizeof stream->run, "%s", run);
     else
         pick_run(stream->run, &spawn.cgroup);
+    stream->picked = !*run;
     if (tty ? open_terminal(&spawn, &started, rows, columns) : open_pipes(&spawn, &started, true, true)) {
         child_attach(stream, &spawn, &started, run_exec, request);
         stream->deadline = stream->child ? deadline : 0;

@@ -19,23 +19,19 @@ static bool same(const struct stat *one, const struct stat *other) {
 
 /* Makes process 1's root directory this process's own. */
 void enter_image(void) {
-    static struct stat mounts; /* this process's own, once they are known */
     struct stat own, its;
-    if (!mounts.st_ino && fstatat(PROC_FD, "self/ns/mnt", &mounts, 0) < 0)
-        mounts.st_ino = 0;
-    if (mounts.st_ino && fstatat(PROC_FD, "1/ns/mnt", &its, 0) == 0 && !same(&mounts, &its)) {
+    if (around.mounts.st_ino && fstatat(PROC_FD, "1/ns/mnt", &its, 0) == 0 && !same(&around.mounts, &its)) {
         int space = openat(PROC_FD, "1/ns/mnt", O_RDONLY | O_CLOEXEC);
         if (space < 0 || setns(space, CLONE_NEWNS) < 0)
             report_errno("cannot enter the mounts of process 1");
         close(space);
-        mounts = its;
+        around.mounts = its;
     }
-    bool found = fstatat(PROC_FD, "1/root", &its, 0) == 0;
-    if (!found && around.confined)
+    int root = openat(PROC_FD, "1/root", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (root < 0 && around.confined)
         report_errno("cannot find the root directory of process 1");
-    if (found && (stat("/", &own) < 0 || !same(&own, &its))) {
-        int root = openat(PROC_FD, "1/root", O_PATH | O_DIRECTORY | O_CLOEXEC);
-        if (root < 0 || fchdir(root) < 0 || chroot(".") < 0)
+    if (root >= 0) {
+        if ((fstat(root, &its) < 0 || stat("/", &own) < 0 || !same(&own, &its)) && (fchdir(root) < 0 || chroot(".") < 0))
             report_errno("cannot enter the root directory of process 1");
         close(root);
     }

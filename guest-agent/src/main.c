@@ -58,7 +58,15 @@ static void set_limits(void) {
     setrlimit(RLIMIT_NOFILE, &files);
     setrlimit(RLIMIT_CORE, &all);
     setrlimit(RLIMIT_NPROC, &all);
-    write_file(around.proc, "self/oom_score_adj", "-1000");
+    write_file(around.proc, "self/oom_score_adj", OOM_SPARED);
+}
+
+/* What each new process would else have to find out or say for itself, while somebody waits for it. */
+static void know_oneself(bool is_spared) {
+    if (fstatat(around.proc, "self/ns/mnt", &around.mounts, 0) < 0)
+        around.mounts.st_ino = 0;
+    if (is_spared)
+        around.oom = openat(around.proc, "self/oom_score_adj", O_WRONLY | O_CLOEXEC);
 }
 
 static void look_around(void) {
@@ -99,6 +107,7 @@ static int serve(const struct options *options) {
         set_limits();
     if (options->again)
         supervise();
+    know_oneself(options->toolbox != NULL);
     loop_start();
     begin_channels();
     while (!options->count || channels || streams)

@@ -3,7 +3,7 @@
 
 enum { LONGEST_SLEEP_MS = 60000 };
 
-struct surroundings around = {.proc = -1, .random = -1, .null = -1, .cgroups = -1, .freezable = -1, .key_dir = -1,
+struct surroundings around = {.proc = -1, .random = -1, .null = -1, .cgroups = -1, .freezable = -1, .key_dir = -1, .oom = -1,
                               .environment = ""};
 
 /* How long the loop may sleep; -1 for as long as nothing happens. */

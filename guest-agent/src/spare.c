@@ -97,6 +97,7 @@ bool spare_take(struct stream *stream, const struct reader *request) {
     close(spare.order);
     spare.order = -1;
     memcpy(stream->run, spare.run, sizeof stream->run);
+    stream->picked = true;
     child_adopt(stream, &spare.started);
     spare.started = (struct started)NOT_STARTED;
     return true;

@@ -72,7 +72,6 @@ static _Noreturn void become_child(struct spawn *spawn, child_body *body, struct
             close(i);
     setsid();
     request_flags = spawn->flags;
-    write_file(PROC_FD, "self/oom_score_adj", "0");
     umask(022);
     prctl(PR_SET_NAME, "banger-request"); /* it is not the agent, whatever becomes of it (has_agent in bin/start) */
     body(request);
@@ -89,14 +88,21 @@ static struct reader copy_of(const struct reader *request) {
     return (struct reader){copy, copy + size, request->bad};
 }
 
+static void say_oom(const char *score) {
+    ssize_t written = around.oom < 0 ? 0 : pwrite(around.oom, score, strlen(score), 0);
+    (void)written;
+}
+
 /* Starts a process. Its descriptors are closed here, whatever happens; the agent's ends if there is none, with errno. */
 bool spawn_child(struct spawn *spawn, struct started *started, child_body *body, const struct reader *request) {
     struct reader own = copy_of(request);
     started->pid = -1;
     if (make_pipe(&started->status, &spawn->status, false)) {
+        say_oom("0"); /* what the child is to have: inherited, that takes less than to say it there */
         started->pid = spawn_into(spawn->cgroup);
         if (started->pid == 0)
             become_child(spawn, body, &own);
+        say_oom(OOM_SPARED);
     }
     int error = errno;
     if (spawn->held) {

@@ -387,7 +387,7 @@ void streams_sweep(void) {
         for (int i = 0; i < 2; i++)
             if (stream->writers[i] >= 0)
                 close(stream->writers[i]);
-        if (*stream->run)
+        if (*stream->run && !(stream->picked && cgroup_keep(stream->run)))
             cgroup_drop(stream->run);
         backlog_free(&stream->backlog);
         dial_free(stream);

@@ -77,7 +77,7 @@ def test_forks_are_numbered_or_named_by_a_pattern(served, sdk, web):
     assert [fork.name for fork in web.fork(2, name="worker-{n}")] == ["worker-1", "worker-2"]
     assert [fork.name for fork in web.fork(name="copy")] == ["copy"]
     web.snapshot("ready")
-    assert [vm["name"] for vm in post(served, "snapshots", "ready", "fork", count=2)] == ["web-4", "web-5"]
+    assert [fork.name for fork in sdk.vms.fork("ready", 2)] == ["web-4", "web-5"]
     assert all(contents(served, sdk.vms.get(f"web-{n}")) == ("first", "first") for n in range(1, 6))
     assert sdk.vms.restore("ready").name == "web-6"
 
