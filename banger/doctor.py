@@ -246,7 +246,7 @@ def check_network(layout: Layout) -> Iterator[Check]:
     from banger.network import coexistence, probe  # noqa: PLC0415  # the daemon's world, for this question only
     from banger.network.namespace import probe as namespaces  # noqa: PLC0415
 
-    yield explain_user_network(namespaces.look())
+    yield explain_user_network(obstacle := namespaces.look(), None if obstacle else namespaces.failure())
     can, reason = probe.available()
     if not can:
         yield Check("taps", Status.OK, f"none on this host's own network: {reason}")
@@ -262,8 +262,16 @@ def check_network(layout: Layout) -> Iterator[Check]:
         yield Check(finding.name, verdict, finding.problem, finding.remedy)
 
 
-def explain_user_network(obstacle: str) -> Check:
-    """What VMs of the network ``user`` have here; ``obstacle`` is why they do not have what they should."""
+def explain_user_network(obstacle: str, failure: tuple[str, str] | None = None) -> Check:
+    """What VMs of the network ``user`` have here.
+
+    Args:
+        obstacle: why they do not have what they should; empty if all that it takes is there.
+        failure: why it does not work all the same, and what to look at.
+    """
+    if not obstacle and failure:
+        detail = f"pasta does not start, so VMs on the network user reach nothing beyond this host: {failure[0]}"
+        return Check("network", Status.WARNING, detail, failure[1])
     if not obstacle:
         return Check("network", Status.OK, "VMs are confined to what --egress allows, without privileges (pasta)")
     detail, _, remedy = obstacle.partition(": ")

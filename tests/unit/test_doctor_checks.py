@@ -15,6 +15,7 @@ from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import VmmProgram
 from banger.doctor import PROGRAMS, Check, Status
 from banger.layout import Layout
+from banger.network.namespace import probe as namespaces
 from banger.vmm.qemu import probe
 from tests.support.cli import Cli
 from tests.support.fake_api import FakeApi
@@ -233,3 +234,31 @@ def test_missing_network_is_told_with_the_remedy_and_with_what_stands_in_for_it(
     assert "pasta is not installed" in found.detail
     assert "slirp" in found.detail
     assert "this host's own services" in found.detail
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        ("Couldn't open network namespace /proc/7/ns/net: Permission denied", "AppArmor"),
+        ("External interface not usable", "no default route"),
+        ("Failed to open tun socket in namespace", "/dev/net/tun"),
+        ("", "pasta --config-net"),
+    ],
+)
+def test_network_program_that_is_there_and_does_not_start_is_found_with_its_words_and_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, remedy: str
+) -> None:
+    program = tmp_path / "pasta"
+    program.write_text(f'#!/bin/sh\necho "Failed to send 68 bytes to syslog" >&2\necho "{words}" >&2\nexit 1\n')
+    program.chmod(0o755)
+    monkeypatch.setattr(namespaces, "require_program", lambda _: str(program))
+    found = doctor.explain_user_network("", namespaces.failure())
+    assert found.verdict is Status.WARNING
+    assert (words or "status 1") in found.detail
+    assert "syslog" not in found.detail
+    assert remedy in found.remedy
+
+
+def test_network_program_that_works_is_fine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(namespaces, "require_program", lambda _: "/bin/true")
+    assert doctor.explain_user_network("", namespaces.failure()).verdict is Status.OK

@@ -21,7 +21,7 @@ from banger.network.namespace import probe
 from banger.network.namespace.client import Worker
 from banger.network.namespace.holder import find_holder, start_holder
 from banger.network.namespace.holder import marker_of as holder_marker
-from banger.network.namespace.uplink import UPLINK, command_line, find_uplink, start_uplink
+from banger.network.namespace.uplink import UPLINK, command_line, find_uplink, remedy_of, start_uplink
 from banger.network.namespace.uplink import marker_of as uplink_marker
 from banger.network.namespace.worker import make_socket
 from banger.network.sysctl import route_packets
@@ -130,7 +130,7 @@ class NamespacePlace:
             uplink, why = start_uplink(require_program(probe.PROGRAM), argv, self._has_uplink)
             if uplink is None:
                 logger.warning("VMs have no way out of their network namespace: {}", why)
-                return f"this VM reaches nothing beyond this host: pasta does not start: {why}"
+                return f"this VM reaches nothing beyond this host: pasta does not start: {why} ({remedy_of(why)})"
             crashpoint("namespace.open:connected")
         self._uplink = uplink
         return ""

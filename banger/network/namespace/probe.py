@@ -10,6 +10,7 @@ from pathlib import Path
 from banger.core.errors import BangerError
 from banger.network.namespace.entering import Entry
 from banger.network.namespace.holder import remedy
+from banger.network.namespace.uplink import remedy_of, try_uplink
 from banger.posix.programs import find_program, not_installed, require_program
 
 PROGRAM = "pasta"
@@ -44,6 +45,12 @@ def look() -> str:
     except (OSError, subprocess.TimeoutExpired, BangerError) as error:
         return f"no user namespace can be made: {error}"
     return f"no user namespace can be made ({done.stderr.strip()}): {remedy()}" if done.returncode else ""
+
+
+def failure() -> tuple[str, str] | None:
+    """Why the way out does not work although all that it takes is there, and what to look at. It is tried for that."""
+    why = try_uplink(require_program(PROGRAM), is_root=os.geteuid() == 0)
+    return (why, remedy_of(why)) if why else None
 
 
 def entry() -> Entry:

@@ -21,6 +21,14 @@ _TIMEOUT_S = 10.0
 _POLL_S = 0.005
 #: It also writes to the system's log, and tells when it cannot.
 _NOISE = "syslog"
+#: Its words, and what helps: that a profile of AppArmor's or SELinux forbids it what it does is the commonest.
+_REMEDIES = (
+    ("tun socket", "ls -l /dev/net/tun"),
+    ("external interface", "ip route: this host has no default route"),
+    ("denied", "dmesg | grep -i denied: AppArmor or SELinux may keep pasta from it"),
+    ("not permitted", "dmesg | grep -i denied: AppArmor or SELinux may keep pasta from it"),
+    ("option", "update passt: 2023-03 or newer"),
+)
 
 
 def marker_of(installation_id: str) -> str:
@@ -43,19 +51,46 @@ def command_line(marker: str, holder_pid: int, *, is_root: bool) -> list[str]:
     return [
         marker,
         "--foreground",
+        "--no-netns-quit",  # as long as a VM is in there, whatever becomes of the holder
+        *_options(is_root=is_root),
+        "--userns", f"/proc/{holder_pid}/ns/user",
+        "--netns", f"/proc/{holder_pid}/ns/net",
+    ]  # fmt: skip
+
+
+def _options(*, is_root: bool) -> list[str]:
+    return [
         "--config-net",
         "--no-map-gw",
-        "--no-netns-quit",  # as long as a VM is in there, whatever becomes of the holder
         "--tcp-ports", "none",
         "--udp-ports", "none",
         "--tcp-ns", "none",
         "--udp-ns", "none",
         "--ns-ifname", UPLINK,
-        "--userns", f"/proc/{holder_pid}/ns/user",
-        "--netns", f"/proc/{holder_pid}/ns/net",
         # It would become nobody, who may not enter root's namespaces. It gives up root's rights all the same.
         *(("--runas", "0") if is_root else ()),
     ]  # fmt: skip
+
+
+def try_uplink(program: str, *, is_root: bool) -> str:
+    """Why it does not start here, in namespaces of its own that end at once; empty if it does."""
+    argv = [program, *_options(is_root=is_root), "--", "/bin/true"]
+    try:
+        done = subprocess.run(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=_TIMEOUT_S,
+            check=False, cwd="/", env=vmm_environment(os.environ), start_new_session=True,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error)
+    return (_words(done.stdout) or f"it ended with status {done.returncode}") if done.returncode else ""
+
+
+def remedy_of(why: str) -> str:
+    """What to look at, by the words that ``pasta`` failed with."""
+    for sign, remedy in _REMEDIES:
+        if sign in why.lower():
+            return remedy
+    return "pasta --config-net -- true"
 
 
 def start_uplink(program: str, argv: Sequence[str], is_there: Callable[[], bool]) -> tuple[ProcessIdentity | None, str]:
