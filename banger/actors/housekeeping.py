@@ -10,6 +10,7 @@ from loguru import logger
 
 from banger.actors.messages import Command, DeleteVm, PauseVm, ReconcileVm, ResumeVm, StartVm, StopVm
 from banger.actors.services import Services
+from banger.actors.vm_clock import WakeWatch
 from banger.actors.vm_machines import condition_of, driver_of
 from banger.actors.vm_teardown import recorded_identity
 from banger.core import clock
@@ -30,12 +31,13 @@ class Housekeeper:
         self._services = services
         self._begun = clock.now()
         self._last_used: dict[str, datetime] = {}
+        self._wakes = WakeWatch(services.vms)
         self._used: dict[str, int] = {}  # bytes on the host's disk at the last look of the guard
 
     @property
     def chores(self) -> Sequence[Callable[[], None]]:
         """All that is to be done on a tick; none needs another."""
-        return (self.guard, self.check_vmms, self.look, self.start_again)
+        return (self.guard, self.check_vmms, self.look, self.start_again, self.set_clocks)
 
     def begin(self) -> None:
         """Start what a new daemon brings back. Once, after the first reconcile."""
@@ -92,6 +94,10 @@ class Housekeeper:
             if condition.health is not Health.RUNS:
                 logger.warning("{}: its machine does not run: {}", vm.name, condition.words)
                 services.submit(ReconcileVm(vm.id, vm.name), Deadline.never())
+
+    def set_clocks(self) -> None:
+        """Set those of running guests right if this host has slept."""
+        self._wakes.look(lambda: [vm for vm in self._services.store.vms.all() if vm.state is VmState.RUNNING])
 
     def guard(self) -> None:
         """Pause VMs before the host or their snapshot runs out of room, and let them go on when there is some."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from banger.actors import vm_clock
 from banger.actors.messages import PauseVm, ResumeVm
 from banger.actors.services import Services
 from banger.actors.vm_keeper import VmKeeper
@@ -58,7 +59,9 @@ def resume(services: Services, keeper: VmKeeper, vm: Vm, command: ResumeVm, oper
     crashpoint("vm.resume:runs")
     if before.is_stalled:
         _check_goes_on(services, keeper, vm, identity, command, operation)
-    return keeper.save(vm, state=VmState.RUNNING, paused_by="", reason="")
+    resumed = keeper.save(vm, state=VmState.RUNNING, paused_by="", reason="")
+    vm_clock.set_right(services.vms, resumed, operation.haste)
+    return resumed
 
 
 def _check_goes_on(

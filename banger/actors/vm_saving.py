@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+from banger.actors import vm_clock
 from banger.actors.messages import SavedVm
 from banger.actors.services import Services
 from banger.actors.vm_files import VmFiles
@@ -35,12 +37,19 @@ def save_vm(services: Services, vm: Vm, into: Path, operation: Operation) -> Sav
         return SavedVm(vm, None)
     machine = savable_machine(services, vm, f"its disk alone can, once it is stopped: banger vm stop {vm.name}")
 
+    stood = time.monotonic()
+
     def standing() -> None:
+        nonlocal stood
+        stood = time.monotonic()
         with operation.step("copy disk"):
             _freeze(services, vm, into, operation)
 
     with operation.step("save machine"):
-        return SavedVm(vm, save_machine(services, vm, machine, into, standing, operation))
+        saved = SavedVm(vm, save_machine(services, vm, machine, into, standing, operation))
+        if time.monotonic() - stood > vm_clock.SHORT_S:
+            vm_clock.set_right(services.vms, vm, operation.haste)
+        return saved
 
 
 def _check_own(services: Services, vm: Vm) -> None:

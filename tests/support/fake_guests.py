@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
+from banger.core import clock
 from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import Vm
@@ -26,7 +27,8 @@ class FakeGuests:
         self.refusal: BangerError | None = None
         self.silent = False
         self.on_power_off: Callable[[Vm], None] = lambda vm: None
-        self.sessions: Callable[[Vm], RunningGuest] = _no_session
+        self.late_ns: dict[str, int] = {}
+        self.sessions: Callable[[Vm], RunningGuest] = lambda vm: cast("RunningGuest", _Clock(self.late_ns, vm))
 
     def connect(self, vm: Vm, operation: Operation, timeout_s: float, token: CancelToken | None = None) -> None:
         if self.refusal is not None:
@@ -66,5 +68,24 @@ class FakeGuests:
         return self.sessions(vm)
 
 
-def _no_session(vm: Vm) -> RunningGuest:
-    raise AssertionError(f"nothing is to run in {vm.name}")
+class _Clock:
+    """A guest of which nothing is wished but that its clock is right; ``late_ns`` is by how much whose is not."""
+
+    def __init__(self, late_ns: dict[str, int], vm: Vm) -> None:
+        self._late_ns = late_ns
+        self._vm = vm
+
+    @property
+    def machine(self) -> _Clock:
+        return self
+
+    async def clock(self) -> int:
+        return clock.unix_ns() - self._late_ns.get(self._vm.name, 0)
+
+    async def set_clock(self, unix_ns: int) -> int:
+        before = await self.clock()
+        self._late_ns[self._vm.name] = clock.unix_ns() - unix_ns
+        return before
+
+    def __getattr__(self, name: str) -> None:
+        raise AssertionError(f"nothing is to run in {self._vm.name}")
