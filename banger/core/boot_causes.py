@@ -39,8 +39,8 @@ _LATE = "the guest did not come up in time"
 _SHIPPED_KERNEL = "debian-cloud"
 #: What a kernel does whose file is damaged, depending on where: anything, before banger's init runs.
 _LIKE_DAMAGE = frozenset(
-    "silent silent-kvm slow slow-kvm busy-host reset reset-silent memory panic kernel-crashed stall timer no-initrd"
-    " initrd-damaged init-missing init-for-another-processor init-ended kernel-cpu powered-off".split()
+    "silent silent-kvm slow slow-kvm busy-host reset reset-silent reset-kvm memory panic kernel-crashed stall timer"
+    " no-initrd initrd-damaged init-missing init-for-another-processor init-ended kernel-cpu powered-off".split()
 )
 _NAMES = {HARDWARE: "on KVM", EMULATED: "under emulation"}
 
@@ -141,6 +141,9 @@ def _ended(facts: BootFacts, ended: ExitRecord, console: str, *, silent: bool) -
     if silent and 0 < facts.memory_mib < SMALL_MEMORY_MIB:
         words = f"the machine was reset before the kernel's first word, with only {facts.memory_mib} MiB of memory"
         return "memory", words, Remedy.MEMORY, console
+    if silent and facts.accelerator == HARDWARE:  # what an entry that this KVM cannot make looks like from outside
+        words = "the machine was reset before the kernel's first word: this KVM cannot run it, or its file is damaged"
+        return "reset-kvm", words, Remedy.EMULATION, console
     if silent:
         words = "the machine was reset before the kernel's first word, as a kernel does whose file is damaged"
         return "reset-silent", words, Remedy.KERNEL, console

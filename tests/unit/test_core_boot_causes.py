@@ -133,6 +133,9 @@ def test_reported_console_is_explained(tracker: str, console: str, vmm_log: str,
         ({"kernel_fault": "it is cut short", "ended": RESET}, "kernel-damaged", "cut short", "--kernel"),
         ({"kernel_arguments": "quiet console=tty0"}, "console-elsewhere", '"tty0"', "--kernel"),
         ({"ended": RESET}, "reset-silent", "reset before the kernel's first word", "--kernel"),
+        # firecracker#5437, #685: nested KVM that cannot enter the kernel; Firecracker then exits with 0, without a line
+        ({"ended": RESET, "accelerator": "kvm"}, "reset-kvm", "this KVM cannot run it", "--accelerator tcg"),
+        ({"ended": RESET, "accelerator": "kvm", "kernel_fault": "it is cut short"}, "kernel-damaged", "cut short", "--kernel"),
         ({"ended": RESET, "memory_mib": 64}, "memory", "64 MiB", "--memory 256M"),
         ({"ended": ExitRecord(ExitReason.OUT_OF_MEMORY, "the host's kernel killed the VMM because memory ran out", -9)},
          "vmm-out-of-memory", "memory ran out", "stop other VMs"),  # kubevirt#4560
