@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import pwd
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from banger.posix.files import read_regular
 from banger.trusted_path import check_own, check_trusted
+
+#: Says where the sockets are, for whoever has another environment than the daemon had when it was started.
+_RUN_FILE = "run-directory"
 
 
 class ImagePlace(Protocol):
@@ -35,16 +41,22 @@ class Layout:
         run: sockets; gone after a reboot.
         config: ``config.toml`` and ``catalog.d``.
         cache: what can be made again.
+        keeps_run: ``run`` depends on more than where the data is, so it is written down there.
     """
 
     data: Path
     run: Path
     config: Path
     cache: Path
+    keeps_run: bool = False
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str] | None = None, uid: int | None = None) -> Layout:
-        """System paths for root, XDG paths for a user; ``BANGER_HOME`` moves all of it under one directory."""
+        """System paths for root, XDG paths for a user; ``BANGER_HOME`` moves all of it under one directory.
+
+        A user's sockets stay where they are as long as that directory is there: a session has ``XDG_RUNTIME_DIR``, and
+        ``cron``, ``su`` and ``sudo -u`` have none or another user's.
+        """
         env = os.environ if env is None else env
         uid = os.getuid() if uid is None else uid
         if home := env.get("BANGER_HOME"):
@@ -52,12 +64,13 @@ class Layout:
             return cls(root / "data", root / "run", root / "config", root / "cache")
         if uid == 0:
             return cls(Path("/var/lib/banger"), Path("/run/banger"), Path("/etc/banger"), Path("/var/cache/banger"))
-        base = Path(env.get("HOME") or "/")
+        base = Path(env.get("HOME") or _home_of(uid))
         data = Path(env.get("XDG_DATA_HOME") or base / ".local/share")
         config = Path(env.get("XDG_CONFIG_HOME") or base / ".config")
         cache = Path(env.get("XDG_CACHE_HOME") or base / ".cache")
-        run = Path(env.get("XDG_RUNTIME_DIR") or cache)
-        return cls(data / "banger", run / "banger", config / "banger", cache / "banger")
+        runtime = Path(env.get("XDG_RUNTIME_DIR") or cache)
+        run = _kept_run(data / "banger", uid) or (runtime if _is_directory_of(runtime, uid) else cache) / "banger"
+        return cls(data / "banger", run, config / "banger", cache / "banger", keeps_run=True)
 
     @property
     def database(self) -> Path:
@@ -186,3 +199,31 @@ class Layout:
         ):  # fmt: skip
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.check_trusted()  # where everybody may make what is not there yet, somebody may have been quicker
+        if self.keeps_run and _kept_run(self.data, os.getuid()) != self.run:
+            fresh = self.data / f"{_RUN_FILE}.new"
+            fresh.write_bytes(os.fsencode(self.run))
+            fresh.replace(self.data / _RUN_FILE)
+
+
+def _kept_run(data: Path, uid: int) -> Path | None:
+    """Where the sockets of that installation are, if that is still there."""
+    try:
+        kept = Path(os.fsdecode(read_regular(data / _RUN_FILE)))
+    except OSError:
+        return None
+    return kept if kept.is_absolute() and _is_directory_of(kept, uid) else None
+
+
+def _is_directory_of(path: Path, uid: int) -> bool:
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == uid
+
+
+def _home_of(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_dir or "/"
+    except KeyError:
+        return "/"

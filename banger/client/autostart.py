@@ -12,7 +12,7 @@ from pathlib import Path
 from banger.client.connection import connect
 from banger.core.errors import EXIT_CODES, BangerError, ErrorKind
 from banger.layout import Layout
-from banger.posix.files import open_regular
+from banger.posix.files import open_regular, read_regular
 
 #: Seconds that a daemon may take until it answers: opening the store and the first reconcile included.
 START_TIMEOUT_S = 60.0
@@ -41,12 +41,14 @@ def start_daemon(layout: Layout, timeout_s: float = START_TIMEOUT_S) -> None:
         BangerError: ``unavailable`` with the daemon's last words, ``denied``, ``timeout``.
     """
     log_size, child = _spawn(layout)
+    is_second = False
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
         exited = child.poll()
         if _answers(layout.socket):
             return
         if exited == _LOST_RACE:
+            is_second = True
             time.sleep(_RETRY_S)  # the winner will answer, or it was stopping and another try will get the lock
             if not _answers(layout.socket):
                 _, child = _spawn(layout)
@@ -58,11 +60,14 @@ def start_daemon(layout: Layout, timeout_s: float = START_TIMEOUT_S) -> None:
                 hint="banger daemon run",
             )
         time.sleep(_POLL_S)
+    hint = "banger daemon logs"
+    if is_second and (pid := _daemon_of(layout)):
+        hint = f"kill {pid}; VMs go on, and the next command starts another one"
     raise BangerError(
         ErrorKind.TIMEOUT,
-        f"the banger daemon did not answer within {timeout_s:g} s",
+        f'the banger daemon did not answer at "{layout.socket}" within {timeout_s:g} s',
         cause=_last_words(layout.daemon_log, log_size),
-        hint="banger daemon logs",
+        hint=hint,
     )
 
 
@@ -124,6 +129,15 @@ def _spawn(layout: Layout) -> tuple[int, subprocess.Popen[bytes]]:
     finally:
         os.close(log)
     return size, child
+
+
+def _daemon_of(layout: Layout) -> str:
+    """The process id that the daemon wrote into its lock file."""
+    try:
+        pid = read_regular(layout.lock_file).decode(errors="replace").strip()
+    except OSError:
+        return ""
+    return pid if pid.isdecimal() else ""
 
 
 def _answers(path: Path) -> bool:

@@ -144,6 +144,18 @@ def test_daemon_that_never_answers_is_a_timeout(layout: Layout, monkeypatch: pyt
     assert raised.value.kind is ErrorKind.TIMEOUT
 
 
+def test_daemon_that_has_the_lock_and_does_not_answer_is_named(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
+    script(monkeypatch, "raise SystemExit(4)")
+    monkeypatch.setattr(autostart, "_RETRY_S", 0.05)
+    layout.lock_file.parent.mkdir(parents=True)
+    layout.lock_file.write_text("4711\n")
+    monkeypatch.setattr(autostart, "_LOST_RACE", 4)
+    with pytest.raises(BangerError) as raised:
+        autostart.start_daemon(layout, timeout_s=1.0)
+    assert str(layout.socket) in raised.value.message
+    assert raised.value.hint.startswith("kill 4711;")
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs another user to be")
 def test_state_directory_of_somebody_else_is_denied(layout: Layout, home: Path) -> None:
     home.chmod(0o755)

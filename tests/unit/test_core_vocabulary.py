@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import pwd
+import shutil
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -275,9 +278,54 @@ def test_config_wrong_is_a_usage_error_that_names_the_file(tmp_path, text):
     assert str(file) in caught.value.message
 
 
-def test_layout_follows_home_root_and_xdg():
+def test_layout_follows_home_root_and_xdg(tmp_path):
     assert Layout.from_environment({"BANGER_HOME": "/x"}, 0).socket == Path("/x/run/banger.sock")
     assert Layout.from_environment({}, 0).database == Path("/var/lib/banger/banger.db")
-    user = Layout.from_environment({"HOME": "/home/u", "XDG_RUNTIME_DIR": "/run/user/5"}, 5)
-    assert user.socket == Path("/run/user/5/banger/banger.sock")
+    uid = _somebody(tmp_path)
+    user = Layout.from_environment({"HOME": "/home/u", "XDG_RUNTIME_DIR": str(tmp_path)}, uid)
+    assert user.socket == tmp_path / "banger/banger.sock"
     assert user.database == Path("/home/u/.local/share/banger/banger.db")
+
+
+@pytest.mark.parametrize("runtime", ["", "/nonexistent", "/proc"])
+def test_layout_of_a_user_whose_runtime_directory_is_gone_or_anothers_is_in_the_cache(tmp_path, runtime):
+    layout = Layout.from_environment({"HOME": "/home/u", "XDG_RUNTIME_DIR": runtime}, _somebody(tmp_path))
+    assert layout.socket == Path("/home/u/.cache/banger/banger.sock")
+
+
+def test_layout_without_home_is_that_of_the_account():
+    account = next(one for one in pwd.getpwall() if one.pw_uid != 0 and one.pw_dir not in ("", "/"))
+    assert Layout.from_environment({}, account.pw_uid).data == Path(account.pw_dir, ".local/share/banger")
+
+
+def test_layout_of_a_job_finds_the_sockets_of_the_session_and_the_other_way_round(tmp_path, monkeypatch):
+    uid, runtime = _somebody(tmp_path), tmp_path / "runtime"
+    runtime.mkdir()
+    if uid != os.getuid():
+        monkeypatch.setattr(os, "getuid", lambda: uid)
+        monkeypatch.setattr(os, "geteuid", lambda: uid)
+        os.chown(runtime, uid, uid)
+    job = {"HOME": str(tmp_path)}
+    session = {**job, "XDG_RUNTIME_DIR": str(runtime)}
+    first = Layout.from_environment(session, uid)
+    monkeypatch.setattr(Layout, "check_trusted", lambda _: None)
+    first.make_directories()
+    if first.run.stat().st_uid != uid:
+        os.chown(first.run, uid, uid)
+    assert Layout.from_environment(job, uid).socket == first.socket
+    shutil.rmtree(runtime)  # its last session has ended
+    second = Layout.from_environment(job, uid)
+    assert second.run == tmp_path / ".cache/banger"
+    second.make_directories()
+    if second.run.stat().st_uid != uid:
+        os.chown(second.run, uid, uid)
+    runtime.mkdir()
+    assert Layout.from_environment(session, uid).run == second.run
+
+
+def _somebody(directory: Path) -> int:
+    """A user who is not root and owns that directory."""
+    if os.getuid():
+        return os.getuid()
+    os.chown(directory, 65534, 65534)
+    return 65534
