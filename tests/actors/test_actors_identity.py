@@ -262,6 +262,21 @@ def test_guest_that_has_hooks_without_end_is_not_listened_to() -> None:
     assert failed(guest).message == 'VM "child" cannot renew its hooks'
 
 
+def test_guest_that_sets_its_clock_late_sets_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gets little of its processor: what it was told is past by then, the first two times."""
+    moment = [clock.unix_ns()]
+    monkeypatch.setattr(clock, "unix_ns", lambda: moment[0])
+    delays = [93_000_000_000, 700_000_000, 1_000_000]
+
+    class Starved(CopiedGuest):
+        async def set_clock(self, unix_ns: int) -> int:
+            moment[0] += delays.pop(0)
+            return await super().set_clock(unix_ns)
+
+    renew(Starved())
+    assert delays == []
+
+
 def test_renewal_that_nobody_wants_any_more_ends_with_the_item_under_way() -> None:
     operation = Operation("vm.fork", "child")
 

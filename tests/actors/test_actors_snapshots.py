@@ -6,6 +6,7 @@ import stat
 
 import pytest
 
+from banger.actors import forks
 from banger.actors.messages import DeleteImage, DeleteKernel, DeleteVm, GrowVm, PauseVm, Prune, StartVm, StopVm
 from banger.actors.vm_machines import condition_of
 from banger.core.errors import BangerError, ErrorKind
@@ -215,6 +216,20 @@ def test_fork_of_a_fork_of_a_fork(world, vm):
         [vm] = fork(world, vm, generation)
         assert read(world, vm)[0] == ("first" if generation == "child" else f"before {generation}")
         write(world, vm, {"child": "before grandchild", "grandchild": "before great-grandchild"}.get(generation, ""))
+
+
+def test_many_forks_start_a_few_at_once(world, vm, monkeypatch):
+    monkeypatch.setattr(forks, "AT_ONCE", 1)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    guest_of, under_way = world.guests.sessions, []
+
+    def guest(of):
+        under_way.append(sum(one.state is not VmState.RUNNING for one in world.store.vms.all()))
+        return guest_of(of)
+
+    world.guests.sessions = guest
+    assert len(fork(world, vm, *(f"fork-{number}" for number in range(6)))) == 6
+    assert max(under_way) <= 2
 
 
 def test_fork_is_a_vm_like_any_other_from_then_on(world, vm):
