@@ -70,6 +70,7 @@ TREE: Mapping[str, Verb | Noun] = {
                 {"create": _TAKE_SNAPSHOT},
             ),
             "restore": Verb("snapshot:restore", "Create a VM that goes on from a snapshot."),
+            "rewind": Verb("snapshot:rewind", "Take a VM back, in its place, to a snapshot of it."),
             "fork": Verb("snapshot:fork", "Create running copies of a VM, which keeps running, or of a snapshot."),
             "grow": Verb("vm:grow", "Grow the disk of a stopped VM."),
             "exec": Verb("run:exec_", "Run a command in a running VM."),

@@ -29,7 +29,7 @@ from banger.core.guest_facts import GuestFacts
 from banger.core.models import Snapshot, Vm
 from banger.core.wire.exec import ExecConfig, RunConfig
 from banger.core.wire.port_forward import PortForward
-from banger.core.wire.snapshots import ForkBody, RestoreBody
+from banger.core.wire.snapshots import ForkBody, RestoreBody, RewindBody
 from banger.core.wire.vm_spec import SpecOptions, VmSpec, from_settings
 from banger.core.wire.vms import CreateVmBody
 from banger.layout import Layout
@@ -260,6 +260,12 @@ class Machine:
     def snapshot(self, name: str = "", *, stop: bool = False) -> Snapshot:
         """Take a snapshot of it; it keeps running unless ``stop`` ends it then."""
         return Snapshots(self._client).create(self.id, name=name, stop=stop)
+
+    def rewind(self, snapshot: str = "", *, on_event: OnEvent | None = None) -> Machine:
+        """Take it back, in its place, to a snapshot of it: by default its newest. What it has done since is lost."""
+        path = path_of("vms", self.id, "rewind")
+        self.info = typed(Vm, self._client.long("POST", path, body=RewindBody(snapshot), on_event=on_event))
+        return self
 
     def fork(
         self,

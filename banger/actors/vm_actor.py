@@ -22,6 +22,7 @@ from banger.actors.messages import (
     ReconcileVm,
     RestartVm,
     ResumeVm,
+    RewindVm,
     SaveVm,
     StartVm,
     StopVm,
@@ -37,6 +38,7 @@ from banger.actors.vm_keeper import VmKeeper
 from banger.actors.vm_machines import condition_of, driver_of, likely_driver, machine_of, wait_over
 from banger.actors.vm_pausing import pause, resume
 from banger.actors.vm_reconcile import VmReconciler
+from banger.actors.vm_rewind import VmRewind
 from banger.actors.vm_saving import save_vm
 from banger.actors.vm_sizes import with_sizes
 from banger.actors.vm_start import VmStart
@@ -104,6 +106,10 @@ class VmActor(OwnerActor):
                 return self._grow(vm, command.disk_mib, operation)
             case SaveVm():
                 return save_vm(self.services, vm, command.into, operation)
+            case RewindVm():
+                return VmRewind(self.services, self._keeper, self._incidents, self._start_vm).run(
+                    vm, command, operation
+                )
             case UseDisk():
                 return self._lend_disk(vm, command, operation)
         raise TypeError(f"a VM's owner cannot do {command.verb}")

@@ -8,6 +8,7 @@ from loguru import logger
 
 from banger.actors import suspended_files
 from banger.actors.incident_recorder import IncidentRecorder, cause_of_exit
+from banger.actors.kept_disks import as_before
 from banger.actors.services import Services
 from banger.actors.vm_keeper import VmKeeper
 from banger.actors.vm_machines import condition_of, driver_of, machine_of
@@ -93,6 +94,7 @@ class VmReconciler:
         """Do what :func:`observe` says, and tell as the operation's note; None if the VM is gone then."""
         if self._services.host.ledger.recover(vm.id):
             vm = self._brought_up_to_date(vm)
+        vm = self._as_before_rewind(vm)
         seen = observe(self._services, vm)
         if seen.action is not ReconcileAction.NOTHING and vm.state in (VmState.CREATING, VmState.STARTING):
             IncidentRecorder(self._services, operation).interrupted(vm)
@@ -129,6 +131,11 @@ class VmReconciler:
                 return self._keeper.down(vm, ExitReason.KILLED, words, operation, self._after(vm, ExitReason.KILLED))
             case ReconcileAction.RECORD_EXIT:
                 return self._record_exit(vm, seen, operation)
+
+    def _as_before_rewind(self, vm: Vm) -> Vm:
+        """A rewind that the daemon did not survive is taken back with all else that the VM has on the host."""
+        before = as_before(self._services, vm)
+        return vm if before is vm else self._keeper.save(before)
 
     def _brought_up_to_date(self, vm: Vm) -> Vm:
         """A row that is older than a process that runs is given what the VM's own file says about that process."""

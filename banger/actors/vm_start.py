@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from banger.actors import suspended_files
+from banger.actors import kept_disks, suspended_files
 from banger.actors.incident_recorder import IncidentRecorder, Start
 from banger.actors.services import Services
 from banger.actors.vm_bringup import LAUNCH, Bringup, Ingredients
@@ -33,6 +33,7 @@ from banger.core.ports import (
     VmmConfig,
     joined,
 )
+from banger.host.cascade import run_all
 from banger.host.uids import held_by
 
 #: By this label the guest's init finds the modules of its kernel.
@@ -62,6 +63,10 @@ class VmStart:
 
     def run(self) -> Vm:
         """Carry out the plan. The first step's undo is the whole cascade, whichever step fails."""
+        if (
+            self._what.origin is None or self._what.origin.event is not RenewalEvent.REWIND
+        ):  # a cleanup that failed may have left it undecided
+            run_all(kept_disks.put_back_step(self._vm, self._files.directory, self._ledger, needs=()))
         self._services.host.ledger.begin(self._vm)
         crashpoint("vm.start:ledger-begun")
         steps = [PlanStep("attach disk", self._attach_disk, undo=self._undo)]
@@ -72,6 +77,8 @@ class VmStart:
         else:
             steps += [PlanStep("prepare boot", self._prepare_boot), launch, PlanStep("boot guest", self._bringup.boot)]
         steps.append(PlanStep("connect", self._connect))
+        if self._ledger.of(kept_disks.KIND):
+            steps.append(PlanStep("give up old disk", self._give_up_old_disk))
         run_plan(steps, self._operation, self._failed)
         self._files.initrd.unlink(missing_ok=True)  # the VMM has read it; it holds the guest's host key
         return self._running()
@@ -100,6 +107,10 @@ class VmStart:
 
     def _undo(self) -> None:
         tear_down(self._services, self._vm, self.identity)
+
+    def _give_up_old_disk(self) -> None:
+        """Of a VM that was rewound and answers: from here on there is no way back."""
+        kept_disks.give_up(self._files.directory, self._ledger, self._services.layout)
 
     # -- steps -----------------------------------------------------------------------------------------
 

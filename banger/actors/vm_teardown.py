@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partial
 
 from banger.actors import suspended_files
+from banger.actors.kept_disks import put_back_step
 from banger.actors.services import Services
 from banger.actors.vm_files import VmFiles
 from banger.core import codec
@@ -113,6 +114,7 @@ def tear_down(services: Services, vm: Vm, identity: ProcessIdentity | None, *, f
         CleanupStep("console mark", lambda: ledger.strike("console")),
         CleanupStep(f"initrd {place.initrd}", lambda: place.initrd.unlink(missing_ok=True)),
     ]
+    steps += put_back_step(vm, place.directory, ledger, needs=(process, *(step.subject for step in disk)))
     if files:
         steps += _file_steps(services, vm, place, needs=(process, *(step.subject for step in disk)))
     run_all(steps)

@@ -70,10 +70,10 @@ class AgentGuests:
         link = self._links.get(vm_id)
         return link.streams if link else 0
 
-    def disconnect(self, vm_id: str) -> None:
+    def disconnect(self, vm_id: str, reason: str = "the VM was stopped") -> None:
         """Let go of a guest that is going down. What runs in it fails with ``unknown_outcome``."""
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._drop, vm_id)
+            self._loop.call_soon_threadsafe(self._drop, vm_id, reason)
 
     # -- in the loop -----------------------------------------------------------------------------------
 
@@ -113,7 +113,7 @@ class AgentGuests:
             link = self._links[vm.id] = AgentLink(vm.id, self._endpoint_of(vm), partial(self._is_attended, vm))
         return link
 
-    def _drop(self, vm_id: str, reason: str = "the VM was stopped") -> None:
+    def _drop(self, vm_id: str, reason: str) -> None:
         link = self._links.pop(vm_id, None)
         if link is not None:
             link.drop(reason)

@@ -34,7 +34,7 @@ from banger.core.wire.images import (
     TagImageBody,
 )
 from banger.core.wire.kernels import ImportKernelBody, PullKernelBody, PushKernelBody
-from banger.core.wire.snapshots import CreateSnapshotBody, ForkBody, RestoreBody
+from banger.core.wire.snapshots import CreateSnapshotBody, ForkBody, RestoreBody, RewindBody
 from banger.core.wire.system import PruneBody, RefreshCatalogBody
 from banger.core.wire.vms import CreateVmBody, GrowBody
 
@@ -157,6 +157,15 @@ ROUTES: tuple[Entry, ...] = (
         "take a snapshot",
         body=CreateSnapshotBody,
         answer=Snapshot,
+        long=True,
+    ),
+    _entry(
+        "POST",
+        "/v1/vms/{query}/rewind",
+        snapshots.rewind,
+        "have a VM go on from a snapshot of itself",
+        body=RewindBody,
+        answer=Vm,
         long=True,
     ),
     _entry(

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from banger.actors.messages import Copy, CreateSnapshot, CreateVm, DeleteSnapshot, ForkVm
+from banger.actors.messages import Copy, CreateSnapshot, CreateVm, DeleteSnapshot, ForkVm, RewindVm
 from banger.api.bodies import read_body
 from banger.api.context import ApiContext, context_of
 from banger.api.long_requests import perform
@@ -19,7 +19,7 @@ from banger.core.models import Snapshot
 from banger.core.names import check_snapshot_name, check_vm_name, new_id
 from banger.core.origin import Origin
 from banger.core.publishing import check_forwards
-from banger.core.wire.snapshots import CreateSnapshotBody, ForkBody, RestoreBody
+from banger.core.wire.snapshots import CreateSnapshotBody, ForkBody, RestoreBody, RewindBody
 
 
 async def list_snapshots(request: Request) -> Response:
@@ -59,6 +59,17 @@ async def restore(request: Request) -> Response:
     spec = forked_spec(snapshot.spec, body.ports)
     command = CreateVm(new_id(), name, spec, owner_uid=peer_uid(request), start=True, origin=origin)
     return await perform(request, command, lambda vm: vm_view(context, vm))
+
+
+async def rewind(request: Request) -> Response:
+    """Have a VM go on, in its place, from a snapshot of itself."""
+    context, vm = context_of(request), find_vm(request)
+    body = await read_body(request, RewindBody)
+    command = RewindVm(vm.id, vm.name)
+    if body.snapshot:
+        snapshot = context.store.snapshots.find(body.snapshot)
+        command = RewindVm(vm.id, vm.name, snapshot.id, snapshot.name)
+    return await perform(request, command, lambda rewound: vm_view(context, rewound))
 
 
 async def fork_vm(request: Request) -> Response:

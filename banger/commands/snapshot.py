@@ -12,7 +12,7 @@ from banger.commands.options import SeveralSnapshots, SnapshotArgument, VmArgume
 from banger.commands.session import CliSession
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.publishing import parse_publish
-from banger.core.wire.snapshots import CreateSnapshotBody, ForkBody, RestoreBody
+from banger.core.wire.snapshots import CreateSnapshotBody, ForkBody, RestoreBody, RewindBody
 from banger.render import views
 
 Publish = Annotated[
@@ -65,6 +65,18 @@ def restore(
     check_name(session, name)
     body = RestoreBody(name, tuple(parse_publish(publish or ())))
     session.show_results([session.long("POST", path_of("snapshots", snapshot, "restore"), body=body)])
+
+
+def rewind(
+    ctx: Context,
+    vm: VmArgument,
+    snapshot: Annotated[
+        str, Argument(metavar="SNAPSHOT", help="Snapshot of this VM; by default, its newest one.", show_default=False)
+    ] = "",
+) -> None:
+    """Take a VM back, in its place, to a snapshot of it."""
+    session: CliSession = ctx.obj
+    session.show_results([session.long("POST", path_of("vms", vm, "rewind"), body=RewindBody(snapshot))])
 
 
 def fork(

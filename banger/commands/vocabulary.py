@@ -42,6 +42,7 @@ COMMANDS: Mapping[str, str] = {
     "kernels": "kernel list",
     "fork": "vm fork",
     "restore": "vm restore",
+    "rewind": "vm rewind",
     "snapshots": "snapshot list",
     "df": "system df",
 }
@@ -102,6 +103,9 @@ INSTEAD: Mapping[str, str] = {
     "publish": "image commit",
     "checkpoint": "snapshot create",
     "clone": "vm fork",
+    "rollback": "vm rewind",
+    "revert": "vm rewind",
+    "undo": "vm rewind",
     "build": "image register",
     "load": "image pull",
     "download": "image pull",

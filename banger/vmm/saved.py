@@ -22,20 +22,7 @@ def check_loadable(config: VmmConfig, *, vmm: str, version: str, cpu: str) -> Sa
     saved = config.saved
     if saved is None:
         return None
-    for what, then, now in (
-        ("VMM", saved.vmm, vmm),
-        (f"version of {vmm}", saved.vmm_version, version),
-        ("CPU", saved.cpu, cpu),
-        ("accelerator", saved.accelerator, config.accelerator),
-    ):
-        if then != now:
-            raise BangerError(
-                ErrorKind.UNAVAILABLE,
-                f'cannot start VM "{config.name}" from its saved state: it was saved with another {what}',
-                subject=config.name,
-                cause=f'saved with "{then}", here it would be "{now}"',
-                hint="load it where it was saved, or start a VM from an image",
-            )
+    check_fits(saved, config.name, vmm=vmm, version=version, cpu=cpu, accelerator=config.accelerator)
     if saved.memory_mib != config.memory_mib:
         raise BangerError(
             ErrorKind.INVALID,
@@ -44,3 +31,25 @@ def check_loadable(config: VmmConfig, *, vmm: str, version: str, cpu: str) -> Sa
             cause=f"the saved machine had {saved.memory_mib} MiB",
         )
     return saved
+
+
+def check_fits(saved: SavedMachine, name: str, *, vmm: str, version: str, cpu: str, accelerator: str) -> None:
+    """Refuse a saved machine for the VM ``name`` by what it would run on.
+
+    Raises:
+        BangerError: ``unavailable``, as :func:`check_loadable`.
+    """
+    for what, then, now in (
+        ("VMM", saved.vmm, vmm),
+        (f"version of {vmm}", saved.vmm_version, version),
+        ("CPU", saved.cpu, cpu),
+        ("accelerator", saved.accelerator, accelerator),
+    ):
+        if then != now:
+            raise BangerError(
+                ErrorKind.UNAVAILABLE,
+                f'cannot start VM "{name}" from its saved state: it was saved with another {what}',
+                subject=name,
+                cause=f'saved with "{then}", here it would be "{now}"',
+                hint="load it where it was saved, or start a VM from an image",
+            )

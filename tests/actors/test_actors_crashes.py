@@ -70,6 +70,10 @@ SCRIPTS = {
     "restore of a stopped VM": ["create", "snapshot", "restore"],
     "fork": ["create", "start", "fork"],
     "fork of a snapshot": ["create", "start", "snapshot", "fork snapshot"],
+    "rewind": ["create", "start", "snapshot", "write", "rewind"],
+    "rewind of a stopped VM": ["create", "snapshot", "write", "rewind"],
+    "rewind of a running VM to a disk": ["create", "snapshot", "start", "write", "rewind"],
+    "rewind that fails": ["create", "start", "snapshot", "write", "try to rewind"],
     "delete snapshot": ["create", "snapshot", "delete snapshot"],
     "recover a lost snapshot": ["create", "snapshot", "lose snapshot", "reconcile"],
 }
@@ -205,6 +209,8 @@ def _check_invariants(world, point, *, real):
         assert world.ledger.of(vm.id).of("saver") == [], point
     for vm in world.store.vms.all():
         _check_suspended(world, vm, point)
+        assert (world.layout.vm_dir(vm.id) / "disk").read_text() in ("", "later", "20480"), point
+        assert list(world.layout.vm_dir(vm.id).glob("kept-disk*")) == [], point
     for vm_id in {VM_ID, *COPY_IDS} - {vm.id for vm in live}:
         assert processes.find(vmm_marker(vm_id)) is None, f"{point}: a machine was lost"
         assert world.ledger.of(vm_id).of() == [], point

@@ -19,7 +19,17 @@ from tests.support import in_memory
 from tests.support.fake_vmm import FRESH_MEMORY, FakeVmm, Fault
 from tests.support.fakes import World
 from tests.support.owned_vms import create
-from tests.support.saved_vms import copied_guests, delete_snapshot, disk_of, fork, read, restore, snapshot, write
+from tests.support.saved_vms import (
+    copied_guests,
+    delete_snapshot,
+    disk_of,
+    fork,
+    read,
+    restore,
+    rewind,
+    snapshot,
+    write,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -122,6 +132,27 @@ class SavedVms(RuleBasedStateMachine):
             return
         fork(self.world, source, *names)
         self.vms |= dict.fromkeys(names, self._restored(self.vms[vm]))
+
+    @rule(vm=VMS, name=SNAPSHOTS, fails=st.booleans())
+    def rewind(self, vm, name, fails):
+        if vm not in self.vms or name not in self.snapshots:
+            return
+        source, taken = self.world.vm(vm), self.world.store.snapshots.by_name(name)
+        if taken.vm_id != source.id:
+            assert self._refusal(lambda: rewind(self.world, source, taken)) is ErrorKind.CONFLICT
+            return
+        memory, disk = self.snapshots[name]
+        ran = self.vms[vm][0] is not None
+        if memory is None and not ran:
+            rewind(self.world, source, taken)
+            self.vms[vm] = (None, disk)
+        elif fails:
+            self.world.vmm.faults[vm] = Fault.DIES
+            assert self._refusal(lambda: rewind(self.world, source, taken)) is ErrorKind.UNAVAILABLE
+            self.vms[vm] = (None, self.vms[vm][1])
+        else:
+            rewind(self.world, source, taken)
+            self.vms[vm] = self._restored(self.snapshots[name])
 
     @rule(name=VMS)
     def delete(self, name):

@@ -21,6 +21,9 @@ WHO = (
     "cat /proc/sys/kernel/random/uuid /proc/sys/kernel/random/uuid"
 )
 
+#: What a kernel must not repeat, a line each.
+RANDOM = "cat /proc/sys/kernel/random/uuid /proc/sys/kernel/random/boot_id"
+
 
 @pytest.fixture(scope="module")
 def counting(home: BangerHome, busybox: str) -> Iterator[str]:
@@ -72,6 +75,43 @@ def test_forks_of_a_running_vm_go_on_from_its_memory_and_disk_as_machines_of_the
         home.run("vm", "delete", "--force", *names).ok()
         home.guest(counting, "echo first > /root-file; rm -f /run/later")
     assert home.json("snapshot", "list") == []
+    assert home.leftovers() == []
+
+
+def test_vm_is_rewound_in_its_place_as_often_as_wanted_and_stays_who_it_is(home: BangerHome, counting: str) -> None:
+    marks = "cat /root-file /dev/shm/mark; ls /run/later 2>/dev/null; true"
+    stays = "hostname; cat /etc/hostname; cat /etc/machine-id 2>/dev/null; true"
+    home.run("vm", "fork", counting, "--name", "back", "-p", "7777").ok()
+    try:
+        home.guest("back", "mkdir -p /dev/shm; echo first > /dev/shm/mark").ok()
+        before, who = home.json("vm", "show", "back"), home.guest("back", stays).text
+        home.run("vm", "snapshot", "create", "back", "--name", "then").ok()
+        made = {home.guest("back", RANDOM).text}
+        for times in (1, 2):
+            home.guest("back", "for file in /root-file /dev/shm/mark /run/later; do echo later > $file; done").ok()
+            with home.cli.spawn("vm", "exec", "back", "--", "sh", "-c", "echo here; cat") as patient:
+                assert patient.stdout is not None
+                assert patient.stdout.readline() == b"here\n"
+                assert home.run("vm", "rewind", "back", *(["then"] * (times - 1))).ok().text == "back\n"
+                _, errors = patient.communicate(timeout=60)
+            assert b"the VM was rewound" in errors
+            assert home.guest("back", marks).text == "first\nfirst\n"
+            goes_on(home, "back")
+            after = home.json("vm", "show", "back")
+            assert [after[key] for key in ("id", "name", "ports", "state")] == [
+                *(before[key] for key in ("id", "name", "ports")),
+                "running",
+            ]
+            assert home.guest("back", stays).text == who
+            assert home.run("vm", "ssh", "back", "--", "echo same key").ok().text == "same key\n"
+            made.add(home.guest("back", RANDOM).text)
+            assert len({line for told in made for line in told.splitlines()}) == 2 * (times + 1)
+        home.run("vm", "stop", "back").ok()
+        home.run("vm", "rewind", "back").ok()
+        assert home.guest("back", marks).text == "first\nfirst\n"
+    finally:
+        home.run("vm", "delete", "--force", "back")
+        home.run("snapshot", "delete", "then")
     assert home.leftovers() == []
 
 

@@ -71,6 +71,23 @@ def test_snapshot_is_taken_shown_restored_and_deleted(served, sdk, web):
     assert [one.name for one in sdk.snapshots.list()] == ["again-1"]
 
 
+def test_machine_is_rewound_to_its_newest_snapshot_or_to_one_of_its_own(served, sdk, web):
+    web.snapshot("first")
+    write(served.world, web.info, "second")
+    web.snapshot("second")
+    write(served.world, web.info, "third")
+    ports = web.info.ports
+
+    assert (contents(served, web.rewind()), web.info.ports) == (("second", "second"), ports)
+    assert contents(served, web.rewind("first")) == ("first", "first")
+    other = sdk.machine("alpine", name="other")
+    assert failure_of(served, "vms", "other", "rewind").kind is ErrorKind.NOT_FOUND
+    assert "vm restore first" in failure_of(served, "vms", "other", "rewind", snapshot="first").hint
+    assert failure_of(served, "vms", "web", "rewind", snapshot="nothing").kind is ErrorKind.NOT_FOUND
+    assert contents(served, web) == ("first", "first")
+    other.delete(force=True)
+
+
 def test_forks_are_numbered_or_named_by_a_pattern(served, sdk, web):
     assert [fork.name for fork in web.fork()] == ["web-1"]
     assert [fork.name for fork in web.fork(2)] == ["web-2", "web-3"]

@@ -39,11 +39,12 @@ from banger.core.ports import Health, ImageRequest, KernelRequest, ReleaseReques
 from banger.core.wire.vm_spec import VmSpec  # noqa: E402
 from banger.vmm import identity as processes  # noqa: E402
 from tests.support import origins  # noqa: E402  # imported before the forks, not in each of them
+from tests.support.fake_vmm import Fault  # noqa: E402
 from tests.support.fakes import World  # noqa: E402
 from tests.support.firecracker import make_release  # noqa: E402
 from tests.support.host_drivers import crash_world, network, published  # noqa: E402
 from tests.support.owned_vms import process_of  # noqa: E402
-from tests.support.saved_vms import copied_guests, delete_snapshot, restoring, snapshot  # noqa: E402
+from tests.support.saved_vms import copied_guests, delete_snapshot, disk_of, restoring, rewind, snapshot  # noqa: E402
 from tests.support.waiting import eventually  # noqa: E402
 
 #: The same here and in the process that serves, but another one in every run: machines are looked for on the whole host.
@@ -137,6 +138,14 @@ def step(world: World, script: str) -> None:  # noqa: C901, PLR0912  # one line 
             snapshot(world, vm, stop=True)
         case "delete snapshot" if taken:
             delete_snapshot(world, taken)
+        case "write" if vm is not None:
+            disk_of(world, vm).write_text("later")
+        case "rewind" if taken and vm is not None:
+            rewind(world, vm)
+        case "try to rewind" if taken and vm is not None:
+            world.vmm.faults["web"] = Fault.DIES
+            with suppress(BangerError):
+                rewind(world, vm)
         case "restore" if taken and world.store.vms.get(COPY_IDS[0]) is None:
             world.do(restoring(world, taken, "again", COPY_IDS[0]))
         case "fork" | "fork snapshot" if vm is not None and not world.store.vms.by_name("one"):

@@ -21,6 +21,7 @@ class FakeGuests:
 
     def __init__(self) -> None:
         self.connected: set[str] = set()
+        self.left: dict[str, str] = {}
         self.asked_to_power_off: list[str] = []
         self.by_reboot: list[bool] = []
         self.busy: dict[str, int] = {}
@@ -48,7 +49,9 @@ class FakeGuests:
     def served(self, vm_id: str) -> int:
         return self.busy.get(vm_id, 0)
 
-    def disconnect(self, vm_id: str) -> None:
+    def disconnect(self, vm_id: str, reason: str = "the VM was stopped") -> None:
+        if vm_id in self.connected:
+            self.left[vm_id] = reason
         self.connected.discard(vm_id)
 
     def ask(

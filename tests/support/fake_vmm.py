@@ -44,7 +44,7 @@ from banger.core.wire.vm_spec import VmSpec
 from banger.vmm import identity as processes
 from banger.vmm.exits import explain_exit
 from banger.vmm.log_files import log_tail
-from banger.vmm.saved import check_loadable
+from banger.vmm.saved import check_fits, check_loadable
 from tests.support.waiting import eventually
 
 FAKE_CPU = "a fake"
@@ -278,6 +278,9 @@ class FakeVmm:
         for path in (saved.memory, saved.devices):
             path.chmod(0o400)
         return saved
+
+    def check_saved(self, saved: SavedMachine, name: str) -> None:
+        check_fits(saved, name, vmm=self.name, version=self.version(), cpu=FAKE_CPU, accelerator=saved.accelerator)
 
     def find(self, marker: str) -> ProcessIdentity | None:
         return processes.find(marker)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from banger.actors.messages import Copy, CreateSnapshot, CreateVm, DeleteSnapshot, ForkVm
+from banger.actors.messages import Copy, CreateSnapshot, CreateVm, DeleteSnapshot, ForkVm, RewindVm
 from banger.core.forking import forked_spec
 from banger.core.models import Snapshot, Vm, VmState
 from banger.core.names import new_id
@@ -24,7 +24,7 @@ def copied_guests(world: World) -> dict[str, CopiedGuest]:
 
     def session(vm: Vm) -> RunningGuest:
         is_woken = world.layout.suspended_dir(vm.id).exists()
-        is_copy = vm.state is VmState.STARTING and (vm.forked_from or is_woken)
+        is_copy = vm.state is VmState.STARTING and (vm.forked_from or vm.origin_snapshot or is_woken)
         return guests.setdefault(vm.id, CopiedGuest()) if is_copy else others(vm)  # type: ignore[return-value]
 
     world.guests.sessions = session
@@ -52,6 +52,10 @@ def disk_of(world: World, vm: Vm) -> Path:
 
 def snapshot(world: World, vm: Vm, name: str = "snap", **wishes: bool) -> Snapshot:
     return world.do(CreateSnapshot(name, vm.id, vm.name, **wishes))  # type: ignore[no-any-return]
+
+
+def rewind(world: World, vm: Vm, taken: Snapshot | None = None) -> Vm:
+    return world.do(RewindVm(vm.id, vm.name, taken.id if taken else "", taken.name if taken else ""))  # type: ignore[no-any-return]
 
 
 def restoring(world: World, taken: Snapshot, name: str, vm_id: str = "") -> CreateVm:

@@ -92,6 +92,14 @@ def test_fork_of_what_is_neither_names_both(cli: Cli, api: FakeApi) -> None:
     assert "banger vm list; banger snapshot list" in ended.err
 
 
+@pytest.mark.parametrize("snapshot", ["", "ready"])
+def test_rewind_sends_the_snapshot_if_one_was_named(cli: Cli, api: FakeApi, snapshot: str) -> None:
+    api.long("POST", "/v1/vms/web/rewind", {"id": "1", "name": "web"})
+    ended = cli("vm", "rewind", "web", *filter(None, [snapshot]))
+    assert (ended.code, ended.out) == (0, "web\n")
+    assert api.calls[0].body == ({"snapshot": snapshot} if snapshot else {})
+
+
 def test_delete_reports_on_each(cli: Cli, api: FakeApi) -> None:
     api.long("DELETE", "/v1/snapshots/ready", {"id": "1", "name": "ready"})
     error = {"kind": "conflict", "message": 'snapshot "busy" is in use', "cause": "a VM is being made from it now"}

@@ -167,6 +167,16 @@ class SaveVm(VmCommand):
 
 
 @dataclass(frozen=True, slots=True)
+class RewindVm(VmCommand):
+    """Have it go on, in its place, from a snapshot of itself: from the newest one if ``snapshot_id`` is empty."""
+
+    verb: ClassVar[str] = "vm.rewind"
+    joinable: ClassVar[bool] = False
+    snapshot_id: str = ""
+    snapshot_name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class SavedVm:
     """A VM as it was at the instant at which it was saved; ``machine`` is None if it was stopped."""
 

@@ -46,8 +46,8 @@ class Guests(Protocol):
         """How many commands, copies and connections a guest serves now, for callers of this daemon."""
         ...
 
-    def disconnect(self, vm_id: str) -> None:
-        """Let go of a guest that is going down. Commands in it fail with ``unknown_outcome``."""
+    def disconnect(self, vm_id: str, reason: str = "the VM was stopped") -> None:
+        """Let go of a guest that is going down. Commands in it fail with ``unknown_outcome``, and say ``reason``."""
         ...
 
     def ask(

@@ -117,7 +117,8 @@ class Storage(Protocol):
     def fork(self, generation: Path, vm_dir: Path, operation: Operation) -> None:
         """Make a VM's disk of a generation of this driver, in the place of :meth:`create`. Idempotent, and durable.
 
-        The generation is only read, and nobody needs it afterwards. Raises as :meth:`freeze`.
+        The generation is only read, and nobody needs it afterwards. ``vm_dir`` may be an empty directory, whose files
+        are moved to the VM's later. Raises as :meth:`freeze`.
         """
         ...
 

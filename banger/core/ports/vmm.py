@@ -111,6 +111,14 @@ class VmmDriver(Protocol):
         """
         ...
 
+    def check_saved(self, saved: SavedMachine, name: str) -> None:
+        """Refuse a saved machine that :meth:`launch` would not load for the VM ``name``, before anything is touched.
+
+        Raises:
+            BangerError: ``unavailable``, for what can be told without loading it.
+        """
+        ...
+
     def condition(self, machine: Machine, token: CancelToken | None = None) -> Condition:
         """How the machine is; of one that does not answer, or is gone, nothing bad is known: it "runs".
 

@@ -28,6 +28,13 @@ class RestoreBody:
 
 
 @dataclass(frozen=True, slots=True)
+class RewindBody:
+    """``POST /v1/vms/QUERY/rewind``. Without ``snapshot`` it is the newest one of that VM."""
+
+    snapshot: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ForkBody:
     """``POST /v1/vms/QUERY/fork`` and ``/v1/snapshots/QUERY/fork``.
 

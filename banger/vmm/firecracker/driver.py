@@ -135,6 +135,10 @@ class FirecrackerDriver:
         """Refuse, as :meth:`save_obstacle` says."""
         raise _cannot_save(machine.vm_id)
 
+    def check_saved(self, saved: SavedMachine, name: str) -> None:  # noqa: ARG002
+        """Refuse, as :meth:`save_obstacle` says."""
+        raise _cannot_save(name)
+
     def condition(self, machine: Machine, token: CancelToken | None = None) -> Condition:
         """What its API says, and the last word of its guest, which it does not notice itself."""
         if not processes.is_same(machine.identity):

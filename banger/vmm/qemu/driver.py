@@ -36,7 +36,7 @@ from banger.vmm.qemu.engines import QemuEngines
 from banger.vmm.qemu.loaded_memory import loaded_memory
 from banger.vmm.qemu.saving import Saving, command_of, cpu_of, go_on
 from banger.vmm.qemu.state_lines import obstacle_of
-from banger.vmm.saved import check_loadable
+from banger.vmm.saved import check_fits, check_loadable
 
 _COMMAND_TIMEOUT_S = 5.0
 #: A machine is looked at all the time, and one that is too busy to answer now is looked at again.
@@ -132,6 +132,11 @@ class QemuDriver:
     ) -> SavedMachine:
         """Have another QEMU take over the machine's state, see ``saving``."""
         return Saving(machine, find_binary(), self._launching, on_spawn, token).save(into, standing)
+
+    def check_saved(self, saved: SavedMachine, name: str) -> None:
+        """That the same release on the same CPU has saved it."""
+        cpu = cpu_of(choose(ACCELERATORS, saved.accelerator, "accelerator")[1])
+        check_fits(saved, name, vmm=self.name, version=find_binary().version, cpu=cpu, accelerator=saved.accelerator)
 
     def condition(self, machine: Machine, token: CancelToken | None = None) -> Condition:
         """What its monitor says; of one that does not answer nothing is known, and it will be asked again."""
