@@ -88,6 +88,10 @@ TREE: Mapping[str, Verb | Noun] = {
             "list": Verb("snapshot:list_snapshots", "List snapshots."),
             "show": Verb("show:show_snapshots", "Show details of snapshots."),
             "delete": Verb("snapshot:delete", "Delete snapshots; VMs that were made from them stay."),
+            "prune": Verb(
+                "prune_snapshots:prune_snapshots",
+                "Delete checkpoints of VMs that are gone, or snapshots by age or number.",
+            ),
         },
     ),
     "image": Noun(

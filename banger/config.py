@@ -49,6 +49,8 @@ KEYS: tuple[Key, ...] = (
     ),
     Key("storage.pause_fill_percent", 95, "fill level of a snapshot at which its VM is paused, in percent"),
     Key("storage.resume_fill_percent", 90, "fill level below which such a VM is resumed, in percent"),
+    Key("snapshot.checkpoints", 5, "checkpoints that are kept of a VM, the newest ones"),
+    Key("snapshot.checkpoints_mib", 10240, "what they may take, the newest one aside, in MiB", is_size_mib=True),
     Key("network.subnet", "", "IPv4 subnet of guests on taps, empty to choose a free one"),
     Key("network.ipv6", "on", "IPv6 addresses for guests", ("on", "off")),
     Key("network.egress", "public", "egress policy of a VM"),

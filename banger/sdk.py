@@ -36,7 +36,11 @@ from banger.layout import Layout
 
 
 class ExecOptions(TypedDict, total=False):
-    """How a command is run. ``input`` is its standard input, whole or in pieces; ``check`` raises if it fails."""
+    """How a command is run.
+
+    ``input`` is its standard input, whole or in pieces; ``check`` raises if it fails. ``checkpoint`` takes a snapshot
+    of the running machine first, which :meth:`Machine.rewind` goes back to.
+    """
 
     input: bytes | Iterable[bytes]
     env: Mapping[str, str]
@@ -44,6 +48,7 @@ class ExecOptions(TypedDict, total=False):
     workdir: str
     timeout_s: float
     check: bool
+    checkpoint: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,6 +387,7 @@ def _exec_config(argv: Sequence[str], options: ExecOptions) -> ExecConfig:
         options.get("user", ""),
         options.get("workdir", ""),
         timeout_s=options.get("timeout_s"),
+        checkpoint="auto" if options.get("checkpoint") else "",
     )
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from banger.actors.base import OwnerActor
 from banger.actors.host_reconcile import HostReconciler, ReconcileReport
-from banger.actors.messages import Command, DeleteImage, DeleteKernel, Prune, ReconcileHost
+from banger.actors.messages import Command, DeleteImage, DeleteKernel, DeleteSnapshot, Prune, ReconcileHost
 from banger.actors.orphans import CACHED_GRACE_S, CACHED_S, Orphans, Stale, occupied
+from banger.core import clock
 from banger.core.errors import BangerError
-from banger.core.models import Image, Kernel
+from banger.core.models import Image, Kernel, Snapshot
 from banger.core.operation import Operation
+from banger.core.snapshot_rules import prunable
 
 
 @dataclass(slots=True)
@@ -47,6 +50,11 @@ class HostActor(OwnerActor):
 
     def _prune(self, command: Prune, operation: Operation) -> PruneReport:
         report, store = PruneReport(), self.services.store
+        if "snapshot" in command.nouns:  # first: they use images and kernels
+            directory_of = self.services.layout.snapshot_dir
+            found = prunable(store.snapshots.all(), command.snapshots, clock.now(), {vm.id for vm in store.vms.all()})
+            doomed = [(one, DeleteSnapshot(one.name, one.id), directory_of(one.id)) for one in found]
+            self._delete_each(doomed, command, report, operation)
         candidates: list[tuple[Image | Kernel, Command, Path]] = []
         if "image" in command.nouns:
             candidates += [
@@ -60,6 +68,20 @@ class HostActor(OwnerActor):
                 for kernel in store.kernels.all()
                 if not store.users_of_kernel(kernel.id) and (not kernel.name or command.unused)
             ]
+        self._delete_each(candidates, command, report, operation)
+        self._prune_caches(command, report)
+        if "evidence" in command.nouns:
+            for what, size in self.services.host.evidence.prune(every=command.unused, dry_run=command.dry_run):
+                report.add(Stale(what, self.services.layout.evidence, size))
+        return report
+
+    def _delete_each(
+        self,
+        candidates: Sequence[tuple[Image | Kernel | Snapshot, Command, Path]],
+        command: Prune,
+        report: PruneReport,
+        operation: Operation,
+    ) -> None:
         for value, delete, directory in candidates:
             size = occupied(directory)
             try:
@@ -70,11 +92,6 @@ class HostActor(OwnerActor):
             else:
                 report.removed.append(f"{delete.key.kind.value} {value.name or value.id}")
                 report.freed_bytes += size
-        self._prune_caches(command, report)
-        if "evidence" in command.nouns:
-            for what, size in self.services.host.evidence.prune(every=command.unused, dry_run=command.dry_run):
-                report.add(Stale(what, self.services.layout.evidence, size))
-        return report
 
     def _prune_caches(self, command: Prune, report: PruneReport) -> None:
         """What only saves time: downloads, and toolboxes that no start used lately."""

@@ -6,6 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from loguru import logger
+
 from banger.actors.artifact_owner import ArtifactOwner
 from banger.actors.forks import make_forks
 from banger.actors.messages import (
@@ -29,6 +31,8 @@ from banger.core.models import Snapshot, Vm
 from banger.core.names import new_id
 from banger.core.operation import Operation
 from banger.core.origin import Origin, disk_in, machine_in
+from banger.core.snapshot_rules import checkpoint_name, surplus_checkpoints
+from banger.core.units import MIB
 
 
 class SnapshotActor(ArtifactOwner):
@@ -58,7 +62,20 @@ class SnapshotActor(ArtifactOwner):
                 self.publish(store.snapshots, snapshot, staged, self.services.layout.snapshot_dir, operation)
         if command.stop:
             self.ask_owner(KillVm(command.vm_id, command.vm_name), operation)
+        if command.is_checkpoint:
+            crashpoint("snapshot.create:checkpoint-published")
+            self._thin_out(snapshot, operation)
         return snapshot
+
+    def _thin_out(self, newest: Snapshot, operation: Operation) -> None:
+        """Delete the oldest checkpoints of a VM, now that there is this one. One that is in use goes later."""
+        config, snapshots = self.services.config, self.services.store.snapshots
+        keep, most_bytes = config.number("snapshot.checkpoints"), config.number("snapshot.checkpoints_mib") * MIB
+        for old in surplus_checkpoints(snapshots.all(), newest, keep, most_bytes):
+            try:
+                self.ask_owner(DeleteSnapshot(old.name, old.id), operation)
+            except BangerError as error:
+                logger.info("checkpoint {} stays: {}", old.name, error)
 
     def _saved(self, command: CreateSnapshot | ForkVm, name: str, staged: Path, operation: Operation) -> Snapshot:
         """Have the VM saved into ``staged``; the row of that."""
@@ -85,6 +102,7 @@ class SnapshotActor(ArtifactOwner):
             created_at=clock.now(),
             owner_uid=command.owner_uid,
             parent_id=vm.origin_snapshot,
+            is_checkpoint=isinstance(command, CreateSnapshot) and command.is_checkpoint,
             memory_bytes=occupied(machine_in(staged)),
             disk_bytes=occupied(disk_in(staged)),
             **of_machine,  # type: ignore[arg-type]  # of a mapping, each has the type of its field
@@ -95,7 +113,8 @@ class SnapshotActor(ArtifactOwner):
         if snapshots.by_name(name) is None:
             return name
         if command.is_name_made_up:
-            return numbered_name(command.vm_name, {snapshot.name for snapshot in snapshots.all()})
+            named = checkpoint_name if command.is_checkpoint else numbered_name
+            return named(command.vm_name, {snapshot.name for snapshot in snapshots.all()})
         raise BangerError(
             ErrorKind.ALREADY_EXISTS, f'snapshot "{name}" already exists', subject=name,
             hint=f"banger snapshot delete {name}",

@@ -14,6 +14,7 @@ from banger.actors.origins import artifacts_of, driver_for_origin, kept
 from banger.actors.services import Services
 from banger.actors.vm_files import VmFiles
 from banger.actors.vm_keeper import VmKeeper
+from banger.actors.vm_suspend import give_up as give_up_suspended
 from banger.core import lookup
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
@@ -25,7 +26,7 @@ from banger.host.cascade import run_all
 
 #: What sessions in it end with.
 REWOUND = "the VM was rewound"
-_FROM = (VmState.RUNNING, VmState.PAUSED, VmState.STOPPED, VmState.FAILED)
+_FROM = (VmState.RUNNING, VmState.PAUSED, VmState.STOPPED, VmState.SUSPENDED, VmState.FAILED)
 
 
 class VmRewind:
@@ -133,6 +134,8 @@ class VmRewind:
 
     def _end(self, vm: Vm, operation: Operation) -> Vm:
         """End what runs, as ``vm kill`` does."""
+        if vm.state is VmState.SUSPENDED:  # no later disk may meet that memory
+            return give_up_suspended(self._services, self._keeper, vm, ExitReason.KILLED)
         if vm.state is VmState.STOPPED:
             return vm
         self._services.vms.guests.disconnect(vm.id, REWOUND)

@@ -19,7 +19,7 @@ from banger.api.frame_caller import FrameCaller
 from banger.api.frame_channel import ServerFrameChannel
 from banger.api.peer import peer_uid
 from banger.api.vms import create_command, find_vm
-from banger.core.errors import BangerError, internal_error
+from banger.core.errors import BangerError, ErrorKind, internal_error
 from banger.core.exec import ExecRequest, ExitStatus, Terminal
 from banger.core.wire.exec import CopyConfig, ExecConfig, RunConfig, SshConfig
 from banger.core.wire.vm_spec import VmSpec
@@ -66,6 +66,8 @@ class FrameEndpoint:
 async def run(context: ApiContext, channel: ServerFrameChannel, request: Request) -> ExitStatus:
     """Make and start a VM, run a command in it; an ephemeral one is deleted however the session ends."""
     body = decode(await channel.config(), RunConfig)
+    if body.exec.checkpoint:
+        raise BangerError(ErrorKind.USAGE, "a new VM has nothing to go back to", hint="leave the checkpoint out")
     spec = _with_boot_command(body) if body.detach else body.spec
     create = create_command(context, CreateVmBody(spec, body.name, start=True), peer_uid(request))
     run = RunRequest(create, exec_request(body.exec), body.exec.timeout_s, body.detach)
@@ -87,8 +89,10 @@ def _with_boot_command(body: RunConfig) -> VmSpec:
 async def exec_(context: ApiContext, channel: ServerFrameChannel, request: Request) -> ExitStatus:
     """Run a command in a running VM."""
     vm = find_vm(request)
-    body = decode(await channel.config(), ExecConfig)
-    return await context.vms.sessions.exec.run(vm, exec_request(body), FrameCaller(channel), body.timeout_s)
+    body, caller = decode(await channel.config(), ExecConfig), FrameCaller(channel)
+    if body.checkpoint:
+        await context.vms.sessions.checkpoints.take(vm, peer_uid(request), caller)
+    return await context.vms.sessions.exec.run(vm, exec_request(body), caller, body.timeout_s)
 
 
 def exec_request(body: ExecConfig) -> ExecRequest:

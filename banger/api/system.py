@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from starlette.background import BackgroundTask
@@ -20,6 +21,7 @@ from banger.api.ndjson import MEDIA_TYPE
 from banger.core import codec
 from banger.core.errors import BangerError
 from banger.core.models import VmState
+from banger.core.snapshot_rules import PruneRule
 from banger.core.wire.system import PruneBody
 from banger.layout import Layout
 
@@ -74,7 +76,12 @@ async def list_objects(request: Request) -> Response:
 async def prune(request: Request) -> Response:
     """Remove content that nothing needs."""
     body = await read_body(request, PruneBody)
-    return await perform(request, Prune(body.nouns, body.unused, body.dry_run))
+    snapshots = PruneRule(0 if body.unused and body.keep is None else body.keep, body.older_than_s)
+    if body.vm:  # one that is gone is named by its id
+        context = context_of(request)
+        known = {vm.id for vm in context.store.vms.all()} | {one.vm_id for one in context.store.snapshots.all()}
+        snapshots = replace(snapshots, vm_id=body.vm if body.vm in known else context.store.vms.find(body.vm).id)
+    return await perform(request, Prune(body.nouns, body.unused, body.dry_run, snapshots))
 
 
 async def disk_usage(request: Request) -> Response:

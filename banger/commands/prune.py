@@ -21,17 +21,25 @@ from banger.render.views import VM_COLUMNS, size
 
 def prune_images(ctx: Context, unused: UnusedFlag = False, dry_run: DryRunFlag = False) -> None:
     """Delete images and downloads that are no longer needed."""
-    _prune(ctx.obj, ["image"], unused=unused, dry_run=dry_run)
+    prune(ctx.obj, PruneBody(("image",), unused, dry_run))
 
 
 def prune_kernels(ctx: Context, unused: UnusedFlag = False, dry_run: DryRunFlag = False) -> None:
     """Delete kernels that are no longer needed."""
-    _prune(ctx.obj, ["kernel"], unused=unused, dry_run=dry_run)
+    prune(ctx.obj, PruneBody(("kernel",), unused, dry_run))
 
 
-def prune_system(ctx: Context, unused: UnusedFlag = False, dry_run: DryRunFlag = False) -> None:
+def prune_system(
+    ctx: Context,
+    unused: UnusedFlag = False,
+    snapshots: Annotated[
+        bool, Option("--snapshots", help="Also delete checkpoints of VMs that are gone; with --all, all snapshots.")
+    ] = False,
+    dry_run: DryRunFlag = False,
+) -> None:
     """Delete images, kernels and downloads that are no longer needed."""
-    _prune(ctx.obj, ["image", "kernel", "evidence"], unused=unused, dry_run=dry_run)
+    nouns = ("snapshot",) * snapshots + ("image", "kernel", "evidence")
+    prune(ctx.obj, PruneBody(nouns, unused, dry_run))
 
 
 def prune_vms(
@@ -52,14 +60,14 @@ def prune_vms(
     return session.each([vm["id"] for vm in stopped], "DELETE", lambda vm: path_of("vms", vm))
 
 
-def _prune(session: CliSession, nouns: Sequence[str], *, unused: bool, dry_run: bool) -> None:
-    body = PruneBody(tuple(nouns), unused, dry_run)
+def prune(session: CliSession, body: PruneBody) -> None:
+    """Have it done, and tell what went and what stayed."""
     report = session.long("POST", "/v1/system/prune", body=body)
     session.show_document(report, "".join(f"{printable(line)}\n" for line in report["removed"]))
     for line in report["kept"]:
         session.tell(f"kept {line}")
     if report["removed"]:
-        session.tell(f"{'would free' if dry_run else 'freed'} {size(report['freed_bytes'])}")
+        session.tell(f"{'would free' if body.dry_run else 'freed'} {size(report['freed_bytes'])}")
     else:
         session.tell("nothing to prune")
 

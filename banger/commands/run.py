@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Annotated, Any
 
 from typer import Argument, Context, Option
@@ -110,13 +111,20 @@ def exec_(
     no_stdin: NoStdin = False,
     tty: Tty = None,
     kill_after: KillAfter = f"{KILL_AFTER_S:g}s",
+    checkpoint: Annotated[
+        str,
+        Option("--checkpoint", metavar="auto|off", help="Take a snapshot first, to which `vm rewind` goes back."),
+    ] = "off",
     privileged: specs.Privileged = False,  # noqa: ARG001  # root in a VM has every right
 ) -> int:
     """Run a command in a running VM."""
     stdin = _wants_stdin(interactive=interactive, no_stdin=no_stdin)
     variables = environment(env, env_file)
     manner = Manner(tty=_use_tty(tty, stdin=stdin), stdin=stdin, kill_after_s=parse_duration(kill_after))
+    if checkpoint not in ("auto", "off"):
+        raise BangerError(ErrorKind.USAGE, f'"{checkpoint}" is not a kind of checkpoint', hint="--checkpoint auto")
     config = _exec_config(command, variables, user, workdir, timeout, tty=manner.tty)
+    config = replace(config, checkpoint="auto" if checkpoint == "auto" else "")
     return _converse(ctx.obj, path_of("vms", vm, "exec"), config, manner)[1]
 
 

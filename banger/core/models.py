@@ -279,6 +279,7 @@ class Snapshot:
         memory_mib: of its machine; 0 if it has none.
         details: what the VMM driver noted for itself.
         memory_bytes, disk_bytes: what its machine and its disk took on the host's disk when they were made.
+        is_checkpoint: it was taken before a command, and goes when there are newer ones.
     """
 
     id: str
@@ -300,6 +301,7 @@ class Snapshot:
     details: Mapping[str, str] = field(default_factory=dict)
     memory_bytes: int = 0
     disk_bytes: int = 0
+    is_checkpoint: bool = False
 
 
 @dataclass(frozen=True, slots=True)

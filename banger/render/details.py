@@ -211,6 +211,7 @@ def snapshot_page(snapshot: Row, terminal: Terminal) -> str:
         ("vm", _join(snapshot.get("vm_name"), snapshot.get("vm_id"))),
         ("parent", _join(snapshot.get("parent_name"), snapshot.get("parent_id"))),
         ("taken", _moment(snapshot, "created_at")),
+        ("checkpoint", "yes: it goes when there are newer ones" if snapshot.get("is_checkpoint") else ""),
         ("holds", holds),
         ("memory", size(snapshot.get("memory_bytes")) if has_memory else ""),
         ("disk", size(snapshot.get("disk_bytes"))),

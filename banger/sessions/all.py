@@ -11,6 +11,7 @@ from banger.core.evidence import Evidence
 from banger.core.models import Vm
 from banger.core.ports import Guests
 from banger.core.waiter import Waiter
+from banger.sessions.checkpoints import CheckpointService
 from banger.sessions.exec import ExecService
 from banger.sessions.files import FileService
 from banger.sessions.machines import MachineService
@@ -24,6 +25,7 @@ from banger.store import Store
 class Sessions:
     """What a front end is given."""
 
+    checkpoints: CheckpointService
     exec: ExecService
     files: FileService
     machines: MachineService
@@ -43,4 +45,6 @@ def make_sessions(
     waking = Waking(submit, is_suspended)
     execs = ExecService(store, guests, waking)
     run = RunService(store, submit, attendance, evidence, execs)
-    return Sessions(execs, FileService(guests, waking), MachineService(guests), run, SshService(guests, waking))
+    checkpoints = CheckpointService(store, submit, waking)
+    files, ssh = FileService(guests, waking), SshService(guests, waking)
+    return Sessions(checkpoints, execs, files, MachineService(guests), run, ssh)

@@ -145,4 +145,7 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE vms ADD COLUMN network TEXT NOT NULL DEFAULT '';
     ALTER TABLE vms ADD COLUMN network_reason TEXT NOT NULL DEFAULT '';
     """,
+    """
+    ALTER TABLE snapshots ADD COLUMN is_checkpoint INTEGER NOT NULL DEFAULT 0;
+    """,
 )

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from banger.actors.messages import DeleteVm, GrowVm, KillVm, PauseVm, RewindVm, StartVm, StopVm
+from banger.actors.messages import DeleteVm, GrowVm, KillVm, PauseVm, RewindVm, StartVm, StopVm, SuspendVm
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import VmState
 from banger.core.wire.port_forward import PortForward
@@ -123,6 +123,21 @@ def test_paused_vm_runs_afterwards(world, vm):
     world.do(PauseVm(vm.id, "web"))
     rewound = rewind(world, vm)
     assert (rewound.state, rewound.paused_by) == (VmState.RUNNING, "")
+
+
+@pytest.mark.parametrize("comes_up", [True, False])
+def test_what_a_rewound_vm_was_suspended_to_is_given_up(world, vm, comes_up):
+    snapshot(world, vm)
+    write(world, vm, "later")
+    world.do(SuspendVm(vm.id, "web"))
+    if comes_up:
+        assert rewind(world, vm).state is VmState.RUNNING
+        assert read(world, vm) == ("first", "first")
+    else:
+        world.vmm.faults["web"] = Fault.DIES
+        failed(world, vm)
+        assert (world.vm("web").state, disk_of(world, vm).read_text()) == (VmState.STOPPED, "later")
+    assert not world.layout.suspended_dir(vm.id).exists()
 
 
 @pytest.mark.parametrize("runs", [False, True])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from dataclasses import replace
 
 import pytest
 
@@ -12,20 +13,25 @@ from banger.actors.vm_machines import condition_of
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import VmState
 from banger.core.ports import Drive, Health
+from banger.core.snapshot_rules import PruneRule
 from banger.core.wire.port_forward import PortForward
+from banger.store.leases import directory_key
 from tests.support.copied_guest import CopiedGuest
 from tests.support.fake_capability import FakeCapability
 from tests.support.fake_vmm import Fault
 from tests.support.fakes import World
 from tests.support.owned_vms import create, process_of
 from tests.support.saved_vms import (
+    checkpoint,
     copied_guests,
     delete_snapshot,
     disk_of,
     fork,
     forking,
+    keep_checkpoints,
     read,
     restore,
+    rewind,
     snapshot,
     write,
 )
@@ -347,3 +353,57 @@ def test_prune_keeps_what_a_snapshot_needs(world, vm):
     world.do(DeleteVm(vm.id, "web", force=True))
     assert world.do(Prune(unused=True)).removed == []
     assert read(world, restore(world, world.store.snapshots.by_name("snap"), "again")) == ("first", "first")
+
+
+# -- checkpoints, and what goes by a rule ----------------------------------------------------------------
+
+
+def test_oldest_checkpoints_of_a_vm_go_and_what_somebody_named_stays(world, vm):
+    keep_checkpoints(world, 2)
+    other = create(world, "other", start=True)
+    snapshot(world, vm, "mine")
+    checkpoint(world, other)
+    for text in ("one", "two", "three"):
+        write(world, vm, text)
+        checkpoint(world, vm)
+    write(world, vm, "four")
+
+    there = {one.name for one in world.store.snapshots.all()}
+    assert there == {"mine", "other-before-1", "web-before-2", "web-before-3"}
+    assert world.leftovers() == []
+    assert read(world, rewind(world, vm)) == ("three", "three")
+
+
+def test_checkpoint_in_use_stays_for_now_and_the_new_one_counts(world, vm):
+    keep_checkpoints(world, 1)
+    first = checkpoint(world, vm)
+    world.store.leases.take("somebody", [directory_key(first.id)])
+    checkpoint(world, vm)
+    world.store.leases.drop("somebody")
+    assert [one.name for one in world.store.snapshots.all()] == ["web-before-1", "web-before-2"]
+    checkpoint(world, vm)
+    assert [one.name for one in world.store.snapshots.all()] == ["web-before-3"]
+
+
+def test_prune_of_snapshots_tells_what_it_frees_and_a_dry_run_only_tells(world, vm):
+    snapshot(world, vm, "old")
+    snapshot(world, vm, "new")
+    prune = Prune(("snapshot",), dry_run=True, snapshots=PruneRule(keep=1))
+    told = world.do(prune)
+    assert (told.removed, len(world.store.snapshots.all())) == (["snapshot old"], 2)
+
+    done = world.do(replace(prune, dry_run=False))
+
+    assert (done.removed, done.kept, done.freed_bytes) == (told.removed, [], told.freed_bytes)
+    assert told.freed_bytes > 0
+    assert [one.name for one in world.store.snapshots.all()] == ["new"]
+    assert world.leftovers() == []
+
+
+def test_prune_without_a_rule_takes_checkpoints_whose_vm_is_gone(world, vm):
+    checkpoint(world, vm)
+    snapshot(world, vm, "mine")
+    assert world.do(Prune(("snapshot",))).removed == []
+    world.do(DeleteVm(vm.id, "web", force=True))
+    assert world.do(Prune(("image", "kernel"), unused=True)).removed == []
+    assert world.do(Prune(("snapshot",))).removed == ["snapshot web-before-1"]

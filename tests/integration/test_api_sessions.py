@@ -23,6 +23,7 @@ from banger.sdk import Machine
 from tests.support.fake_vmm import FakeVmm
 from tests.support.fakes import World
 from tests.support.owned_vms import create
+from tests.support.saved_vms import delete_snapshot
 from tests.support.scripted_guest import Script, ScriptedGuest, ScriptedProcess
 from tests.support.served import Served
 from tests.support.waiting import eventually
@@ -69,6 +70,23 @@ def test_exec_carries_input_both_outputs_and_the_exit_code(served: Served) -> No
     assert (ended.code, ended.stdout, ended.stderr) == (3, b"HELLO", b"done")
     assert guest.requests == [ExecRequest(("cat",), ("A=b",), "app", "/srv")]
     assert guest.processes[0].was_closed
+
+
+def test_exec_takes_a_checkpoint_first_if_it_is_asked_to_and_tells_how_that_goes(served: Served) -> None:
+    vm, guest = running(served, shout)
+    heard: list[object] = []
+    config = {**EXEC, "checkpoint": "auto"}
+    ended = converse(served.client.frames(path_of("vms", vm.name, "exec"), config), b"hello", heard.append)
+    assert (ended.code, ended.stdout, len(guest.processes)) == (3, b"HELLO", 1)
+    assert heard
+    [taken] = served.world.store.snapshots.all()
+    assert (taken.name, taken.vm_id, taken.is_checkpoint) == ("web-before-1", vm.id, True)
+    assert isinstance(served.world.vmm, FakeVmm)
+    served.world.vmm.cannot_save = "it holds a device of the host"
+    with pytest.raises(BangerError) as caught:
+        converse(served.client.frames(path_of("vms", vm.name, "exec"), config))
+    assert (caught.value.cause, len(guest.processes)) == ("it holds a device of the host", 1)
+    delete_snapshot(served.world, taken)
 
 
 def test_exec_of_a_caller_without_input_says_so_with_the_request(served: Served) -> None:

@@ -44,7 +44,16 @@ from tests.support.fakes import World  # noqa: E402
 from tests.support.firecracker import make_release  # noqa: E402
 from tests.support.host_drivers import crash_world, network, published  # noqa: E402
 from tests.support.owned_vms import process_of  # noqa: E402
-from tests.support.saved_vms import copied_guests, delete_snapshot, disk_of, restoring, rewind, snapshot  # noqa: E402
+from tests.support.saved_vms import (  # noqa: E402
+    checkpoint,
+    copied_guests,
+    delete_snapshot,
+    disk_of,
+    keep_checkpoints,
+    restoring,
+    rewind,
+    snapshot,
+)
 from tests.support.waiting import eventually  # noqa: E402
 
 #: The same here and in the process that serves, but another one in every run: machines are looked for on the whole host.
@@ -138,6 +147,10 @@ def step(world: World, script: str) -> None:  # noqa: C901, PLR0912  # one line 
             snapshot(world, vm, stop=True)
         case "delete snapshot" if taken:
             delete_snapshot(world, taken)
+        case "keep one checkpoint":
+            keep_checkpoints(world, 1)
+        case "checkpoint" if vm is not None:
+            checkpoint(world, vm)
         case "write" if vm is not None:
             disk_of(world, vm).write_text("later")
         case "rewind" if taken and vm is not None:

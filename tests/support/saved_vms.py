@@ -13,6 +13,7 @@ from banger.core.models import Snapshot, Vm, VmState
 from banger.core.names import new_id
 from banger.core.origin import Origin
 from banger.core.ports import MEMORY_FILE, RunningGuest
+from banger.core.snapshot_rules import checkpoint_name
 from tests.support.copied_guest import CopiedGuest
 from tests.support.fakes import World
 
@@ -52,6 +53,19 @@ def disk_of(world: World, vm: Vm) -> Path:
 
 def snapshot(world: World, vm: Vm, name: str = "snap", **wishes: bool) -> Snapshot:
     return world.do(CreateSnapshot(name, vm.id, vm.name, **wishes))  # type: ignore[no-any-return]
+
+
+def keep_checkpoints(world: World, number: int) -> None:
+    """Set how many of a VM stay."""
+    world.layout.config_file.parent.mkdir(exist_ok=True)
+    world.layout.config_file.write_text(f"[snapshot]\ncheckpoints = {number}\n")
+    world.restart()
+
+
+def checkpoint(world: World, vm: Vm) -> Snapshot:
+    """As before a command that may be undone."""
+    name = checkpoint_name(vm.name, {one.name for one in world.store.snapshots.all()})
+    return snapshot(world, vm, name, is_name_made_up=True, is_checkpoint=True)
 
 
 def rewind(world: World, vm: Vm, taken: Snapshot | None = None) -> Vm:

@@ -118,6 +118,15 @@ def test_failure_after_the_command_began_keeps_its_kind(api: FakeApi) -> None:
     assert banger("vm", "exec", "web", "--timeout", "1s", "--", "sleep", "9")[0] == 124
 
 
+@pytest.mark.parametrize(
+    ("typed", "sent"), [((), ""), (("--checkpoint", "off"), ""), (("--checkpoint", "auto"), "auto")]
+)
+def test_exec_asks_for_a_checkpoint_if_that_is_typed(api: FakeApi, typed: tuple[str, ...], sent: str) -> None:
+    api.on("POST", EXEC, talk=lambda session: (session.started(), session.exit(0)))
+    assert banger("vm", "exec", *typed, "web", "true")[0] == 0
+    assert config_of(api).get("checkpoint", "") == sent
+
+
 def test_daemon_that_vanishes_leaves_the_outcome_unknown(api: FakeApi) -> None:
     api.on("POST", EXEC, talk=lambda session: session.started(), cut=True)
     assert banger("vm", "exec", "web", "true")[0] == 10

@@ -107,3 +107,28 @@ def test_delete_reports_on_each(cli: Cli, api: FakeApi) -> None:
     ended = cli("snapshot", "delete", "ready", "busy")
     assert (ended.code, ended.out) == (4, "ready\n")
     assert "a VM is being made from it now" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("typed", "sent"),
+    [
+        ((), {}),
+        (("--keep", "3", "--vm", "web"), {"keep": 3, "vm": "web"}),
+        (("--keep", "0", "--older-than", "12h", "-n"), {"keep": 0, "older_than_s": 43200.0, "dry_run": True}),
+    ],
+)
+def test_prune_sends_its_rule_and_tells_what_it_frees(
+    cli: Cli, api: FakeApi, typed: tuple[str, ...], sent: dict[str, Any]
+) -> None:
+    api.long("POST", "/v1/system/prune", {"removed": ["snapshot a"], "kept": [], "freed_bytes": 3 << 20})
+    ended = cli("snapshot", "prune", *typed)
+    assert (ended.code, ended.out) == (0, "snapshot a\n")
+    assert f"{'would free' if 'dry_run' in sent else 'freed'} 3.0 MiB" in ended.err
+    assert api.calls[0].body == {"nouns": ["snapshot"], **sent}
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_system_prune_counts_snapshots_only_when_asked(cli: Cli, api: FakeApi, asked: bool) -> None:
+    api.long("POST", "/v1/system/prune", {"removed": [], "kept": [], "freed_bytes": 0})
+    cli("system", "prune", *(["--snapshots"] if asked else []))
+    assert ("snapshot" in api.calls[0].body.get("nouns", [])) is asked

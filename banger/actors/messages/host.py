@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from banger.actors.messages.commands import Command, OwnerKey, OwnerKind
+from banger.core.snapshot_rules import ABANDONED, PruneRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,7 +14,7 @@ class Prune(Command):
     """Remove content that nothing needs; answers a ``PruneReport``.
 
     Images or kernels (``nouns``) without a name that no VM uses; with ``unused`` also named ones that no VM uses;
-    and registry blobs that no image was made from lately.
+    and registry blobs that no image was made from lately. Snapshots only if they are among the nouns, by their rule.
     """
 
     verb: ClassVar[str] = "system.prune"
@@ -21,6 +22,7 @@ class Prune(Command):
     nouns: tuple[str, ...] = ("image", "kernel")
     unused: bool = False
     dry_run: bool = False
+    snapshots: PruneRule = ABANDONED
 
     @property
     def key(self) -> OwnerKey:

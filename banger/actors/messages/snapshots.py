@@ -26,7 +26,7 @@ class CreateSnapshot(SnapshotCommand):
     """Take a snapshot of a VM, which goes on; answers the :class:`~banger.core.models.Snapshot`.
 
     ``stop``: the VM is ended once the snapshot is there. ``is_name_made_up``: nobody chose the name, so that another
-    one will do if it is taken by then.
+    one will do if it is taken by then. ``is_checkpoint``: older checkpoints of the VM may go then.
     """
 
     verb: ClassVar[str] = "snapshot.create"
@@ -36,6 +36,7 @@ class CreateSnapshot(SnapshotCommand):
     owner_uid: int = 0
     stop: bool = False
     is_name_made_up: bool = False
+    is_checkpoint: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,15 @@ class ExecConfig:
         None, Facts("Terminate the command after this time.", detail="Seconds; null: never.", most=LONGEST_S)
     )
 
+    checkpoint: str = described(
+        "",
+        Facts(
+            "Take a snapshot of the VM before the command runs: auto.",
+            detail="For a running VM alone; the oldest such snapshots are deleted.",
+            choices=("", "auto"),
+        ),
+    )
+
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
