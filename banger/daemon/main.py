@@ -20,12 +20,12 @@ from loguru import logger
 from banger import __version__
 from banger.actors.messages import DeleteVm, ReconcileHost
 from banger.api.app import make_app
-from banger.api.server import bind, make_server, wait_started
 from banger.config import Config
 from banger.core.cancel import Deadline
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.states import LIVE
 from banger.daemon import descriptors, logs
+from banger.daemon.listening import Listening
 from banger.daemon.notify import notify, watchdog_interval_s
 from banger.daemon.wiring import Daemon, wire
 from banger.host import reserve
@@ -44,6 +44,8 @@ FIRST_RECONCILE_S = 10.0
 LOG_INTERVAL_S = 10.0
 #: How often VMs are looked at whose time may be over, in seconds.
 HOUSEKEEPING_INTERVAL_S = 5.0
+#: How often it is looked whether callers can still find our socket, in seconds.
+SOCKET_INTERVAL_S = 2.0
 #: What the process ends with if an owner did not end in time (``EX_SOFTWARE``, sysexits(3)).
 STUCK_EXIT_CODE = 70
 
@@ -121,10 +123,8 @@ async def _serve(layout: Layout, config: Config) -> int:
     await asyncio.to_thread(daemon.dns.start)
     await _reconcile_once(daemon, at_start=True)
     await asyncio.to_thread(daemon.housekeeper.begin)
-    server = make_server(make_app(daemon.context))
-    listener = bind(layout.socket)
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    await wait_started(server)
+    listening = Listening(make_app(daemon.context), layout)
+    await listening.begin()
     await asyncio.to_thread(reserve.set_aside, layout)
     gc.freeze()  # what is here now stays
     logger.info("banger {} serves {} (pid {})", __version__, layout.socket, os.getpid())
@@ -133,19 +133,19 @@ async def _serve(layout: Layout, config: Config) -> int:
         asyncio.create_task(_reconcile(daemon, config.seconds("daemon.reconcile_interval_s"))),
         asyncio.create_task(_bound_logs(daemon)),
         asyncio.create_task(_keep_house(daemon)),
+        asyncio.create_task(_keep_socket(listening)),
         asyncio.create_task(_watchdog()),
     ]
     await stop.wait()
     logger.info("stopping: running VMs go on, but for those that sessions hold")
     notify("STOPPING=1")
     await asyncio.to_thread(_end_attended, daemon, config.seconds("daemon.shutdown_timeout_s"))
-    server.should_exit = True
+    listening.tell_end()
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     clean = await asyncio.to_thread(daemon.context.supervisor.shutdown, config.seconds("daemon.shutdown_timeout_s"))
-    with suppress(Exception):
-        await asyncio.wait_for(serving, 10)
+    await listening.end()
     await daemon.close()
     layout.socket.unlink(missing_ok=True)
     if not clean:
@@ -222,6 +222,13 @@ def _bound_all(logs: Sequence[tuple[Path, int]]) -> None:
             bound(log, limit_bytes)
         except OSError as error:  # a full disk above all; one log must not keep the others from being cut
             logger.warning("cannot cut {}: {}", log, error)
+
+
+async def _keep_socket(listening: Listening) -> None:
+    """Be found by callers as long as we run."""
+    while True:
+        await asyncio.sleep(SOCKET_INTERVAL_S)
+        await listening.keep()
 
 
 async def _watchdog() -> None:
