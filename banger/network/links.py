@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -84,6 +85,10 @@ def all_links() -> list[Link]:
 
 def find_link(name: str) -> Link | None:
     """One interface, or None."""
+    try:
+        socket.if_nametoindex(name)
+    except OSError:
+        return None  # known without pyroute2, which every daemon without taps would load for this
     with _netlink(f"look at {name}") as netlink:
         return next(map(_link, _messages(netlink, name)), None)
 
