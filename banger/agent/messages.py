@@ -72,6 +72,7 @@ class ExecFlag(IntFlag):
     TTY = 1
     KEPT = 2
     SESSION_ENV = 4
+    NO_INPUT = 8
 
 
 class WriteFlag(IntFlag):

@@ -15,11 +15,12 @@ from loguru import logger
 
 from banger.agent.exchange import Exchange
 from banger.agent.heartbeat import GONE, Heartbeat
-from banger.agent.messages import Request
+from banger.agent.messages import ExecFlag, Op, Request
 from banger.agent.stream import AgentStream
 from banger.agent.wire import (
     MAX_FRAME,
     MAX_STREAMS,
+    Feature,
     Frame,
     Kind,
     Welcome,
@@ -63,6 +64,7 @@ class AgentSession(asyncio.BufferedProtocol):
         self._streams: dict[int, AgentStream] = {}
         self._last_number = 0
         self._most_streams = 0
+        self._features = 0
         self._writable = True
         self._room = asyncio.Event()
         self._buffer = bytearray(_TURN_BYTES)
@@ -112,6 +114,8 @@ class AgentSession(asyncio.BufferedProtocol):
             raise BangerError(ErrorKind.EXHAUSTED, message, subject=self._vm_id, hint="wait for one of them to end")
         number = self._last_number + 1
         window = self._window()
+        if request.op is Op.EXEC and not request.has_input and self._features & Feature.NO_INPUT:
+            request = request._replace(flags=request.flags | ExecFlag.NO_INPUT)
         try:
             frames = list(request.frames(number, window))
         except ValueError as error:
@@ -233,6 +237,7 @@ class AgentSession(asyncio.BufferedProtocol):
         if welcome is None or self.greeted.done():
             return
         self._most_streams = min(welcome.most_streams, MAX_STREAMS)
+        self._features = welcome.features
         if welcome.ended_streams:
             logger.info("{}: {} commands of an earlier daemon were ended", self._vm_id, welcome.ended_streams)
         self.greeted.set_result(welcome)

@@ -132,6 +132,13 @@ class Hello(NamedTuple):
         return cls(nonce, window, lowest, highest)
 
 
+class Feature(IntFlag):
+    """What an agent can besides its protocol; later ones have more."""
+
+    CGROUPS = 1
+    NO_INPUT = 2
+
+
 class Welcome(NamedTuple):
     """An agent's answer, or, if ``nonce`` is :data:`NO_NONCE`, its announcement that it has no session.
 

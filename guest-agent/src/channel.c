@@ -89,7 +89,7 @@ static void send_welcome(struct channel *channel, const uint8_t *nonce, enum rea
     memcpy(at + 48, around.boot, NONCE_BYTES);
     memcpy(at + 64, VERSION, strnlen(VERSION, VERSION_BYTES));
     set_u32(at + 80, channel_most_streams(channel));
-    set_u32(at + 84, around.cgroups >= 0 ? FEATURE_CGROUPS : 0);
+    set_u32(at + 84, FEATURE_NO_INPUT | (around.cgroups >= 0 ? FEATURE_CGROUPS : 0));
     channel->out_end += WELCOME_BYTES;
     if (nonce)
         channel->ended = 0;

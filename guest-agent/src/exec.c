@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "agent.h"
@@ -147,6 +148,18 @@ static void take_terminal(const struct account *account) {
         fchmod(STDIN_FILENO, 0620);
 }
 
+/* A command without input has what it would have in a container: some read a pipe, if it is empty too, in place of the
+   files that they would look for. What is no such device is the image's own affair. */
+static void take_no_input(void) {
+    struct stat about;
+    int null = open("/dev/null", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    if (null < 0)
+        return;
+    if (fstat(null, &about) == 0 && S_ISCHR(about.st_mode) && about.st_rdev == makedev(1, 3))
+        dup2(null, STDIN_FILENO);
+    close(null);
+}
+
 static void enter_directory(const char *wanted, const struct account *account, bool login) {
     if (*wanted) {
         if (chdir(wanted) < 0)
@@ -200,6 +213,8 @@ void run_exec(struct reader *request) {
         take_terminal(&account);
     else
         give_streams(&account);
+    if (request_flags & EXEC_NO_INPUT)
+        take_no_input();
     if (!take_credentials(&account, true))
         report_failure(FAILED, errno, "cannot become this user");
     execve(program, argv, environment.list);

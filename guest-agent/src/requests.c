@@ -26,7 +26,7 @@ static void exec_begin(struct stream *stream, struct reader *request) {
 }
 
 static const struct operation operations[] = {
-    [OP_EXEC] = {"IIHHTTTLL", EXEC_TTY | EXEC_KEPT | EXEC_SESSION_ENV, NULL, exec_begin, true, true},
+    [OP_EXEC] = {"IIHHTTTLL", EXEC_TTY | EXEC_KEPT | EXEC_SESSION_ENV | EXEC_NO_INPUT, NULL, exec_begin, true, true},
     [OP_GET] = {"T", 0, run_get, NULL, false, true},
     [OP_PUT] = {"T", 0, run_put, NULL, true, false},
     [OP_STAT] = {"TT", 0, run_stat, NULL, false, false},

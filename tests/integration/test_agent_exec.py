@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from banger.agent.messages import RUNS, Cause, ExecFlag, ExecSpec, Request, Status, Target, end
-from banger.agent.wire import Kind
+from banger.agent.wire import Feature, Kind
 from tests.support.agent import Agent, Host, running_agent
 from tests.support.waiting import eventually
 
@@ -66,6 +66,19 @@ def test_input_and_both_outputs_arrive_apart_and_whole(host: Host) -> None:
     data = os.urandom(300_000)
     stream = host.run(shell("cat; echo remark >&2"), stdin=data)
     assert (bytes(stream.out), bytes(stream.err), stream.exit.code) == (data, b"remark\n", 0)
+
+
+@pytest.mark.parametrize("kept_by", ["a process that waits", "one that is started for it"])
+def test_command_without_input_has_the_null_device_as_in_a_container(host: Host, kept_by: str) -> None:
+    """``rg`` and others search a pipe, if it is empty too, and not the directory."""
+    assert host.welcome is not None
+    assert host.welcome.features & Feature.NO_INPUT
+    script = 'test "$(readlink /proc/self/fd/0)" = /dev/null && cat && echo null'
+    more = {"id": "mine"} if kept_by.startswith("one") else {}
+    host.run(ExecSpec(("true",)).request())  # another one waits from then on
+    spec = ExecSpec(("sh", "-c", script), flags=ExecFlag.SESSION_ENV | ExecFlag.NO_INPUT, has_input=False, **more)
+    assert host.run(spec.request()).out == b"null\n"
+    assert b"pipe:" in host.run(ExecSpec(("readlink", "/proc/self/fd/0")).request()).out
 
 
 def test_end_of_input_is_seen_and_none_is_seen_before(host: Host) -> None:

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -58,6 +59,16 @@ def test_connect_is_kept_for_everything_after_it(world: AgentWorld) -> None:
     for _ in range(3):
         assert world.exec("true").status == ExitStatus(0)
     assert world.agent.greeted == 1
+
+
+@pytest.mark.parametrize("knows", [True, False], ids=["agent", "an older agent"])
+def test_command_without_input_asks_for_the_null_device_if_the_agent_knows_it(
+    world: AgentWorld, monkeypatch: pytest.MonkeyPatch, *, knows: bool
+) -> None:
+    if not knows:
+        monkeypatch.setattr("banger.agent.session.Feature", SimpleNamespace(NO_INPUT=0))
+    said = world.exec("readlink", "/proc/self/fd/0", has_input=False).stdout
+    assert (said == b"/dev/null\n") is knows
 
 
 def test_served_counts_what_runs_in_a_guest(world: AgentWorld) -> None:
