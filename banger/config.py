@@ -91,6 +91,12 @@ KEYS: tuple[Key, ...] = (
     Key("daemon.log_level", "INFO", "minimum level that is logged", ("DEBUG", "INFO", "WARNING", "ERROR")),
     Key("daemon.reconcile_interval_s", 60.0, "seconds between two reconciles"),
     Key("daemon.shutdown_timeout_s", 15.0, "seconds to wait for running operations when the daemon stops"),
+    Key(
+        "daemon.on_shutdown",
+        "keep",
+        "running VMs when the host shuts down: keep leaves them to it, suspend saves them and brings them back",
+        ("keep", "suspend"),
+    ),
 )
 _BY_NAME = {key.name: key for key in KEYS}
 

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from loguru import logger
 
-from banger.actors.messages import Command, DeleteVm, PauseVm, ReconcileVm, ResumeVm, StartVm, StopVm
+from banger.actors.messages import Command, DeleteVm, PauseVm, ReconcileVm, ResumeVm, StartVm, StopVm, SuspendVm
 from banger.actors.services import Services
+from banger.actors.suspended_files import suspension_of
 from banger.actors.vm_clock import WakeWatch
 from banger.actors.vm_machines import condition_of, driver_of
+from banger.actors.vm_suspend import listen
 from banger.actors.vm_teardown import recorded_identity
 from banger.core import clock
 from banger.core.cancel import Deadline
 from banger.core.errors import BangerError
-from banger.core.expiry import ExpiryAction, due
+from banger.core.expiry import ExpiryAction, due, ends_unused
 from banger.core.models import Vm, VmState
 from banger.core.ports import Fill, Health
 from banger.core.restarting import comes_with_daemon, is_due
+from banger.core.suspension import IDLE, SHUTDOWN
 from banger.host.activity import Connection, established, into_guest
 from banger.host.disk_guard import PAUSED_BY, Move, Thresholds, Watched, decide
 
@@ -32,19 +35,36 @@ class Housekeeper:
         self._begun = clock.now()
         self._last_used: dict[str, datetime] = {}
         self._wakes = WakeWatch(services.vms)
+        self._tried: dict[str, datetime] = {}  # when a VM was last asked to be suspended
         self._used: dict[str, int] = {}  # bytes on the host's disk at the last look of the guard
 
     @property
     def chores(self) -> Sequence[Callable[[], None]]:
         """All that is to be done on a tick; none needs another."""
-        return (self.guard, self.check_vmms, self.look, self.start_again, self.set_clocks)
+        return (self.guard, self.check_vmms, self.look, self.start_again, self.answer_doors, self.set_clocks)
 
     def begin(self) -> None:
         """Start what a new daemon brings back. Once, after the first reconcile."""
+        self.answer_doors()
         for vm in filter(comes_with_daemon, self._services.store.vms.all()):
             logger.info("{}: started: its restart policy is {}", vm.name, vm.spec.restart)
             self._services.submit(StartVm(vm.id, vm.name), Deadline.never())
+        for vm in self._services.store.vms.all():
+            found = suspension_of(self._services.layout, vm) if vm.state is VmState.SUSPENDED else None
+            if found is not None and found.by == SHUTDOWN:
+                logger.info("{}: resumed: it ran when the host went down", vm.name)
+                self._services.submit(StartVm(vm.id, vm.name), Deadline.never())
         self.start_again()
+
+    def answer_doors(self) -> None:
+        """See to it that who comes to a published port of a suspended VM wakes it."""
+        store = self._services.store
+        for vm in store.vms.all():
+            if vm.state is VmState.SUSPENDED:
+                listen(self._services, vm)
+                now = store.vms.get(vm.id)
+                if now is None or now.state is not VmState.SUSPENDED:  # it was woken meanwhile
+                    self._services.vms.doors.let_go(vm.id)
 
     def start_again(self) -> None:
         """Start what has ended and is to come back, as far as its time has come. May be called by any thread."""
@@ -59,7 +79,8 @@ class Housekeeper:
         services = self._services
         vms = services.store.vms.all()
         self._last_used = {vm.id: self._last_used[vm.id] for vm in vms if vm.id in self._last_used}
-        connections = established() if any(vm.spec.idle_s for vm in vms) else []
+        self._tried = {vm.id: self._tried[vm.id] for vm in vms if vm.id in self._tried and vm.state is VmState.RUNNING}
+        connections = established() if any(map(ends_unused, vms)) else []
         now = clock.now()
         for vm in vms:
             try:
@@ -69,16 +90,36 @@ class Housekeeper:
 
     def _look_at(self, vm: Vm, now: datetime, connections: list[Connection]) -> None:
         services = self._services
-        if vm.state is VmState.RUNNING and vm.spec.idle_s and self._in_use(vm, connections):
+        if vm.state is VmState.RUNNING and ends_unused(vm) and self._in_use(vm, connections):
             self._last_used[vm.id] = now
         found = due(vm, now, self._last_use(vm))
         if found is None:
+            return
+        if found.action is ExpiryAction.SUSPEND:
+            self._suspend(vm, found.reason)
             return
         logger.info("{}: {}: {}", vm.name, found.action.value, found.reason)
         command: Command = (
             DeleteVm(vm.id, vm.name, force=True) if found.action is ExpiryAction.DELETE else StopVm(vm.id, vm.name)
         )
         services.submit(command, Deadline.never())
+
+    def _suspend(self, vm: Vm, reason: str) -> None:
+        """Not again before as long has passed once more: each try lets its guest stand still."""
+        now, tried = clock.now(), self._tried.get(vm.id)
+        if tried is not None and now < tried + timedelta(seconds=vm.spec.idle_suspend_s):
+            return
+        self._tried[vm.id] = now
+        logger.info("{}: suspended: {}", vm.name, reason)
+        waiter = self._services.submit(SuspendVm(vm.id, vm.name, IDLE, reason), Deadline.never())
+
+        def answered() -> None:
+            try:
+                waiter.outcome()
+            except BangerError as error:
+                logger.warning("{}: not suspended although {}: {}", vm.name, reason, error)
+
+        waiter.when_answered(answered)
 
     def check_vmms(self) -> None:
         """Have VMs reconciled whose machine stands still: their VMM lives on, so that nobody hears of it otherwise."""

@@ -11,7 +11,7 @@ from banger.config import Config
 from banger.core.attendance import Attendance
 from banger.core.cancel import Deadline
 from banger.core.drivers import Drivers
-from banger.core.models import Image, Kernel, ProcessIdentity
+from banger.core.models import Image, Kernel, ProcessIdentity, Vm
 from banger.core.ports import (
     Capability,
     EvidenceKeeper,
@@ -66,6 +66,18 @@ class Watcher(Protocol):
         ...
 
 
+class Doors(Protocol):
+    """The published ports of suspended VMs: who comes to one wakes its VM. Every method may be repeated."""
+
+    def listen(self, vm: Vm) -> None:
+        """Hold them. Raises ``conflict`` if somebody else has one by now, and then holds none."""
+        ...
+
+    def let_go(self, vm_id: str) -> None:
+        """Hold them no more."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Vmms:
     """What runs machines: its drivers, and what is the same for all of them. ``setting`` is ``vmm.driver``."""
@@ -99,6 +111,7 @@ class VmServices:
         authorized_key: the OpenSSH public key that every guest of this installation lets in.
         attendance: the VMs that are held by sessions.
         host_keys: makes those of servers in guests.
+        doors: published ports of suspended VMs.
         random_reads: random numbers of guests that were started from saved machines.
     """
 
@@ -110,6 +123,7 @@ class VmServices:
     authorized_key: str
     attendance: Attendance
     host_keys: HostKeys
+    doors: Doors
     random_reads: RandomReads = field(default_factory=RandomReads)
 
 

@@ -99,6 +99,7 @@ class VmKeeper:
         """
         vm = self.save(vm, state=VmState.DELETING, keep_home=vm.keep_home if keep_home is None else keep_home)
         crashpoint("vm.delete:intended")
+        self._services.vms.doors.let_go(vm.id)
         try:
             tear_down(self._services, vm, recorded_identity(self._services, vm.id), files=True)
         except ExceptionGroup as failures:

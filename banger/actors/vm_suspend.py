@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
+from loguru import logger
+
 from banger.actors import suspended_files as files
+from banger.actors import vm_clock
 from banger.actors.messages import SuspendVm
 from banger.actors.orphans import occupied
 from banger.actors.services import Services
@@ -50,7 +53,17 @@ def suspend(services: Services, keeper: VmKeeper, vm: Vm, command: SuspendVm, op
         _save(services, saving, machine, command, operation)
         undo.pop_all()
     crashpoint("vm.suspend:saved")
-    return keeper.down(vm, ExitReason.NONE, command.reason, operation, state=VmState.SUSPENDED)
+    vm = keeper.down(vm, ExitReason.NONE, command.reason, operation, state=VmState.SUSPENDED)
+    listen(services, vm)
+    return vm
+
+
+def listen(services: Services, vm: Vm) -> None:
+    """Have a suspended VM woken by who comes to one of its published ports; tried again by the housekeeper."""
+    try:
+        services.vms.doors.listen(vm)
+    except BangerError as error:
+        logger.warning("{}: nobody listens at its published ports while it is suspended: {}", vm.name, error)
 
 
 def origin_of(services: Services, vm: Vm) -> Origin | None:
@@ -62,6 +75,7 @@ def origin_of(services: Services, vm: Vm) -> Origin | None:
 
 def give_up(services: Services, keeper: VmKeeper, vm: Vm, reason: ExitReason) -> Vm:
     """Drop what it was suspended to: it is stopped, as after a power failure."""
+    services.vms.doors.let_go(vm.id)
     files.clear(services.layout, vm.id)
     crashpoint("vm.unsuspend:given-up")
     return keeper.save(vm, state=VmState.STOPPED, exit_reason=reason, reason="", stopped_at=clock.now())
@@ -72,6 +86,8 @@ def after_failed_start(services: Services, vm: Vm) -> VmState:
     if services.host.ledger.of(vm.id).of():
         return VmState.FAILED
     if files.is_saved(services.layout, vm):
+        services.vms.doors.let_go(vm.id)  # whoever waits there is told by that
+        listen(services, vm)
         return VmState.SUSPENDED
     files.clear(services.layout, vm.id)
     return VmState.STOPPED
@@ -119,6 +135,8 @@ def _go_on(services: Services, keeper: VmKeeper, vm: Vm, machine: Machine) -> No
             if services.vms.vmms.processes.is_alive(machine.identity):
                 raise
     keeper.save(vm)
+    if vm.state is VmState.RUNNING:
+        vm_clock.set_right(services.vms, vm)
 
 
 def _snapshot(vm: Vm, saved: SavedMachine, size: int) -> Snapshot:

@@ -15,6 +15,7 @@ class ExpiryAction(StrEnum):
 
     DELETE = "delete"
     STOP = "stop"
+    SUSPEND = "suspend"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,13 @@ def due(vm: Vm, now: datetime, last_used: datetime) -> Due | None:
     end = expires_at(vm)
     if end is not None and now >= end and vm.state not in (VmState.CREATING, VmState.DELETING):
         return Due(ExpiryAction.DELETE, f"its time of {format_duration(vm.spec.ttl_s)} is over")
-    idle_s = vm.spec.idle_s
-    if 0 < idle_s <= LONGEST_S and vm.state is VmState.RUNNING and now >= last_used + timedelta(seconds=idle_s):
-        return Due(ExpiryAction.STOP, f"nobody has used it for {format_duration(idle_s)}")
+    ways = ((ExpiryAction.STOP, vm.spec.idle_s), (ExpiryAction.SUSPEND, vm.spec.idle_suspend_s))
+    for action, idle_s in ways:
+        if 0 < idle_s <= LONGEST_S and vm.state is VmState.RUNNING and now >= last_used + timedelta(seconds=idle_s):
+            return Due(action, f"nobody has used it for {format_duration(idle_s)}")
     return None
+
+
+def ends_unused(vm: Vm) -> bool:
+    """Whether anybody uses it is worth to know."""
+    return bool(vm.spec.idle_s or vm.spec.idle_suspend_s)

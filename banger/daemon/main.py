@@ -25,6 +25,7 @@ from banger.core.cancel import Deadline
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.states import LIVE
 from banger.daemon import descriptors, logs
+from banger.daemon.host_shutdown import host_goes_down, suspend_all
 from banger.daemon.listening import Listening
 from banger.daemon.notify import notify, watchdog_interval_s
 from banger.daemon.wiring import Daemon, wire
@@ -137,6 +138,11 @@ async def _serve(layout: Layout, config: Config) -> int:
         asyncio.create_task(_watchdog()),
     ]
     await stop.wait()
+    if config.text("daemon.on_shutdown") == "suspend" and await asyncio.to_thread(host_goes_down):
+        logger.info("the host goes down: running VMs are suspended, and brought back after its boot")
+        daemon.doorbells.close()  # nobody wakes one of them any more
+        vms = daemon.context.store.vms.all()
+        await asyncio.to_thread(suspend_all, vms, daemon.context.supervisor.submit, notify)
     logger.info("stopping: running VMs go on, but for those that sessions hold")
     notify("STOPPING=1")
     await asyncio.to_thread(_end_attended, daemon, config.seconds("daemon.shutdown_timeout_s"))

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from loguru import logger
+
 from banger.actors.base import Fact, OwnerActor
 from banger.actors.driver_actor import DriverActor
 from banger.actors.host_actor import HostActor
@@ -15,7 +17,7 @@ from banger.actors.housekeeping import Housekeeper
 from banger.actors.image_actor import ImageActor
 from banger.actors.inventory import overview
 from banger.actors.kernel_actor import KernelActor
-from banger.actors.messages import OwnerKey, OwnerKind, ReconcileVm
+from banger.actors.messages import OwnerKey, OwnerKind, ReconcileVm, WakeVm
 from banger.actors.services import ArtifactServices, HostServices, Services, Vmms, VmServices
 from banger.actors.snapshot_actor import SnapshotActor
 from banger.actors.vm_actor import VmActor
@@ -28,6 +30,7 @@ from banger.config import Config
 from banger.core import clock
 from banger.core.attendance import Attendance
 from banger.core.drivers import Drivers
+from banger.core.errors import BangerError
 from banger.core.models import ProcessIdentity, Vm
 from banger.core.operation_table import OperationTable
 from banger.core.ports import (
@@ -39,9 +42,11 @@ from banger.core.ports import (
     VmmDriver,
 )
 from banger.core.uid_span import parse_span
+from banger.core.waiter import Waiter
 from banger.daemon.capabilities import make_capabilities
 from banger.daemon.installation import installation_id
 from banger.dns.service import DnsService
+from banger.forwarding.doorbells import Doorbells
 from banger.forwarding.endings import Endings
 from banger.forwarding.forwarders import Forwarders, Reach
 from banger.guest.access import guest_access
@@ -90,6 +95,7 @@ class Daemon:
     guests: AgentGuests
     watcher: ExitWatcher
     endings: Endings
+    doorbells: Doorbells
     housekeeper: Housekeeper
     dns: DnsService
     attendance: Attendance
@@ -98,6 +104,7 @@ class Daemon:
         """Let go of everything but the VMs, which go on."""
         self.watcher.close()
         self.endings.close()
+        self.doorbells.close()
         await asyncio.to_thread(self.dns.stop)
         await self.guests.close()
         self.context.store.close()
@@ -125,7 +132,15 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
 
     endings = Endings(on_forwarder_exit)
     forwarders = Forwarders(mark, partial(ports_reach, layout, drivers), endings)
-    capabilities = make_capabilities(layout, config, store, ledger, mark, forwarders)
+
+    def on_ring(vm_id: str) -> None:
+        """Somebody waits at a published port of a suspended VM, and is refused if that cannot be woken."""
+        if (vm := store.vms.get(vm_id)) is not None:
+            waiter = supervisor.submit(WakeVm(vm_id, vm.name))
+            waiter.when_answered(lambda: refuse_if_failed(waiter, vm, doorbells))
+
+    doorbells = Doorbells(on_ring)
+    capabilities = make_capabilities(layout, config, store, ledger, mark, forwarders, doorbells)
     storages = all_drivers(config, mark)
     parts: list[Services] = []
     housekeepers: list[Housekeeper] = []
@@ -157,6 +172,7 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
                 authorized_key=ensure_key(layout.ssh_key),
                 attendance=attendance,
                 host_keys=HostKeyMaker(),
+                doors=capabilities.publisher,
             ),
             host=HostServices(
                 ledger=ledger,
@@ -190,7 +206,16 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
         vms=VmContext(sessions, access, evidence, ledger, capabilities.homes, partial(error_counters, layout, drivers)),
         system=SystemContext(vmms, capabilities.dns, lambda: overview(parts[0]), clock.now(), stop),
     )
-    return Daemon(context, guests, watcher, endings, housekeepers[0], capabilities.dns, attendance)
+    return Daemon(context, guests, watcher, endings, doorbells, housekeepers[0], capabilities.dns, attendance)
+
+
+def refuse_if_failed(wake: Waiter, vm: Vm, doorbells: Doorbells) -> None:
+    """What waits at the ports of a VM that was not woken is let go; the housekeeper has them held again."""
+    try:
+        wake.outcome()
+    except BangerError as error:
+        logger.warning("{}: not woken for its published ports: {}", vm.name, error)
+        doorbells.let_go(vm.id)
 
 
 def agent_endpoint(layout: Layout, drivers: Drivers[VmmDriver], vm: Vm) -> Endpoint:

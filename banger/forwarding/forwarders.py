@@ -59,11 +59,11 @@ class Reach:
     log: Path
     patience_s: float = 20.0
 
-    def config(self, ports: Sequence[Opened]) -> dict[str, object]:
+    def config(self, ports: Sequence[Opened], *, waits: bool) -> dict[str, object]:
         """As the process reads it."""
         opened = [{"fd": one.port.fileno(), "guest_port": one.guest_port} for one in ports]
         way = {"path": str(self.path), "vsock_port": self.vsock_port, "patience_s": self.patience_s}
-        return {**way, "log_prefix": PORTS_LOG_PREFIX, "ports": opened}
+        return {**way, "log_prefix": PORTS_LOG_PREFIX, "ports": opened, "waits": waits}
 
 
 class Forwarders:
@@ -77,8 +77,10 @@ class Forwarders:
         self._pipes: dict[str, int] = {}  # by VM: to those that do not know their VMM yet
         self._lock = threading.Lock()
 
-    def start(self, vm: Vm, ports: Sequence[Opened], ledger: VmLedger) -> None:
+    def start(self, vm: Vm, ports: Sequence[Opened], ledger: VmLedger, *, waits: bool = False) -> None:
         """Start one for these ports, which it inherits; :meth:`begin` must follow.
+
+        One that ``waits`` lets nobody in before that: at the ports of a VM that is being woken somebody waits already.
 
         Raises:
             BangerError: ``unavailable`` if no process can be started.
@@ -92,7 +94,9 @@ class Forwarders:
         except OSError as error:
             raise _cannot_start(marker, error) from error
         try:
-            identity = self._spawn(marker, self._reach(vm), ports, reading)
+            identity = self._spawn(
+                marker, self._reach(vm).config(ports, waits=waits), self._reach(vm).log, ports, reading
+            )
         except BaseException:
             os.close(writing)
             raise
@@ -160,15 +164,15 @@ class Forwarders:
         with self._lock:
             return self._pipes.pop(vm_id, None)
 
-    def _spawn(self, marker: str, reach: Reach, ports: Sequence[Opened], reading: int) -> ProcessIdentity:
+    def _spawn(
+        self, marker: str, way: dict[str, object], log_file: Path, ports: Sequence[Opened], reading: int
+    ) -> ProcessIdentity:
         try:
             with (
                 os.fdopen(os.memfd_create("ports", os.MFD_CLOEXEC), "wb") as config,
-                os.fdopen(
-                    os.open(reach.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600), "ab"
-                ) as log,
+                os.fdopen(os.open(log_file, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600), "ab") as log,
             ):
-                config.write(json.dumps(reach.config(ports)).encode())
+                config.write(json.dumps(way).encode())
                 config.flush()
                 package = str(Path(banger.__file__).parent.parent)
                 process = subprocess.Popen(

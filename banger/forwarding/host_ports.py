@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import select
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from types import MappingProxyType
 
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.publishing import at, covers
@@ -14,6 +16,8 @@ from banger.core.wire.port_forward import PortForward
 from banger.forwarding.holders import holder_of
 
 _MOST_TRIES = 64
+#: The kernel's queue of those that wait to be accepted (it has a limit of its own, net.core.somaxconn).
+BACKLOG = 1024
 
 #: ``(protocol, address, port)`` to the name of the VM that holds it.
 Taken = Mapping[tuple[str, str, int], str]
@@ -23,7 +27,10 @@ Bound = tuple[PortForward, socket.socket]
 
 @contextmanager
 def bound_ports(
-    forwards: Sequence[PortForward], taken: Taken, before: Sequence[PortForward] = ()
+    forwards: Sequence[PortForward],
+    taken: Taken,
+    before: Sequence[PortForward] = (),
+    kept: Mapping[tuple[str, str, int], socket.socket] = MappingProxyType({}),
 ) -> Iterator[list[Bound]]:
     """Check the requested host ports, pick free ones where that is left to us, and bind all, in the given order.
 
@@ -33,6 +40,7 @@ def bound_ports(
         forwards: what was asked for.
         taken: ports that other VMs hold, also those that they do not listen on yet.
         before: what was chosen for these forwards the last time: picked again where it is free.
+        kept: sockets that have been bound to some of those since, to be used; all of them are closed afterwards.
 
     Raises:
         BangerError: ``conflict`` for a port that is taken or asked for twice, ``denied`` for one that this user may
@@ -41,10 +49,23 @@ def bound_ports(
     again = before if [_requested(one) for one in before] == [_requested(one) for one in forwards] else ()
     bound: dict[int, Bound] = {}
     with ExitStack() as held:
+        for opened in kept.values():
+            held.enter_context(opened)
         for index, forward in sorted(enumerate(forwards), key=lambda item: _freedom(item[1])):
+            place = again[index] if again else forward
+            if there := kept.get((place.protocol, place.host_address, place.host_port)):
+                bound[index] = place, there
+                continue
             candidates = [again[index], forward] if again and _freedom(forward) else [forward]
             bound[index] = _first(candidates, taken, held)
         yield [bound[index] for index in range(len(forwards))]
+
+
+def has_callers(opened: socket.socket) -> bool:
+    """Somebody waits at a port that nobody has served so far."""
+    poll = select.poll()
+    poll.register(opened, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _requested(forward: PortForward) -> tuple[int, str, str]:

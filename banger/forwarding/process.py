@@ -13,6 +13,7 @@ import resource
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
@@ -41,12 +42,18 @@ def main() -> None:
     tell = partial(_tell, config["log_prefix"])
     link = PortsLink(loop, config["path"], config["vsock_port"], config["patience_s"], tell)
     listeners, senders = Listeners(loop, link), Senders(loop, link)
-    for port in config["ports"]:
-        taken = socket.socket(fileno=port["fd"])
-        is_tcp = taken.type == socket.SOCK_STREAM
-        request = dial(Family.MACHINE, port=port["guest_port"], datagrams=not is_tcp)
-        (listeners if is_tcp else senders).add(taken, request)
-    loop.watch(pipe_fd, READ, lambda _: _hear(loop, pipe_fd))
+
+    def serve() -> None:
+        for port in config["ports"]:
+            taken = socket.socket(fileno=port["fd"])
+            is_tcp = taken.type == socket.SOCK_STREAM
+            request = dial(Family.MACHINE, port=port["guest_port"], datagrams=not is_tcp)
+            (listeners if is_tcp else senders).add(taken, request)
+
+    waits = config["waits"]
+    if not waits:
+        serve()
+    loop.watch(pipe_fd, READ, lambda _: _hear(loop, pipe_fd, serve if waits else None))
     loop.run()
 
 
@@ -62,8 +69,8 @@ def _raise_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-def _hear(loop: Loop, pipe_fd: int) -> None:
-    """The VMM's pid and start time, once; then live as long as it."""
+def _hear(loop: Loop, pipe_fd: int, serve: Callable[[], None] | None) -> None:
+    """The VMM's pid and start time, once; then live as long as it, and begin if that was waited for."""
     words = os.read(pipe_fd, 64).split()
     loop.forget(pipe_fd)
     os.close(pipe_fd)
@@ -72,6 +79,8 @@ def _hear(loop: Loop, pipe_fd: int) -> None:
         loop.stop()
     else:
         loop.watch(pidfd, READ, lambda _: loop.stop())
+        if serve is not None:
+            serve()
 
 
 def _open(pid: int, start_ticks: int) -> int | None:

@@ -16,6 +16,7 @@ from banger.core.models import ProcessIdentity, Vm
 from banger.core.ports import Handle, HostObject, VmLedger
 from banger.core.publishing import runs
 from banger.core.wire.port_forward import PortForward
+from banger.forwarding.doorbells import Doorbells
 from banger.forwarding.forwarders import Forwarders, Opened
 from banger.forwarding.host_ports import Bound, Taken, bound_ports
 
@@ -26,16 +27,24 @@ PORT_KIND = "port"
 class Publisher:
     """Published ports of one installation's VMs."""
 
-    def __init__(self, forwarders: Forwarders, taken: Callable[[str], Taken]) -> None:
-        """``taken`` tells which ports of the host VMs other than the given one hold."""
+    def __init__(self, forwarders: Forwarders, taken: Callable[[str], Taken], doorbells: Doorbells) -> None:
+        """``taken`` tells which ports of the host VMs other than the given one hold in the ledger."""
         self._forwarders = forwarders
-        self._taken = taken
+        self._in_ledger = taken
+        self._doorbells = doorbells
+        self._woken: set[str] = set()
 
     @contextmanager
     def opened(self, vm: Vm) -> Iterator[list[Bound]]:
         """What the VM publishes, every port chosen and held. Raises as :func:`bound_ports`."""
-        with bound_ports(vm.spec.ports, self._taken(vm.id), vm.last_ports) as bound:
-            yield bound
+        kept = self._doorbells.take(vm.id)
+        if kept:
+            self._woken.add(vm.id)
+        try:
+            with bound_ports(vm.spec.ports, self._taken(vm.id), vm.last_ports, kept) as bound:
+                yield bound
+        finally:
+            self._woken.discard(vm.id)
 
     def hold(self, ledger: VmLedger, ports: Sequence[PortForward], *, forwarded: bool) -> None:
         """Write ports down, and whether a forwarder has them. A range is one entry, synced once."""
@@ -45,7 +54,22 @@ class Publisher:
     def forward(self, vm: Vm, ports: Sequence[Bound], ledger: VmLedger) -> None:
         """Have these ports forwarded, if there are any. Raises ``unavailable``."""
         if ports:
-            self._forwarders.start(vm, [Opened(port, forward.guest_port) for forward, port in ports], ledger)
+            opened = [Opened(port, forward.guest_port) for forward, port in ports]
+            self._forwarders.start(vm, opened, ledger, waits=vm.id in self._woken)
+
+    def listen(self, vm: Vm) -> None:
+        """Hold the ports that a suspended VM publishes, and have it woken by who comes to one. Idempotent.
+
+        Raises:
+            BangerError: as :func:`bound_ports`: none is held then.
+        """
+        if vm.last_ports and not self._doorbells.holds(vm.id):
+            with bound_ports(vm.last_ports, self._taken(vm.id)) as bound:
+                self._doorbells.hold(vm.id, vm.name, bound)
+
+    def let_go(self, vm_id: str) -> None:
+        """Hold the ports of a VM no more that is no longer suspended, and refuse who waits there. Idempotent."""
+        self._doorbells.let_go(vm_id)
 
     def begin(self, vm: Vm, ledger: VmLedger) -> None:
         """The VMM runs: its forwarder lives as long from now on."""
@@ -82,6 +106,9 @@ class Publisher:
     def end(self, vm: Vm, ledger: VmLedger) -> None:
         """Nobody forwards for the VM any more. Raises ``timeout``."""
         self._forwarders.end(vm.id, ledger)
+
+    def _taken(self, besides: str) -> Taken:
+        return {**self._in_ledger(besides), **self._doorbells.taken(besides)}
 
     def host_objects(self) -> Sequence[HostObject]:
         """The forwarders."""

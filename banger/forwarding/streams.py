@@ -18,7 +18,7 @@ from banger.forwarding.link import PortsLink
 from banger.forwarding.loop import READ, WRITE, Loop
 
 MOST_CONNECTIONS = 1024
-#: The kernel's queue of those that wait to be accepted (it has a limit of its own, net.core.somaxconn).
+#: As in ``host_ports``, which this process does without.
 BACKLOG = 1024
 #: After a lack of descriptors or memory, nobody is accepted for so long.
 _REST_S = 0.5

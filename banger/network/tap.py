@@ -29,6 +29,7 @@ from banger.core.ports import (
     VmLedger,
 )
 from banger.core.wire.port_forward import PortForward
+from banger.forwarding.host_ports import has_callers
 from banger.forwarding.publisher import PORT_KIND, Publisher
 from banger.network import links, nft
 from banger.network.addresses import Plan, choose_plan
@@ -138,7 +139,9 @@ class TapNetwork:
             index = self._place.run(links.ensure_tap, self._id, guest, self._settings.vmm_uid, mtu)
             crashpoint("tap.prepare:tap-up")
             self._open_loopback(rules, {guest.tap: index})
-            self._publisher.forward(vm, [(one, port) for one, port in bound if guest.is_relayed(one)], ledger)
+            # Whoever waits at a port of a VM that is being woken has come before the rules that the kernel goes by.
+            relayed = [(one, port) for one, port in bound if guest.is_relayed(one) or has_callers(port)]
+            self._publisher.forward(vm, relayed, ledger)
         ledger.activate(TAP_KIND, guest.tap)
         ledger.activate(ADDRESS_KIND, str(guest.address), guest.detail())
         return Contribution(

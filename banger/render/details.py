@@ -18,7 +18,8 @@ Fields = Iterable[tuple[str, Any]]
 #: Fields of a VM's spec that have a place on its page; the others come behind them.
 _PLACED = frozenset(
     "image kernel cpus memory_mib disk_mib env user workdir hostname entrypoint command ports init network egress "
-    "storage home home_mib vmm machine accelerator ephemeral ttl_s idle_s restart on_reboot labels".split()
+    "storage home home_mib vmm machine accelerator ephemeral ttl_s idle_s idle_suspend_s restart on_reboot "
+    "labels".split()
 )
 #: The sections of a page line up.
 _NAME_WIDTH = 10
@@ -42,7 +43,8 @@ def vm_page(vm: Row, terminal: Terminal) -> str:
         ("labels", _pairs(spec.get("labels"))),
         ("ephemeral", "yes: deleted when it stops" if spec.get("ephemeral") else ""),
         ("time left", _time_left(vm)),
-        ("stops idle", format_duration(float(spec["idle_s"])) if spec.get("idle_s") else ""),
+        ("stops idle", _time(spec, "idle_s")),
+        ("sleeps idle", _time(spec, "idle_suspend_s")),
     ]
     machine = [
         ("image", _join(vm.get("image_name") or spec.get("image"), vm.get("image_id"))),
@@ -289,6 +291,10 @@ def _time_left(vm: Row) -> str:
         return ""
     left_s = ttl_s - (now() - parse_rfc3339(vm["created_at"])).total_seconds()
     return f"{format_duration(max(left_s, 0))}: deleted then"
+
+
+def _time(spec: Row, name: str) -> str:
+    return format_duration(float(spec[name])) if spec.get(name) else ""
 
 
 def _mebibytes(amount: Any) -> str:

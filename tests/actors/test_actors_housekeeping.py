@@ -81,6 +81,31 @@ def test_vm_in_use_is_not_idle_and_the_time_counts_from_its_end(world):
     eventually(lambda: world.vm("web").state is VmState.STOPPED, what="it is stopped")
 
 
+def test_unused_vm_is_suspended_if_that_is_wished(world):
+    running(world, idle_suspend_s=600.0)
+    housekeeper = Housekeeper(world.services)
+    look_in(world, housekeeper, minutes=9)
+    assert world.vm("web").state is VmState.RUNNING
+    look_in(world, housekeeper, minutes=11)
+    eventually(lambda: world.vm("web").state is VmState.SUSPENDED, what="it is suspended")
+    assert world.vm("web").reason == "nobody has used it for 10m 00s"
+
+
+def test_vm_that_cannot_be_suspended_is_not_tried_all_the_time_and_still_stopped(world):
+    running(world, idle_suspend_s=600.0, idle_s=1800.0)
+    tries = []
+    world.vmm.while_saving = lambda: tries.append(len(tries))
+    world.vmm.cannot_save = "a part of it is elsewhere"
+    housekeeper = Housekeeper(world.services)
+    for minutes in (11, 12, 13):
+        look_in(world, housekeeper, minutes=minutes)
+    world.do(ReconcileHost())
+    suspends = [one for one in world.operations.all() if one.kind == "vm.suspend"]
+    assert (len(suspends), tries, world.vm("web").state) == (1, [], VmState.RUNNING)
+    look_in(world, housekeeper, minutes=31)
+    eventually(lambda: world.vm("web").state is VmState.STOPPED, what="it is stopped")
+
+
 def test_vm_whose_snapshot_is_nearly_full_stands_still_until_there_is_room(world):
     vm = running(world)
     housekeeper = Housekeeper(world.services)

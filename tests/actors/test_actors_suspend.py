@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import socket
 import stat
 
 import pytest
 
+from banger.actors.housekeeping import Housekeeper
 from banger.actors.messages import (
     DeleteVm,
     GrowVm,
@@ -20,11 +22,12 @@ from banger.actors.messages import (
 )
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import ExitReason, VmState
-from banger.core.suspension import IDLE
+from banger.core.suspension import IDLE, SHUTDOWN, USER
 from banger.core.wire.port_forward import PortForward
 from tests.support.fake_vmm import FRESH_MEMORY, Fault
 from tests.support.owned_vms import create, process_of
 from tests.support.saved_vms import copied_guests, fork, read, snapshot, write
+from tests.support.waiting import eventually
 
 
 @pytest.fixture
@@ -252,6 +255,60 @@ def test_suspended_vm_is_neither_grown_nor_snapshotted_nor_forked(world, vm):
         assert caught.value.hint == "banger vm start web"
 
 
+# -- its published ports ---------------------------------------------------------------------------------
+
+
+def connected(forward):
+    return socket.create_connection((forward.host_address, forward.host_port), timeout=10)
+
+
+def test_who_comes_to_a_published_port_wakes_it_and_is_let_in_there(world, vm):
+    suspend(world, vm)
+    [port] = vm.ports
+    assert world.ports_besides("") == {}
+    with connected(port):
+        eventually(lambda: world.vm("web").state is VmState.RUNNING, what="it wakes")
+    assert world.vm("web").ports == vm.ports
+    assert read(world, vm) == ("first", "first")
+    assert not world.doorbells.holds(vm.id)
+
+
+def test_port_of_a_suspended_vm_is_nobody_elses_and_the_refusal_names_it(world, vm):
+    suspend(world, vm)
+    with pytest.raises(BangerError) as caught:
+        create(world, "other", start=True, ports=vm.ports)
+    assert caught.value.cause == 'VM "web" holds it'
+    world.do(StopVm(vm.id, "web"))
+    assert create(world, "other", start=True, ports=vm.ports).ports == vm.ports
+
+
+def test_next_daemon_listens_at_its_ports_again(world, vm):
+    suspend(world, vm)
+    world.restart()
+    world.do(ReconcileHost(at_start=True))
+    Housekeeper(world.services).begin()
+    copied_guests(world)
+    with connected(vm.ports[0]):
+        eventually(lambda: world.vm("web").state is VmState.RUNNING, what="it wakes")
+
+
+def test_wake_that_fails_refuses_who_waits_and_listens_again(world, vm):
+    suspend(world, vm)
+    world.vmm.faults["web"] = Fault.DIES
+    [port] = vm.ports
+    with connected(port) as client, pytest.raises(OSError, match="reset"):
+        client.recv(1)
+    eventually(lambda: world.doorbells.holds(vm.id), what="its ports are held again")
+    assert world.vm("web").state is VmState.SUSPENDED
+
+
+def test_ports_of_a_stopped_or_deleted_vm_are_free(world, vm):
+    suspend(world, vm)
+    world.do(DeleteVm(vm.id, "web"))
+    with pytest.raises(ConnectionRefusedError):
+        connected(vm.ports[0])
+
+
 # -- the daemon and the host -----------------------------------------------------------------------------
 
 
@@ -262,6 +319,18 @@ def test_vm_is_suspended_for_the_next_daemon_too(world, vm):
     assert (report.stopped, report.removed, report.failed) == ([], [], [])
     copied_guests(world)
     assert read(world, start(world, vm)) == ("first", "first")
+
+
+@pytest.mark.parametrize(("by", "state"), [(SHUTDOWN, VmState.RUNNING), (USER, VmState.SUSPENDED)])
+def test_what_ran_when_the_host_went_down_is_brought_back(world, vm, by, state):
+    suspend(world, vm, by=by)
+    world.restart()
+    world.do(ReconcileHost(at_start=True))
+    copied_guests(world)
+    Housekeeper(world.services).begin()
+    world.do(ReconcileHost())
+    eventually(lambda: world.vm("web").state is state, what="it is as it was")
+    assert by == USER or read(world, world.vm("web")) == ("first", "first")
 
 
 def test_row_that_was_lost_comes_back_suspended(world, vm):

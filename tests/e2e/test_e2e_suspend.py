@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from banger.client import Client, path_of
 from tests.support.crash_points import points_of
 from tests.support.daemon import BangerHome
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.boot
 
@@ -85,6 +90,29 @@ def test_two_commands_at_once_wake_it_once(home: BangerHome, sleeper: str) -> No
     assert wakes(home) == before + 1
 
 
+def test_who_comes_to_a_published_port_wakes_it_and_is_served_also_by_the_next_daemon(
+    home: BangerHome, sleeper: str
+) -> None:
+    server = "setsid httpd -p 80 -h /dev/shm </dev/null >/dev/null 2>&1 &"
+    home.guest(sleeper, f"pidof httpd >/dev/null || {{ {server} }}; sleep 1").ok()
+    [port] = home.json("vm", "show", sleeper)["ports"]
+    url = f"http://127.0.0.1:{port['host_port']}/mark"
+    assert fetched(url) == "here\n"
+    for kills in (False, True):
+        home.run("vm", "suspend", sleeper).ok()
+        if kills:
+            home.kill_daemon()
+            assert state(home, sleeper) == "suspended"
+        before = wakes(home)
+        assert fetched(url) == "here\n"
+        assert (wakes(home), state(home, sleeper)) == (before + 1, "running")
+
+
+def fetched(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=120) as answer:
+        return str(answer.read().decode())
+
+
 def test_it_stays_suspended_when_the_daemon_is_killed_and_the_next_one_wakes_it(home: BangerHome, sleeper: str) -> None:
     home.run("vm", "suspend", sleeper).ok()
     home.kill_daemon()
@@ -102,3 +130,21 @@ def test_daemon_that_dies_while_it_suspends_leaves_it_running_or_suspended_and_w
         assert state(home, sleeper) in ("running", "suspended"), point
         assert home.guest(sleeper, "cat /dev/shm/mark").ok().text == "here\n", point
         assert home.leftovers() == [], point
+
+
+@pytest.mark.parametrize(("says", "is_kept"), [("running", True), ("stopping", False)])
+def test_daemon_that_ends_with_its_host_saves_what_runs_and_the_next_one_brings_it_back(
+    home: BangerHome, sleeper: str, tmp_path: Path, says: str, is_kept: bool
+) -> None:
+    pid = int(home.json("vm", "show", sleeper)["pid"])
+    manager = tmp_path / "systemctl"
+    manager.write_text(f"#!/bin/sh\necho {says}\nexit 1\n")
+    manager.chmod(0o755)
+    home.kill_daemon()
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    home.run("daemon", "start", PATH=path, BANGER_DAEMON_ON_SHUTDOWN="suspend").ok()
+    os.kill(daemon := home.daemon_pid(), signal.SIGTERM)
+    eventually(lambda: not Path(f"/proc/{daemon}").exists(), timeout_s=60, what="the daemon has ended")
+    assert (pid in home.vmms()) is is_kept
+    eventually(lambda: state(home, sleeper) == "running", timeout_s=60, what="it runs")
+    assert home.guest(sleeper, "cat /dev/shm/mark").ok().text == "here\n"

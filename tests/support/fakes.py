@@ -14,7 +14,7 @@ from banger.actors.driver_actor import DriverActor
 from banger.actors.host_actor import HostActor
 from banger.actors.image_actor import ImageActor
 from banger.actors.kernel_actor import KernelActor
-from banger.actors.messages import OwnerKey, OwnerKind, PullImage, PullKernel, ReconcileVm
+from banger.actors.messages import OwnerKey, OwnerKind, PullImage, PullKernel, ReconcileVm, WakeVm
 from banger.actors.services import ArtifactServices, HostServices, Resolver, Services, Vmms, VmServices
 from banger.actors.snapshot_actor import SnapshotActor
 from banger.actors.vm_actor import VmActor
@@ -48,6 +48,7 @@ from banger.core.ports import (
     RootfsFacts,
     VmLedger,
 )
+from banger.forwarding.doorbells import Doorbells
 from banger.forwarding.forwarders import Forwarders, Reach
 from banger.forwarding.host_ports import Taken
 from banger.forwarding.publisher import Publisher, held_ports
@@ -327,7 +328,8 @@ class World:
         self.operations = OperationTable()
         storage = FakeStorage()
         mark = hashlib.sha256(str(self.layout.data).encode()).hexdigest()[:12]
-        self.publisher = Publisher(Forwarders(mark, self.reach), self.ports_besides)
+        self.doorbells = Doorbells(self.rung)
+        self.publisher = Publisher(Forwarders(mark, self.reach), self.ports_besides, self.doorbells)
         capabilities = self.capabilities(self) if callable(self.capabilities) else self.capabilities
         self.attendance = Attendance()
         self.supervisor = Supervisor(self._spawn, self.operations, self.backoff)
@@ -351,6 +353,7 @@ class World:
                 authorized_key="ssh-ed25519 AAAA test",
                 attendance=self.attendance,
                 host_keys=HostKeyMaker(),
+                doors=self.publisher,
             ),
             host=HostServices(
                 ledger=self.ledger,
@@ -389,7 +392,13 @@ class World:
             raise lookup.not_found(name, "vm", [])
         return found
 
+    def rung(self, vm_id: str) -> None:
+        """Somebody came to a published port of a suspended VM."""
+        if (vm := self.store.vms.get(vm_id)) is not None:
+            self.supervisor.submit(WakeVm(vm_id, vm.name))
+
     def stop(self) -> None:
+        self.doorbells.close()
         assert self.supervisor.shutdown(WAIT_S), "an owner did not end"
         self.store.close()
 

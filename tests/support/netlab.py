@@ -26,6 +26,7 @@ from banger.core.models import Vm, VmState
 from banger.core.operation import Operation
 from banger.core.ports import Contribution, Handle, TapNic
 from banger.core.wire.vm_spec import VmSpec
+from banger.forwarding.doorbells import Doorbells
 from banger.forwarding.forwarders import Forwarders, Reach
 from banger.forwarding.publisher import Publisher
 from banger.host.cascade import run_all
@@ -342,7 +343,7 @@ class Lab:
             installation_id,
             self.place(installation_id),
             self.ledgers[installation_id].all,
-            Publisher(Forwarders(installation_id, self.reach), lambda _: {}),
+            Publisher(Forwarders(installation_id, self.reach), lambda _: {}, Doorbells(lambda _: None)),
             TapSettings(**settings),
             lambda gateway: self.resolver,
         )

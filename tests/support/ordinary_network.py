@@ -11,6 +11,7 @@ import pickle
 import sys
 from pathlib import Path
 
+from banger.forwarding.doorbells import Doorbells
 from banger.forwarding.forwarders import Forwarders, Reach
 from banger.forwarding.publisher import Publisher
 from banger.network.namespace.place import NamespacePlace
@@ -22,7 +23,11 @@ def main(directory: Path, installation_id: str) -> None:
     ledger, place = MemoryLedger(), NamespacePlace(installation_id, directory)
     forwarders = Forwarders(installation_id, lambda vm: Reach(directory / vm.id, 0, directory / "log"))
     network = TapNetwork(
-        installation_id, place, ledger.all, Publisher(forwarders, lambda _: {}), resolver=lambda _: None
+        installation_id,
+        place,
+        ledger.all,
+        Publisher(forwarders, lambda _: {}, Doorbells(lambda _: None)),
+        resolver=lambda _: None,
     )
     try:
         for number, line in enumerate(sys.stdin, 1):

@@ -9,6 +9,7 @@ from loguru import logger
 from banger.core.ports import Handle
 from banger.core.publishing import parse_publish, runs
 from banger.core.wire.port_forward import PortForward
+from banger.forwarding.doorbells import Doorbells
 from banger.forwarding.forwarders import FORWARDER_KIND, Forwarders
 from banger.forwarding.publisher import PORT_KIND, Publisher, held_ports, port_key
 from banger.network.guests import Guest
@@ -19,7 +20,7 @@ from tests.support.ports import unreachable
 def test_range_is_one_entry_and_stands_for_each_of_its_ports() -> None:
     ledger = MemoryLedger()
     forwards = parse_publish(["8000-8002:80-82", "8003:90", "[::1]:53:53/udp"])
-    publisher = Publisher(Forwarders("0f0f0f0f0f0f", unreachable), lambda _: {})
+    publisher = Publisher(Forwarders("0f0f0f0f0f0f", unreachable), lambda _: {}, Doorbells(lambda _: None))
 
     publisher.hold(ledger.of_vm("1"), forwards, forwarded=True)
 
@@ -62,7 +63,7 @@ def test_forwarder_of_an_older_banger_that_has_ended_is_not_started_again() -> N
     """Its machine has no port for a forwarder: what it needs is said, and nothing is tried."""
     ledger = MemoryLedger().of_vm("1")
     ledger.intend(PORT_KIND, "127.0.0.1:8080/tcp", {"guest_port": 80, "to": [["stack", "127.64.0.1", 20000]]})
-    publisher = Publisher(Forwarders("0f0f0f0f0f0f", unreachable), lambda _: {})
+    publisher = Publisher(Forwarders("0f0f0f0f0f0f", unreachable), lambda _: {}, Doorbells(lambda _: None))
     vm = replace(make_vm(1), ports=(PortForward(80, 8080),))
     said: list[str] = []
     sink = logger.add(lambda message: said.append(str(message)))

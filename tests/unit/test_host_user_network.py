@@ -15,6 +15,7 @@ from banger.core.ports import Contribution, UserNic
 from banger.core.progress import EventKind
 from banger.core.wire.vm_checks import check_spec
 from banger.core.wire.vm_spec import VmSpec
+from banger.forwarding.doorbells import Doorbells
 from banger.forwarding.forwarders import Forwarders, Reach
 from banger.forwarding.publisher import Publisher
 from banger.host.user_network import UserNetwork
@@ -33,7 +34,7 @@ def started(network: str, obstacle: Callable[[], str] = lambda: MISSING, **spec:
     vm, operation = make_vm(1, network, **spec), Operation("vm.start", "vm1")
     notes: list[str] = []
     operation.subscribe(lambda event: notes.append(event.message) if event.kind is EventKind.NOTE else None)
-    stack = UserNetwork(Publisher(Forwarders("0123456789ab", reach), lambda _: {}), obstacle)
+    stack = UserNetwork(Publisher(Forwarders("0123456789ab", reach), lambda _: {}, Doorbells(lambda _: None)), obstacle)
     assert stack.applies(vm)
     return stack.prepare(vm, None, MemoryLedger().of_vm(vm.id), operation), notes  # type: ignore[arg-type]
 
@@ -82,13 +83,17 @@ def test_policy_is_never_given_up_without_a_word_although_what_was_in_the_way_is
 
 
 def test_network_user_that_can_be_had_is_not_this_stack() -> None:
-    stack = UserNetwork(Publisher(Forwarders("0123456789ab", reach), lambda _: {}), lambda: "")
+    stack = UserNetwork(
+        Publisher(Forwarders("0123456789ab", reach), lambda _: {}, Doorbells(lambda _: None)), lambda: ""
+    )
     assert not stack.applies(make_vm(1, "user"))
     assert stack.applies(make_vm(1, "none"))
 
 
 def test_vm_that_runs_stays_on_the_stack_that_it_was_started_on() -> None:
-    stack = UserNetwork(Publisher(Forwarders("0123456789ab", reach), lambda _: {}), lambda: "")
+    stack = UserNetwork(
+        Publisher(Forwarders("0123456789ab", reach), lambda _: {}, Doorbells(lambda _: None)), lambda: ""
+    )
     assert stack.applies(replace(make_vm(1, "user"), network="slirp"))
     assert not UserNetwork(stack._publisher, lambda: MISSING).applies(replace(make_vm(1, "user"), network="user"))
 

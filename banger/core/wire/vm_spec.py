@@ -233,6 +233,19 @@ class VmSpec:
             most_words=_HUNDRED_YEARS,
         ),
     )
+    idle_suspend_s: float = described(
+        0.0,
+        Facts(
+            "Suspend the VM to disk when it has not been used for this long.",
+            ("--idle-suspend",),
+            "TIME",
+            "Seconds; 0: never. It wakes when it is used.",
+            read=parse_duration,
+            most=LONGEST_S,
+            most_words=_HUNDRED_YEARS,
+            title="sleeps idle",
+        ),
+    )
     restart: str = described(
         "no",
         Facts(
@@ -297,6 +310,7 @@ class SpecOptions(TypedDict, total=False):
     accelerator: Literal["", "kvm", "tcg"]
     ttl_s: float
     idle_s: float
+    idle_suspend_s: float
     restart: str
     on_reboot: Literal["restart", "stop"]
     stop_timeout_s: float | None
