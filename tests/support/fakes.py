@@ -63,6 +63,7 @@ from banger.store import Store
 from banger.supervisor import Supervisor
 from tests.support.fake_guests import FakeGuests
 from tests.support.fake_vmm import FakeVmm
+from tests.support.waiting import eventually
 
 WAIT_S = 10.0
 #: Users of VMMs; the fakes remain who they are.
@@ -382,8 +383,17 @@ class World:
         return waiter.wait()
 
     def reconcile(self, vm: Vm) -> Vm | None:
-        result = self.do(ReconcileVm(vm.id, vm.name))
-        assert result is None or isinstance(result, Vm)
+        """Once the owner has said that what it did before is over: until then it would refuse."""
+
+        def done() -> list[Vm | None]:
+            try:
+                return [self.do(ReconcileVm(vm.id, vm.name))]
+            except BangerError as error:
+                if error.message != f"{vm.name} is busy":
+                    raise
+                return []
+
+        (result,) = eventually(done, 30, f"the owner of {vm.name} is idle")
         return result
 
     def vm(self, name: str) -> Vm:
