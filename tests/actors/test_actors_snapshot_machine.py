@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from banger.actors.messages import DeleteVm, KillVm, ReconcileHost, StartVm
+from banger.actors import suspended_files
+from banger.actors.messages import DeleteVm, KillVm, ReconcileHost, StartVm, SuspendVm, WakeVm
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import VmState
 from banger.core.origin import Origin
@@ -49,6 +50,7 @@ class SavedVms(RuleBasedStateMachine):
         copied_guests(self.world)
         self.vms: dict[str, Contents] = {}
         self.snapshots: dict[str, Contents] = {}
+        self.asleep: set[str] = set()
         self.written = 0
 
     def teardown(self) -> None:
@@ -69,7 +71,7 @@ class SavedVms(RuleBasedStateMachine):
 
     @rule(name=VMS)
     def write(self, name):
-        if self.vms.get(name, (None,))[0] is not None:
+        if self._runs(name):
             self.written += 1
             write(self.world, self.world.vm(name), f"{name} {self.written}")
             self.vms[name] = (f"{name} {self.written}",) * 2
@@ -78,13 +80,48 @@ class SavedVms(RuleBasedStateMachine):
     def end(self, name):
         if name in self.vms:
             self.world.do(KillVm(self.world.vm(name).id, name))
-            self.vms[name] = (None, self.vms[name][1])
+            self._lose_memory(name)
+
+    @rule(name=VMS, cold=st.booleans())
+    def start(self, name, cold):
+        if name in self.vms:
+            if cold and name in self.asleep:
+                self._lose_memory(name)
+            self.world.do(StartVm(self.world.vm(name).id, name, cold=cold))
+            self.vms[name] = self._restored(self.vms[name])
+            self.asleep.discard(name)
+
+    @rule(name=VMS, fails=st.booleans())
+    def suspend(self, name, fails):
+        if not self._runs(name):
+            return
+        if fails:
+            self.world.vmm.while_saving = self._full
+            assert self._refusal(lambda: self._suspend(name)) is ErrorKind.EXHAUSTED
+            self.world.vmm.while_saving = lambda: None
+            return
+        self._suspend(name)
+        self.asleep.add(name)
 
     @rule(name=VMS)
-    def start(self, name):
-        if name in self.vms:
-            self.world.do(StartVm(self.world.vm(name).id, name))
-            self.vms[name] = self._restored(self.vms[name])
+    def wake_that_fails(self, name):
+        if name in self.asleep:
+            self.world.vmm.faults[name] = Fault.DIES
+            wake = WakeVm(self.world.vm(name).id, name)
+            assert self._refusal(lambda: self.world.do(wake)) is ErrorKind.UNAVAILABLE
+
+    def _suspend(self, name):
+        self.world.do(SuspendVm(self.world.vm(name).id, name))
+
+    def _full(self):
+        raise BangerError(ErrorKind.EXHAUSTED, "the disk is full")
+
+    def _runs(self, name):
+        return self.vms.get(name, (None,))[0] is not None and name not in self.asleep
+
+    def _lose_memory(self, name):
+        self.vms[name] = (None, self.vms[name][1])
+        self.asleep.discard(name)
 
     @rule(vm=VMS, name=SNAPSHOTS, stop=st.booleans())
     def snapshot(self, vm, name, stop):
@@ -93,6 +130,9 @@ class SavedVms(RuleBasedStateMachine):
         if name in self.snapshots:
             assert self._refusal(lambda: snapshot(self.world, self.world.vm(vm), name)) is ErrorKind.ALREADY_EXISTS
             return
+        if vm in self.asleep:
+            assert self._refusal(lambda: snapshot(self.world, self.world.vm(vm), name)) is ErrorKind.CONFLICT
+            return
         snapshot(self.world, self.world.vm(vm), name, stop=stop)
         self.snapshots[name] = self.vms[vm]
         if stop:
@@ -100,13 +140,9 @@ class SavedVms(RuleBasedStateMachine):
 
     @rule(vm=VMS, name=SNAPSHOTS)
     def snapshot_that_fails(self, vm, name):
-        if self.vms.get(vm, (None,))[0] is None or name in self.snapshots:
+        if not self._runs(vm) or name in self.snapshots:
             return
-
-        def full():
-            raise BangerError(ErrorKind.EXHAUSTED, "the disk is full")
-
-        self.world.vmm.while_saving = full
+        self.world.vmm.while_saving = self._full
         assert self._refusal(lambda: snapshot(self.world, self.world.vm(vm), name)) is ErrorKind.EXHAUSTED
         self.world.vmm.while_saving = lambda: None
 
@@ -123,7 +159,7 @@ class SavedVms(RuleBasedStateMachine):
 
     @rule(vm=VMS, names=st.lists(VMS, min_size=1, max_size=2, unique=True), fails=st.booleans())
     def fork(self, vm, names, fails):
-        if vm not in self.vms or set(names) & set(self.vms):
+        if vm not in self.vms or vm in self.asleep or set(names) & set(self.vms):
             return
         source = self.world.vm(vm)
         if fails:
@@ -142,7 +178,7 @@ class SavedVms(RuleBasedStateMachine):
             assert self._refusal(lambda: rewind(self.world, source, taken)) is ErrorKind.CONFLICT
             return
         memory, disk = self.snapshots[name]
-        ran = self.vms[vm][0] is not None
+        ran = self._runs(vm)
         if memory is None and not ran:
             rewind(self.world, source, taken)
             self.vms[vm] = (None, disk)
@@ -153,12 +189,14 @@ class SavedVms(RuleBasedStateMachine):
         else:
             rewind(self.world, source, taken)
             self.vms[vm] = self._restored(self.snapshots[name])
+        self.asleep.discard(vm)
 
     @rule(name=VMS)
     def delete(self, name):
         if name in self.vms:
             self.world.do(DeleteVm(self.world.vm(name).id, name, force=True))
             del self.vms[name]
+            self.asleep.discard(name)
 
     @rule(name=SNAPSHOTS)
     def delete_snapshot(self, name):
@@ -195,6 +233,11 @@ class SavedVms(RuleBasedStateMachine):
         assert store.leases.held() == set()
 
     def _contents(self, vm):
+        assert (vm.name in self.asleep) == (vm.state is VmState.SUSPENDED)
+        if vm.state is VmState.SUSPENDED:
+            machine = suspended_files.origin_of(self.world.layout, vm).machine
+            return machine.memory.read_text(), disk_of(self.world, vm).read_text()
+        assert not self.world.layout.suspended_dir(vm.id).exists()
         return read(self.world, vm) if vm.state is VmState.RUNNING else (None, disk_of(self.world, vm).read_text())
 
     def _saved(self, taken):

@@ -29,10 +29,32 @@ S = VmState
         (S.CREATING, False, False, False, ReconcileAction.ERASE),
         (S.CREATING, True, True, True, ReconcileAction.ERASE),
         (S.DELETING, True, True, True, ReconcileAction.ERASE),
+        (S.SUSPENDING, True, True, True, ReconcileAction.ADOPT),
+        (S.SUSPENDING, True, True, False, ReconcileAction.RECORD_EXIT),
+        (S.SUSPENDING, False, False, False, ReconcileAction.CLEAN),
+        (S.SUSPENDED, False, False, False, ReconcileAction.GIVE_UP),
     ],
 )
 def test_action_in_each_situation(state, handles, process, alive, expected) -> None:
     assert choose_action(state, has_handles=handles, has_process=process, goes_on=alive) is expected
+
+
+@pytest.mark.parametrize(
+    ("state", "handles", "alive", "expected"),
+    [
+        (S.SUSPENDED, False, False, ReconcileAction.NOTHING),
+        (S.SUSPENDED, True, False, ReconcileAction.FINISH_SUSPEND),
+        (S.SUSPENDING, True, True, ReconcileAction.FINISH_SUSPEND),
+        (S.SUSPENDING, True, False, ReconcileAction.FINISH_SUSPEND),
+        (S.STARTING, True, True, ReconcileAction.FINISH_SUSPEND),
+        (S.FAILED, True, False, ReconcileAction.FINISH_SUSPEND),
+        (S.STOPPED, False, False, ReconcileAction.NOTHING),
+        (S.DELETING, False, False, ReconcileAction.ERASE),
+    ],
+)
+def test_what_it_was_suspended_to_counts_while_it_is_there(state, handles, alive, expected) -> None:
+    action = choose_action(state, has_handles=handles, has_process=handles, goes_on=alive, is_saved=True)
+    assert action is expected
 
 
 @pytest.mark.parametrize("state", list(VmState))
