@@ -53,6 +53,7 @@ def suspend(services: Services, keeper: VmKeeper, vm: Vm, command: SuspendVm, op
         _save(services, saving, machine, command, operation)
         undo.pop_all()
     crashpoint("vm.suspend:saved")
+    services.vms.guests.disconnect(vm.id, "the VM was suspended")
     vm = keeper.down(vm, ExitReason.NONE, command.reason, operation, state=VmState.SUSPENDED)
     listen(services, vm)
     return vm

@@ -78,6 +78,7 @@ def test_suspended_vm_has_nothing_on_the_host_but_its_files(world, vm):
     assert (suspended.state, suspended.pid, suspended.exit_reason) == (VmState.SUSPENDED, 0, ExitReason.NONE)
     assert not world.vmm.is_alive(process)
     assert world.ledger.of(vm.id).of() == []
+    assert world.guests.left[vm.id] == "the VM was suspended"
     assert left(world, vm) == ["suspended"]
     directory = world.layout.suspended_dir(vm.id)
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700

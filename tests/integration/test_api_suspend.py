@@ -17,6 +17,7 @@ from tests.support.fakes import World
 from tests.support.saved_vms import copied_guests, read, write
 from tests.support.scripted_guest import ScriptedGuest, ScriptedProcess
 from tests.support.served import Served
+from tests.support.waiting import eventually
 
 EXEC = {"argv": ["true"], "env": [], "user": "", "workdir": "", "tty": None, "timeout_s": None}
 
@@ -86,6 +87,24 @@ def test_two_commands_at_once_wake_it_once(served, web):
         thread.join(20)
     assert answers == [b"here", b"here"]
     assert len(served.world.vmm.launched) == launches + 1
+
+
+def test_command_that_comes_while_it_is_being_suspended_waits_and_wakes_it(served, web):
+    web.start()
+    answers, operations = [], served.world.operations
+    caller = threading.Thread(
+        target=lambda: answers.append(converse(served.client.frames(path_of("vms", "web", "exec"), EXEC)).stdout)
+    )
+
+    def call():
+        caller.start()
+        eventually(lambda: any(one.kind == "vm.wake" for one in operations.active()), what="it asks for the wake")
+
+    served.world.vmm.while_saving = call
+    assert web.suspend().info.state is VmState.SUSPENDED
+    caller.join(20)
+    assert answers == [b"here"]
+    assert (web.refresh().state, read(served.world, web.info)[0]) == (VmState.RUNNING, "first")
 
 
 def test_cold_start_is_a_wish_of_its_own(served, web):
