@@ -163,7 +163,7 @@ async def facts(request: Request) -> Response:
 async def access(request: Request) -> Response:
     """What the user's own ssh needs. The known_hosts file is written here, so that it is always true."""
     context, vm = context_of(request), find_vm(request)
-    if vm.state is not VmState.SUSPENDED:  # which is woken by the connection
+    if not _sleeps(context, vm):  # one that does is woken by the connection
         check_running(vm)
     found = context.vms.access(vm)
     known_hosts = context.layout.vm_dir(vm.id) / "known_hosts"
@@ -177,6 +177,13 @@ async def access(request: Request) -> Response:
             "host_key_alias": host_key_alias(vm.id),
         }
     )
+
+
+def _sleeps(context: ApiContext, vm: Vm) -> bool:
+    """It is suspended, or on the way there or back."""
+    if vm.state is VmState.STARTING:
+        return context.layout.suspended_dir(vm.id).exists()
+    return vm.state in (VmState.SUSPENDED, VmState.SUSPENDING)
 
 
 def _keep(path: Path, text: str) -> None:

@@ -74,6 +74,14 @@ def wakes(home: BangerHome) -> int:
     return (home.data / "daemon.log").read_text().count("vm.wake sleeper: begins")
 
 
+def test_ssh_and_copies_wake_it_too(home: BangerHome, sleeper: str, tmp_path: Path) -> None:
+    home.run("vm", "suspend", sleeper).ok()
+    assert home.run("vm", "ssh", sleeper, "--", "cat /dev/shm/mark").ok().text == "here\n"
+    home.run("vm", "suspend", sleeper).ok()
+    home.run("vm", "cp", f"{sleeper}:/dev/shm/mark", str(tmp_path)).ok()
+    assert (tmp_path / "mark").read_text() == "here\n"
+
+
 def test_two_commands_at_once_wake_it_once(home: BangerHome, sleeper: str) -> None:
     home.run("vm", "suspend", sleeper).ok()
     before = wakes(home)
