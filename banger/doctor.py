@@ -6,6 +6,7 @@ Runs in the process that asks, not in the daemon: it must also tell why there is
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ SAFE_SQLITE = (3, 51, 3)
 _LOW_SPACE = 2 * GIB
 _NO_SPACE = 200 * MIB
 _SBIN = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+
+#: Who may have processes without a session (systemd-logind.service(8)).
+_LINGERS = Path("/var/lib/systemd/linger")
 
 
 class Status(StrEnum):
@@ -97,6 +101,7 @@ def diagnose(layout: Layout) -> Iterator[Check]:
     for program in PROGRAMS:
         yield check_program(program)
     yield from check_directories(layout)
+    yield from check_logout(layout)
     yield check_space(layout)
     yield check_sqlite()
     if config is not None:
@@ -136,6 +141,19 @@ def check_directories(layout: Layout) -> Iterator[Check]:
     if length > 107:
         detail = f"paths of sockets below {layout.run} would have {length} bytes, Linux takes 107"
         yield Check("socket paths", Status.FAILED, detail, "set BANGER_HOME to a shorter directory")
+
+
+def check_logout(layout: Layout, systemd: Path = Path("/run/systemd/system"), kept: Path = _LINGERS) -> Iterator[Check]:
+    """Whether the sockets of machines outlive their user's last session, if systemd has a say in that."""
+    uid = os.getuid()
+    if not layout.run.is_relative_to(f"/run/user/{uid}") or not systemd.is_dir():
+        return
+    name = pwd.getpwuid(uid).pw_name
+    if not (kept / name).exists():
+        detail = (
+            f"{layout.run} is removed when you log out: a daemon that is started later cannot reach VMs that ran then"
+        )
+        yield Check("logout", Status.WARNING, detail, "loginctl enable-linger; or banger vm restart afterwards")
 
 
 def check_space(layout: Layout, free_bytes: int | None = None) -> Check:

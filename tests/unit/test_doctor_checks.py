@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -226,6 +227,22 @@ def test_missing_firecracker_is_fine_unless_it_is_the_configured_vmm(
     monkeypatch.setattr("banger.vmm.programs.all_programs", lambda *_: [])
     (check,) = doctor.check_vmms(layout, Config.load(layout.config_file, {"BANGER_VMM_DRIVER": driver}))
     assert check.verdict is verdict
+
+
+@pytest.mark.parametrize(
+    ("where", "lingers", "told"), [("/run/user/{}", False, True), ("/run/user/{}", True, False), ("/x", False, False)]
+)
+def test_sockets_that_a_logout_takes_away_are_told_before(
+    tmp_path: Path, where: str, *, lingers: bool, told: bool
+) -> None:
+    user = pwd.getpwuid(os.getuid()).pw_name
+    if lingers:
+        (tmp_path / user).touch()
+    layout = Layout(tmp_path, Path(where.format(os.getuid()), "banger"), tmp_path, tmp_path)
+    checks = list(doctor.check_logout(layout, systemd=tmp_path, kept=tmp_path))
+    assert [check.verdict for check in checks] == [Status.WARNING] * told
+    assert all("enable-linger" in check.remedy for check in checks)
+    assert not list(doctor.check_logout(layout, systemd=tmp_path / "none", kept=tmp_path))
 
 
 def test_missing_network_is_told_with_the_remedy_and_with_what_stands_in_for_it() -> None:
