@@ -6,7 +6,7 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
-from banger.core import codec
+from banger.core import clock, codec
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import Vm
@@ -95,5 +95,7 @@ def _read(layout: Layout, vm: Vm) -> Suspension | None:
 
 
 def _is_of(found: Suspension, vm: Vm) -> bool:
-    same_start = codec.to_plain(found.started_at) == codec.to_plain(vm.started_at)
-    return found.snapshot.vm_id == vm.id and same_start
+    """Of this VM, and not of an earlier start. A row that knows of less starts is of a store that was put back."""
+    if found.snapshot.vm_id != vm.id or found.started_at is None:
+        return False
+    return vm.started_at is None or clock.rfc3339(found.started_at) >= clock.rfc3339(vm.started_at)

@@ -27,7 +27,7 @@ class Suspension:
     Attributes:
         snapshot: the machine; it is in no list of snapshots.
         by: :data:`USER`, :data:`IDLE` or :data:`SHUTDOWN`.
-        started_at: when the VM had been started; with any later start, this is out of date.
+        started_at: when the VM had been started; after any later start, this is out of date.
     """
 
     snapshot: Snapshot

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import stat
+from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 
@@ -345,6 +347,16 @@ def test_what_ran_when_the_host_went_down_is_brought_back(world, vm, by, state):
 def test_row_that_was_lost_comes_back_suspended(world, vm):
     suspend(world, vm)
     world.store.vms.delete(vm.id)
+    world.do(ReconcileHost(at_start=True))
+    assert world.vm("web").state is VmState.SUSPENDED
+    assert read(world, start(world, vm)) == ("first", "first")
+
+
+@pytest.mark.parametrize("state", [VmState.RUNNING, VmState.FAILED])
+def test_store_that_was_put_back_does_not_lose_a_suspended_vm(world, vm, state):
+    suspended = suspend(world, vm)
+    older = replace(suspended, state=state, started_at=suspended.started_at - timedelta(hours=1))
+    world.store.vms.update(older)
     world.do(ReconcileHost(at_start=True))
     assert world.vm("web").state is VmState.SUSPENDED
     assert read(world, start(world, vm)) == ("first", "first")
