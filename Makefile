@@ -5,6 +5,9 @@ PYTHON := .venv/bin/python
 # The order of the tests is random, and the same for everybody who tests the same commit.
 SEED ?= $(shell printf '%d' "0x$$(git rev-parse --short=7 HEAD 2>/dev/null || echo 1)")
 
+# What pytest makes of its plugins and of the tests is made once, not by every worker of every run.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup setup-test run test test-fast check soak fuzz bench fmt lock clean
 
 help: ## list the targets
