@@ -48,6 +48,15 @@ def terminal_size() -> dict[str, int]:
     return {"rows": rows or 24, "columns": columns or 80}
 
 
+def _is_null(descriptor: int) -> bool:
+    """It is ``/dev/null``, where nothing will ever come from."""
+    try:
+        found = os.fstat(descriptor)
+    except OSError:
+        return False
+    return stat.S_ISCHR(found.st_mode) and found.st_rdev == os.makedev(1, 3)
+
+
 @dataclass(frozen=True, slots=True)
 class Manner:
     """How our side of a session behaves.
@@ -89,7 +98,9 @@ class Relay:
         self._progress = progress
         self._close_progress = close_progress
         self._tty = manner.tty
-        self._stdin_open = manner.stdin
+        self._stdin_open = manner.stdin and not _is_null(0)
+        if not self._stdin_open and not self._tty:  # told before the command begins, which then gets no pipe to read
+            channel.put(FrameType.STDIN_EOF)
         self._line_open = False
         self._sinks = {FrameType.STDOUT: _Sink(1), FrameType.STDERR: _Sink(2)}
         self._exit: bytes | None = None
@@ -169,7 +180,7 @@ class Relay:
         self._close_progress()
         self._tell_size()
         self._take_terminal()
-        if not self._stdin_open:
+        if not self._stdin_open and self._tty:
             self._end_input()
         for number in self._early_signals:
             self._pass_on(number)

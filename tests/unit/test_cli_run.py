@@ -276,6 +276,28 @@ def test_no_terminal_is_given_when_asked_not_to(api: FakeApi, terminal: Callable
     assert config_of(api)["tty"] is None
 
 
+@pytest.mark.parametrize(
+    ("flags", "stdin"), [(("-n",), subprocess.PIPE), ((), subprocess.DEVNULL)], ids=["-n", "from the null device"]
+)
+def test_command_without_input_is_known_as_one_before_it_begins(
+    api: FakeApi, flags: tuple[str, ...], stdin: int
+) -> None:
+    """It has no pipe in the guest then, which some programs would read in place of their files."""
+    before: list[FrameType] = []
+
+    def talk(session: FrameSession) -> None:
+        frame = session.receive()
+        assert frame is not None
+        before.append(frame[0])
+        session.started()
+        session.exit()
+
+    api.on("POST", "/v1/vms/web/exec", talk=talk)
+    process = banger_process("vm", "exec", *flags, "web", "rg", "word", stdin=stdin)
+    process.communicate(timeout=30)
+    assert (process.returncode, before) == (0, [FrameType.STDIN_EOF])
+
+
 @pytest.mark.parametrize("arguments", [("vm", "exec", "-n", "web", "cat"), ("run", "--no-stdin", "alpine", "cat")])
 def test_input_that_is_not_wanted_is_left_for_the_next_reader(api: FakeApi, arguments: tuple[str, ...]) -> None:
     seen: list[bytes] = []

@@ -194,7 +194,7 @@ def test_same_signal_twice_at_once_is_one_wish(monkeypatch: pytest.MonkeyPatch) 
     passed_on: list[bytes] = []
     now = [100.0]
     monkeypatch.setattr(relay.time, "monotonic", lambda: now[0])
-    channel: Any = SimpleNamespace(put=lambda _, payload: passed_on.append(payload))
+    channel: Any = SimpleNamespace(put=lambda _, payload=b"": passed_on.append(payload) if payload else None)
     session = relay.Relay(channel, lambda _: None, lambda: None, relay.Manner(tty=False))
     session.started = {}
     assert not session._on_signal(signal.SIGTERM)
