@@ -10,7 +10,7 @@ import tempfile
 import traceback
 from pathlib import Path
 
-from bench import booting, channel, forking, jailed, listing, pulling, scaling, taps, uplinks, vmms
+from bench import booting, channel, forking, jailed, listing, pulling, rewinding, scaling, taps, uplinks, vmms
 from bench.measure import LEAST_ROUNDS, Comparison, table
 
 BENCHES = {
@@ -20,6 +20,7 @@ BENCHES = {
     "forking": forking.run,
     "jailed": jailed.run,
     "pulling": pulling.run,
+    "rewinding": rewinding.run,
     "scaling": scaling.run,
     "taps": taps.run,
     "uplinks": uplinks.run,

@@ -106,12 +106,18 @@ def test_vm_is_rewound_in_its_place_as_often_as_wanted_and_stays_who_it_is(home:
             assert home.run("vm", "ssh", "back", "--", "echo same key").ok().text == "same key\n"
             made.add(home.guest("back", RANDOM).text)
             assert len({line for told in made for line in told.splitlines()}) == 2 * (times + 1)
-        home.run("vm", "stop", "back").ok()
+        undone = ("vm", "exec", "--checkpoint", "auto", "back", "--", "rm", "/root-file", "/dev/shm/mark")
+        home.run(*undone).ok()
+        assert home.guest("back", marks).text == ""
         home.run("vm", "rewind", "back").ok()
         assert home.guest("back", marks).text == "first\nfirst\n"
+        home.run("vm", "stop", "back").ok()
+        home.run("vm", "rewind", "back", "then").ok()
+        assert home.guest("back", marks).text == "first\nfirst\n"
+        assert home.run("snapshot", "prune", "--keep", "1", "--vm", "back").ok().text == "snapshot then\n"
     finally:
         home.run("vm", "delete", "--force", "back")
-        home.run("snapshot", "delete", "then")
+        home.run("snapshot", "prune", "--keep", "0").ok()
     assert home.leftovers() == []
 
 
