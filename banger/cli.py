@@ -88,6 +88,8 @@ TREE: Mapping[str, Verb | Noun] = {
             "list": Verb("snapshot:list_snapshots", "List snapshots."),
             "show": Verb("show:show_snapshots", "Show details of snapshots."),
             "delete": Verb("snapshot:delete", "Delete snapshots; VMs that were made from them stay."),
+            "export": Verb("snapshot_files:export_snapshot", "Export a snapshot to a file, for another host."),
+            "import": Verb("snapshot_files:import_snapshot", "Import a snapshot from a file; trust whoever made it."),
             "prune": Verb(
                 "prune_snapshots:prune_snapshots",
                 "Delete checkpoints of VMs that are gone, or snapshots by age or number.",

@@ -16,11 +16,13 @@ OF_COLD_START = 0.2
 
 def run(root: Path, rounds: int) -> Iterator[Comparison]:
     """Both end when the guest has run a command; emulated where this host has no KVM."""
-    with banger_home(root) as home, Banger(home.path).machine("debian", name="back", memory_mib=GUEST_MIB) as back:
-        back.exec(["true"]).check()
-        back.snapshot("then")
-        medians = interleaved({"rewind": lambda: _rewind(back), "cold": lambda: _cold(home)}, rounds)
-        home.run("snapshot", "delete", "then").ok()
+    with banger_home(root) as home:
+        _cold(home)
+        with Banger(home.path).machine("debian", name="back", memory_mib=GUEST_MIB) as back:
+            back.exec(["true"]).check()
+            back.snapshot("then")
+            medians = interleaved({"rewind": lambda: _rewind(back), "cold": lambda: _cold(home)}, rounds)
+            home.run("snapshot", "delete", "then").ok()
     what = f"rewind of a running guest of {GUEST_MIB} MiB vs a cold start"
     yield Comparison(what, medians["rewind"], medians["cold"], OF_COLD_START)
 

@@ -22,6 +22,7 @@ from banger.core.ports import (
     ImageSource,
     ImageTools,
     KernelSource,
+    SnapshotArchives,
     Storage,
     VmmDriver,
     VmmLauncher,
@@ -95,6 +96,7 @@ class ArtifactServices:
     image_sources: Sequence[ImageSource]
     kernel_sources: Sequence[KernelSource]
     image_tools: ImageTools
+    snapshot_archives: SnapshotArchives
     vmm_releases: Drivers[VmmReleases]
 
 

@@ -14,7 +14,9 @@ from banger.actors.messages import (
     Command,
     CreateSnapshot,
     DeleteSnapshot,
+    ExportSnapshot,
     ForkVm,
+    ImportSnapshot,
     KillVm,
     SavedVm,
     SaveVm,
@@ -22,6 +24,7 @@ from banger.actors.messages import (
 from banger.actors.origins import kept
 from banger.actors.orphans import occupied
 from banger.actors.snapshot_records import remove_record, write_record
+from banger.actors.snapshot_transfer import export_snapshot, needs_of, taken_in
 from banger.core import clock, lookup
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
@@ -49,6 +52,10 @@ class SnapshotActor(ArtifactOwner):
                 return self._fork_snapshot(command, operation)
             case DeleteSnapshot():
                 return self._delete(command, operation)
+            case ExportSnapshot():
+                return self._export(command, operation)
+            case ImportSnapshot():
+                return self._import(command, operation)
         raise TypeError(f"a snapshot's owner cannot do {command.verb}")
 
     def _create(self, command: CreateSnapshot, operation: Operation) -> Snapshot:
@@ -115,10 +122,8 @@ class SnapshotActor(ArtifactOwner):
         if command.is_name_made_up:
             named = checkpoint_name if command.is_checkpoint else numbered_name
             return named(command.vm_name, {snapshot.name for snapshot in snapshots.all()})
-        raise BangerError(
-            ErrorKind.ALREADY_EXISTS, f'snapshot "{name}" already exists', subject=name,
-            hint=f"banger snapshot delete {name}",
-        )  # fmt: skip
+        self._check_free(name)
+        return name
 
     def _fork_vm(self, command: ForkVm, operation: Operation) -> list[Vm]:
         """Save the VM where nobody finds it, and go on from there; what is left of that goes with the operation."""
@@ -147,6 +152,32 @@ class SnapshotActor(ArtifactOwner):
                     write_record(directory_of(snapshot.id), snapshot)
                 raise
         return {"id": snapshot.id, "name": snapshot.name}
+
+    def _export(self, command: ExportSnapshot, operation: Operation) -> dict[str, Any]:
+        """Its owner does it, so that it is not deleted meanwhile."""
+        target = Path(command.target)
+        export_snapshot(self.services, self._present(command.snapshot_id, command.name), target, operation)
+        return {"path": command.target, "size_bytes": target.stat().st_size}
+
+    def _import(self, command: ImportSnapshot, operation: Operation) -> Snapshot:
+        store, source = self.services.store, Path(command.source)
+        self._check_free(command.name)
+        record, image, kernel = needs_of(self.services, source, operation)
+        with self.building("snapshot", operation) as staged:
+            self.services.artifacts.snapshot_archives.unpack(source, staged, operation)
+            crashpoint("snapshot.import:unpacked")
+            snapshot = taken_in(record, image, kernel, command.name, command.owner_uid, staged)
+            with operation.step("publish"):
+                write_record(staged, snapshot)
+                self.publish(store.snapshots, snapshot, staged, self.services.layout.snapshot_dir, operation)
+        return snapshot
+
+    def _check_free(self, name: str) -> None:
+        if self.services.store.snapshots.by_name(name) is not None:
+            raise BangerError(
+                ErrorKind.ALREADY_EXISTS, f'snapshot "{name}" already exists', subject=name,
+                hint=f"banger snapshot delete {name}",
+            )  # fmt: skip
 
     def _present(self, snapshot_id: str, name: str) -> Snapshot:
         snapshot = self.services.store.snapshots.get(snapshot_id)

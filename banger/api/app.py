@@ -34,7 +34,14 @@ from banger.core.wire.images import (
     TagImageBody,
 )
 from banger.core.wire.kernels import ImportKernelBody, PullKernelBody, PushKernelBody
-from banger.core.wire.snapshots import CreateSnapshotBody, ForkBody, RestoreBody, RewindBody
+from banger.core.wire.snapshots import (
+    CreateSnapshotBody,
+    ExportSnapshotBody,
+    ForkBody,
+    ImportSnapshotBody,
+    RestoreBody,
+    RewindBody,
+)
 from banger.core.wire.system import PruneBody, RefreshCatalogBody
 from banger.core.wire.vms import CreateVmBody, GrowBody
 
@@ -174,6 +181,23 @@ ROUTES: tuple[Entry, ...] = (
     _entry("GET", "/v1/snapshots", snapshots.list_snapshots, "list snapshots", answer=Snapshot, many=True),
     _entry("GET", "/v1/snapshots/{query}", snapshots.show_snapshot, "show a snapshot", answer=Snapshot),
     _entry("DELETE", "/v1/snapshots/{query}", snapshots.delete_snapshot, "delete a snapshot", long=True),
+    _entry(
+        "POST",
+        "/v1/snapshots/import",
+        snapshots.import_snapshot,
+        "take in an exported snapshot",
+        body=ImportSnapshotBody,
+        answer=Snapshot,
+        long=True,
+    ),
+    _entry(
+        "POST",
+        "/v1/snapshots/{query}/export",
+        snapshots.export_snapshot,
+        "write a snapshot to a file",
+        body=ExportSnapshotBody,
+        long=True,
+    ),
     _entry(
         "POST",
         "/v1/snapshots/{query}/restore",

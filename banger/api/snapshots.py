@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
+from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from banger.actors.messages import Copy, CreateSnapshot, CreateVm, DeleteSnapshot, ForkVm, RewindVm
+from banger.actors.messages import (
+    Copy,
+    CreateSnapshot,
+    CreateVm,
+    DeleteSnapshot,
+    ExportSnapshot,
+    ForkVm,
+    ImportSnapshot,
+    RewindVm,
+)
+from banger.api.artifacts import check_absolute
 from banger.api.bodies import read_body
 from banger.api.context import ApiContext, context_of
 from banger.api.long_requests import perform
 from banger.api.peer import peer_uid
 from banger.api.views import snapshot_view, vm_view
 from banger.api.vms import find_vm
+from banger.bundle.snapshot_archive import LocalSnapshotArchives
 from banger.core.forking import check_fork_ports, fork_names, forked_spec, numbered_name
 from banger.core.models import Snapshot
 from banger.core.names import check_snapshot_name, check_vm_name, new_id
 from banger.core.origin import Origin
 from banger.core.publishing import check_forwards
-from banger.core.wire.snapshots import CreateSnapshotBody, ForkBody, RestoreBody, RewindBody
+from banger.core.wire.snapshots import (
+    CreateSnapshotBody,
+    ExportSnapshotBody,
+    ForkBody,
+    ImportSnapshotBody,
+    RestoreBody,
+    RewindBody,
+)
 
 
 async def list_snapshots(request: Request) -> Response:
@@ -47,6 +67,26 @@ async def delete_snapshot(request: Request) -> Response:
     """Delete a snapshot; VMs that were made from it stay."""
     snapshot = _find(request)
     return await perform(request, DeleteSnapshot(snapshot.name, snapshot.id))
+
+
+async def export_snapshot(request: Request) -> Response:
+    """Write a snapshot to a file of this host."""
+    snapshot = _find(request)
+    body = await read_body(request, ExportSnapshotBody)
+    check_absolute(body.path)
+    return await perform(request, ExportSnapshot(snapshot.name, snapshot.id, body.path))
+
+
+async def import_snapshot(request: Request) -> Response:
+    """Take in a snapshot that was exported."""
+    context, body = context_of(request), await read_body(request, ImportSnapshotBody)
+    check_absolute(body.path)
+    name = body.name
+    if not name:
+        record = await asyncio.to_thread(LocalSnapshotArchives().read, Path(body.path))
+        name = record.snapshot.name
+    command = ImportSnapshot(check_snapshot_name(name), body.path, peer_uid(request))
+    return await perform(request, command, lambda snapshot: snapshot_view(context, snapshot))
 
 
 async def restore(request: Request) -> Response:

@@ -6,7 +6,7 @@ import errno
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -108,7 +108,7 @@ def _scratch(layout: Layout, image: Image, operation: Operation) -> Iterator[Scr
     layout.staging.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(prefix=f"push-{operation.id}-", dir=layout.staging) as scratch,
-        _host_errors(image, layout.staging),
+        _image_errors(image, layout.staging),
     ):
         yield ScratchDirectory(Path(scratch))
 
@@ -121,7 +121,7 @@ def _push(config: Config, target: Reference, packed: Packed, operation: Operatio
 
 
 def _export(image: Image, target: Path, pack: Pack, entry: Mapping[str, Any]) -> str:
-    with _host_errors(image, target), _appearing(target) as file:
+    with _image_errors(image, target), appearing(target) as file:
         writer = LayoutWriter(file)
         packed = pack(writer)
         manifest = LocalBlob.of_bytes(OCI_MANIFEST, packed.manifest)
@@ -131,7 +131,7 @@ def _export(image: Image, target: Path, pack: Pack, entry: Mapping[str, Any]) ->
 
 
 @contextmanager
-def _appearing(target: Path) -> Iterator[BinaryIO]:
+def appearing(target: Path) -> Iterator[BinaryIO]:
     """A new file that gets the name ``target`` when the block ends well, and is gone otherwise."""
     if os.path.lexists(target):
         raise BangerError(ErrorKind.ALREADY_EXISTS, f'"{target}" already exists', subject=str(target))
@@ -149,14 +149,19 @@ def _appearing(target: Path) -> Iterator[BinaryIO]:
         raise
 
 
+def _image_errors(image: Image, target: Path) -> AbstractContextManager[None]:
+    return host_errors(f'export image "{image.name or image.id}"', image.disk_bytes, target)
+
+
 @contextmanager
-def _host_errors(image: Image, target: Path) -> Iterator[None]:
+def host_errors(what: str, needed_bytes: int, target: Path) -> Iterator[None]:
+    """Tell what the host refuses as that it cannot do ``what``."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise host_error(error, target, image.disk_bytes) from error
+            raise host_error(error, target, needed_bytes) from error
         subject = str(error.filename or target)
         kind = ErrorKind.NOT_FOUND if isinstance(error, FileNotFoundError) else ErrorKind.DENIED
-        message = f'cannot export image "{image.name or image.id}" because of "{subject}"'
+        message = f'cannot {what} because of "{subject}"'
         raise BangerError(kind, message, subject=subject, cause=error.strerror or str(error)) from error

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from banger.client import Client, OnEvent, path_of
 from banger.client.artifacts import typed
 from banger.core.models import Snapshot
-from banger.core.wire.snapshots import CreateSnapshotBody
+from banger.core.wire.snapshots import CreateSnapshotBody, ExportSnapshotBody, ImportSnapshotBody
 
 
 class Snapshots:
@@ -30,3 +32,13 @@ class Snapshots:
     def delete(self, query: str) -> None:
         """Delete one; machines that were made from it stay."""
         self._client.long("DELETE", path_of("snapshots", query))
+
+    def export(self, query: str, path: Path | str) -> None:
+        """Write one to a new file of the host that the daemon runs on; it holds what was in the guest's memory."""
+        body = ExportSnapshotBody(str(Path(path).absolute()))
+        self._client.long("POST", path_of("snapshots", query, "export"), body=body)
+
+    def import_file(self, path: Path | str, *, name: str = "") -> Snapshot:
+        """Take in one that was exported; its image and its kernel have to be there."""
+        body = ImportSnapshotBody(str(Path(path).absolute()), name)
+        return typed(Snapshot, self._client.long("POST", "/v1/snapshots/import", body=body))

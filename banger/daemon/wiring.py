@@ -24,6 +24,7 @@ from banger.actors.vm_actor import VmActor
 from banger.agent.endpoint import Endpoint
 from banger.agent.guests import AgentGuests
 from banger.api.context import ApiContext, ArtifactContext, SystemContext, VmContext
+from banger.bundle.snapshot_archive import LocalSnapshotArchives
 from banger.bundle.source import BundleImageSource
 from banger.catalog import Catalog
 from banger.config import Config
@@ -252,5 +253,6 @@ def _artifact_services(layout: Layout, config: Config, store: Store) -> Artifact
         ),
         kernel_sources=kernel_sources(layout, config, blobs),
         image_tools=LocalImageTools(layout, config),
+        snapshot_archives=LocalSnapshotArchives(),
         vmm_releases=vmm_releases(layout, config, blobs),
     )

@@ -70,6 +70,7 @@ SCRIPTS = {
     "restore of a stopped VM": ["create", "snapshot", "restore"],
     "fork": ["create", "start", "fork"],
     "fork of a snapshot": ["create", "start", "snapshot", "fork snapshot"],
+    "import snapshot": ["create", "start", "snapshot", "export snapshot", "import snapshot"],
     "checkpoint": ["keep one checkpoint", "create", "start", "checkpoint", "checkpoint"],
     "rewind": ["create", "start", "snapshot", "write", "rewind"],
     "rewind of a stopped VM": ["create", "snapshot", "write", "rewind"],

@@ -8,7 +8,16 @@ from dataclasses import replace
 import pytest
 
 from banger.actors import forks
-from banger.actors.messages import DeleteImage, DeleteKernel, DeleteVm, GrowVm, PauseVm, Prune, StartVm, StopVm
+from banger.actors.messages import (
+    DeleteImage,
+    DeleteKernel,
+    DeleteVm,
+    GrowVm,
+    PauseVm,
+    Prune,
+    StartVm,
+    StopVm,
+)
 from banger.actors.vm_machines import condition_of
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import VmState

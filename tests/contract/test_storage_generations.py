@@ -14,6 +14,7 @@ import pytest
 from banger.core.cancel import CancelToken
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.units import MIB
+from banger.host import kept_disk
 from banger.posix import copying
 from banger.rootfs.resize import file_system_bytes
 from banger.storage import files
@@ -71,6 +72,30 @@ def test_fork_has_what_was_on_the_disk_at_that_instant_and_nothing_later(rig: Ri
     assert (read_file(forked, "before"), read_file(forked, "after")) == ("1\n", "")
     assert file_system_bytes(forked) == file_system_bytes(disk)
     run("e2fsck", "-fn", forked)
+
+
+@pytest.mark.parametrize("comes_up", [True, False])
+def test_vm_gets_the_disk_of_a_generation_in_the_place_of_its_own_or_has_its_own_again(
+    rig: Rig, rootfs: Path, comes_up: bool
+) -> None:
+    rig.create(rootfs)
+    generation = freeze(rig)
+    write_file(rig.disk(rootfs), "later", "1\n")
+    rig.detach()
+    new, own = rig.layout.staging / "new", digests(rig.vm_dir())
+    new.mkdir()
+    rig.storage.fork(generation, new, operation())
+    kept_disk.change(rig.vm_dir(), new)
+    assert read_file(rig.disk(rootfs), "later") == ""
+    rig.detach()
+    if comes_up:
+        assert kept_disk.give_up(rig.vm_dir(), rig.layout) is not None
+    else:
+        kept_disk.put_back(rig.vm_dir())
+        assert digests(rig.vm_dir()) == own
+    kept_disk.put_back(rig.vm_dir())  # decided: there is nothing left to put back
+    assert read_file(rig.disk(rootfs), "later") == ("" if comes_up else "1\n")
+    assert not kept_disk.is_kept(rig.vm_dir())
 
 
 def test_generation_never_changes_and_forks_see_nothing_of_each_other(rig: Rig, rootfs: Path) -> None:

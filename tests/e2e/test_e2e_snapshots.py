@@ -114,9 +114,15 @@ def test_vm_is_rewound_in_its_place_as_often_as_wanted_and_stays_who_it_is(home:
         home.run("vm", "stop", "back").ok()
         home.run("vm", "rewind", "back", "then").ok()
         assert home.guest("back", marks).text == "first\nfirst\n"
+        archive = home.run("snapshot", "export", "then", "-").ok().output
+        home.run("snapshot", "import", "-", "--name", "carried", stdin=archive).ok()
+        home.run("vm", "restore", "carried", "--name", "carried").ok()
+        assert home.guest("carried", marks).text == "first\nfirst\n"
+        goes_on(home, "carried")
+        home.run("snapshot", "delete", "carried").ok()
         assert home.run("snapshot", "prune", "--keep", "1", "--vm", "back").ok().text == "snapshot then\n"
     finally:
-        home.run("vm", "delete", "--force", "back")
+        home.run("vm", "delete", "--force", "back", "carried")
         home.run("snapshot", "prune", "--keep", "0").ok()
     assert home.leftovers() == []
 

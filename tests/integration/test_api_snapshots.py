@@ -88,6 +88,17 @@ def test_machine_is_rewound_to_its_newest_snapshot_or_to_one_of_its_own(served, 
     other.delete(force=True)
 
 
+def test_snapshot_goes_through_a_file_with_its_name_or_another_one(served, sdk, web, tmp_path):
+    web.snapshot("ready")
+    sdk.snapshots.export("ready", tmp_path / "file")
+    sdk.snapshots.delete("ready")
+    assert sdk.snapshots.import_file(tmp_path / "file").name == "ready"
+    assert sdk.snapshots.import_file(tmp_path / "file", name="other").vm_id == web.id
+    assert contents(served, sdk.vms.restore("other", name="again")) == ("first", "first")
+    assert failure_of(served, "snapshots", "import", path="file").kind is ErrorKind.USAGE
+    assert failure_of(served, "snapshots", "import", path=str(tmp_path / "none")).kind is ErrorKind.NOT_FOUND
+
+
 def test_forks_are_numbered_or_named_by_a_pattern(served, sdk, web):
     assert [fork.name for fork in web.fork()] == ["web-1"]
     assert [fork.name for fork in web.fork(2)] == ["web-2", "web-3"]

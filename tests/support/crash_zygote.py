@@ -147,6 +147,12 @@ def step(world: World, script: str) -> None:  # noqa: C901, PLR0912  # one line 
             snapshot(world, vm, stop=True)
         case "delete snapshot" if taken:
             delete_snapshot(world, taken)
+        case "export snapshot" if taken:
+            file = world.layout.data.parent / "exported"
+            file.unlink(missing_ok=True)
+            world.do(m.ExportSnapshot("snap", taken.id, str(file)))
+        case "import snapshot" if world.store.snapshots.by_name("imported") is None:
+            world.do(m.ImportSnapshot("imported", str(world.layout.data.parent / "exported")))
         case "keep one checkpoint":
             keep_checkpoints(world, 1)
         case "checkpoint" if vm is not None:

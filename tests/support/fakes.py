@@ -18,6 +18,7 @@ from banger.actors.messages import OwnerKey, OwnerKind, PullImage, PullKernel, R
 from banger.actors.services import ArtifactServices, HostServices, Resolver, Services, Vmms, VmServices
 from banger.actors.snapshot_actor import SnapshotActor
 from banger.actors.vm_actor import VmActor
+from banger.bundle.snapshot_archive import LocalSnapshotArchives
 from banger.config import Config
 from banger.core import lookup
 from banger.core.attendance import Attendance
@@ -343,6 +344,7 @@ class World:
                 self.image_sources,
                 self.kernel_sources,
                 self.chosen_image_tools,
+                LocalSnapshotArchives(),
                 vmm_releases(self.layout, Config.load(self.layout.config_file, {})),
             ),
             vms=VmServices(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -132,3 +133,18 @@ def test_system_prune_counts_snapshots_only_when_asked(cli: Cli, api: FakeApi, a
     api.long("POST", "/v1/system/prune", {"removed": [], "kept": [], "freed_bytes": 0})
     cli("system", "prune", *(["--snapshots"] if asked else []))
     assert ("snapshot" in api.calls[0].body.get("nouns", [])) is asked
+
+
+def test_export_names_the_file_and_warns_of_secrets(cli: Cli, api: FakeApi, tmp_path: Path) -> None:
+    api.long("POST", "/v1/snapshots/ready/export", {"path": "/x/file", "size_bytes": 1 << 20})
+    ended = cli("snapshot", "export", "ready", "/x/file")
+    assert (ended.code, ended.out) == (0, "/x/file\n")
+    assert "passwords and keys" in ended.err
+    assert api.calls[0].body == {"path": "/x/file"}
+
+
+def test_import_sends_the_file_and_prints_the_name(cli: Cli, api: FakeApi) -> None:
+    api.long("POST", "/v1/snapshots/import", ROW)
+    ended = cli("snapshot", "import", "/x/file", "--name", "ready")
+    assert (ended.code, ended.out) == (0, "ready\n")
+    assert api.calls[0].body == {"path": "/x/file", "name": "ready"}

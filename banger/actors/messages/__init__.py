@@ -20,7 +20,15 @@ from banger.actors.messages.images import (
     TagImage,
 )
 from banger.actors.messages.kernels import DeleteKernel, KernelCommand, PullKernel, PushKernel
-from banger.actors.messages.snapshots import Copy, CreateSnapshot, DeleteSnapshot, ForkVm, SnapshotCommand
+from banger.actors.messages.snapshots import (
+    Copy,
+    CreateSnapshot,
+    DeleteSnapshot,
+    ExportSnapshot,
+    ForkVm,
+    ImportSnapshot,
+    SnapshotCommand,
+)
 from banger.actors.messages.vms import (
     CreateVm,
     DeleteVm,
@@ -56,9 +64,11 @@ __all__ = [
     "DeleteVm",
     "DriverCommand",
     "ExportImage",
+    "ExportSnapshot",
     "ForkVm",
     "GrowVm",
     "ImageCommand",
+    "ImportSnapshot",
     "InstallDriver",
     "KeepVm",
     "KernelCommand",

@@ -49,6 +49,24 @@ class DeleteSnapshot(SnapshotCommand):
 
 
 @dataclass(frozen=True, slots=True)
+class ExportSnapshot(SnapshotCommand):
+    """Write it to a new file; answers ``{"path", "size_bytes"}``."""
+
+    verb: ClassVar[str] = "snapshot.export"
+    snapshot_id: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImportSnapshot(SnapshotCommand):
+    """Take in what was exported; answers the :class:`~banger.core.models.Snapshot`."""
+
+    verb: ClassVar[str] = "snapshot.import"
+    source: str
+    owner_uid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Copy:
     """A VM to make from a snapshot."""
 

@@ -43,6 +43,7 @@ from banger.core.ports.running_guest import (
     RunningGuest,
     WriteOptions,
 )
+from banger.core.ports.snapshot_archives import ArchivedFile, Basis, SnapshotArchives, SnapshotRecord
 from banger.core.ports.vmm import VmmDriver, VmmLauncher, VmmProcesses
 from banger.core.ports.vmm_releases import InstalledRelease, ReleaseRequest, VmmReleases
 
@@ -58,6 +59,8 @@ __all__ = [
     "PORTS_VSOCK_PORT",
     "SSH_PORT",
     "AgentCarrier",
+    "ArchivedFile",
+    "Basis",
     "BuiltImage",
     "BuiltKernel",
     "Capability",
@@ -105,6 +108,8 @@ __all__ = [
     "RunningGuest",
     "SavedMachine",
     "ServerKey",
+    "SnapshotArchives",
+    "SnapshotRecord",
     "Storage",
     "TapNic",
     "UserNic",

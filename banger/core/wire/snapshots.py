@@ -35,6 +35,21 @@ class RewindBody:
 
 
 @dataclass(frozen=True, slots=True)
+class ExportSnapshotBody:
+    """``POST /v1/snapshots/QUERY/export``: ``path`` is absolute, and new."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImportSnapshotBody:
+    """``POST /v1/snapshots/import``: ``path`` is absolute. Without ``name`` it has the one that it had."""
+
+    path: str
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ForkBody:
     """``POST /v1/vms/QUERY/fork`` and ``/v1/snapshots/QUERY/fork``.
 
