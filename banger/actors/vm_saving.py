@@ -19,7 +19,7 @@ from banger.core.models import ProcessIdentity, Vm, VmState
 from banger.core.names import saver_marker
 from banger.core.operation import Operation
 from banger.core.origin import disk_in, machine_in
-from banger.core.ports import Drive, Machine, SavedMachine
+from banger.core.ports import AgentCarrier, Drive, Machine, SavedMachine
 
 
 def save_vm(services: Services, vm: Vm, into: Path, operation: Operation) -> SavedVm:
@@ -109,9 +109,12 @@ def save_machine(
 ) -> SavedMachine:
     """Save it, with a helper that is in the ledger; ``standing`` is called while it stands still."""
     ledger = services.host.ledger.of(vm.id)
-    marker = saver_marker(vm.id)
+    marker, driver = saver_marker(vm.id), driver_of(services, vm)
+    has_stood = False
 
     def stands() -> None:
+        nonlocal has_stood
+        has_stood = True
         crashpoint("vm.save:standing")
         _check_alive(services, vm, machine)
         standing()
@@ -123,9 +126,11 @@ def save_machine(
     ledger.intend(SAVER, marker)
     crashpoint("vm.save:saver-intended")
     try:
-        saved = driver_of(services, vm).save(machine, machine_in(into), stands, spawned, operation.haste)
+        saved = driver.save(machine, machine_in(into), stands, spawned, operation.haste)
     finally:
         ledger.strike(SAVER)
+        if has_stood and driver.agent_carrier is AgentCarrier.VSOCK:  # the guest has been told that they ended, not we
+            services.vms.guests.disconnect(vm.id)
     crashpoint("vm.save:saved")
     return saved
 

@@ -16,6 +16,9 @@ FICLONE = 0x40049409
 #: Refusals of FICLONE that mean "not on this file system" (or not across two).
 _NO_CLONE = frozenset({errno.EOPNOTSUPP, errno.EXDEV, errno.EINVAL, errno.ENOTTY, errno.EPERM, errno.ENOSYS})
 _PIECE = 16 << 20
+#: What is looked for that is nothing but zeros, and how much is read at once.
+_BLOCK, _READ = 64 << 10, 4 << 20
+_ZEROS = bytes(_BLOCK)
 
 
 def copy_file(source: Path, target: Path, operation: Operation) -> None:
@@ -51,6 +54,34 @@ def _copy(source: Path, target: Path, token: CancelToken, *, is_synced: bool) ->
     except BaseException:
         target.unlink(missing_ok=True)
         raise
+
+
+def copy_without_zeros(source: Path, target: int, size: int, token: CancelToken) -> None:
+    """Fill an open, empty file with ``size`` bytes of another one; blocks of zeros become holes.
+
+    Raises:
+        OSError: the file is shorter, and what the host refuses.
+        BangerError: ``cancelled``.
+    """
+    os.ftruncate(target, size)
+    with source.open("rb", buffering=0) as reading:
+        position = 0
+        while position < size:
+            token.raise_if_cancelled()
+            piece = memoryview(os.pread(reading.fileno(), min(_READ, size - position), position))
+            if not piece:
+                raise OSError(errno.EIO, f"it ends after {position} bytes", str(source))
+            for start in range(0, len(piece), _BLOCK):
+                block = piece[start : start + _BLOCK]
+                if block != _ZEROS[: len(block)]:
+                    _write_whole(target, block, position + start)
+            position += len(piece)
+
+
+def _write_whole(target: int, data: memoryview, position: int) -> None:
+    while data:
+        written = os.pwrite(target, data, position)
+        data, position = data[written:], position + written
 
 
 def clone_blocks(source: int, target: int) -> bool:

@@ -9,6 +9,9 @@ from __future__ import annotations
 import os
 import re
 import stat
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from banger.core.errors import BangerError, ErrorKind
@@ -18,6 +21,8 @@ NOT_HANDED = re.compile(
     r"^banger-jail: cannot (?:open|listen at|find the tap|attach to the tap|lend the tap|keep) .*$", re.MULTILINE
 )
 NO_JAIL = re.compile(r"^banger-jail: .*$", re.MULTILINE)
+#: A file is lent to one VMM at a time, for as long as that takes to open it.
+_LENDING = threading.Lock()
 
 
 def show(path: Path) -> None:
@@ -30,6 +35,24 @@ def show(path: Path) -> None:
 def give(path: Path, uid: int) -> None:
     """Give a file to the one VMM that uses it. Raises ``OSError``."""
     os.chown(path, uid, uid)
+
+
+@contextmanager
+def lent(paths: Sequence[Path], uid: int) -> Iterator[None]:
+    """For the block, one VMM may open secret files of ours for reading, which others will be lent after it.
+
+    They belong to its group for so long, and to us as ever: it can change nothing about them. Raises ``OSError``.
+    """
+    with _LENDING:
+        try:
+            for path in paths:
+                os.chown(path, os.geteuid(), uid)
+                path.chmod(0o440)
+            yield
+        finally:
+            for path in paths:
+                path.chmod(0o400)
+                os.chown(path, os.geteuid(), os.getegid())
 
 
 def no_jail(name: str, cause: str) -> BangerError:

@@ -86,7 +86,7 @@ FIRECRACKER_SCRIPTS = {
     f"firecracker: {name}": SCRIPTS[name]
     for name in (
         *("start", "start of a guest that panics", "stop", "restart", "reboot", "pause", "resume", "kill"),
-        *("recover a lost row", "delete while running"),
+        *("recover a lost row", "delete while running", "snapshot", "restore", "fork"),
     )
 } | {"firecracker: power off": ["create", "start", "power off"]}
 

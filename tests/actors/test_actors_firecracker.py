@@ -17,6 +17,7 @@ from banger.core.wire.vm_spec import VmSpec
 from tests.support.fake_vmm import FakeFirecracker, FakeVmm
 from tests.support.fakes import World
 from tests.support.owned_vms import create, process_of
+from tests.support.saved_vms import delete_snapshot, snapshot
 from tests.support.waiting import eventually
 
 
@@ -81,6 +82,24 @@ def test_restart_pause_and_resume_are_as_with_any_driver(vm_world: World) -> Non
     assert vm_world.do(RestartVm(vm.id, vm.name, 60.0)).state is VmState.RUNNING
     assert vm_world.do(PauseVm(vm.id, vm.name)).state is VmState.PAUSED
     assert vm_world.do(ResumeVm(vm.id, vm.name)).state is VmState.RUNNING
+
+
+def test_save_ends_the_connection_to_the_guest_which_nobody_would_hear_of(vm_world: World) -> None:
+    vm = create(vm_world, start=True)
+    assert vm.id in vm_world.guests.connected
+
+    def full() -> None:
+        raise BangerError(ErrorKind.EXHAUSTED, "the disk is full")
+
+    vm_world.vmm.while_saving = full
+    with pytest.raises(BangerError):
+        snapshot(vm_world, vm, "failed")
+    assert vm.id in vm_world.guests.connected
+    vm_world.vmm.while_saving = lambda: None
+    taken = snapshot(vm_world, vm)
+    assert vm.id not in vm_world.guests.connected
+    assert vm_world.vm("web").state is VmState.RUNNING
+    delete_snapshot(vm_world, taken)
 
 
 # -- which driver ----------------------------------------------------------------------------------

@@ -1,7 +1,9 @@
-"""What the owners rely on of saved machines, whatever saves and loads them: one suite for the fakes and QEMU."""
+"""What the owners rely on of saved machines, whatever saves and loads them: one suite for fakes, QEMU and Firecracker."""
 
 from __future__ import annotations
 
+import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -18,11 +20,14 @@ from banger.core.models import ProcessIdentity
 from banger.core.names import saver_marker
 from banger.core.ports import Drive, Health, Machine, SavedMachine, UserNic
 from banger.vmm import identity as processes
+from tests.support.forked import forked
 from tests.support.machines import FAKES, KINDS, Rig, machine_of, obstacle_to
 from tests.support.tiny_guest import LETTERS
 from tests.support.waiting import eventually
 
-_SAVING = [kind for kind in KINDS if "firecracker" not in kind and kind != "qemu-systemd"]
+_SAVING = [kind for kind in KINDS if kind != "qemu-systemd"]
+#: These save machines by themselves, without a process that helps.
+_ALONE = ("fake-firecracker", "firecracker", "firecracker-jailed")
 
 
 @pytest.fixture(params=[kind if kind in FAKES else pytest.param(kind, marks=pytest.mark.boot) for kind in _SAVING])
@@ -41,7 +46,8 @@ def launched(rig: Rig, name: str = "web", saved: SavedMachine | None = None) -> 
     for path in (base, disk):
         path.write_bytes(bytes(1 << 20))
     drives = (Drive(disk, "data", read_only=False), Drive(base, "root", read_only=True))
-    config = rig.config(name, counts=True, devices=(*drives, UserNic()), saved=saved)
+    cards = (UserNic(),) if UserNic in rig.vmm.devices else ()
+    config = rig.config(name, counts=True, devices=(*drives, *cards), saved=saved)
     machine = machine_of(config, rig.vmm.launch(config, lambda _: None))
     if saved is None and rig.kind not in FAKES:
         eventually(lambda: len(said(machine)) > 2, what="the guest counts")
@@ -147,13 +153,13 @@ def test_machine_that_was_saved_stood_still_once_and_its_helper_is_gone(rig: Rig
 
     def standing() -> None:
         stood.append(said(machine))
-        assert processes.is_same(helpers[0])
+        assert rig.kind in _ALONE or processes.is_same(helpers[0])
         assert rig.processes.find(machine.identity.marker) == machine.identity, "the helper is not taken for the VMM"
 
     rig.vmm.save(machine, place(rig), standing, helpers.append)
     goes_on(rig, machine)
     assert len(stood) == 1
-    assert [one.marker for one in helpers] == [saver_marker(machine.vm_id)]
+    assert [one.marker for one in helpers] == ([] if rig.kind in _ALONE else [saver_marker(machine.vm_id)])
     assert rig.processes.find(saver_marker(machine.vm_id)) is None
 
 
@@ -175,6 +181,8 @@ def test_machine_that_was_paused_is_saved_and_stays_so_however_often(rig: Rig) -
     [("standing", ErrorKind.EXHAUSTED), ("cancelled", ErrorKind.CANCELLED), ("spawn", ErrorKind.INTERNAL)],
 )
 def test_save_that_fails_leaves_nothing_and_the_machine_running(rig: Rig, how: str, kind: ErrorKind) -> None:
+    if how == "spawn" and rig.kind in _ALONE:
+        return  # there is nothing to spawn
     machine, into, token = launched(rig), place(rig), CancelToken()
 
     def fail(when: str) -> None:
@@ -225,6 +233,10 @@ def test_machine_that_something_else_saved_is_refused_and_both_are_named(rig: Ri
     assert caught.value.kind is ErrorKind.UNAVAILABLE
     assert '"another"' in caught.value.cause
     assert f'"{getattr(saved, what)}"' in caught.value.cause
+    rig.vmm.check_saved(saved, "fork")
+    if what != "accelerator":
+        with pytest.raises(BangerError, match="was saved with another"):
+            rig.vmm.check_saved(other, "fork")
 
 
 def test_saved_machine_of_another_size_is_refused(rig: Rig) -> None:
@@ -234,12 +246,27 @@ def test_saved_machine_of_another_size_is_refused(rig: Rig) -> None:
     assert caught.value.kind is ErrorKind.INVALID
 
 
-@pytest.mark.parametrize("kind", ["fake-firecracker", pytest.param("firecracker", marks=pytest.mark.boot)])
-def test_driver_that_saves_nothing_says_so_before_and_when_asked(kind: str, session_root: Path, tmp_path: Path) -> None:
-    rig = Rig.build(kind, tmp_path, session_root / "proofs")
-    config = rig.config(devices=())
-    machine = machine_of(config, processes.NO_PROCESS)
-    with pytest.raises(BangerError) as caught:
-        save(rig, machine, tmp_path)
-    assert caught.value.kind is ErrorKind.UNAVAILABLE
-    assert rig.vmm.save_obstacle(machine) == caught.value.cause
+def test_machine_with_other_disks_is_refused(rig: Rig) -> None:
+    if rig.kind in FAKES:
+        return  # a fake looks at no disk
+    saved = save(rig, launched(rig), place(rig))
+    config = rig.config("fork", counts=True, devices=(), saved=saved)
+    with pytest.raises(BangerError, match="it was another machine") as caught:
+        rig.vmm.launch(config, lambda _: None)
+    assert caught.value.kind is ErrorKind.INVALID
+
+
+def test_save_that_nobody_ended_is_given_up_when_the_machine_is_resumed(rig: Rig) -> None:
+    """The daemon was killed in the moment in which the machine stands still."""
+    machine, into = launched(rig), place(rig)
+
+    died = forked(lambda: save(rig, machine, into, lambda: os.kill(os.getpid(), signal.SIGKILL)))
+    assert died == -signal.SIGKILL
+    helper = rig.processes.find(saver_marker(machine.vm_id))
+    if helper is not None:
+        rig.processes.kill(helper)
+    rig.vmm.resume(machine)
+    goes_on(rig, machine)
+    saved = save(rig, machine, place(rig, "again"))
+    large = {path.parent for path in machine.run_dir.rglob("*") if path.is_file() and path.stat().st_size >= 32 << 20}
+    assert large <= {into, saved.directory}

@@ -10,16 +10,12 @@ import pytest
 from tests.support.crash_points import points_of
 from tests.support.daemon import BangerHome
 from tests.support.waiting import eventually
+from tests.support.who import WHO, check_all_differ
 
 pytestmark = pytest.mark.boot
 
 #: A process that counts, in memory alone.
 COUNTER = "i=0; while :; do i=$((i+1)); echo $i > /run/count; sleep 0.1; done"
-#: What tells a machine from others, a line each, and random numbers that its kernel makes now.
-WHO = (
-    "hostname; cat /etc/hostname /proc/sys/kernel/random/boot_id; cat /etc/machine-id 2>/dev/null || echo none;"
-    "cat /proc/sys/kernel/random/uuid /proc/sys/kernel/random/uuid"
-)
 
 #: What a kernel must not repeat, a line each.
 RANDOM = "cat /proc/sys/kernel/random/uuid /proc/sys/kernel/random/boot_id"
@@ -60,10 +56,9 @@ def test_forks_of_a_running_vm_go_on_from_its_memory_and_disk_as_machines_of_the
         assert all(goes_on(home, vm) >= before for vm in names)
         assert {home.guest(vm, "cat /root-file; ls /run/later 2>/dev/null").text for vm in names} == {"first\n"}
         assert (home.json("vm", "show", counting)["pid"], goes_on(home, counting) > before) == (pid, True)
-        told = [home.guest(vm, WHO).ok().text.splitlines() for vm in (counting, *names)]
-        for lines in zip(*told, strict=True):
-            assert len(set(lines)) == len(lines) or set(lines) == {"none"}, lines
-        assert [lines[0] for lines in told] == [counting, *names]
+        told = [home.guest(vm, WHO).ok().text for vm in (counting, *names)]
+        check_all_differ(told)
+        assert [one.splitlines()[0] for one in told] == [counting, *names]
         for vm in names:
             home.guest(vm, f"echo {vm} > /root-file").ok()
         assert [home.guest(vm, "cat /root-file").text.strip() for vm in (counting, *names)] == ["later", *names]

@@ -152,15 +152,17 @@ def test_whoever_takes_over_a_vmm_opens_calls_and_changes_nothing_of_the_hosts(
     own = [taken.disk, taken.config.console_log, taken.config.run_dir / API_SOCKET]
     with open_secrets(rig.home) as secrets:
         paths = [*secrets, *neighbours, *hosts, *own, jail._BASE]
-        found = intrude(taken.pid, taken.config.uid, paths, [other.pid, os.getpid()], rig.home, ("/vm", "/drives"))
+        found = intrude(
+            taken.pid, taken.config.uid, paths, [other.pid, os.getpid()], rig.home, ("/vm", "/drives", "/saving")
+        )
     assert {path: outcomes for path, outcomes in found["paths"].items() if outcomes != ["ENOENT"] * 4} == {}
     assert found["home"] is None
     assert found["kill"] == ["ESRCH"] * 2
     assert set(found["devices"]) - {"userfaultfd"} == {"kvm", "net", "urandom"}
-    seen = "dev drives firecracker firecracker.pid initrd kernel run vm vmm-metrics.log vmm.log"
+    seen = "dev drives firecracker firecracker.pid initrd kernel run saving vm vmm-metrics.log vmm.log"
     assert found["root"] == seen.split()
     assert found["mknod"] == "EPERM"
-    assert found["write"] == ["EACCES"] * 2
+    assert found["write"] == ["EACCES"] * 3
     assert found["mount"] == -1
     assert found["links"] == ["lo"]
     assert processes.is_same(other.identity)

@@ -136,6 +136,7 @@ class FakeVmm:
         launched: every configuration that was to be launched.
         up: every machine whose launch has succeeded.
         cannot_save: why no machine can be saved.
+        has_saver: a process of its own helps to save a machine.
         while_saving: called in the middle of a save, while the machine runs.
         units: a directory where each launch makes one thing besides the process: a file named as the VM's id.
         release_error: what taking that down fails with.
@@ -162,6 +163,7 @@ class FakeVmm:
     launched: list[VmmConfig] = field(default_factory=list)
     up: list[ProcessIdentity] = field(default_factory=list)
     cannot_save: str = ""
+    has_saver: bool = True
     while_saving: Callable[[], None] = lambda: None
     units: Path | None = None
     release_error: Exception | None = None
@@ -254,13 +256,14 @@ class FakeVmm:
         if condition.health not in (Health.RUNS, Health.PAUSED) or not processes.is_same(machine.identity):
             raise BangerError(ErrorKind.CONFLICT, "the machine cannot be saved: it does not run")
         accelerator, memory_mib = (machine.run_dir / _RAN_ON).read_text().split()
-        saver = _spawn_saver(machine.vm_id, into)
+        saver = _spawn_saver(machine.vm_id, into) if self.has_saver else None
         saved = SavedMachine(into, self.name, self.version(), FAKE_CPU, accelerator, int(memory_mib))
         try:
-            on_spawn(saver)
+            if saver:
+                on_spawn(saver)
             self.while_saving()
             token.raise_if_cancelled()
-            if not processes.is_same(saver):
+            if saver and not processes.is_same(saver):
                 raise BangerError(ErrorKind.UNAVAILABLE, "the machine cannot be saved", cause="its helper was killed")
             self.pause(machine)
             saved.memory.write_text((machine.run_dir / MEMORY_FILE).read_text())
@@ -271,8 +274,9 @@ class FakeVmm:
                 path.unlink(missing_ok=True)
             raise
         finally:
-            self.kill(saver)
-            (into / _HOLD).unlink()
+            if saver:
+                self.kill(saver)
+                (into / _HOLD).unlink()
             if condition.health is Health.RUNS:
                 self.resume(machine)
         for path in (saved.memory, saved.devices):
@@ -393,7 +397,7 @@ class FakeFirecracker(FakeVmm):
     has_power_switch: bool = False
     kernel_format: KernelFormat = KernelFormat.ELF
     agent_carrier: AgentCarrier = AgentCarrier.VSOCK
-    cannot_save: str = "not yet"
+    has_saver: bool = False
 
     def options(self, spec: VmSpec) -> Mapping[str, str]:
         if spec.machine or spec.accelerator == "tcg":

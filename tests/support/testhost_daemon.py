@@ -16,6 +16,12 @@ def known_objects(service: HostInside, noun: str) -> list[dict[str, Any]]:
     return known
 
 
+def vm_facts(service: HostInside, name: str) -> dict[str, Any]:
+    """What its daemon says of a VM."""
+    shown: dict[str, Any] = json.loads(service.banger("vm", "show", "--json", name).ok().text)
+    return shown
+
+
 def unit_facts(host: HostInside, unit: str = UNIT) -> dict[str, str]:
     """What systemd says of a unit."""
     lines = host.run("systemctl", "show", unit).ok().text.splitlines()

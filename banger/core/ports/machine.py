@@ -26,7 +26,7 @@ class AgentCarrier(StrEnum):
     """What carries the byte streams between a guest's agent and the sockets of its machine."""
 
     SERIAL = "serial"  # ports of virtio-serial; each has a socket, its other end
-    VSOCK = "vsock"  # connections to the agent's ports; each is asked for on one socket
+    VSOCK = "vsock"  # connections to the agent's ports; each is asked for on one socket. A save ends all of them
 
 
 class KernelFormat(StrEnum):

@@ -6,6 +6,7 @@ The objects are those of the API (Firecracker: ``src/firecracker/swagger/firecra
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -72,6 +73,26 @@ def configuration(config: VmmConfig, where: Mapping[Path, Path] = _AS_THEY_ARE) 
     elif template:
         whole["cpu-config"] = found(Path(template))
     return whole
+
+
+def form_of(whole: Mapping[str, Any]) -> str:
+    """What two configurations have in common if one machine can go on as the other. Pure.
+
+    ``whole`` is as :func:`configuration` makes it, or as Firecracker tells it of a machine (``GET /vm/config``). Paths
+    are those that Firecracker opens again, wherever it does. It tells the devices of a machine that was loaded in any
+    order: where the guest has each is saved with the machine.
+    """
+    drives = sorted([one["drive_id"], one["path_on_host"], one["is_read_only"]] for one in whole.get("drives", ()))
+    cards = sorted(one["iface_id"] for one in whole.get("network-interfaces", ()))
+    vsock = (whole.get("vsock") or {}).get("uds_path", "")
+    form = {"cpus": whole["machine-config"]["vcpu_count"], "drives": drives, "cards": cards, "vsock": vsock}
+    return json.dumps(form)
+
+
+def tap_overrides(config: VmmConfig) -> list[dict[str, str]]:
+    """The taps of a machine that goes on as another one. Pure."""
+    cards = _cards(device for device in config.devices if isinstance(device, TapNic))
+    return [{"iface_id": one["iface_id"], "host_dev_name": one["host_dev_name"]} for one in cards]
 
 
 def kernel_arguments(config: VmmConfig) -> str:

@@ -39,11 +39,15 @@ from banger.vmm.firecracker.configuration import CPU_TEMPLATE, CPU_TEMPLATES, MO
 from banger.vmm.firecracker.engines import FirecrackerEngines
 from banger.vmm.firecracker.metrics import metrics_file, read_error_counters
 from banger.vmm.firecracker.releases import parse_version
+from banger.vmm.firecracker.saving import Saving, obstacle_of
+from banger.vmm.firecracker.saving_place import forget, is_unfinished
 from banger.vmm.log_files import log_tail, make_room
-from banger.vmm.saved import check_loadable
+from banger.vmm.saved import check_fits, check_loadable
 from banger.vmm.verdicts import cpu_model
 
 _COMMAND_TIMEOUT_S = 5.0
+#: What is being written when nobody waits for it any more is written to its end.
+_UNFINISHED_SAVE_TIMEOUT_S = 120.0
 #: A machine is looked at all the time, and one that is too busy to answer now is looked at again.
 _LOOK_TIMEOUT_S = 1.0
 _STOP_TIMEOUT_S = 5.0
@@ -52,7 +56,6 @@ _REST_S, _REST_POLL_S = 2.0, 0.1
 #: In these, a machine that goes on after a pause is deaf on its vsock (Firecracker: pull request 6100).
 _DEAF_AFTER_PAUSE = ((1, 16, 0), (1, 16, 1))
 _PAUSED = Condition(Health.PAUSED, "it is paused")
-_CANNOT_SAVE = "banger cannot save machines of Firecracker yet"
 
 
 class FirecrackerDriver:
@@ -116,28 +119,28 @@ class FirecrackerDriver:
         """Start the process so that it outlives the daemon, and return once the machine runs."""
         make_room(config.console_log)
         binary = self._binary(config.version)
-        if check_loadable(config, vmm=self.name, version=binary.text, cpu=cpu_model()) is not None:
-            raise _cannot_save(config.vm_id)
+        check_loadable(config, vmm=self.name, version=binary.text, cpu=cpu_model())
         return launch.launch(binary, config, on_spawn, self._launching, token)
 
-    def save_obstacle(self, machine: Machine) -> str:  # noqa: ARG002
-        """That this is not done yet."""
-        return _CANNOT_SAVE
+    def save_obstacle(self, machine: Machine) -> str:
+        """That it was started in another way, or its version lacks something."""
+        return obstacle_of(machine)
 
     def save(
         self,
         machine: Machine,
-        into: Path,  # noqa: ARG002
-        standing: Callable[[], None],  # noqa: ARG002
+        into: Path,
+        standing: Callable[[], None],
         on_spawn: Callable[[ProcessIdentity], None],  # noqa: ARG002
-        token: CancelToken | None = None,  # noqa: ARG002
+        token: CancelToken | None = None,
     ) -> SavedMachine:
-        """Refuse, as :meth:`save_obstacle` says."""
-        raise _cannot_save(machine.vm_id)
+        """Have Firecracker write it to files, see ``saving``; no other process has a part in it."""
+        return Saving(machine, token or CancelToken()).save(into, standing)
 
-    def check_saved(self, saved: SavedMachine, name: str) -> None:  # noqa: ARG002
-        """Refuse, as :meth:`save_obstacle` says."""
-        raise _cannot_save(name)
+    def check_saved(self, saved: SavedMachine, name: str) -> None:
+        """That the same release on the same CPU has saved it."""
+        version = self._binary().text
+        check_fits(saved, name, vmm=self.name, version=version, cpu=cpu_model(), accelerator=saved.accelerator)
 
     def condition(self, machine: Machine, token: CancelToken | None = None) -> Condition:
         """What its API says, and the last word of its guest, which it does not notice itself."""
@@ -193,7 +196,9 @@ class FirecrackerDriver:
                 api.patch("/vm", {"state": "Resumed"})
 
         processes.kill(machine.identity, signal.SIGCONT)
-        self._tell(machine, "go on", go_on, token)
+        timeout_s = _UNFINISHED_SAVE_TIMEOUT_S if is_unfinished(machine.vmm_log) else _COMMAND_TIMEOUT_S
+        self._tell(machine, "go on", go_on, token, timeout_s)
+        forget(machine.vmm_log)
 
     def _binary(self, version: str = "") -> Binary:
         """The one to use; where VMMs are jailed, it must be one that can be."""
@@ -208,12 +213,19 @@ class FirecrackerDriver:
     def _api(self, machine: Machine, timeout_s: float, token: CancelToken | None) -> Api:
         return Api(launch.api_path(machine.run_dir), timeout_s, token)
 
-    def _tell(self, machine: Machine, meaning: str, act: Callable[[Api], None], token: CancelToken | None) -> None:
+    def _tell(
+        self,
+        machine: Machine,
+        meaning: str,
+        act: Callable[[Api], None],
+        token: CancelToken | None,
+        timeout_s: float = _COMMAND_TIMEOUT_S,
+    ) -> None:
         identity = machine.identity
         if not processes.is_same(identity):
             return
         try:
-            act(self._api(machine, _COMMAND_TIMEOUT_S, token))
+            act(self._api(machine, timeout_s, token))
         except ApiError as error:
             if not processes.is_same(identity):
                 return
@@ -238,13 +250,6 @@ def _is_at_rest(pid: int, token: CancelToken | None) -> bool:
         token.wait(_REST_POLL_S)
         token.raise_if_cancelled()
     return False
-
-
-def _cannot_save(subject: str) -> BangerError:
-    return BangerError(
-        ErrorKind.UNAVAILABLE, "there are no saved machines here", subject=subject, cause=_CANNOT_SAVE,
-        hint="use a VM on QEMU: --vmm qemu",
-    )  # fmt: skip
 
 
 def _is_file(path: str) -> bool:

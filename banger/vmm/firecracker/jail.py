@@ -24,6 +24,7 @@ from banger.vmm import handing
 from banger.vmm.firecracker.binary import Binary
 from banger.vmm.firecracker.configuration import API_SOCKET, CPU_TEMPLATE, CPU_TEMPLATES
 from banger.vmm.firecracker.metrics import metrics_file
+from banger.vmm.firecracker.saving_place import make_place, saving_place
 from banger.vmm.starting import NotRunningError
 
 #: Where the jailer makes jails, in the root directory that it sees itself.
@@ -33,6 +34,8 @@ _SHARED, _LOG, _METRICS, _KERNEL, _INITRD, _DRIVES = (
     Path(one) for one in ("/vm", "/vmm.log", "/vmm-metrics.log", "/kernel", "/initrd", "/drives")
 )
 _TEMPLATE = "cpu-template.json"
+#: Where its machine is saved, and where another's is that it begins with.
+SAVING, _SAVED = Path("/saving"), Path("/saved")
 #: For all but the program itself, in bytes: device nodes, and places for what is put there.
 _ROOM_BYTES = 1 << 20
 
@@ -54,6 +57,8 @@ def places(config: VmmConfig) -> Mapping[Path, Path]:
     }
     if template := _template(config):
         found[template] = _SHARED / _TEMPLATE
+    if saved := config.saved:
+        found |= {path: _SAVED / path.name for path in (saved.memory, saved.devices)}
     return found
 
 
@@ -85,7 +90,7 @@ def command_line(config: VmmConfig, binary: Binary, arguments: Sequence[str]) ->
 
 
 def prepare(config: VmmConfig, files: Mapping[str, str]) -> None:
-    """Make the shared directory anew, with text files by name in it, and give Firecracker what it opens.
+    """Make its directories anew, the shared one with text files by name, and give Firecracker what it opens.
 
     Disks and logs, which one VMM uses, become its user's; what VMs share may be read, and cannot be written through
     what is put into the jail.
@@ -97,6 +102,7 @@ def prepare(config: VmmConfig, files: Mapping[str, str]) -> None:
     try:
         shutil.rmtree(shared, ignore_errors=True)
         shared.mkdir(mode=0o700)
+        make_place(config.vmm_log)
         if template := _template(config):
             files = {**files, _TEMPLATE: template.read_text(encoding="utf-8")}
         for name, text in files.items():
@@ -105,8 +111,11 @@ def prepare(config: VmmConfig, files: Mapping[str, str]) -> None:
             ) as file:
                 file.write(text)
             handing.give(shared / name, config.uid)
-        handing.show(config.kernel)
-        for path in (config.initrd, config.vmm_log, metrics_file(config.vmm_log), shared):
+        own = [config.vmm_log, metrics_file(config.vmm_log), shared]
+        if config.saved is None:
+            handing.show(config.kernel)
+            own.append(config.initrd)
+        for path in own:
             handing.give(path, config.uid)
         for drive in _drives(config):
             _give_drive(drive, config.uid)
@@ -138,8 +147,13 @@ def _put(config: VmmConfig) -> Iterator[Put]:
     yield Put("write", shared_dir(config.run_dir), _SHARED)
     yield Put("write", config.vmm_log, _LOG)
     yield Put("write", metrics_file(config.vmm_log), _METRICS)
-    yield Put("read", config.kernel, _KERNEL)
-    yield Put("read", config.initrd, _INITRD)
+    yield Put("write", saving_place(config.vmm_log), SAVING)
+    if config.saved is None:
+        yield Put("read", config.kernel, _KERNEL)
+        yield Put("read", config.initrd, _INITRD)
+    else:
+        for path in (config.saved.memory, config.saved.devices):
+            yield Put("read", path, where[path])
     for drive in _drives(config):
         yield Put("read" if drive.read_only else "write", drive.path, where[drive.path])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from banger.core.ports import AGENT_SOCKET, VmmConfig, entering
 from banger.launch import Job, Launching
 from banger.vmm import identity
 from banger.vmm.cpu_time import threads_named
-from banger.vmm.firecracker import failures, jail
+from banger.vmm.firecracker import failures, free, jail, loading
 from banger.vmm.firecracker.binary import Binary
 from banger.vmm.firecracker.client import Api, ApiConnectError, ApiError, ApiTimeoutError
 from banger.vmm.firecracker.configuration import API_SOCKET, configuration
@@ -45,32 +44,39 @@ def launch(
     launching: Launching,
     token: CancelToken | None = None,
 ) -> ProcessIdentity:
-    """Start Firecracker and return once its machine runs.
+    """Start Firecracker and return once its machine runs, or stands still as it was saved.
 
     Raises:
         BangerError: as :func:`banger.vmm.firecracker.failures.explain` reads its own words; no process is left then.
     """
-    token, where = token or CancelToken(), jail.places(config) if config.uid else {}
-    text = json.dumps(configuration(config, where))
+    token, where = token or CancelToken(), (jail if config.uid else free).places(config)
+    files = {}
+    if config.saved is None:
+        files[_CONFIGURATION] = json.dumps(configuration(config, where))
+    else:
+        loading.check_form(config, config.saved, where)
     for stale in (api_path(config.run_dir), config.run_dir / AGENT_SOCKET):
         stale.unlink(missing_ok=True)  # it would refuse to make them
     begin_anew(config.vmm_log)
     begin_metrics(metrics_file(config.vmm_log))
-    argv, confinement = arguments(config, where), None
+    argv, confinement, inside = arguments(config, where), None, entering(config.devices)
     if config.uid:
         argv, confinement = jail.command_line(config, binary, argv), jail.confinement(config, binary)
-        jail.prepare(config, {_CONFIGURATION: text})
+        jail.prepare(config, files)
     else:
         argv = [str(binary.path), "--id", vmm_marker(config.vm_id), *argv]
-        _write(config.run_dir / _CONFIGURATION, text)
+        free.prepare(config, files)
+        inside = (*inside, *free.entering(config.run_dir))
     note_command(config.vmm_log, f"Firecracker {binary.text}", argv)
     limits = launching.limits(config.cpus, config.memory_mib, _OVERHEAD_MIB)
-    inside = entering(config.devices)
     job = Job(config.vm_id, argv, config.vmm_log, limits, (), config.console_log, confinement, inside)
     deadline = Deadline.after(START_TIMEOUT_S)
 
     def wait_running(spawned: ProcessIdentity) -> None:
-        _wait_running(config.run_dir, spawned, deadline, token)
+        if config.saved is None:
+            _wait_running(config.run_dir, spawned, deadline, token)
+        else:
+            loading.load(config, config.saved, where, spawned, deadline, token)
         if config.uid:
             jail.seal(config)
 
@@ -88,15 +94,10 @@ def arguments(config: VmmConfig, where: Mapping[Path, Path]) -> list[str]:
     directory = where.get(config.run_dir, config.run_dir)
     return [
         "--api-sock", str(directory / API_SOCKET),
-        "--config-file", str(directory / _CONFIGURATION),
+        *(("--config-file", str(directory / _CONFIGURATION)) if config.saved is None else ()),
         "--log-path", str(where.get(config.vmm_log, config.vmm_log)),
         "--level", "Warning",  # at Info every look at the machine makes lines
     ]  # fmt: skip
-
-
-def _write(file: Path, text: str) -> None:
-    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as out:
-        out.write(text)
 
 
 def _wait_running(run_dir: Path, spawned: ProcessIdentity, deadline: Deadline, token: CancelToken) -> None:

@@ -23,9 +23,9 @@ from banger.vmm import handing
 from banger.vmm import identity as processes
 from banger.vmm.qemu import jail, migration, qmp
 from banger.vmm.qemu.arguments import Binary
-from banger.vmm.qemu.saved_files import SavedFiles
 from banger.vmm.qemu.state_lines import Condenser, condenser_line, memory_mib
 from banger.vmm.qemu.words import first, options_of
+from banger.vmm.saved_files import SavedFiles
 from banger.vmm.waiting import abandoned_with
 
 _START_TIMEOUT_S = 30.0

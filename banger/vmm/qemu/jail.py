@@ -17,8 +17,8 @@ from banger.core.ports import AGENT_SOCKET, PORTS_SOCKET, Drive, TapNic, UserNic
 from banger.launch import Confinement, ForHelper, Opened
 from banger.vmm import handing
 from banger.vmm.qemu.arguments import QMP_SOCKET, Binary, Handed
-from banger.vmm.qemu.saved_files import SavedFiles
 from banger.vmm.qemu.state_lines import MemoryFile
+from banger.vmm.saved_files import SavedFiles
 
 #: The first descriptor that is handed over; those below are QEMU's own.
 _FIRST = 10

@@ -27,9 +27,9 @@ from banger.vmm.log_files import log_tail
 from banger.vmm.qemu import condenser, failures, forgotten_pages, migration, qmp
 from banger.vmm.qemu.arguments import Binary
 from banger.vmm.qemu.launch import qmp_path
-from banger.vmm.qemu.saved_files import SavedFiles, no_room, saved_files
 from banger.vmm.qemu.state_lines import form_of, written_disks
 from banger.vmm.qemu.words import first, options_of
+from banger.vmm.saved_files import SavedFiles, no_room, saved_files
 from banger.vmm.verdicts import cpu_model
 
 #: What a machine may stand still for, as far as QEMU can guess. What changes its memory faster than it is copied, so
@@ -57,6 +57,11 @@ def _uid_of(identity: ProcessIdentity) -> int:
     status = text_or_empty(Path(f"/proc/{identity.pid}/status"))
     uid = next((int(line.split()[1]) for line in status.splitlines() if line.startswith("Uid:")), 0)
     return 0 if uid == os.geteuid() else uid
+
+
+def _mode(binary: Binary) -> int:
+    """For its owner alone; who needs the right to write before he opens a file for himself alone has it."""
+    return 0o400 if binary.reads_memory_files or os.geteuid() == 0 else 0o600
 
 
 def cpu_of(option: str) -> str:
@@ -90,7 +95,7 @@ class Saving:
         like = condenser.Likeness(self.machine.vm_id, argv, _uid_of(self.machine.identity), sizes)
         for disk in written_disks(argv):
             sync_path(disk)  # which is done once more when the machine stands still, and is the less then
-        with saved_files(into, like.memory_mib, self.binary) as files:
+        with saved_files(into, like.memory_mib, _mode(self.binary)) as files:
             files.write_devices(self._condensed(like, files, standing, runs=runs))
         options = options_of(argv)
         return SavedMachine(

@@ -13,7 +13,6 @@ from banger.core.errors import BangerError, ErrorKind
 from banger.core.ports import DEVICES_FILE, MEMORY_FILE
 from banger.core.units import MIB
 from banger.posix.files import sync_path
-from banger.vmm.qemu.arguments import Binary
 
 _LOG_FILE = "condenser.log"
 
@@ -46,8 +45,8 @@ class SavedFiles:
 
 
 @contextmanager
-def saved_files(directory: Path, memory_mib: int, binary: Binary) -> Iterator[SavedFiles]:
-    """Make them for the block, that fills them; nobody writes to them afterwards.
+def saved_files(directory: Path, memory_mib: int, mode: int = 0o400) -> Iterator[SavedFiles]:
+    """Make them for the block, that fills them; nobody writes to them afterwards. In the end they have the mode.
 
     Raises:
         BangerError: ``exhausted``; and whatever the block raises. No file is left then.
@@ -60,7 +59,7 @@ def saved_files(directory: Path, memory_mib: int, binary: Binary) -> Iterator[Sa
         for path in (files.memory, files.devices):
             sync_path(path)
             os.chown(path, os.geteuid(), os.getegid())
-            path.chmod(_mode(binary))
+            path.chmod(mode)
     except OSError as error:
         _remove(files.memory, files.devices)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -79,11 +78,6 @@ def no_room(memory: Path) -> BangerError:
         ErrorKind.EXHAUSTED, "there was no room on the disk for the memory of the machine", subject=str(memory),
         hint="banger system df",
     )  # fmt: skip
-
-
-def _mode(binary: Binary) -> int:
-    """For its owner alone; who needs the right to write before he opens a file for himself alone has it."""
-    return 0o400 if binary.reads_memory_files or os.geteuid() == 0 else 0o600
 
 
 def _made(path: Path):  # type: ignore[no-untyped-def]
