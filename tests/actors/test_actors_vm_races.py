@@ -73,6 +73,7 @@ def client(world: World, chance: random.Random, vm_id: str, surprises: list[Base
             surprises.append(error)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_random_interleavings_end_in_a_legal_state_and_leak_nothing(world: World) -> None:
     for number in range(ROUNDS):

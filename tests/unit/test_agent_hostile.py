@@ -85,6 +85,7 @@ def test_conversation_of_any_guest_ends_in_order_and_holds_no_more_than_was_gran
     hold_a_conversation(said, piece)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(FUZZ_S + 300)
 def test_guests_fuzzed_for_a_while_do_no_harm() -> None:
     """By time, not by examples; every round draws anew."""
@@ -162,6 +163,7 @@ RESULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("result", RESULTS.values(), ids=RESULTS)
 def test_guest_that_fills_whatever_it_may_costs_no_more_than_ten_megabytes(result: bytes) -> None:
     async def scenario() -> int:

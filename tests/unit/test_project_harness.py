@@ -45,7 +45,9 @@ def test_temporary_file_left_in_the_session_is_a_leak(session_root: Path) -> Non
 def test_tap_is_a_leak_unless_it_is_known_to_be_somebody_elses(tmp_path: Path) -> None:
     """Other installations make and leave taps on this host while the tests run; so do other sessions of tests."""
     alias = "banger {} aaaaaaaaaaaa 2026-11-28T00:00:00Z\n"
-    taps_by_alias = {"bare": "\n", "own": alias.format("0123456789ab"), "foreign": alias.format("ba9876543210")}
+    # Named as no other test names a tap: whether somebody has it open is asked of the whole host.
+    bare, own, foreign = "harness-bare", "harness-own", "harness-others"
+    taps_by_alias = {bare: "\n", own: alias.format("0123456789ab"), foreign: alias.format("ba9876543210")}
     for name, said in taps_by_alias.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "tun_flags").write_text("0x1002\n")
@@ -53,7 +55,7 @@ def test_tap_is_a_leak_unless_it_is_known_to_be_somebody_elses(tmp_path: Path) -
     (tmp_path / "lo").mkdir()
     (tmp_path / "installation-id").write_text("0123456789ab\n")
     note_installation(tmp_path, tmp_path / "installation-id")
-    assert set(taps(tmp_path, tmp_path)) == {"bare", "own"}
+    assert set(taps(tmp_path, tmp_path)) == {bare, own}
 
 
 def test_session_that_died_is_swept_and_one_that_lives_is_spared(session_root: Path) -> None:

@@ -176,6 +176,7 @@ def kept(layers: list[bytes]) -> None:
         raise
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(FUZZ_S + 300)
 def test_layers_fuzzed_for_a_while_are_read_or_refused() -> None:
     """By time, not by examples; every round draws anew."""
