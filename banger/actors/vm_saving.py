@@ -13,6 +13,7 @@ from banger.actors.services import Services
 from banger.actors.vm_files import VmFiles
 from banger.actors.vm_machines import driver_of, machine_of
 from banger.actors.vm_teardown import SAVER, recorded_identity
+from banger.core.cancel import CancelToken
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import ProcessIdentity, Vm, VmState
@@ -46,7 +47,7 @@ def save_vm(services: Services, vm: Vm, into: Path, operation: Operation) -> Sav
             _freeze(services, vm, into, operation)
 
     with operation.step("save machine"):
-        saved = SavedVm(vm, save_machine(services, vm, machine, into, standing, operation))
+        saved = SavedVm(vm, save_machine(services, vm, machine, into, standing, operation.haste))
         if time.monotonic() - stood > vm_clock.SHORT_S:
             vm_clock.set_right(services.vms, vm, operation.haste)
         return saved
@@ -105,7 +106,7 @@ def _ended(vm: Vm) -> BangerError:
 
 
 def save_machine(
-    services: Services, vm: Vm, machine: Machine, into: Path, standing: Callable[[], None], operation: Operation
+    services: Services, vm: Vm, machine: Machine, into: Path, standing: Callable[[], None], token: CancelToken
 ) -> SavedMachine:
     """Save it, with a helper that is in the ledger; ``standing`` is called while it stands still."""
     ledger = services.host.ledger.of(vm.id)
@@ -126,7 +127,7 @@ def save_machine(
     ledger.intend(SAVER, marker)
     crashpoint("vm.save:saver-intended")
     try:
-        saved = driver.save(machine, machine_in(into), stands, spawned, operation.haste)
+        saved = driver.save(machine, machine_in(into), stands, spawned, token)
     finally:
         ledger.strike(SAVER)
         if has_stood and driver.agent_carrier is AgentCarrier.VSOCK:  # the guest has been told that they ended, not we

@@ -12,6 +12,7 @@ from banger.actors.vm_bringup import LAUNCH, Bringup, Ingredients
 from banger.actors.vm_files import VmFiles
 from banger.actors.vm_identity import renew_identity
 from banger.actors.vm_machines import machine_of
+from banger.actors.vm_suspend import sleep_again
 from banger.actors.vm_teardown import tear_down
 from banger.core.crashpoints import crashpoint
 from banger.core.identity import Renewal, RenewalEvent
@@ -59,6 +60,7 @@ class VmStart:
         self._contributions: list[Contribution] = []
         self._disk: list[Drive] = []
         self._kernel_file = Path()
+        self._is_spent = False  # of a suspended VM: what it was suspended to is behind its disk by now
         self._bringup = Bringup(services, what, operation, self._configure, self._process_exists)
 
     def run(self) -> Vm:
@@ -104,6 +106,8 @@ class VmStart:
     def _failed(self, error: BaseException) -> None:
         start = Start(self._what.image, self._what.kernel, self._bringup.engine.accelerator, self.identity)
         self._recorder.start_failed(self._vm, error, start)
+        if self._is_spent:
+            sleep_again(self._services, self._vm, self.identity, self._operation)
 
     def _undo(self) -> None:
         tear_down(self._services, self._vm, self.identity)
@@ -165,6 +169,7 @@ class VmStart:
         crashpoint("vm.restore:machine-loaded")
         if self._what.origin and self._what.origin.event is RenewalEvent.WAKE:
             suspended_files.spend(self._services.layout, self._vm.id)
+            self._is_spent = True
             crashpoint("vm.wake:spent")
         machine = machine_of(self._services, self._vm, self.identity)
         self._what.driver.resume(machine, self._operation.haste)

@@ -16,16 +16,17 @@ from banger.actors.messages import SuspendVm
 from banger.actors.orphans import occupied
 from banger.actors.services import Services
 from banger.actors.vm_keeper import VmKeeper
-from banger.actors.vm_machines import driver_of
+from banger.actors.vm_machines import driver_of, machine_of
 from banger.actors.vm_saving import check_whole, savable_machine, save_machine
 from banger.core import clock
+from banger.core.cancel import CancelToken
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import ExitReason, Snapshot, Vm, VmState
+from banger.core.models import ExitReason, ProcessIdentity, Snapshot, Vm, VmState
 from banger.core.operation import Operation
 from banger.core.origin import Origin, machine_in
 from banger.core.ports import Machine, SavedMachine
-from banger.core.suspension import IDLE, Suspension
+from banger.core.suspension import IDLE, USER, Suspension
 
 
 def suspend(services: Services, keeper: VmKeeper, vm: Vm, command: SuspendVm, operation: Operation) -> Vm:
@@ -50,7 +51,8 @@ def suspend(services: Services, keeper: VmKeeper, vm: Vm, command: SuspendVm, op
         with operation.step("stand still"):
             driver.pause(machine, operation.haste)
         crashpoint("vm.suspend:standing")
-        _save(services, saving, machine, command, operation)
+        with operation.step("save machine"):
+            _save(services, saving, machine, command.by, operation.haste)
         undo.pop_all()
     crashpoint("vm.suspend:saved")
     services.vms.guests.disconnect(vm.id, "the VM was suspended")
@@ -82,8 +84,25 @@ def give_up(services: Services, keeper: VmKeeper, vm: Vm, reason: ExitReason) ->
     return keeper.save(vm, state=VmState.STOPPED, exit_reason=reason, reason="", stopped_at=clock.now())
 
 
+def sleep_again(services: Services, vm: Vm, identity: ProcessIdentity, operation: Operation) -> None:
+    """Save once more what was woken, and cannot be used or is not wanted any more: nothing of it is to be lost.
+
+    If that fails too, it is stopped by whoever takes it down.
+    """
+    if not services.vms.vmms.processes.is_alive(identity):
+        return
+    machine = machine_of(services, vm, identity)
+    try:
+        with operation.step("save machine again", is_cleanup=True):
+            driver_of(services, vm).pause(machine)
+            _save(services, vm, machine, USER, CancelToken())
+    except Exception as error:  # noqa: BLE001  # the boundary: the error that led here is the one to report
+        files.clear(services.layout, vm.id)
+        logger.error("{}: what is in its memory is lost: {}", vm.name, error)
+
+
 def after_failed_start(services: Services, vm: Vm) -> VmState:
-    """What a VM is whose start failed, and whose machine is down: suspended, if its guest has done nothing since."""
+    """What a VM is whose start failed, and whose machine is down: suspended, if what it goes on from is there."""
     if services.host.ledger.of(vm.id).of():
         return VmState.FAILED
     if files.is_saved(services.layout, vm):
@@ -116,14 +135,12 @@ def _check(vm: Vm) -> VmState:
     )  # fmt: skip
 
 
-def _save(services: Services, vm: Vm, machine: Machine, command: SuspendVm, operation: Operation) -> None:
+def _save(services: Services, vm: Vm, machine: Machine, by: str, token: CancelToken) -> None:
     layout = services.layout
     place = files.begin(layout, vm)
-    with operation.step("save machine"):
-        saved = save_machine(services, vm, machine, place, lambda: None, operation)
+    saved = save_machine(services, vm, machine, place, lambda: None, token)
     snapshot = _snapshot(vm, saved, occupied(machine_in(place)))
-    with operation.step("publish"):
-        files.finish(layout, vm, Suspension(snapshot, command.by, vm.started_at))
+    files.finish(layout, vm, Suspension(snapshot, by, vm.started_at))
 
 
 def _go_on(services: Services, keeper: VmKeeper, vm: Vm, machine: Machine) -> None:

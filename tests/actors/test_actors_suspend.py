@@ -27,6 +27,7 @@ from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import ExitReason, ProcessIdentity, VmState
 from banger.core.suspension import IDLE, SHUTDOWN, USER
 from banger.core.wire.port_forward import PortForward
+from tests.support.copied_guest import CopiedGuest
 from tests.support.fake_vmm import FRESH_MEMORY, Fault
 from tests.support.owned_vms import create, process_of
 from tests.support.saved_vms import copied_guests, fork, read, snapshot, write
@@ -208,11 +209,34 @@ def test_damaged_file_is_told_and_it_boots_only_if_that_is_wished(world, vm, nam
     assert read(world, start(world, vm, cold=True)) == (FRESH_MEMORY, "first")
 
 
-def test_guest_that_is_not_renewed_is_stopped_since_it_has_run(world, vm):
+def test_woken_guest_that_is_not_renewed_is_suspended_again(world, vm):
     suspend(world, vm)
-    world.copies[vm.id] = type("Guest", (), {})()  # answers nothing
+    world.copies[vm.id] = CopiedGuest(ignores="clock")
     error = refused(world, StartVm(vm.id, "web"))
-    assert error.kind is not None
+    assert "has not renewed its clock" in error.cause
+    assert "banger vm start --cold web" in error.hint
+    assert (world.vm("web").state, left(world, vm)) == (VmState.SUSPENDED, ["suspended"])
+    assert world.ledger.of(vm.id).of() == []
+    world.copies[vm.id] = CopiedGuest()
+    assert read(world, start(world, vm)) == ("first", "first")
+
+
+def test_wake_that_nobody_waits_for_any_more_loses_nothing(world, vm):
+    suspend(world, vm)
+    world.guests.silent = True
+    waiter = world.supervisor.submit(WakeVm(vm.id, "web"))
+    eventually(lambda: "connect" in [step.name for step in waiter.operation.steps] if waiter.operation else False)
+    waiter.leave()
+    eventually(lambda: world.vm("web").state is VmState.SUSPENDED, what="it sleeps again")
+    world.guests.silent = False
+    assert read(world, start(world, vm)) == ("first", "first")
+
+
+def test_woken_vm_that_ends_is_stopped(world, vm):
+    suspend(world, vm)
+    world.guests.refusal = BangerError(ErrorKind.UNAVAILABLE, "it hung up")
+    world.vmm.cannot_save = "it is too late"
+    assert refused(world, StartVm(vm.id, "web")).kind is ErrorKind.UNAVAILABLE
     assert (world.vm("web").state, left(world, vm)) == (VmState.STOPPED, [])
 
 
