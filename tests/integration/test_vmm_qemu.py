@@ -27,6 +27,7 @@ from banger.vmm.qemu.arguments import Binary
 from banger.vmm.qemu.binary import find_binary
 from banger.vmm.qemu.proof import prove
 from tests.support.machines import Rig, has_qemu, machine_of, make_launching, obstacle_to, wait_up
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.boot, pytest.mark.skipif(not has_qemu(), reason="qemu-system-x86_64 is not installed")]
 
@@ -257,10 +258,15 @@ def test_proof_guest_that_kvm_gives_up_ends_the_proof_at_once_with_its_words(tmp
 def test_proof_guest_that_is_silent_at_its_work_is_no_proof_and_a_verdict_only_if_it_had_the_processor(
     tmp_path: Path, meanwhile: str, conclusive: bool
 ) -> None:
-    proof = prove(stand_in(tmp_path, f"printf sw; {meanwhile}"), "kvm", timeout_s=30.0, patience_s=2.0)
-    assert not proof.works
-    assert "did 1 of 5 pieces of work" in proof.reason
-    assert proof.conclusive is conclusive
+    silent = stand_in(tmp_path, f"printf sw; {meanwhile}")
+
+    def is_as_expected() -> bool:
+        proof = prove(silent, "kvm", timeout_s=30.0, patience_s=2.0)
+        assert not proof.works
+        assert "did 1 of 5 pieces of work" in proof.reason
+        return proof.conclusive is conclusive
+
+    eventually(is_as_expected, 60.0, "a verdict")  # on a busy host the processor may be somebody else's at first
 
 
 def test_proof_guest_tells_how_long_its_fastest_piece_of_work_took(tmp_path: Path) -> None:
