@@ -35,6 +35,7 @@ class Housekeeper:
         self._begun = clock.now()
         self._last_used: dict[str, datetime] = {}
         self._wakes = WakeWatch(services.vms)
+        self._deaf: frozenset[str] = frozenset()  # suspended, and somebody else has one of their ports
         self._tried: dict[str, datetime] = {}  # when a VM was last asked to be suspended
         self._used: dict[str, int] = {}  # bytes on the host's disk at the last look of the guard
 
@@ -61,7 +62,8 @@ class Housekeeper:
         store = self._services.store
         for vm in store.vms.all():
             if vm.state is VmState.SUSPENDED:
-                listen(self._services, vm)
+                is_heard = listen(self._services, vm, is_told=vm.id in self._deaf)
+                self._deaf = self._deaf - {vm.id} if is_heard else self._deaf | {vm.id}
                 now = store.vms.get(vm.id)
                 if now is None or now.state is not VmState.SUSPENDED:  # it was woken meanwhile
                     self._services.vms.doors.let_go(vm.id)

@@ -61,12 +61,18 @@ def suspend(services: Services, keeper: VmKeeper, vm: Vm, command: SuspendVm, op
     return vm
 
 
-def listen(services: Services, vm: Vm) -> None:
-    """Have a suspended VM woken by who comes to one of its published ports; tried again by the housekeeper."""
+def listen(services: Services, vm: Vm, *, is_told: bool = False) -> bool:
+    """Have a suspended VM woken by who comes to one of its published ports.
+
+    False if that cannot be, for now; in the log unless it was told before.
+    """
     try:
         services.vms.doors.listen(vm)
-    except BangerError as error:
-        logger.warning("{}: nobody listens at its published ports while it is suspended: {}", vm.name, error)
+    except (BangerError, OSError) as error:
+        if not is_told:
+            logger.warning("{}: nobody listens at its published ports while it is suspended: {}", vm.name, error)
+        return False
+    return True
 
 
 def origin_of(services: Services, vm: Vm) -> Origin | None:

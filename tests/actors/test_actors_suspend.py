@@ -337,6 +337,18 @@ def test_wake_that_fails_refuses_who_waits_and_listens_again(world, vm):
     assert world.vm("web").state is VmState.SUSPENDED
 
 
+def test_port_that_somebody_else_has_by_now_is_listened_at_once_it_is_free(world, vm):
+    housekeeper = Housekeeper(world.services)
+    [port] = vm.ports
+    suspend(world, vm)
+    world.doorbells.let_go(vm.id)
+    with socket.create_server((port.host_address, port.host_port)):
+        housekeeper.answer_doors()
+        assert not world.doorbells.holds(vm.id)
+    housekeeper.answer_doors()
+    assert world.doorbells.holds(vm.id)
+
+
 def test_ports_of_a_stopped_or_deleted_vm_are_free(world, vm):
     suspend(world, vm)
     world.do(DeleteVm(vm.id, "web"))
