@@ -42,11 +42,12 @@ def vm_state(row: Row) -> str:
 
 
 def ports(row: Row) -> str:
-    """``127.0.0.1:8080->80/tcp`` for each forward: the real ones while running, else the requested ones.
+    """``127.0.0.1:8080->80/tcp`` for each forward: the real ones while running or suspended, else the requested ones.
 
     Neighbours are one range, as in ``docker ps``.
     """
-    forwards = row.get("ports") or (row.get("spec") or {}).get("ports") or []
+    held = row.get("last_ports") if row.get("state") == "suspended" else ()
+    forwards = row.get("ports") or held or (row.get("spec") or {}).get("ports") or []
     runs: list[list[Row]] = []
     for forward in forwards:
         if runs and _continues(runs[-1][-1], forward):

@@ -31,3 +31,11 @@ def test_vm_that_is_about_to_come_back_is_restarting() -> None:
     row = {"state": "stopped", "exit_reason": "guest_reboot", "restarts": {"due_at": "2026-05-01T10:00:00Z"}}
     assert vm_state(row) == "restarting (guest_reboot)"
     assert vm_state({**row, "restarts": {"due_at": None}}) == "stopped (guest_reboot)"
+
+
+def test_suspended_vm_shows_the_ports_that_wake_it() -> None:
+    wished = {"guest_port": 80, "host_port": 0, "host_address": "127.0.0.1", "protocol": "tcp"}
+    chosen = {**wished, "host_port": 8080}
+    row = {"spec": {"ports": [wished]}, "last_ports": [chosen], "ports": []}
+    assert ports({**row, "state": "suspended"}) == "127.0.0.1:8080->80/tcp"
+    assert "8080" not in ports({**row, "state": "stopped"})
