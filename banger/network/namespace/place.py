@@ -81,11 +81,16 @@ class NamespacePlace:
         """End the uplink, then the holder: with them, all that was made there is gone."""
         with self._lock:
             self._forget()
-            for found in (find_uplink(self._id), find_holder(self._id)):
-                if found is not None:
+            failures: list[BangerError] = []
+            for found in filter(None, (find_uplink(self._id), find_holder(self._id))):
+                try:
                     _end(found)
+                except BangerError as error:  # the other one goes all the same
+                    failures.append(error)
             self._holder = self._uplink = None
             self._renewed()
+            if failures:
+                raise failures[0]
 
     def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call it in the worker, which is started at the first need, and anew after it was lost."""
@@ -166,7 +171,13 @@ class NamespacePlace:
 
 
 def _end(identity: ProcessIdentity) -> None:
-    processes.kill(identity)
+    try:
+        processes.kill(identity)
+    except PermissionError as error:
+        raise BangerError(
+            ErrorKind.DENIED, f"the process {identity.pid} of the network of VMs cannot be ended",
+            subject=identity.marker, cause=error.strerror or "", hint=remedy_of("not permitted"),
+        ) from error  # fmt: skip
     if not processes.wait_gone(identity, _KILL_TIMEOUT_S):
         raise BangerError(
             ErrorKind.TIMEOUT, f"the process {identity.pid} did not end within {_KILL_TIMEOUT_S:g} s of being killed",
