@@ -53,7 +53,7 @@ NEEDED_MODULES = " ".join(
 #: in an emulated machine was not heard of for ten.
 WATCHDOG_S = 45
 #: Seconds that anything which systemd does by itself may take in an emulated machine.
-PATIENCE_S = 240.0
+PATIENCE_S = 600.0 if IS_SOAK else 240.0
 
 #: Suites that need what the test host has: which of their tests need it, and what `make test` has time for.
 SUITES = {
@@ -164,6 +164,7 @@ def test_contract_of_vmms_is_kept_by_firecracker(firecracker: HostInside) -> Non
     assert "SKIPPED" not in ran.text, ran.text
 
 
+@pytest.mark.timeout(1200 if IS_SOAK else 720)
 @pytest.mark.usefixtures("firecracker", "world")
 def test_vm_on_firecracker_is_one_like_any_other(service: HostInside, home: BangerHome, tmp_path: Path) -> None:
     """From its boot to its end; to another one in the long form. An emulated CPU that emulates virtualisation is slow."""
@@ -246,11 +247,15 @@ def _ended(service: HostInside) -> tuple[str, str]:
 
 
 @a_long_one
+@pytest.mark.timeout(3600)
 @pytest.mark.usefixtures("firecracker")
 def test_vm_on_firecracker_survives_a_supervisor_that_dies_at_any_point_of_its_life(
     service: HostInside, home: BangerHome, tmp_path: Path
 ) -> None:
-    """The form of tests/e2e/test_e2e_crashes.py for this driver, its jail and the service manager."""
+    """The form of tests/e2e/test_e2e_crashes.py for this driver, its jail and the service manager.
+
+    A point takes a start of the daemon or two, and a boot, each on an emulated CPU: three of them take minutes.
+    """
     _bring_kernel_and_image(service, home, tmp_path)
     options = ("--vmm", "firecracker", "--network", "none", "--memory", "192M", "--kernel", VM)
     create = ("create", "--name", CRASHED, *options, VM)
