@@ -76,7 +76,7 @@ SCRIPTS = {
     "rewind of a stopped VM": ["create", "snapshot", "write", "rewind"],
     "rewind of a suspended VM": ["create", "start", "snapshot", "suspend", "rewind"],
     "rewind of a running VM to a disk": ["create", "snapshot", "start", "write", "rewind"],
-    "rewind that fails": ["create", "start", "snapshot", "write", "try to rewind"],
+    "rewind that fails": ["create", "start", "snapshot", "kill", "write", "try to rewind"],
     "delete snapshot": ["create", "snapshot", "delete snapshot"],
     "recover a lost snapshot": ["create", "snapshot", "lose snapshot", "reconcile"],
 }
@@ -103,7 +103,12 @@ REAL_SCRIPTS = {
 LONG = (
     ()
     if IS_SOAK
-    else ("registry: pull of a bundle behind a plain reference", "install driver again over a damaged one")
+    else (
+        "registry: pull of a bundle behind a plain reference",
+        "install driver again over a damaged one",
+        "rewind of a suspended VM",
+        "rewind of a running VM to a disk",
+    )
 )
 ALL = [name for name in (*SCRIPTS, *FIRECRACKER_SCRIPTS, *REAL_SCRIPTS) if name not in LONG]
 
