@@ -1,4 +1,4 @@
-"""Session-wide rules: frozen clocks spare pykka, boots can be left out, and nothing may stay behind on the host."""
+"""Session-wide rules: boots can be left out, and nothing may stay behind on the host."""
 
 from __future__ import annotations
 
@@ -10,28 +10,24 @@ import threading
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
-import freezegun
-import hypothesis
 import pytest
 
 from tests.support import surroundings
 from tests.support.leaks import SESSION_VARIABLE, HostState, leaks_since, stray_threads
 from tests.support.sessions import PLACE, ROOT, SessionRoot, sweep_dead_sessions
 
-pytest_plugins = ("tests.support.time_limits", "tests.support.side_by_side", "tests.support.firecracker")
+pytest_plugins = (
+    "tests.support.tools",
+    "tests.support.time_limits",
+    "tests.support.side_by_side",
+    "tests.support.firecracker",
+)
 
 #: Seconds for a test that boots something: the first of them also makes the image that all of them boot.
 BOOT_LIMIT_S = 400
 
 #: What was on the host when the session began.
 _before = pytest.StashKey[HostState]()
-
-# A frozen monotonic clock would keep `ask(timeout=…)` and deadlines of other threads from ever running out.
-freezegun.configure(extend_ignore_list=["pykka", "banger.core.cancel"])  # type: ignore[attr-defined]  # missing in freezegun's stubs
-
-hypothesis.settings.register_profile("short", max_examples=60, deadline=None)
-hypothesis.settings.register_profile("soak", max_examples=3000, deadline=None)
-hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "short"))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -7,12 +7,11 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -25,6 +24,7 @@ from banger.core.ports import Condition, Drive, Engine, Health, TapNic, UserNic
 from banger.core.wire.vm_spec import VmSpec
 from banger.vmm import identity as processes
 from banger.vmm.log_files import bound
+from tests.support.forked import forked
 from tests.support.machines import FAKES, KINDS, Rig, machine_of, obstacle_to, vm_id_of, wait_up
 from tests.support.tiny_guest import write_flooding_guest
 from tests.support.waiting import eventually
@@ -257,14 +257,14 @@ def test_machine_shares_neither_session_nor_pipe_with_its_launcher(rig: Rig) -> 
 
 
 def test_machine_survives_a_killed_launcher_and_is_adopted_by_its_identity_alone(rig: Rig) -> None:
-    launcher = subprocess.run(
-        [sys.executable, "-m", "tests.support.machines", rig.kind, str(rig.home), str(rig.cache)],
-        check=False,
-        capture_output=True,
-        timeout=60,
-    )
-    assert launcher.returncode == -signal.SIGKILL, launcher.stderr.decode()
-    identity = ProcessIdentity(**json.loads(launcher.stdout))
+    told = rig.home / "identity"
+
+    def launch_and_die() -> None:
+        told.write_text(json.dumps(asdict(launch(rig))))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert forked(launch_and_die) == -signal.SIGKILL
+    identity = ProcessIdentity(**json.loads(told.read_text()))
     assert rig.processes.is_alive(identity)
     rig.processes.kill(identity)
     assert not rig.processes.is_alive(identity)

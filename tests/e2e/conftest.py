@@ -23,6 +23,7 @@ from tests.support.testhost import HostInside
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Everything here takes its time, and real machines need real programs."""
+    items.sort(key=lambda item: item.get_closest_marker("closing") is not None)  # stable
     lacking = missing_programs("qemu-system-x86_64", "mke2fs", "ssh")
     for item in items:
         if Path(__file__).parent in item.path.parents:

@@ -1,17 +1,11 @@
-"""Drivers and machine configurations that contract and integration tests share.
-
-Run as a program it launches one machine, prints its identity as JSON and is killed: a daemon that crashed.
-"""
+"""Drivers and machine configurations that contract and integration tests share."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import signal
-import sys
 import tempfile
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -158,9 +152,3 @@ def wait_up(config: VmmConfig) -> None:
 def has_qemu() -> bool:
     """True if the QEMU driver can be tried here."""
     return shutil.which("qemu-system-x86_64") is not None
-
-
-if __name__ == "__main__":
-    rig = Rig.build(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
-    print(json.dumps(asdict(rig.vmm.launch(rig.config(), lambda identity: None))), flush=True)
-    os.kill(os.getpid(), signal.SIGKILL)

@@ -25,13 +25,18 @@ import pytest
 from banger.core.operation import Operation
 from banger.rootfs.build import Layer, build_rootfs
 from tests.support import images
-from tests.support.command import PROJECT, Result
+from tests.support.command import PROJECT, Command, Result
 from tests.support.daemon import BangerHome
-from tests.support.waiting import eventually
+from tests.support.ports import free_port
+from tests.support.relay import relay
 
 PACKAGES = """
 systemd-sysv libpam-systemd udev dbus dbus-user-session kmod procps python3 qemu-system-x86 dmsetup e2fsprogs util-linux nftables iproute2 passt openssh-client
 openssh-sftp-server busybox-static dropbear-bin
+""".split()
+#: What its systemd would do besides, with the one processor that the tests wait for.
+_MASKED = """
+e2scrub_reap.service e2scrub_all.timer apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer fstrim.timer
 """.split()
 VENV = "/opt/banger"
 PYTHON = f"{VENV}/bin/python"
@@ -45,6 +50,17 @@ BOOT_S = 180.0
 _LEFT_OUT = ("mypy", "mypyc", "ruff", "setuptools", "pkg_resources", "ast_serialize", "librt", "banger", "_banger")
 #: What the contract suites need besides what is installed; every file that is brought takes its time.
 _COPIED = ("tests/conftest.py", "tests/support", "tests/contract", "scripts", "pyproject.toml")
+_PLUGINS = ("pytest_timeout", "no:cacheprovider", "no:tests.support.tools")
+#: Where its systemd passes on what is for its daemon's socket.
+_DAEMON_PORT = 9100
+_PASS_ON = f"""
+systemd-run --quiet --unit=from-here --socket-property=ListenStream={_DAEMON_PORT} \\
+    /lib/systemd/systemd-socket-proxyd /run/banger/banger.sock
+"""
+#: Until its systemd has started everything; it answers nobody before it has started its bus.
+_SETTLE = """
+until systemctl is-system-running --wait 2>/dev/null | grep -q -e running -e degraded; do sleep 1; done
+"""
 _ENVIRONMENT = ("PYTHONDONTWRITEBYTECODE=", "LC_ALL=C.UTF-8")
 
 #: Moves the shell into a new cgroup below its own, so that others may be made beside it; $0 is where to go then.
@@ -56,10 +72,11 @@ mkdir "$$own/leaf" && echo $$$$ > "$$own/leaf/cgroup.procs" && cd "$$0" && exec 
 
 @dataclass(frozen=True, slots=True)
 class HostInside:
-    """A running test host: a VM named ``vm`` of the installation ``home``."""
+    """A running test host: a VM named ``vm`` of the installation ``home``; ``here`` is how its daemon is asked from here."""
 
     home: BangerHome
     vm: str
+    here: Command
 
     __test__ = False
 
@@ -76,12 +93,17 @@ class HostInside:
         """Run the installed ``banger`` in there."""
         return self.run(BANGER, *args, timeout_s=timeout_s, **env)
 
+    def ask(self, *args: str, timeout_s: float = 240.0) -> Result:
+        """Run ``banger`` here, with the daemon in there: it takes seconds in there to start. Files are those of here."""
+        return self.here.run(*args, timeout_s=timeout_s)
+
     def pytest(self, *nodes: str, timeout_s: float = 240.0) -> Result:
         """Run tests of this checkout in there, by their node ids and further options, as root.
 
         They run in a leaf of a part of the cgroup tree that systemd has delegated, and may use the rest of it.
         """
-        options = ["-q", "-p", "pytest_timeout", "-p", "no:cacheprovider", "--tb=short", f"--timeout={timeout_s:g}"]
+        plugins = [word for name in _PLUGINS for word in ("-p", name)]
+        options = ["-q", *plugins, "--tb=short", f"--timeout={timeout_s:g}"]
         unit = ("systemd-run", "--quiet", "--pipe", "--wait", "--collect", "--property=Delegate=yes")
         environment = [f"--setenv={one}" for one in (*_ENVIRONMENT, "PYTEST_DISABLE_PLUGIN_AUTOLOAD=1")]
         command = ("sh", "-c", _IN_A_LEAF, SOURCES, PYTHON, "-m", "pytest", *options, *nodes)
@@ -109,7 +131,7 @@ def image() -> Path:
     tree = base / "root.tar"
     _check_python(tree)
     installed = sorted(f"{one.name}=={one.version}" for one in metadata.distributions())
-    recipe = "\n".join([base.name, inspect.getsource(_environment), *_LEFT_OUT, *installed])
+    recipe = "\n".join([base.name, inspect.getsource(_environment), *_LEFT_OUT, *_MASKED, *installed])
 
     def build(target: Path) -> None:
         packages = target / "packages.tar"
@@ -129,16 +151,18 @@ def running(home: BangerHome, workspace: Path, *options: str) -> Iterator[HostIn
     (seen with QEMU 7.2; one CPU is left in an endless exception, the other waits for it).
     """
     home.run("image", "register", "--rootfs", str(image()), "--name", "testhost").ok()
-    machine = ("--cpus", "1", "--memory", "2G", "--init", "image")
+    port = free_port()
+    machine = ("--cpus", "1", "--memory", "2G", "--init", "image", "--publish", f"127.0.0.1:{port}:{_DAEMON_PORT}")
     home.run("vm", "run", "--detach", "--name", "testhost", *machine, *options, "testhost", timeout_s=BOOT_S).ok()
-    host = HostInside(home, "testhost")
     try:
-        with tempfile.TemporaryDirectory(dir=workspace) as scratch:
+        with tempfile.TemporaryDirectory(dir=workspace) as scratch, relay(Path(scratch, "run/banger.sock"), port):
+            host = HostInside(home, "testhost", Command({**home.cli.env, "BANGER_HOME": scratch}))
             host.put(_copy_of_sources(Path(scratch, "src")), SOURCES)
             host.put(_installed_wheel(Path(scratch)), INSTALLED)
-        host.install()
-        eventually(lambda: _settled(host), 120, "the test host's systemd to have started everything")
-        yield host
+            host.install()
+            host.shell(_SETTLE, timeout_s=120).ok()
+            host.shell(_PASS_ON).ok()
+            yield host
     finally:
         home.run("vm", "delete", "--force", "testhost").ok()
 
@@ -173,7 +197,7 @@ def _check_python(tree: Path) -> None:
 
 
 def _environment(target: Path) -> None:
-    """Write ``/opt/banger`` as a layer: a virtual environment with the packages that run these tests."""
+    """Write as a layer: ``/opt/banger``, a virtual environment with the packages that run these tests; units switched off."""
     site = Path(sysconfig.get_path("purelib"))
 
     def wanted(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
@@ -182,6 +206,10 @@ def _environment(target: Path) -> None:
         return entry
 
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch, tarfile.open(target, "w") as tar:
+        for unit in _MASKED:
+            mask = tarfile.TarInfo(f"etc/systemd/system/{unit}")
+            mask.type, mask.linkname = tarfile.SYMTYPE, "/dev/null"
+            tar.addfile(mask)
         skeleton = Path(scratch, "venv")
         (skeleton / "bin").mkdir(parents=True)
         (skeleton / "bin" / "python").symlink_to("/usr/bin/python3")
@@ -214,7 +242,3 @@ def _compile(tree: Path, place: str) -> None:
     """Compile what will be in ``place``, for good."""
     options = ["-q", "-j", "0", "--invalidation-mode", "unchecked-hash", "-s", str(tree), "-p", place]
     _run("compileall", *options, str(tree))
-
-
-def _settled(host: HostInside) -> bool:
-    return host.run("systemctl", "is-system-running").text.strip() in ("running", "degraded")

@@ -18,13 +18,13 @@ def check_forks(service: HostInside, vm: str) -> None:
     """Two forks of a snapshot go on from the VM's memory, as machines of their own, and so does the VM itself."""
 
     def told(name: str, script: str) -> str:
-        return service.banger("vm", "exec", name, "--", "sh", "-c", script).ok().text
+        return service.ask("vm", "exec", name, "--", "sh", "-c", script).ok().text
 
     told(vm, "echo first > /run/memory; echo first > /on-disk; sync")
-    service.banger("vm", "snapshot", "create", vm, "--name", "ready").ok()
+    service.ask("vm", "snapshot", "create", vm, "--name", "ready").ok()
     told(vm, "echo later > /run/memory; echo later > /on-disk")
-    forks = service.banger("vm", "fork", "ready", "-n", "2", "--name", f"{vm}-{{n}}").ok().text.split()
-    service.banger("snapshot", "delete", "ready").ok()
+    forks = service.ask("vm", "fork", "ready", "-n", "2", "--name", f"{vm}-{{n}}").ok().text.split()
+    service.ask("snapshot", "delete", "ready").ok()
     machines = [vm, *forks]
     facts: list[dict[str, Any]] = [vm_facts(service, one) for one in machines]
     lines = [told(one, f"{WHO}; ip -o addr; cat /run/memory /on-disk").splitlines() for one in machines]
@@ -33,11 +33,11 @@ def check_forks(service: HostInside, vm: str) -> None:
     check_all_differ(["\n".join(one[:WHO_LINES]) for one in lines])
     for known, one in zip(facts, lines, strict=True):
         assert f" {known['address']}/" in "\n".join(one[WHO_LINES:]), one
-    answered = reach.answers(service.banger("vm", "exec", forks[0], "--", *reach.command([_WORLD, _HOST])).ok().text)
+    answered = reach.answers(service.ask("vm", "exec", forks[0], "--", *reach.command([_WORLD, _HOST])).ok().text)
     assert reach.reached(answered, [_WORLD, _HOST]) == [_WORLD], answered
     users = [check_jailed(service, known["pid"], is_fork=known["name"] != vm) for known in facts]
     assert len(set(users)) == len(users)
-    service.banger("vm", "delete", "--force", *forks).ok()
+    service.ask("vm", "delete", "--force", *forks).ok()
 
 
 def check_jailed(service: HostInside, pid: int, *, is_fork: bool = False) -> int:
