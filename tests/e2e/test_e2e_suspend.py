@@ -156,3 +156,21 @@ def test_daemon_that_ends_with_its_host_saves_what_runs_and_the_next_one_brings_
     assert (pid in home.vmms()) is is_kept
     eventually(lambda: state(home, sleeper) == "running", timeout_s=60, what="it runs")
     assert home.guest(sleeper, "cat /dev/shm/mark").ok().text == "here\n"
+
+
+def test_woken_guest_whose_hook_fails_sleeps_again_and_loses_nothing(home: BangerHome, sleeper: str) -> None:
+    hook = "[ -e /heard ] || { touch /heard; sync; echo not yet >&2; exit 1; }"
+    script = f"#!/bin/sh\\n{hook}\\n"
+    home.guest(
+        sleeper,
+        f"mkdir -p /etc/banger/restore.d; printf '{script}' > /etc/banger/restore.d/10-once;"
+        "chmod 755 /etc/banger/restore.d/10-once",
+    ).ok()
+    home.run("vm", "suspend", sleeper).ok()
+    refused = home.run("vm", "start", sleeper)
+    assert refused.code != 0
+    assert "10-once" in refused.errors
+    assert "--cold" in refused.errors
+    assert state(home, sleeper) == "suspended"
+    assert home.guest(sleeper, "cat /dev/shm/mark; ls /heard").ok().text == "here\n/heard\n"
+    assert home.leftovers() == []
