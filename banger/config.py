@@ -41,6 +41,13 @@ KEYS: tuple[Key, ...] = (
     Key("vm.boot_timeout_s", 120.0, "seconds that a guest may take to boot"),
     Key("vm.stop_timeout_s", 20.0, "seconds a guest may take to power off before it is killed"),
     Key("vm.home_mib", 4096, "size of a new home disk (sparse), in MiB", is_size_mib=True),
+    Key(
+        "run.templates",
+        "off",
+        "auto makes templates of what is started often, and uses them",
+        ("auto", "off"),
+    ),
+    Key("run.template_after", 2, "starts of one kind within a day until there is a template of it"),
     Key("storage.driver", "auto", "storage driver of new VMs; auto is overlay", STORAGE_DRIVERS),
     Key("storage.snapshot_percent", 100, "how much of its disk a VM on dm-snapshot may change, in percent"),
     Key("storage.pause_free_mib", 512, "free space on the host below which VMs are paused, in MiB", is_size_mib=True),

@@ -36,8 +36,8 @@ class Layout:
     """Where everything lives.
 
     Attributes:
-        data: what must survive a reboot; ``images``, ``kernels``, ``vms``, ``snapshots``, ``staging`` and ``trash``
-            share its file system, so that publishing is one rename.
+        data: what must survive a reboot; ``images``, ``kernels``, ``vms``, ``snapshots``, ``templates``, ``staging``
+            and ``trash`` share its file system, so that publishing is one rename.
         run: sockets; gone after a reboot.
         config: ``config.toml`` and ``catalog.d``.
         cache: what can be made again.
@@ -164,6 +164,10 @@ class Layout:
         """``snapshots/ID``."""
         return self.data / "snapshots" / snapshot_id
 
+    def template_dir(self, template_id: str) -> Path:
+        """``templates/ID``."""
+        return self.data / "templates" / template_id
+
     @property
     def homes(self) -> Path:
         """Home disks, which outlive VMs."""
@@ -194,8 +198,8 @@ class Layout:
         self.check_trusted()
         for path in (
             self.data, self.run, self.cache, self.blobs / "sha256", self.staging, self.trash, self.toolbox,
-            self.data / "images", self.data / "kernels", self.data / "vms", self.data / "snapshots", self.run / "vms",
-            self.ssh_key.parent,
+            self.data / "images", self.data / "kernels", self.data / "vms", self.data / "snapshots",
+            self.data / "templates", self.run / "vms", self.ssh_key.parent,
         ):  # fmt: skip
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.check_trusted()  # where everybody may make what is not there yet, somebody may have been quicker

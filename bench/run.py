@@ -10,7 +10,20 @@ import tempfile
 import traceback
 from pathlib import Path
 
-from bench import booting, channel, forking, jailed, listing, pulling, rewinding, scaling, taps, uplinks, vmms
+from bench import (
+    booting,
+    channel,
+    forking,
+    jailed,
+    listing,
+    pulling,
+    rewinding,
+    scaling,
+    taps,
+    templates,
+    uplinks,
+    vmms,
+)
 from bench.measure import LEAST_ROUNDS, Comparison, table
 
 BENCHES = {
@@ -23,6 +36,7 @@ BENCHES = {
     "rewinding": rewinding.run,
     "scaling": scaling.run,
     "taps": taps.run,
+    "templates": templates.run,
     "uplinks": uplinks.run,
     "vmms": vmms.run,
 }

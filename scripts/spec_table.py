@@ -15,7 +15,7 @@ def rows() -> list[str]:
 
 
 def _flags(flags: tuple[str, ...], metavar: str) -> str:
-    return f"{' '.join(f'`{flag}`' for flag in flags)} `{metavar}`" if flags else ""
+    return " ".join(f"`{word}`" for word in (*flags, metavar) if word and flags)
 
 
 def _cell(text: str) -> str:

@@ -14,13 +14,14 @@ from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.models import Image, Kernel, Snapshot
 from banger.core.operation import Operation
+from banger.core.templates import Template
 from banger.host import publish
 from banger.store.artifacts import ArtifactTable
 from banger.store.leases import directory_key
 from banger.store.users import Users
 
 T = TypeVar("T", bound=Image | Kernel)
-Published = TypeVar("Published", bound=Image | Kernel | Snapshot)
+Published = TypeVar("Published", bound=Image | Kernel | Snapshot | Template)
 
 
 class Publishing(Protocol[Published]):

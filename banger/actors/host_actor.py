@@ -8,13 +8,22 @@ from pathlib import Path
 
 from banger.actors.base import OwnerActor
 from banger.actors.host_reconcile import HostReconciler, ReconcileReport
-from banger.actors.messages import Command, DeleteImage, DeleteKernel, DeleteSnapshot, Prune, ReconcileHost
+from banger.actors.messages import (
+    Command,
+    DeleteImage,
+    DeleteKernel,
+    DeleteSnapshot,
+    DeleteTemplate,
+    Prune,
+    ReconcileHost,
+)
 from banger.actors.orphans import CACHED_GRACE_S, CACHED_S, Orphans, Stale, occupied
 from banger.core import clock
 from banger.core.errors import BangerError
 from banger.core.models import Image, Kernel, Snapshot
 from banger.core.operation import Operation
 from banger.core.snapshot_rules import prunable
+from banger.core.templates import Template
 
 
 @dataclass(slots=True)
@@ -55,7 +64,7 @@ class HostActor(OwnerActor):
             found = prunable(store.snapshots.all(), command.snapshots, clock.now(), {vm.id for vm in store.vms.all()})
             doomed = [(one, DeleteSnapshot(one.name, one.id), directory_of(one.id)) for one in found]
             self._delete_each(doomed, command, report, operation)
-        candidates: list[tuple[Image | Kernel, Command, Path]] = []
+        candidates: list[tuple[Image | Kernel | Template, Command, Path]] = []
         if "image" in command.nouns:
             candidates += [
                 (image, DeleteImage(image.name or image.id, image.id), self.services.layout.image_dir(image.id))
@@ -68,6 +77,11 @@ class HostActor(OwnerActor):
                 for kernel in store.kernels.all()
                 if not store.users_of_kernel(kernel.id) and (not kernel.name or command.unused)
             ]
+        if "template" in command.nouns and command.unused:  # they only save time, too, but of the starts to come
+            candidates += [
+                (one, DeleteTemplate(one.key, one.id, "it was pruned"), self.services.layout.template_dir(one.id))
+                for one in store.templates.all()
+            ]
         self._delete_each(candidates, command, report, operation)
         self._prune_caches(command, report)
         if "evidence" in command.nouns:
@@ -77,7 +91,7 @@ class HostActor(OwnerActor):
 
     def _delete_each(
         self,
-        candidates: Sequence[tuple[Image | Kernel | Snapshot, Command, Path]],
+        candidates: Sequence[tuple[Image | Kernel | Snapshot | Template, Command, Path]],
         command: Prune,
         report: PruneReport,
         operation: Operation,

@@ -49,13 +49,14 @@ class Orphans:
         layout, store = self._layout, self._store
         # What is there, then the leases, then the rows: who builds has a lease before the directory and drops it after
         # the row, and a VM has its row before its directory. So what is seen without either is nobody's.
-        kept = (layout.data / "images", layout.data / "kernels", layout.data / "snapshots", layout.data / "vms")
+        kept = (layout.data / name for name in ("images", "kernels", "snapshots", "templates", "vms"))
         places = (*kept, layout.run / "vms")
         found = [(path, directory_key(path.name)) for place in places for path in older_than(place, grace_s)]
         if grace_s:  # without grace, at the start, staging was swept already
             found += [(path, staging_key(path.name)) for path in older_than(layout.staging, grace_s)]
         held = store.leases.held()
-        known = {one.id for table in (store.images, store.kernels, store.snapshots, store.vms) for one in table.all()}
+        tables = (store.images, store.kernels, store.snapshots, store.templates, store.vms)
+        known = {one.id for table in tables for one in table.all()}
         return [path for path, key in found if key not in held and path.name not in known]
 
     def blobs(self, age_s: float, *, parts_only: bool = False) -> Iterator[Stale]:

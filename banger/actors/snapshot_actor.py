@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,15 @@ from banger.actors.messages import (
     SaveVm,
 )
 from banger.actors.origins import kept
-from banger.actors.orphans import occupied
 from banger.actors.snapshot_records import remove_record, write_record
+from banger.actors.snapshot_rows import snapshot_row
 from banger.actors.snapshot_transfer import export_snapshot, needs_of, taken_in
-from banger.core import clock, lookup
+from banger.core import lookup
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.forking import numbered_name
 from banger.core.identity import RenewalEvent
 from banger.core.models import Snapshot, Vm
-from banger.core.names import new_id
 from banger.core.operation import Operation
 from banger.core.origin import Origin, disk_in, machine_in
 from banger.core.snapshot_rules import checkpoint_name, surplus_checkpoints
@@ -92,28 +92,8 @@ class SnapshotActor(ArtifactOwner):
         for directory in (disk_in(staged), machine_in(staged)):
             directory.mkdir(mode=0o700)
         saved: SavedVm = self.ask_owner(SaveVm(found.id, found.name, staged), operation)
-        vm, machine = saved.vm, saved.machine
-        of_machine = {} if machine is None else {
-            "vmm": machine.vmm, "vmm_version": machine.vmm_version, "cpu": machine.cpu,
-            "accelerator": machine.accelerator, "memory_mib": machine.memory_mib, "details": machine.details,
-        }  # fmt: skip
-        return Snapshot(
-            id=new_id(),
-            name=name,
-            vm_id=vm.id,
-            vm_name=vm.name,
-            image_id=vm.image_id,
-            kernel_id=vm.kernel_id,
-            spec=vm.spec,
-            storage=vm.storage,
-            created_at=clock.now(),
-            owner_uid=command.owner_uid,
-            parent_id=vm.origin_snapshot,
-            is_checkpoint=isinstance(command, CreateSnapshot) and command.is_checkpoint,
-            memory_bytes=occupied(machine_in(staged)),
-            disk_bytes=occupied(disk_in(staged)),
-            **of_machine,  # type: ignore[arg-type]  # of a mapping, each has the type of its field
-        )
+        is_checkpoint = isinstance(command, CreateSnapshot) and command.is_checkpoint
+        return replace(snapshot_row(saved, staged, name, command.owner_uid), is_checkpoint=is_checkpoint)
 
     def _free_name(self, command: CreateSnapshot) -> str:
         snapshots, name = self.services.store.snapshots, command.name

@@ -10,6 +10,7 @@ from loguru import logger
 from banger.actors import suspended_files
 from banger.actors.base import OwnerActor
 from banger.actors.disk_use import check_lendable
+from banger.actors.first_start import FirstStart
 from banger.actors.incident_recorder import LOST_S, IncidentRecorder
 from banger.actors.messages import (
     Command,
@@ -56,6 +57,7 @@ from banger.core.origin import Origin
 from banger.core.ports import Health
 from banger.core.restarting import after_failed_start, is_due
 from banger.core.states import DOWN, LIVE, check_move, check_running
+from banger.core.templates import is_half_begun, is_untouched
 from banger.core.wire.vm_checks import check_disk_mib, check_spec
 from banger.host.resources import check_memory
 
@@ -70,6 +72,7 @@ class VmActor(OwnerActor):
         """Dispatch."""
         self._keeper = VmKeeper(self.services, self.key.name)
         self._incidents = IncidentRecorder(self.services, operation)
+        self._first_start = FirstStart(self.services, self._keeper, self._start_vm)
         match command:
             case CreateVm():
                 return self._create(command, operation)
@@ -131,6 +134,7 @@ class VmActor(OwnerActor):
             attended=command.attended,
             origin_snapshot=origin.snapshot.id if origin and origin.event is not RenewalEvent.FORK else "",
             forked_from=origin.snapshot.vm_name if origin else "",
+            makes_template=command.makes_template,
         )
         # Before anything is made.
         choice = driver_for_origin(services, vm, origin) if command.start else likely_driver(services, vm)
@@ -146,23 +150,16 @@ class VmActor(OwnerActor):
             raise
 
     def _make(self, vm: Vm, command: CreateVm, operation: Operation) -> Vm:
-        services, origin, files = self.services, command.origin, VmFiles(self.services.layout, vm.id)
+        services, origin = self.services, command.origin
         image, kernel = artifacts_of(services, origin) if origin else self._artifacts(vm, operation)
         crashpoint("vm.create:artifacts-here")
         spec = with_sizes(vm.spec, image.defaults, services.config)
         check_memory(spec.memory_mib)
         vm = self._keeper.save(vm, image_id=image.id, kernel_id=kernel.id, spec=spec)
-        files.make()
-        storage = services.host.storages.named(vm.storage)
-        with operation.step("create disk"):
-            if origin is None:
-                storage.create(files.directory, services.layout.image_rootfs(image), vm.spec.disk_mib, operation)
-            else:
-                storage.fork(origin.disk, files.directory, operation)
-        crashpoint("vm.create:disk-made")
-        vm = self._keeper.save(vm, state=VmState.STOPPED)
-        services.host.ledger.begin(vm)
-        crashpoint("vm.create:done")
+        VmFiles(services.layout, vm.id).make()
+        if command.start and origin is None:
+            return self._first_start.run(vm, image, kernel, operation)
+        vm = self._first_start.make_disk(vm, image, origin, operation)
         return self._start_vm(vm, operation, origin) if command.start else vm
 
     def _claim_name(self, vm: Vm, *, is_made_up: bool) -> Vm:
@@ -206,7 +203,15 @@ class VmActor(OwnerActor):
             vm = give_up(self.services, self._keeper, vm, ExitReason.NONE)
         if not command.again and vm.restarts != NO_RESTARTS:
             vm = self._keeper.save(vm, restarts=NO_RESTARTS)
-        return vm if command.again and not is_due(vm, clock.now()) else self._start_vm(vm, operation)
+        return vm if command.again and not is_due(vm, clock.now()) else self._begin(vm, operation)
+
+    def _begin(self, vm: Vm, operation: Operation) -> Vm:
+        """Start, perhaps for the first time."""
+        image, kernel = self.services.store.images.get(vm.image_id), self.services.store.kernels.get(vm.kernel_id)
+        is_first = is_untouched(vm) or is_half_begun(vm)
+        if image is None or kernel is None or not is_first:
+            return self._start_vm(vm, operation)
+        return self._first_start.run(vm, image, kernel, operation)
 
     def _wake(self, vm: Vm, operation: Operation) -> Vm:
         vm = self._start_vm(vm, operation) if vm.state is VmState.SUSPENDED else vm
@@ -241,6 +246,7 @@ class VmActor(OwnerActor):
             vmm=choice.driver.name,
             vmm_reason=choice.reason,
             vmm_version=choice.driver.version(),
+            from_template=origin.template if origin else "",
         )
         what = Ingredients(vm, image, kernel, choice.driver, origin)
         start = VmStart(self.services, what, operation, self._incidents)
@@ -294,9 +300,7 @@ class VmActor(OwnerActor):
             coming = Restarts(due_at=clock.now())
             vm = self._stopped(self._keeper.save(vm, restarts=coming), timeout_s, operation, coming)
             crashpoint("vm.restart:down")
-        return self._start_vm(
-            self._keeper.save(vm, restarts=replace(NO_RESTARTS, due_at=vm.restarts.due_at)), operation
-        )
+        return self._begin(self._keeper.save(vm, restarts=replace(NO_RESTARTS, due_at=vm.restarts.due_at)), operation)
 
     def _stopped(self, vm: Vm, timeout_s: float | None, operation: Operation, after: Restarts = NO_RESTARTS) -> Vm:
         identity = recorded_identity(self.services, vm.id)

@@ -25,6 +25,8 @@ _VMM_POLL_S = 0.1
 #: How often, in seconds, the VMM itself is asked how its machine is: that takes some of the time of a busy process.
 _CONDITION_POLL_S = 0.5
 _FIRST_QUESTION_S = 0.25
+#: How many times as long a boot may take that nobody waits for.
+_UNHURRIED = 5
 
 
 @dataclass(slots=True)
@@ -49,7 +51,11 @@ class NotUpError(Exception):
 class BootWatch:
     """Watches one boot. Made before the VMM is started: what consoles and logs hold by then is of earlier boots."""
 
-    def __init__(self, services: Services, driver: VmmDriver, files: VmFiles, operation: Operation) -> None:
+    def __init__(
+        self, services: Services, driver: VmmDriver, files: VmFiles, operation: Operation, *, is_unhurried: bool = False
+    ) -> None:
+        """``is_unhurried``: nobody waits for it, and it has to make do with little of the host's processors."""
+        self._patience = _UNHURRIED if is_unhurried else 1
         self._services = services
         self._driver = driver
         self._files = files
@@ -65,7 +71,7 @@ class BootWatch:
             BangerError: ``cancelled`` or ``timeout`` if its caller wants no more.
         """
         operation = self._operation
-        limit = operation.elapsed_s + self._services.config.seconds("vm.boot_timeout_s")
+        limit = operation.elapsed_s + self._patience * self._services.config.seconds("vm.boot_timeout_s")
         signs = _SignsOfLife()
         while True:
             text = self._files.console_from(self.console_offset)

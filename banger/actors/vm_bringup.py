@@ -74,7 +74,7 @@ class Bringup:
         self._on_spawn = on_spawn
         self._files = VmFiles(services.layout, what.vm.id)
         self._ledger = services.host.ledger.of(what.vm.id)
-        self._watch = BootWatch(services, what.driver, self._files, operation)
+        self._watch = self._new_watch()
         self.engine = Engine("", "")
         self.identity = ProcessIdentity(0, 0, "", vmm_marker(what.vm.id))
 
@@ -166,9 +166,13 @@ class Bringup:
         )
         return boot_failed(self._services, boot, kind)
 
+    def _new_watch(self) -> BootWatch:
+        unhurried = bool(self._what.vm.makes_template)
+        return BootWatch(self._services, self._what.driver, self._files, self._operation, is_unhurried=unhurried)
+
     def _launch(self) -> None:
         self._files.run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._watch = BootWatch(self._services, self._what.driver, self._files, self._operation)
+        self._watch = self._new_watch()
         begins = {"offset": self._watch.console_offset, "vmm_log_offset": self._watch.log_offset}
         self._ledger.intend("console", str(self._files.console_log), begins)
         self._what.driver.launch(self._configure(self.engine), self._spawned, self._operation.haste)

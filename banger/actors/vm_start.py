@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from banger.actors import kept_disks, suspended_files
+from banger.actors.guest_configuration import configure_guest, run_boot_command
 from banger.actors.incident_recorder import IncidentRecorder, Start
 from banger.actors.services import Services
 from banger.actors.vm_bringup import LAUNCH, Bringup, Ingredients
@@ -246,5 +247,9 @@ class VmStart:
                 renewal = self._renewal(self._what.origin)
                 renew_identity(self._services.vms, vm, renewal, self._operation, token)
                 crashpoint("vm.restore:identity-renewed")
+                if self._what.origin.template:
+                    configure_guest(self._services.vms, vm, self._what.image, self._operation, token)
         for capability in self._capabilities:
             capability.started(vm, self._ledger)
+        if self._what.origin and self._what.origin.template and (command := self._boot_command()):
+            run_boot_command(self._services.vms, vm, self._what.image, command, self._operation)

@@ -35,7 +35,7 @@ async def show_system(request: Request) -> Response:
         launcher = dict(await asyncio.to_thread(context.system.vmms.launcher.describe))
     except BangerError as error:  # VMs cannot be started; the daemon answers all the same, and can be stopped
         launcher = {"error": str(error)}
-    vms = context.store.vms.all()
+    vms = context.store.vms.of_users()
     return JSONResponse(
         {
             "version": __version__,
@@ -94,6 +94,7 @@ async def disk_usage(request: Request) -> Response:
             "vms_bytes": _occupied([layout.data / "vms"]) - _occupied(_suspended(layout)),
             "suspended_bytes": _occupied(_suspended(layout)),
             "snapshots_bytes": _occupied([layout.data / "snapshots"]),
+            "templates_bytes": _occupied([layout.data / "templates"]),
             "blobs_bytes": _occupied([layout.blobs]),
             "evidence_bytes": _occupied([layout.evidence]),
             "drivers_bytes": _occupied([layout.data / "drivers"]),

@@ -61,7 +61,7 @@ async def list_vms(request: Request) -> Response:
     labels = [label.partition("=") for label in request.query_params.getlist("label")]
     chosen = [
         vm
-        for vm in context.store.vms.all()
+        for vm in context.store.vms.of_users()
         if (not states or vm.state in states)
         and all(key in vm.spec.labels and (not eq or vm.spec.labels[key] == value) for key, eq, value in labels)
     ]

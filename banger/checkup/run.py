@@ -140,7 +140,7 @@ class Checkup:
                 prospect.accelerator, candidate.driver, candidate.network,
                 usable=False, reason=prospect.reason, hint=prospect.hint,
             )  # fmt: skip
-        spec = VmSpec(image, kernel=self._options.kernel, labels={LABEL: self._token})
+        spec = VmSpec(image, kernel=self._options.kernel, labels={LABEL: self._token}, cold=True)
         boot_timeout_s = self._config.seconds("vm.boot_timeout_s")
         trial = Trial(
             self._client, candidate, spec, boot_timeout_s, around, self._release, self._observer, self._vm_ids

@@ -37,8 +37,8 @@ def prune_system(
     ] = False,
     dry_run: DryRunFlag = False,
 ) -> None:
-    """Delete images, kernels and downloads that are no longer needed."""
-    nouns = ("snapshot",) * snapshots + ("image", "kernel", "evidence")
+    """Delete images, kernels, templates and downloads that are no longer needed."""
+    nouns = ("snapshot",) * snapshots + ("image", "kernel", "evidence", "template")
     prune(ctx.obj, PruneBody(nouns, unused, dry_run))
 
 

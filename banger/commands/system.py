@@ -11,7 +11,7 @@ from banger.commands.session import CliSession
 from banger.render.details import fields_text
 from banger.render.views import size
 
-_USAGE = ("images", "kernels", "vms", "suspended", "snapshots", "blobs", "evidence", "staging")
+_USAGE = ("images", "kernels", "vms", "suspended", "snapshots", "templates", "blobs", "evidence", "staging")
 
 
 def reconcile(

@@ -1,7 +1,7 @@
 """What of a guest is renewed after it was started from a saved machine, in which order, and how that is verified. Pure.
 
 A saved machine may be started any number of times, so what must not repeat is in the memory and on the disk of all of
-them. Which of it is renewed follows from the kind of start:
+them. Which of it is renewed follows from the kind of start (one from a template is as one from a snapshot):
 
 ==================== ============== ======================================= ==========
 item                 fork, restore  rewind                                  wake
@@ -35,11 +35,12 @@ class RenewalEvent(StrEnum):
 
     FORK = "fork"  # another VM, from one that goes on
     RESTORE = "restore"  # another VM, from a snapshot
+    TEMPLATE = "template"  # another VM, from one that had booted and that nobody had used
     REWIND = "rewind"  # the same VM, back where it was
     WAKE = "wake"  # the same VM, where it was
 
 
-_ANOTHER_VM = frozenset({RenewalEvent.FORK, RenewalEvent.RESTORE})
+_ANOTHER_VM = frozenset({RenewalEvent.FORK, RenewalEvent.RESTORE, RenewalEvent.TEMPLATE})
 _REPEATED = _ANOTHER_VM | {RenewalEvent.REWIND}
 _ALL = frozenset(RenewalEvent)
 

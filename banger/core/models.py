@@ -225,6 +225,8 @@ class Vm:
         attended: a run session holds it, and it is deleted when that ends; see :mod:`banger.core.attendance`.
         origin_snapshot: id of the snapshot that it was made from, which may be gone; empty if it was made from none.
         forked_from: name that the VM had whose copy it began as; empty if it began from its image.
+        from_template: id of the template that its last start went on from, which may be gone; empty if it booted.
+        makes_template: key of the template that it is booted for: banger's own, and nobody sees it.
         keep_home: what deleting it does with its home disk; false once a user has wished it deleted.
         accelerator: of the running VMM.
         restarts: what banger started by itself, and is about to.
@@ -262,6 +264,8 @@ class Vm:
     timings: tuple[StepTiming, ...] = ()
     origin_snapshot: str = ""
     forked_from: str = ""
+    from_template: str = ""
+    makes_template: str = ""
 
 
 @dataclass(frozen=True, slots=True)

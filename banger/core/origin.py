@@ -16,11 +16,13 @@ class Origin:
 
     Attributes:
         event: how a VM is started from it; a fork's snapshot was taken for this alone, and is no object of its own.
+        template: the id of the template that it is of; empty if it is of none.
     """
 
     snapshot: Snapshot
     directory: Path
     event: RenewalEvent = RenewalEvent.RESTORE
+    template: str = ""
 
     @property
     def disk(self) -> Path:

@@ -124,6 +124,7 @@ async def _serve(layout: Layout, config: Config) -> int:
     await asyncio.to_thread(daemon.dns.start)
     await _reconcile_once(daemon, at_start=True)
     await asyncio.to_thread(daemon.housekeeper.begin)
+    await asyncio.to_thread(daemon.templates.begin)
     listening = Listening(make_app(daemon.context), layout)
     await listening.begin()
     await asyncio.to_thread(reserve.set_aside, layout)
@@ -208,7 +209,7 @@ async def _bound_logs(daemon: Daemon) -> None:
 
 async def _keep_house(daemon: Daemon) -> None:
     """Look after VMs whose time may be over."""
-    await _every(HOUSEKEEPING_INTERVAL_S, lambda: daemon.housekeeper.chores)
+    await _every(HOUSEKEEPING_INTERVAL_S, lambda: (daemon.templates.tick, *daemon.housekeeper.chores))
 
 
 async def _every(interval_s: float, chores: Callable[[], Sequence[Callable[[], None]]]) -> None:

@@ -20,6 +20,8 @@ from banger.actors.kernel_actor import KernelActor
 from banger.actors.messages import OwnerKey, OwnerKind, ReconcileVm, WakeVm
 from banger.actors.services import ArtifactServices, HostServices, Services, Vmms, VmServices
 from banger.actors.snapshot_actor import SnapshotActor
+from banger.actors.template_actor import TemplateActor
+from banger.actors.template_keeper import TemplateKeeper
 from banger.actors.vm_actor import VmActor
 from banger.agent.endpoint import Endpoint
 from banger.agent.guests import AgentGuests
@@ -83,6 +85,7 @@ OWNERS: dict[OwnerKind, type[OwnerActor]] = {
     OwnerKind.KERNEL: KernelActor,
     OwnerKind.VM: VmActor,
     OwnerKind.SNAPSHOT: SnapshotActor,
+    OwnerKind.TEMPLATE: TemplateActor,
     OwnerKind.DRIVER: DriverActor,
     OwnerKind.HOST: HostActor,
 }
@@ -98,6 +101,7 @@ class Daemon:
     endings: Endings
     doorbells: Doorbells
     housekeeper: Housekeeper
+    templates: TemplateKeeper
     dns: DnsService
     attendance: Attendance
 
@@ -207,7 +211,9 @@ def wire(layout: Layout, config: Config, loop: asyncio.AbstractEventLoop, stop: 
         vms=VmContext(sessions, access, evidence, ledger, capabilities.homes, partial(error_counters, layout, drivers)),
         system=SystemContext(vmms, capabilities.dns, lambda: overview(parts[0]), clock.now(), stop),
     )
-    return Daemon(context, guests, watcher, endings, doorbells, housekeepers[0], capabilities.dns, attendance)
+    templates = TemplateKeeper(parts[0], lambda: bool(supervisor.operations.active()))
+    housekeeper = housekeepers[0]
+    return Daemon(context, guests, watcher, endings, doorbells, housekeeper, templates, capabilities.dns, attendance)
 
 
 def refuse_if_failed(wake: Waiter, vm: Vm, doorbells: Doorbells) -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from banger.core import clock
 from banger.core.exec import ExecRequest
+from banger.core.guest_command import environment_script, exec_command
 from banger.core.operation import Operation
 from banger.core.ports import AgentCarrier, GuestConfig, GuestNetwork, KernelFormat, Mount
-from banger.guest.command import exec_command
 from banger.guest.cpio import CpioWriter
 from banger.guest.hostkey import dropbear_key
 from banger.guest.programs import check_applets, find_programs
@@ -134,7 +134,7 @@ def vm_archive(config: GuestConfig) -> bytes:
     cpio = CpioWriter()
     cpio.file("etc/banger.conf", "".join(f"{key}={shlex.quote(value)}\n" for key, value in settings.items()).encode())
     cpio.file("etc/host_key", dropbear_key(config.host_key_seed), 0o600)
-    cpio.file("etc/environment", "".join(f"set_env {shlex.quote(item)}\n" for item in config.env).encode(), 0o600)
+    cpio.file("etc/environment", environment_script(config.env), 0o600)
     cpio.file("etc/agent.env", "".join(f"{item}\0" for item in config.env).encode(errors="surrogateescape"), 0o600)
     cpio.file("etc/directories", "".join(f"{path}\n" for path in config.directories).encode())
     cpio.directory("home/.ssh", 0o700)

@@ -40,6 +40,7 @@ def vm_page(vm: Row, terminal: Terminal) -> str:
         ("stopped", _moment(vm, "stopped_at")),
         ("restarts", _restarts(vm)),
         ("forked from", _join(vm.get("forked_from"), vm.get("origin_snapshot"))),
+        ("from template", vm.get("from_template")),
         ("labels", _pairs(spec.get("labels"))),
         ("ephemeral", "yes: deleted when it stops" if spec.get("ephemeral") else ""),
         ("time left", _time_left(vm)),

@@ -58,4 +58,6 @@ class ExecService:
         if image is not None:
             user = user or image.config.user
             workdir = workdir or image.config.workdir
-        return replace(request, user=user, workdir=workdir)
+        # Also that of its spec, of which a guest that has gone on from a template was not told while it booted.
+        env = (*vm.spec.env, *request.env)
+        return replace(request, user=user, workdir=workdir, env=env)

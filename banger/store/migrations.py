@@ -148,4 +148,29 @@ MIGRATIONS: tuple[str, ...] = (
     """
     ALTER TABLE snapshots ADD COLUMN is_checkpoint INTEGER NOT NULL DEFAULT 0;
     """,
+    """
+    ALTER TABLE vms ADD COLUMN from_template TEXT NOT NULL DEFAULT '';
+    ALTER TABLE vms ADD COLUMN makes_template TEXT NOT NULL DEFAULT '';
+
+    CREATE TABLE templates (
+        id TEXT PRIMARY KEY,
+        key TEXT NOT NULL UNIQUE,
+        image_id TEXT NOT NULL REFERENCES images (id) ON DELETE CASCADE,
+        kernel_id TEXT NOT NULL REFERENCES kernels (id) ON DELETE CASCADE,
+        snapshot TEXT NOT NULL,
+        created_at TEXT NOT NULL,
+        used_at TEXT NOT NULL,
+        uses INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE template_wishes (
+        id TEXT PRIMARY KEY,
+        image_id TEXT NOT NULL REFERENCES images (id) ON DELETE CASCADE,
+        kernel_id TEXT NOT NULL REFERENCES kernels (id) ON DELETE CASCADE,
+        spec TEXT NOT NULL,
+        at TEXT NOT NULL,
+        owner_uid INTEGER NOT NULL,
+        starts INTEGER NOT NULL,
+        failed_at TEXT
+    ) STRICT;
+    """,
 )

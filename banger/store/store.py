@@ -10,6 +10,7 @@ from banger.store.artifacts import ArtifactTable
 from banger.store.database import Database
 from banger.store.leases import LeaseTable
 from banger.store.snapshots import SnapshotTable
+from banger.store.templates import TemplateTable, WishTable
 from banger.store.users import Users
 from banger.store.vms import HandleTable, VmTable
 
@@ -26,6 +27,8 @@ class Store:
         self.handles = HandleTable(self.database)
         self.leases = LeaseTable(self.database)
         self.snapshots = SnapshotTable(self.database, self.leases)
+        self.templates = TemplateTable(self.database, self.leases)
+        self.wishes = WishTable(self.database)
         self.leases.clear()  # whoever held them is gone: there is one daemon to a store
 
     def users_of_image(self, image_id: str) -> Users:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from banger.core import clock
+from banger.core import clock, lookup
 from banger.core.models import Vm
 from banger.core.ports import Handle
 from banger.store.database import Database
@@ -19,6 +19,17 @@ class VmTable(Table[Vm]):
 
     def __init__(self, database: Database) -> None:
         super().__init__(database, Vm, "vms", "vm", nullable=("image_id", "kernel_id"))
+
+    def of_users(self) -> list[Vm]:
+        """Every VM but banger's own, which become templates."""
+        return self._select("makes_template = '' ORDER BY created_at, id")
+
+    def find(self, query: str) -> Vm:
+        """As of every table, among those of users."""
+        found = super().find(query)
+        if found.makes_template:
+            raise lookup.not_found(query, "vm", [])
+        return found
 
     def using_image(self, image_id: str) -> list[Vm]:
         """VMs that refer to an image."""

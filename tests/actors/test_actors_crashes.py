@@ -10,7 +10,7 @@ import pytest
 
 from banger.actors import suspended_files
 from banger.actors.inventory import overview
-from banger.actors.messages import DeleteVm, ReconcileHost
+from banger.actors.messages import DeleteTemplate, DeleteVm, ReconcileHost
 from banger.actors.vm_machines import machine_of
 from banger.core import crashpoints
 from banger.core.models import ProcessIdentity, VmState
@@ -78,6 +78,11 @@ SCRIPTS = {
     "rewind of a running VM to a disk": ["create", "snapshot", "start", "write", "rewind"],
     "rewind that fails": ["create", "start", "snapshot", "kill", "write", "try to rewind"],
     "delete snapshot": ["create", "snapshot", "delete snapshot"],
+    "make template": ["create", "start", "make template"],
+    "start from a template": ["create", "start", "make template", "start another"],
+    "start of a created VM from a template": ["create", "start", "make template", "create another", "start another"],
+    "start from a template that does not do": ["create", "start", "make template", "break template", "start another"],
+    "delete template": ["create", "start", "make template", "delete template"],
     "recover a lost snapshot": ["create", "snapshot", "lose snapshot", "reconcile"],
 }
 
@@ -108,6 +113,7 @@ LONG = (
         "install driver again over a damaged one",
         "rewind of a suspended VM",
         "rewind of a running VM to a disk",
+        "start of a created VM from a template",
     )
 )
 ALL = [name for name in (*SCRIPTS, *FIRECRACKER_SCRIPTS, *REAL_SCRIPTS) if name not in LONG]
@@ -184,6 +190,8 @@ def _delete_all(world):
         world.do(DeleteVm(vm.id, vm.name, force=True))
     for taken in world.store.snapshots.all():
         delete_snapshot(world, taken)
+    for made in world.store.templates.all():
+        world.do(DeleteTemplate(made.key, made.id))
 
 
 def _blobs(world):
@@ -207,6 +215,9 @@ def _check_invariants(world, point, *, real):
         assert {file.name for file in release.directory.iterdir()} == {*PROGRAMS, RECORD}, point
     for taken in world.store.snapshots.all():
         _check_snapshot(world, taken, point)
+    for made in world.store.templates.all():
+        assert {path.name for path in world.layout.template_dir(made.id).iterdir()} == {"disk", "machine"}, point
+    assert [vm for vm in world.store.vms.all() if vm.makes_template] == [], point
     live = [vm for vm in world.store.vms.all() if vm.state in (VmState.RUNNING, VmState.PAUSED)]
     for vm in live:
         (handle,) = world.ledger.of(vm.id).of("process")

@@ -171,6 +171,24 @@ def step(world: World, script: str) -> None:  # noqa: C901, PLR0912  # one line 
             source = "" if verb == "fork" or taken is None else taken.id
             copies = (m.Copy(COPY_IDS[0], "one"), m.Copy(COPY_IDS[1], "two"))
             world.do(m.ForkVm(new_id(), "web", VM_ID, source, copies))
+        case "make template":
+            (wish,) = world.store.wishes.all()
+            world.do(m.MakeTemplate(wish.id, wish))
+        case "break template":
+            for made in world.store.templates.all():
+                (world.layout.template_dir(made.id) / "disk" / "disk").unlink()
+        case "delete template":
+            for made in world.store.templates.all():
+                world.do(m.DeleteTemplate(made.key, made.id))
+        case "create another" if world.store.vms.get(COPY_IDS[0]) is None:
+            world.do(m.CreateVm(COPY_IDS[0], "another", VmSpec("alpine", network=network())))
+        case "start another":
+            if world.store.vms.get(COPY_IDS[0]) is None:
+                world.do(m.CreateVm(COPY_IDS[0], "another", VmSpec("alpine", network=network()), start=True))
+            else:
+                world.do(m.StartVm(COPY_IDS[0], "another"))
+            world.do(m.ReconcileVm(COPY_IDS[0], "another"))  # the supervisor has heard by now of what nobody waits for
+            eventually(lambda: not world.operations.active(), what="a template that does not do is deleted")
         case "install driver":
             source = make_release(world.layout.data.parent / "release", "1.16.1")
             sums = tuple(hashlib.sha256(file.read_bytes()).hexdigest() for file in source.iterdir())

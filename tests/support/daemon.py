@@ -128,11 +128,14 @@ class BangerHome:
 def banger_home(root: Path, uid: int | None = None, **settings: str) -> Iterator[BangerHome]:
     """A fresh installation below ``root``; ``uid`` makes it an ordinary user's. ``settings`` are extra environment.
 
+    It makes no templates unless they say so: tests count what is on the host, and mean a boot when they start a VM.
+
     The directory's name is short: the paths of Unix sockets in it must stay under 108 bytes.
     """
     path = Path(tempfile.mkdtemp(prefix="h-", dir=root))
     env = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    env |= {"HOME": str(path), "BANGER_HOME": str(path), "PYTHONPATH": str(PROJECT), "LC_ALL": "C.UTF-8", **settings}
+    env |= {"HOME": str(path), "BANGER_HOME": str(path), "PYTHONPATH": str(PROJECT), "LC_ALL": "C.UTF-8"}
+    env |= {"BANGER_RUN_TEMPLATES": "off", **settings}
     cli = Command(env)
     if uid is not None and uid != os.getuid():
         os.chown(path, uid, uid)

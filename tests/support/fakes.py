@@ -17,6 +17,7 @@ from banger.actors.kernel_actor import KernelActor
 from banger.actors.messages import OwnerKey, OwnerKind, PullImage, PullKernel, ReconcileVm, WakeVm
 from banger.actors.services import ArtifactServices, HostServices, Resolver, Services, Vmms, VmServices
 from banger.actors.snapshot_actor import SnapshotActor
+from banger.actors.template_actor import TemplateActor
 from banger.actors.vm_actor import VmActor
 from banger.bundle.snapshot_archive import LocalSnapshotArchives
 from banger.config import Config
@@ -312,6 +313,7 @@ class World:
             OwnerKind.KERNEL: KernelActor,
             OwnerKind.VM: VmActor,
             OwnerKind.SNAPSHOT: SnapshotActor,
+            OwnerKind.TEMPLATE: TemplateActor,
             OwnerKind.HOST: HostActor,
             OwnerKind.DRIVER: DriverActor,
         }
@@ -337,7 +339,7 @@ class World:
         self.supervisor = Supervisor(self._spawn, self.operations, self.backoff)
         self.services = Services(
             layout=self.layout,
-            config=Config.load(self.layout.config_file, {}),
+            config=Config.load(self.layout.config_file, {"BANGER_RUN_TEMPLATES": "auto"}),
             store=self.store,
             submit=self.supervisor.submit,
             artifacts=ArtifactServices(
@@ -421,8 +423,9 @@ class World:
     def leftovers(self) -> list[str]:
         """What lies in staging and trash, and directories that no row knows."""
         store = self.store
-        known = {row.id for table in (store.images, store.kernels, store.snapshots, store.vms) for row in table.all()}
-        kept = ("images", "kernels", "snapshots", "vms")
+        tables = (store.images, store.kernels, store.snapshots, store.templates, store.vms)
+        known = {row.id for table in tables for row in table.all()}
+        kept = ("images", "kernels", "snapshots", "templates", "vms")
         roots = [self.layout.data / name for name in kept] + [self.layout.run / "vms"]
         left = [str(path) for root in (self.layout.staging, self.layout.trash) for path in root.iterdir()]
         left += [str(path) for root in roots for path in root.iterdir() if path.name not in known]

@@ -25,7 +25,8 @@ def copied_guests(world: World) -> dict[str, CopiedGuest]:
 
     def session(vm: Vm) -> RunningGuest:
         is_woken = world.layout.suspended_dir(vm.id).exists()
-        is_copy = vm.state is VmState.STARTING and (vm.forked_from or vm.origin_snapshot or is_woken)
+        is_begun_elsewhere = vm.forked_from or vm.from_template or vm.origin_snapshot or is_woken
+        is_copy = (vm.state is VmState.STARTING and is_begun_elsewhere) or bool(vm.makes_template)
         return guests.setdefault(vm.id, CopiedGuest()) if is_copy else others(vm)  # type: ignore[return-value]
 
     world.guests.sessions = session

@@ -96,7 +96,7 @@ def test_its_vm_is_marked_ephemeral_and_on_the_accelerator_that_is_tried(
     (asked,) = daemon.asked("POST", "/v1/vms")
     spec = as_read(VmSpec, asked.body["spec"])
     assert (spec["image"], spec["kernel"], spec["network"], spec["accelerator"]) == ("debian", "mine", "none", "tcg")
-    assert spec["ephemeral"] is True
+    assert (spec["ephemeral"], spec["cold"]) == (True, True)
     assert 0 < spec["ttl_s"] <= 3600
     assert list(spec["labels"]) == [checkup_run.LABEL]
     assert daemon.asked("DELETE", f"/v1/vms/{ID}")

@@ -76,6 +76,14 @@ def test_events_between_command_and_answer_are_skipped(server: Server, path: Pat
         assert session.execute("stop") == 7
 
 
+def test_answers_to_whoever_asked_before_and_went_away_are_nobodys(server: Server, path: Path) -> None:
+    """Of a QEMU that was too busy to answer in time."""
+    server.batches[0].insert(0, {"return": {}, "id": "of another"})
+    server.batches.append([{"return": {}, "id": "of another"}, {"error": {}, "id": "of another"}, {"return": 7}])
+    with qmp.session(path, Deadline.after(5.0)) as session:
+        assert session.execute("query-status") == 7
+
+
 def test_answer_in_pieces_is_put_together(server: Server, path: Path) -> None:
     server.batches.append([b'{"ret', b'urn": "', b"x" * 70000, b'"}\n'])
     with qmp.session(path, Deadline.after(5.0)) as session:

@@ -29,6 +29,7 @@ from banger.actors.messages.snapshots import (
     ImportSnapshot,
     SnapshotCommand,
 )
+from banger.actors.messages.templates import DeleteTemplate, MakeTemplate, TemplateCommand
 from banger.actors.messages.vms import (
     CreateVm,
     DeleteVm,
@@ -61,6 +62,7 @@ __all__ = [
     "DeleteImage",
     "DeleteKernel",
     "DeleteSnapshot",
+    "DeleteTemplate",
     "DeleteVm",
     "DriverCommand",
     "ExportImage",
@@ -73,6 +75,7 @@ __all__ = [
     "KeepVm",
     "KernelCommand",
     "KillVm",
+    "MakeTemplate",
     "OwnerKey",
     "OwnerKind",
     "OwnerTerminated",
@@ -100,6 +103,7 @@ __all__ = [
     "Submit",
     "SuspendVm",
     "TagImage",
+    "TemplateCommand",
     "UseDisk",
     "VmCommand",
     "WakeVm",

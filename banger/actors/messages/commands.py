@@ -14,6 +14,7 @@ class OwnerKind(StrEnum):
     KERNEL = "kernel"
     VM = "vm"
     SNAPSHOT = "snapshot"
+    TEMPLATE = "template"
     DRIVER = "driver"
     HOST = "host"
 
@@ -22,7 +23,7 @@ class OwnerKind(StrEnum):
 class OwnerKey:
     """Who owns what: one actor for each key.
 
-    ``name`` is an image's, kernel's, snapshot's or VMM driver's name, or a VM's id.
+    ``name`` is an image's, kernel's, snapshot's or VMM driver's name, a template's key, or a VM's id.
     """
 
     kind: OwnerKind

@@ -40,7 +40,8 @@ class CreateVm(VmCommand):
 
     With ``origin`` its disk begins as that of a snapshot, and if that has a machine, the start goes on with it.
     ``attended``: a session of this daemon holds it, which began before this was requested. ``is_name_made_up``: nobody
-    chose the name, so that another one will do if it is taken by the time that it is claimed.
+    chose the name, so that another one will do if it is taken by the time that it is claimed. ``makes_template``: the
+    key of the template that it is booted for.
     """
 
     verb: ClassVar[str] = "vm.create"
@@ -51,6 +52,7 @@ class CreateVm(VmCommand):
     attended: bool = False
     is_name_made_up: bool = False
     origin: Origin | None = None
+    makes_template: str = ""
 
     def __hash__(self) -> int:
         return hash(self.vm_id)  # the spec's labels are a mapping

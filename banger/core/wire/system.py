@@ -18,7 +18,7 @@ class PruneBody:
     older than that, but for the newest ``keep`` of each VM; with ``unused``, all of them. ``vm``: of that one alone.
     """
 
-    nouns: tuple[str, ...] = ("image", "kernel", "evidence")
+    nouns: tuple[str, ...] = ("image", "kernel", "evidence", "template")
     unused: bool = False
     dry_run: bool = False
     keep: int | None = described(None, Facts("Snapshots that stay of each VM.", most=MOST_KEPT))

@@ -206,6 +206,14 @@ class VmSpec:
             offers=(AUTO,),
         ),
     )
+    cold: bool = described(
+        default=False,
+        facts=Facts(
+            "Boot it, even if banger has a template.",
+            ("--cold",),
+            detail="Otherwise its first start may go on from a machine of the same kind that has booted already.",
+        ),
+    )
     ephemeral: bool = described(
         default=False, facts=Facts("Delete the VM when its run session ends, or when it stops by itself.")
     )
@@ -308,6 +316,7 @@ class SpecOptions(TypedDict, total=False):
     vmm: Literal["", "qemu", "firecracker"]
     machine: Literal["", "microvm", "q35"]
     accelerator: Literal["", "kvm", "tcg"]
+    cold: bool
     ttl_s: float
     idle_s: float
     idle_suspend_s: float

@@ -3,12 +3,14 @@
 QMP is one JSON object a line: the server greets with ``{"QMP": …}``, the client answers ``qmp_capabilities``, and from
 then on every command gets one ``return`` or ``error``, with events in between (QEMU: docs/interop/qmp-spec). QEMU
 serves one client at a time, so a session is opened for a command and closed again. While a machine is being saved it is
-kept: whoever else asks then hears nothing in time.
+kept: whoever else asks then hears nothing in time. A QEMU that was too busy to answer before its client went away may
+give the answer to the next one, so commands carry an id, and only what has the same one answers them.
 """
 
 from __future__ import annotations
 
 import json
+import secrets
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -42,11 +44,15 @@ class QmpSession:
         self._deadline = deadline
         self._buffer = bytearray()
         self._heard = False
+        self._name = secrets.token_hex(4)
+        self._asked = 0
         self._greeting: Mapping[str, Any] = {}
 
     def open(self) -> None:
         """Wait for the greeting and leave negotiation mode."""
         self._greeting = self._receive()
+        while "id" in self._greeting:  # meant for somebody who went away
+            self._greeting = self._receive()
         if "QMP" not in self._greeting:
             raise QmpError(f"not a QMP greeting: {self._greeting}")
         self.execute("qmp_capabilities")
@@ -62,12 +68,16 @@ class QmpSession:
         self, command: str, arguments: Mapping[str, object] | None = None, *, descriptor: int | None = None
     ) -> Any:
         """Run one command, which may be given an open file, and return what it returns; events are skipped."""
-        request: dict[str, object] = {"execute": command}
+        self._asked += 1
+        own = f"{self._name}-{self._asked}"
+        request: dict[str, object] = {"execute": command, "id": own}
         if arguments:
             request["arguments"] = arguments
         self._send(request, descriptor)
         while True:
             answer = self._receive()
+            if answer.get("id", own) != own:
+                continue
             if "return" in answer:
                 return answer["return"]
             if "error" in answer:

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from banger.core import guest_command as command
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.exec import ExecRequest, Terminal
-from banger.guest import command
-from banger.guest.command import exec_command
+from banger.core.guest_command import exec_command
 
 words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
 names = st.text(st.characters(exclude_characters="\0=", exclude_categories=["Cs", "Z", "C"]), min_size=1, max_size=20)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from banger.core.errors import BangerError, ErrorKind
 from banger.core.exec import ExecRequest, check_exec
@@ -23,6 +23,11 @@ def exec_command(request: ExecRequest) -> str:
     for assignment in request.env:
         words += ["-e", assignment]
     return _join([*words, "--", *request.argv])
+
+
+def environment_script(variables: Iterable[str]) -> bytes:
+    """``NAME=VALUE`` each, as ``bin/enter`` reads them."""
+    return "".join(f"set_env {shlex.quote(item)}\n" for item in variables).encode()
 
 
 def _join(words: Sequence[str]) -> str:
