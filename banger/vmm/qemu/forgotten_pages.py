@@ -3,8 +3,10 @@
 QEMU copies what was written again and again, until little is left. Its emulator keeps the log of that, and in older
 releases loses entries: a guest that writes a lot while it is saved comes up with pages of different moments. Measured
 with 7.2.22: 5 of 6 copies of a guest that compares files all the time broke down soon; with 10.0.13 none of 9. Hardware
-keeps a log of its own. So all that the guest has ever written is compared with what was saved. Measured on a host with
-ten times as much to do as it can: the machine stands still for 0.2 to 0.5 s then, whether it has 512 MiB or 4 GiB.
+keeps a log of its own. So all that the guest has ever written is compared with what was saved: before the devices are
+taken over, since a ring that was copied at another moment than its device makes that give up for good (the root disk of
+2 of 14 copies of a busy guest did), and after that, since an old page may still have been under way. Measured on a host
+with ten times as much to do as it can: it takes 0.1 to 0.3 s each time, whether the guest has 512 MiB or 4 GiB.
 """
 
 from __future__ import annotations

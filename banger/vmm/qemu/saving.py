@@ -160,13 +160,16 @@ class Saving:
                 self._begin(monitor, helper)
                 _wait_standing(monitor)
                 standing()
+                if memory is not None:  # the helper looks into it when it takes the devices over
+                    memory.complete(files.memory)
                 monitor.allow(_COMMAND_TIMEOUT_S + copying_s)
                 monitor.execute("migrate-continue", {"state": migration.STANDING})
                 migration.wait_sent(monitor)
                 if memory is not None:
                     helper.monitor.allow(_COMMAND_TIMEOUT_S + copying_s)
                     migration.wait_received(helper.monitor)
-                    memory.complete(files.memory)
+                    memory.complete(files.memory)  # what was under way while it was completed came after that
+                    helper.check_devices()
                 while monitor.execute("query-status")["status"] == "finish-migrate":
                     monitor.wait_for_event(_SETTLE_S)
                 if runs:
