@@ -174,7 +174,9 @@ TREE: Mapping[str, Verb | Noun] = {
         {
             "reconcile": Verb("system:reconcile", "Compare banger's records with the host and repair differences."),
             "df": Verb("system:df", "Show disk usage."),
-            "prune": Verb("prune:prune_system", "Delete images, kernels and downloads that are no longer needed."),
+            "prune": Verb(
+                "prune:prune_system", "Delete images, kernels, templates and downloads that are no longer needed."
+            ),
         },
     ),
     "config": Noun(

@@ -99,8 +99,9 @@ class RunningAgent:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self.kill()
-        self._thread.join()
+        while self._thread.is_alive():
+            self.kill()  # one may have been started just now
+            self._thread.join(0.1)
         for process in self.processes:
             process.wait()
 

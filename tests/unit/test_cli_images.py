@@ -150,7 +150,8 @@ def test_kernel_pull_refuses_options_that_mean_nothing(cli: Cli, api: FakeApi, a
 
 
 @pytest.mark.parametrize(
-    ("noun", "nouns"), [("image", ["image"]), ("kernel", ["kernel"]), ("system", ["image", "kernel", "evidence"])]
+    ("noun", "nouns"),
+    [("image", ["image"]), ("kernel", ["kernel"]), ("system", ["image", "kernel", "evidence", "template"])],
 )
 def test_prune_prints_what_went_and_tells_what_that_freed(cli: Cli, api: FakeApi, noun: str, nouns: list[str]) -> None:
     pruned = {"removed": ["image old", "blob 0123"], "kept": ['web: image "web" is in use'], "freed_bytes": 5 << 30}

@@ -38,8 +38,10 @@ def test_guard_looks_even_if_looking_after_time_fails_every_time(monkeypatch) ->
             if len(guarded) == 3:
                 loop.call_soon_threadsafe(enough.set)
 
-        housekeeper = SimpleNamespace(chores=(look, guard))
-        task = asyncio.create_task(daemon._keep_house(SimpleNamespace(housekeeper=housekeeper)))
+        services = SimpleNamespace(
+            housekeeper=SimpleNamespace(chores=(look, guard)), templates=SimpleNamespace(tick=lambda: None)
+        )
+        task = asyncio.create_task(daemon._keep_house(services))
         await enough.wait()
         task.cancel()
 

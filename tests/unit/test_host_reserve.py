@@ -76,6 +76,6 @@ def test_reserve_that_cannot_be_made_is_no_failure(layout: Layout, monkeypatch: 
 def test_what_frees_room_or_ends_what_takes_it_may_have_the_reserve() -> None:
     commands = [one for one in vars(messages).values() if isinstance(one, type) and issubclass(one, Command)]
     assert {one.__name__ for one in commands if one.makes_room} == {
-        "DeleteImage", "DeleteKernel", "DeleteSnapshot", "DeleteVm", "KillVm", "PauseVm", "Prune", "RemoveDriver",
+        "DeleteImage", "DeleteKernel", "DeleteSnapshot", "DeleteTemplate", "DeleteVm", "KillVm", "PauseVm", "Prune", "RemoveDriver",
         "StopVm",
     }  # fmt: skip
