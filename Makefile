@@ -23,7 +23,7 @@ run: setup ## run a command in a fresh VM: hello from its kernel
 	@.venv/bin/banger vm run debian -- sh -c 'echo hello from $$(uname -sr)' || { code=$$?; \
 		echo 'to see what works on this host, and what does not: .venv/bin/banger doctor --boot' >&2; exit $$code; }
 
-test: setup-test check ## the whole suite, with real VMs (about 17 minutes on two cores)
+test: setup-test check ## the whole suite, with real VMs (about 24 minutes on two cores)
 	@$(PYTHON) -m pytest -n auto --durations=20 --randomly-seed=$(SEED)
 
 test-fast: setup-test ## unit, actor and contract tests, but for slow ones (a minute and a half)

@@ -82,6 +82,17 @@ def first_of(rig: Rig, machine: Machine) -> str:
     return eventually(lambda: said(machine), what="the loaded guest counts")[0]
 
 
+def begins(rig: Rig, machine: Machine, letter: str) -> bool:
+    """A loaded machine began with that letter, or on Firecracker perhaps with the one before it.
+
+    That one is on the console, but its instruction counts as done only when the CPU goes on (seen once of some tens).
+    """
+    found = first_of(rig, machine)
+    return found == letter or (
+        rig.kind.startswith("firecracker") and rig.kind not in FAKES and is_in_order(found + letter)
+    )
+
+
 def place(rig: Rig, name: str = "saved") -> Path:
     path = rig.home / "web" / name
     path.mkdir()
@@ -113,7 +124,7 @@ def test_loaded_machine_stands_still_as_the_saved_one_was_until_it_is_resumed(ri
         assert rig.vmm.condition(fork).health is Health.PAUSED
         assert said(fork) == ""
         rig.vmm.resume(fork)
-        assert [first_of(rig, fork)] == then
+        assert begins(rig, fork, then[-1])
         goes_on(rig, fork)
     goes_on(rig, machine)
 
@@ -143,7 +154,7 @@ def test_loaded_machine_is_saved_and_loaded_again(rig: Rig) -> None:
         goes_on(rig, machine)
     fork = launched(rig, "last", saved)
     rig.vmm.resume(fork)
-    assert [first_of(rig, fork)] == then
+    assert begins(rig, fork, then[-1])
 
 
 def test_machine_that_was_saved_stood_still_once_and_its_helper_is_gone(rig: Rig) -> None:
@@ -171,7 +182,7 @@ def test_machine_that_was_paused_is_saved_and_stays_so_however_often(rig: Rig) -
         assert rig.vmm.condition(machine).health is Health.PAUSED
     fork = launched(rig, "fork", saved)
     rig.vmm.resume(fork)
-    assert first_of(rig, fork) == then[1]
+    assert begins(rig, fork, then[1])
     rig.vmm.resume(machine)
     goes_on(rig, machine)
 
