@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 
@@ -16,6 +15,7 @@ from banger.core.models import Vm
 from banger.core.operation import Operation
 from banger.core.origin import Origin
 from banger.core.waiter import Waiter
+from banger.host.resources import cpu_count
 
 #: How many of several forks start at once on each processor. More of them would each take longer than a guest and who
 #: waits for it bear, and all of them no less.
@@ -63,7 +63,7 @@ def _make_one(services: Services, wanted: CreateVm, operation: Operation, waiter
 
 def _make_all(services: Services, wanted: Sequence[CreateVm], operation: Operation, waiters: list[Waiter]) -> None:
     """Start them in turn, not more at once than :data:`AT_ONCE` for each processor."""
-    ahead = AT_ONCE * len(os.sched_getaffinity(0))
+    ahead = AT_ONCE * cpu_count()
     with operation.step(f"start {len(wanted)} forks") as step:
         for number, one in enumerate(wanted):
             if number >= ahead:

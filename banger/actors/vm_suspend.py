@@ -7,14 +7,15 @@ else writes its disk, which therefore stays where it is and needs no copy.
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 
 from loguru import logger
 
 from banger.actors import suspended_files as files
 from banger.actors import vm_clock
-from banger.actors.messages import SuspendVm
-from banger.actors.orphans import occupied
+from banger.actors.messages import SavedVm, SuspendVm
 from banger.actors.services import Services
+from banger.actors.snapshot_rows import snapshot_row
 from banger.actors.vm_keeper import VmKeeper
 from banger.actors.vm_machines import driver_of, machine_of
 from banger.actors.vm_saving import check_whole, savable_machine, save_machine
@@ -22,10 +23,10 @@ from banger.core import clock
 from banger.core.cancel import CancelToken
 from banger.core.crashpoints import crashpoint
 from banger.core.errors import BangerError, ErrorKind
-from banger.core.models import ExitReason, ProcessIdentity, Snapshot, Vm, VmState
+from banger.core.models import ExitReason, ProcessIdentity, Vm, VmState
 from banger.core.operation import Operation
-from banger.core.origin import Origin, machine_in
-from banger.core.ports import Machine, SavedMachine
+from banger.core.origin import Origin
+from banger.core.ports import Machine
 from banger.core.suspension import IDLE, USER, Suspension
 
 
@@ -145,7 +146,7 @@ def _save(services: Services, vm: Vm, machine: Machine, by: str, token: CancelTo
     layout = services.layout
     place = files.begin(layout, vm)
     saved = save_machine(services, vm, machine, place, lambda: None, token)
-    snapshot = _snapshot(vm, saved, occupied(machine_in(place)))
+    snapshot = replace(snapshot_row(SavedVm(vm, saved), place, vm.name, vm.owner_uid), id=vm.id)  # none that is listed
     files.finish(layout, vm, Suspension(snapshot, by, vm.started_at))
 
 
@@ -161,26 +162,3 @@ def _go_on(services: Services, keeper: VmKeeper, vm: Vm, machine: Machine) -> No
     keeper.save(vm)
     if vm.state is VmState.RUNNING:
         vm_clock.set_right(services.vms, vm)
-
-
-def _snapshot(vm: Vm, saved: SavedMachine, size: int) -> Snapshot:
-    """What is saved, as a snapshot says it; none of those that are listed."""
-    return Snapshot(
-        id=vm.id,
-        name=vm.name,
-        vm_id=vm.id,
-        vm_name=vm.name,
-        image_id=vm.image_id,
-        kernel_id=vm.kernel_id,
-        spec=vm.spec,
-        storage=vm.storage,
-        created_at=clock.now(),
-        owner_uid=vm.owner_uid,
-        vmm=saved.vmm,
-        vmm_version=saved.vmm_version,
-        cpu=saved.cpu,
-        accelerator=saved.accelerator,
-        memory_mib=saved.memory_mib,
-        details=saved.details,
-        memory_bytes=size,
-    )
